@@ -1,0 +1,103 @@
+"""Creating a job once, however often the request arrives."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Header, Request, Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.api.context import context_of, token_id_of
+from service.api.documents import JOB_DOCUMENT
+from service.api.placement import Place
+from service.db.tables import Job
+from service.errors import IdempotencyMismatch
+from service.jobs import queue
+from service.jobs.queue import NewJob
+from service.model.lifecycle import JobKind
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Any text of your own. The same key with the same body creates one job, however often it is sent.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job that was asked for, its domain found."""
+
+    kind: JobKind
+    place: Place
+    request: dict[str, Any]
+    labels: dict[str, str] = field(default_factory=dict)
+    retry_of: str | None = None
+
+
+def create_job(request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], Order]) -> Response:
+    """202 with the job: a new one, or the one that this key has made before.
+
+    `body` is what the key stands for, validated, so that the order of its fields does not matter.
+    Raises IdempotencyMismatch, and what `order` raises.
+    """
+    context = context_of(request)
+    digest = _digest(request.url.path, body)
+    token_id = token_id_of(request)
+    with context.database.write() as session:
+        job_id, created = _earlier(session, token_id, key, digest), False
+        if job_id is None:
+            new = order(session)
+            enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest))
+            job_id, created = enqueued.job.id, enqueued.created
+        document = document_of_job(session, job_id)
+    if created:
+        context.wake()
+    headers = {"Location": f"/api/v1/jobs/{job_id}"}
+    if not created:
+        headers["Idempotent-Replayed"] = "true"
+    return Response(document, status_code=202, media_type="application/json", headers=headers)
+
+
+def document_of_job(session: Session, job_id: str) -> str | None:
+    return session.scalar(select(JOB_DOCUMENT).where(Job.id == job_id))
+
+
+def _digest(path: str, body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([path, body], sort_keys=True).encode()).hexdigest()
+
+
+def _earlier(session: Session, token_id: str, key: str | None, digest: str) -> str | None:
+    """Looked up before the domain is: a repeated request is answered even when its domain has gone meanwhile."""
+    if key is None:
+        return None
+    found = session.execute(
+        select(Job.id, Job.idempotency_digest).where(Job.token_id == token_id, Job.idempotency_key == key)
+    ).first()
+    if found is None:
+        return None
+    if found.idempotency_digest != digest:
+        raise IdempotencyMismatch(key=key, job_id=found.id)
+    return str(found.id)
+
+
+def _new_job(order: Order, token_id: str, key: str | None, digest: str) -> NewJob:
+    return NewJob(
+        kind=order.kind,
+        domain_id=order.place.domain_id,
+        domain_name=order.place.domain_name,
+        host_id=order.place.host_id,
+        request=order.request,
+        labels=order.labels,
+        retry_of=order.retry_of,
+        token_id=token_id,
+        idempotency_key=key,
+        idempotency_digest=digest if key is not None else None,
+    )

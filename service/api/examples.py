@@ -1,0 +1,173 @@
+"""The examples in the API's documentation: one story, told through every call."""
+
+from typing import Any
+
+JOB_ID = "7f1c0a54-6d0e-4c1b-9a35-0f6f7f1f2c11"
+DOMAIN_ID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
+POINT_ID = "e2b7c1de-8d5c-4f0a-b3f4-5a0f6f1c9d22"
+CREATED_AT = "2026-01-31T22:00:00.000000Z"
+FREEZE = {"mode": "required", "timeout_ms": 120000, "hold_limit_ms": 30000, "preflush": True}
+
+SNAPSHOT_REQUEST: dict[str, Any] = {"kind": "snapshot", "domain": "db1", "freeze": {"mode": "required"}, "labels": {"plan": "nightly"}}
+PREFLIGHT_REQUEST: dict[str, Any] = {"disks": ["vda"], "freeze": {"mode": "required"}}
+
+QUEUED_JOB: dict[str, Any] = {
+    "id": JOB_ID,
+    "kind": "snapshot",
+    "domain": {"id": DOMAIN_ID, "name": "db1"},
+    "host": "hv1",
+    "state": "queued",
+    "phase": None,
+    "attempt": 0,
+    "max_attempts": 3,
+    "created_at": CREATED_AT,
+    "started_at": None,
+    "finished_at": None,
+    "cancel_requested": False,
+    "retry_of": None,
+    "labels": {"plan": "nightly"},
+    "request": {"kind": "snapshot", "domain": "db1", "host": None, "disks": None, "freeze": FREEZE, "required_verdict": None},
+    "verdict": None,
+    "verdict_reasons": [],
+    "freeze": None,
+    "timing": None,
+    "phases": [],
+    "recovery_point": None,
+    "result": None,
+    "error": None,
+    "evidence": None,
+    "links": {"self": f"/api/v1/jobs/{JOB_ID}", "explain": f"/api/v1/jobs/{JOB_ID}/explain"},
+}
+
+JOB: dict[str, Any] = {
+    **QUEUED_JOB,
+    "state": "succeeded",
+    "phase": "evaluate",
+    "attempt": 1,
+    "started_at": "2026-01-31T22:00:00.018000Z",
+    "finished_at": "2026-01-31T22:00:00.401000Z",
+    "verdict": "filesystem",
+    "verdict_reasons": [{"code": "freeze_held", "effect": "lifts", "detail": "2 filesystems were frozen, and the same 2 were thawed."}],
+    "freeze": {"outcome": "frozen", "frozen_filesystems": 2},
+    "timing": {
+        "freeze_ms": 21.4,
+        "point_in_time_ms": 14.2,
+        "thaw_ms": 4.1,
+        "hold_ms": 15.1,
+        "window_ms": 40.6,
+        "limits": {"freeze_ms": 60000.0, "hold_ms": 30000.0, "freeze_to_thaw_ms": 60000.0},
+        "within_limits": True,
+    },
+    "phases": [{"name": "preflight", "started_at": CREATED_AT, "duration_ms": 31.0, "outcome": "ok", "detail": None}],
+    "recovery_point": {
+        "id": POINT_ID,
+        "disks": [{"target": "vda", "file": "/var/lib/libvirt/images/db1.qcow2", "format": "qcow2", "virtual_size": 21474836480}],
+    },
+    "evidence": {},
+}
+
+FAILED_JOB: dict[str, Any] = {
+    **QUEUED_JOB,
+    "state": "failed",
+    "error": {
+        "code": "agent_not_answering",
+        "title": "The guest agent does not answer",
+        "detail": "The agent of db1 did not answer guest-ping within 5000 ms: Guest agent is not responding.",
+        "remedy": "Check that qemu-guest-agent runs in the guest (`systemctl status qemu-guest-agent`).",
+        "facts": {"domain": "db1", "command": "guest-ping", "timeout_ms": 5000},
+    },
+}
+CANCELLED_JOB: dict[str, Any] = {**QUEUED_JOB, "state": "cancelled", "finished_at": CREATED_AT, "cancel_requested": True}
+RETRIED_JOB: dict[str, Any] = {**QUEUED_JOB, "id": "0b9f6c58-93a3-4a39-8d0f-52d7f2d5a733", "retry_of": JOB_ID}
+PREFLIGHT_JOB: dict[str, Any] = {**QUEUED_JOB, "kind": "preflight"}
+THAW_JOB: dict[str, Any] = {**QUEUED_JOB, "kind": "thaw", "request": {"kind": "thaw", "domain": "db1", "host": None}, "labels": {}}
+
+EXPLANATION: dict[str, Any] = {
+    "summary": "This point is filesystem-consistent: the guest's filesystems were frozen while it was taken.",
+    "because": ["2 filesystems were frozen, and the same 2 were thawed."],
+    "would_lift": ["Install an fsfreeze hook in the guest that quiets the database, and that passes failures on."],
+}
+
+RECOVERY_POINT: dict[str, Any] = {
+    "id": POINT_ID,
+    "job_id": JOB_ID,
+    "kind": "snapshot",
+    "domain": {"id": DOMAIN_ID, "name": "db1"},
+    "host": "hv1",
+    "created_at": "2026-01-31T22:00:00.401000Z",
+    "point_in_time_at": "2026-01-31T22:00:00.310000Z",
+    "verdict": "filesystem",
+    "labels": {"plan": "nightly"},
+    "disks": JOB["recovery_point"]["disks"],
+    "size_bytes": None,
+    "links": {"self": f"/api/v1/recovery-points/{POINT_ID}", "job": f"/api/v1/jobs/{JOB_ID}"},
+}
+
+DOMAIN: dict[str, Any] = {
+    "id": DOMAIN_ID,
+    "name": "db1",
+    "host": "hv1",
+    "state": "running",
+    "stale": False,
+    "published_at": CREATED_AT,
+    "persistent": True,
+    "frozen": False,
+    "disks": [
+        {
+            "target": "vda",
+            "device": "disk",
+            "type": "file",
+            "source": "/var/lib/libvirt/images/db1.qcow2",
+            "format": "qcow2",
+            "read_only": False,
+            "serial": None,
+            "can_snapshot": True,
+            "reason": None,
+            "virtual_size": 21474836480,
+            "chain_depth": 1,
+        }
+    ],
+    "filesystems": [{"mountpoint": "/", "name": "vda1", "type": "ext4", "disks": ["vda"]}],
+    "agent": {"channel": True, "connected": True, "version": "7.2.22", "freeze_enabled": True, "exec_enabled": True},
+    "os": {"family": "linux", "name": "Debian GNU/Linux", "version": "12", "kernel": "6.1.0-41-amd64"},
+    "newest_recovery_point": {"id": POINT_ID, "created_at": CREATED_AT, "verdict": "filesystem"},
+    "links": {"self": f"/api/v1/domains/{DOMAIN_ID}", "jobs": f"/api/v1/jobs?domain={DOMAIN_ID}"},
+}
+
+HOST: dict[str, Any] = {
+    "id": "hv1",
+    "started_at": "2026-01-30T06:00:00.000000Z",
+    "last_seen": "2026-01-31T22:00:00.000000Z",
+    "seconds_since_seen": 1.2,
+    "stale": False,
+    "version": "0.1.0",
+    "libvirt_uri": "qemu:///system",
+    "libvirt_connected": True,
+    "libvirt_error": None,
+    "versions": {"libvirt": "9.0.0", "hypervisor": "QEMU 7.2.22"},
+    "inventory_at": "2026-01-31T21:59:58.000000Z",
+}
+
+METRICS = "# HELP stillpoint_jobs Jobs that are not finished, by state and kind.\n" + 'stillpoint_jobs{kind="snapshot",state="queued"} 1.0\n'
+
+#: By error code: the facts that fill its texts.
+PROBLEM_FACTS: dict[str, dict[str, Any]] = {
+    "job_not_found": {"job_id": JOB_ID},
+    "recovery_point_not_found": {"recovery_point_id": POINT_ID},
+    "domain_unknown": {"domain": "db7", "hosts": "hv1 (last seen 2 s ago)"},
+    "domain_ambiguous": {"domain": "db1", "hosts": "hv1, hv2"},
+    "cancel_refused": {"job_id": JOB_ID, "state": "succeeded", "reason": "it is finished"},
+    "retry_refused": {"job_id": JOB_ID, "state": "running", "reason": "it is not finished"},
+    "malformed_json": {"reason": "Expecting value at character 9"},
+    "body_too_large": {"limit_bytes": 65536},
+    "unsupported_media_type": {"content_type": "text/plain"},
+    "validation_failed": {
+        "count": 1,
+        "summary": "body.freeze.mode: Input should be 'required', 'preferred' or 'off'",
+        "fields": [{"field": "body.freeze.mode", "reason": "Input should be 'required', 'preferred' or 'off'"}],
+    },
+    "cursor_invalid": {"cursor": "bm8"},
+    "idempotency_mismatch": {"key": "nightly-db1-2026-01-31", "job_id": JOB_ID},
+    "database_unavailable": {"reason": "database is locked"},
+    "schema_outdated": {"found": "none", "needed": "0001"},
+}

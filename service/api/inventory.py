@@ -1,0 +1,114 @@
+"""Hosts and domains as answered: what the workers published, and whether that can still be believed."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Select, case, select, tuple_
+from sqlalchemy.engine import Row
+from sqlalchemy.orm import Session, aliased
+
+from service.api.paging import decode_cursor, encode_cursor
+from service.api.schemas import DomainFilter, Filter
+from service.db.engine import database_now
+from service.db.tables import Domain, Host, RecoveryPoint
+from service.errors import CursorInvalid
+
+STALE_PERIODS = 3
+UNKNOWN = "unknown"
+
+
+class Inventory:
+    """One reading of the tables at one moment. `inventory_seconds`: how often a worker publishes."""
+
+    def __init__(self, session: Session, inventory_seconds: float) -> None:
+        self._session = session
+        self._now = database_now(session)
+        self._believed_since = self._now - timedelta(seconds=STALE_PERIODS * inventory_seconds)
+
+    def domains(self, wanted: DomainFilter) -> dict[str, Any]:
+        """A page of domains by name. Raises CursorInvalid."""
+        shown_state = case((Host.last_seen < self._believed_since, UNKNOWN), else_=Domain.state)
+        rows = _domain_rows()
+        for column, value in ((Domain.host_id, wanted.host), (shown_state, wanted.state), (Domain.name, wanted.name)):
+            if value is not None:
+                rows = rows.where(column == value)
+        key = (Domain.name, Domain.id, Domain.host_id)
+        if wanted.cursor is not None:
+            rows = rows.where(tuple_(*key) > tuple_(*_cursor_key(wanted.cursor, len(key))))
+        found = self._session.execute(rows.order_by(*key).limit(wanted.limit + 1)).all()
+        items = [self._domain(row) for row in found[: wanted.limit]]
+        more = len(found) > wanted.limit
+        return {"items": items, "next_cursor": encode_cursor(items[-1]["name"], items[-1]["id"], items[-1]["host"]) if more else None}
+
+    def domain(self, domain_id: str, host_id: str) -> dict[str, Any]:
+        return self._domain(self._session.execute(_domain_rows().where(Domain.id == domain_id, Domain.host_id == host_id)).one())
+
+    def hosts(self, wanted: Filter) -> dict[str, Any]:
+        """A page of hosts by id. Raises CursorInvalid."""
+        rows = select(Host).order_by(Host.id).limit(wanted.limit + 1)
+        if wanted.cursor is not None:
+            rows = rows.where(Host.id > _cursor_key(wanted.cursor, 1)[0])
+        found = list(self._session.scalars(rows))
+        items = [self._host(host) for host in found[: wanted.limit]]
+        return {"items": items, "next_cursor": encode_cursor(items[-1]["id"]) if len(found) > wanted.limit else None}
+
+    def _domain(self, row: Row[Any]) -> dict[str, Any]:
+        domain: Domain = row[0]
+        stale = row.last_seen < self._believed_since
+        published = {name: domain.document.get(name) for name in ("persistent", "frozen", "disks", "filesystems", "agent", "os")}
+        newest = None
+        if row.point_id is not None:
+            newest = {"id": row.point_id, "created_at": rfc3339(row.point_created_at), "verdict": row.point_verdict}
+        return {
+            "id": domain.id,
+            "name": domain.name,
+            "host": domain.host_id,
+            "state": UNKNOWN if stale else domain.state,
+            "stale": stale,
+            "published_at": rfc3339(domain.published_at),
+            **published,
+            "disks": published["disks"] or [],
+            "newest_recovery_point": newest,
+            "links": {"self": f"/api/v1/domains/{domain.id}", "jobs": f"/api/v1/jobs?domain={domain.id}"},
+        }
+
+    def _host(self, host: Host) -> dict[str, Any]:
+        return {
+            "id": host.id,
+            "started_at": rfc3339(host.started_at),
+            "last_seen": rfc3339(host.last_seen),
+            "seconds_since_seen": round(max(0.0, (self._now - host.last_seen).total_seconds()), 3),
+            "stale": host.last_seen < self._believed_since,
+            "version": host.version,
+            "libvirt_uri": host.libvirt_uri,
+            "libvirt_connected": host.libvirt_connected,
+            "libvirt_error": host.libvirt_error,
+            "versions": host.versions,
+            "inventory_at": rfc3339(host.inventory_at) if host.inventory_at is not None else None,
+        }
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _domain_rows() -> Select[Any]:
+    newest = aliased(RecoveryPoint)
+    newest_id = (
+        select(newest.id)
+        .where(newest.domain_id == Domain.id)
+        .order_by(newest.created_at.desc(), newest.id.desc())
+        .limit(1)
+        .correlate(Domain)
+        .scalar_subquery()
+    )
+    point = aliased(RecoveryPoint)
+    columns = (Domain, Host.last_seen, point.id.label("point_id"), point.created_at.label("point_created_at"), point.verdict.label("point_verdict"))
+    return select(*columns).join(Host, Host.id == Domain.host_id).outerjoin(point, point.id == newest_id)
+
+
+def _cursor_key(cursor: str, parts: int) -> tuple[str, ...]:
+    key = decode_cursor(cursor)
+    if len(key) != parts or any("\x00" in part for part in key):
+        raise CursorInvalid(cursor=cursor)
+    return key

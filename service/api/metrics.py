@@ -1,0 +1,164 @@
+"""/metrics: requests as they pass, and at each scrape what the database says about jobs, points, guests and hosts."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.db.engine import Database, database_now
+from service.db.tables import Domain, Host, Job, RecoveryPoint
+from service.errors import DatabaseUnavailable
+from service.model.lifecycle import FINAL_STATES, JobState
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+TOTALS_SECONDS = 30.0
+"""Finished jobs and recovery points only pile up; counting a million of them for every scrape would be a waste."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STATES)
+
+
+class Metrics:
+    """One registry per application, so that two applications in one process do not meet in it."""
+
+    def __init__(self, database: Database) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter("stillpoint_http_requests", "Requests answered.", ["method", "route", "status"], registry=self._registry)
+        self.seconds = Histogram(
+            "stillpoint_http_request_seconds", "Time to answer.", ["method", "route"], buckets=BUCKETS, registry=self._registry
+        )
+        self._registry.register(RecordedState(database))
+
+    def exposition(self) -> bytes:
+        """Prometheus text: the worker's and the process's own metrics first, then these."""
+        return generate_latest(REGISTRY) + generate_latest(self._registry)
+
+
+class RequestMetrics:
+    """Counts and times every request under the template of its route, so that ids do not become labels."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+        started = time.perf_counter()
+
+        async def noting_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_status)
+        finally:
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.requests.labels(method, route, status).inc()
+            self._metrics.seconds.labels(method, route).observe(time.perf_counter() - started)
+
+
+class RecordedState(Collector):
+    """Reads the gauges from the database; when it is away, says so and gives the rest of the metrics."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._totals: list[Metric] = []
+        self._totals_at: float | None = None
+
+    def describe(self) -> list[Metric]:
+        # Registering must not ask the database.
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        available = GaugeMetricFamily("stillpoint_database_available", "1 when the database answered this scrape.")
+        try:
+            with self._database.read() as session:
+                now = database_now(session)
+                found = [_unfinished_jobs(session), _queued_age(session, now), _frozen(session), _last_seen(session, now)]
+                found += self._counted_totals(session)
+        except DatabaseUnavailable:
+            available.add_metric([], 0)
+            yield available
+            return
+        available.add_metric([], 1)
+        yield available
+        yield from found
+
+    def _counted_totals(self, session: Session) -> list[Metric]:
+        now = time.monotonic()
+        if self._totals_at is None or now - self._totals_at > TOTALS_SECONDS:
+            self._totals = [_finished_jobs(session), _recovery_points(session)]
+            self._totals_at = now
+        return self._totals
+
+
+def _unfinished_jobs(session: Session) -> Metric:
+    gauge = GaugeMetricFamily("stillpoint_jobs", "Jobs that are not finished, by state and kind.", labels=["state", "kind"])
+    counts = select(Job.state, Job.kind, func.count()).where(Job.state.in_(UNFINISHED)).group_by(Job.state, Job.kind)
+    for state, kind, count in session.execute(counts):
+        gauge.add_metric([state, kind], count)
+    return gauge
+
+
+def _finished_jobs(session: Session) -> Metric:
+    gauge = GaugeMetricFamily("stillpoint_jobs_finished", "Jobs on record that are finished, by state and kind.", labels=["state", "kind"])
+    finished = tuple(state.value for state in FINAL_STATES)
+    counts = select(Job.state, Job.kind, func.count()).where(Job.state.in_(finished)).group_by(Job.state, Job.kind)
+    for state, kind, count in session.execute(counts):
+        gauge.add_metric([state, kind], count)
+    return gauge
+
+
+def _queued_age(session: Session, now: datetime) -> Metric:
+    gauge = GaugeMetricFamily("stillpoint_oldest_queued_job_seconds", "Age of the oldest job that is still queued, by host.", labels=["host"])
+    oldest = select(Job.host_id, func.min(Job.created_at, type_=Job.created_at.type)).where(Job.state == JobState.queued).group_by(Job.host_id)
+    for host, created_at in session.execute(oldest):
+        gauge.add_metric([host], max(0.0, (now - created_at).total_seconds()))
+    return gauge
+
+
+def _recovery_points(session: Session) -> Metric:
+    gauge = GaugeMetricFamily("stillpoint_recovery_points", "Recovery points, by verdict.", labels=["verdict"])
+    for verdict, count in session.execute(select(RecoveryPoint.verdict, func.count()).group_by(RecoveryPoint.verdict)):
+        gauge.add_metric([verdict], count)
+    return gauge
+
+
+def _frozen(session: Session) -> Metric:
+    gauge = GaugeMetricFamily("stillpoint_domains_frozen", "Domains whose guest was frozen when last looked at, by host.", labels=["host"])
+    counts = {host: 0 for host in session.scalars(select(Host.id))}
+    for host in session.scalars(select(Domain.host_id).where(Domain.document["frozen"].as_boolean())):
+        counts[host] += 1
+    for host, count in counts.items():
+        gauge.add_metric([host], count)
+    return gauge
+
+
+def _last_seen(session: Session, now: datetime) -> Metric:
+    gauge = GaugeMetricFamily("stillpoint_host_last_seen_seconds", "Seconds since the worker of a host last reported.", labels=["host"])
+    for host, last_seen in session.execute(select(Host.id, Host.last_seen)):
+        gauge.add_metric([host], max(0.0, (now - last_seen).total_seconds()))
+    return gauge
+
+
+async def worker_metrics(scope: Scope, _receive: Receive, send: Send) -> None:
+    """ASGI: what a worker without an API counts, at /metrics and nowhere else."""
+    if scope["type"] != "http":
+        return
+    found = scope["path"] == "/metrics"
+    body = generate_latest(REGISTRY) if found else b""
+    headers = [(b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200 if found else 404, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

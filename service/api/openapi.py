@@ -1,0 +1,78 @@
+"""What the OpenAPI document says beyond what FastAPI finds by itself: every error, with an example, and the token."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from service.api import examples
+from service.api.auth import OPEN_PATHS
+from service.api.problems import MEDIA_TYPE, problem_document, status_of
+from service.api.schemas import Problem
+from service.errors import DatabaseUnavailable, StillpointError, TokenMissing, TokenRefused
+
+Responses = dict[int | str, dict[str, Any]]
+REASONS = {
+    400: "The body is not JSON",
+    401: "A valid token is needed",
+    404: "Not found",
+    409: "Not possible now",
+    413: "The body is too large",
+    415: "The body is not sent as JSON",
+    422: "The request is not valid",
+    500: "A fault of the service; its log has the rest",
+    503: "The database cannot be reached",
+}
+TAGS = [
+    {"name": "jobs", "description": "Operations: asked for, followed, cancelled, retried, explained."},
+    {"name": "domains", "description": "Virtual machines as their hosts last published them."},
+    {"name": "recovery points", "description": "What can be restored."},
+    {"name": "hosts", "description": "Workers and what they run on."},
+    {"name": "service", "description": "Health, readiness, metrics, documentation."},
+]
+DESCRIPTION = """Backups of running KVM guests that can be trusted: frozen, taken, thawed, and recorded with evidence.
+
+Times are RFC 3339 UTC, durations milliseconds (`*_ms`), ids UUIDs. Errors are `application/problem+json` with a stable
+`code`, the `facts`, and a `remedy`. Lists are paged: pass `next_cursor` on as `cursor` until it is null. Calls that create
+a job accept an `Idempotency-Key`: the same key with the same body answers 202 with the same job and the header
+`Idempotent-Replayed: true`; with another body it answers 422 `idempotency_mismatch`.
+"""
+
+
+def answers(status: int, model: type[BaseModel], example: Any, *errors: type[StillpointError], media: str = "application/json") -> Responses:
+    """`responses=` of a call that needs a token: the good answer with its example, and every error it can give."""
+    always = (TokenMissing, TokenRefused, DatabaseUnavailable, StillpointError)
+    return {status: {"model": model, "content": {media: {"example": example}}}, **problems(*errors, *always)}
+
+
+def problems(*errors: type[StillpointError]) -> Responses:
+    by_status: dict[int, dict[str, Any]] = {}
+    for error in errors:
+        by_status.setdefault(status_of(error), {})[error.code] = {"summary": error.title, "value": _example(error)}
+    return {status: _problem_answer(status, found) for status, found in sorted(by_status.items())}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS)
+        components = document.setdefault("components", {})
+        components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "sp_…"}}
+        document["security"] = [{"token": []}]
+        for path in OPEN_PATHS:
+            for operation in document["paths"][path].values():
+                operation["security"] = []
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _problem_answer(status: int, found: Mapping[str, Any]) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": REASONS[status], "content": {MEDIA_TYPE: {"schema": schema, "examples": dict(found)}}}
+
+
+def _example(error: type[StillpointError]) -> dict[str, Any]:
+    return problem_document(error(**examples.PROBLEM_FACTS.get(error.code, {})), "/api/v1/jobs")

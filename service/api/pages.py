@@ -1,0 +1,107 @@
+"""The lists of jobs and recovery points: which index each filter walks, and nothing that grows with the table."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, and_, bindparam, select, tuple_
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.elements import ColumnElement
+
+from service.api.documents import JOB_DOCUMENT, RECOVERY_POINT_DOCUMENT
+from service.api.paging import decode_time_cursor, statement_of_page
+from service.api.schemas import JobFilter, RecoveryPointFilter
+from service.db.reader import Statement
+from service.db.tables import Job, JobLabel, RecoveryPoint
+
+Value = str | int | datetime
+JOB_COLUMNS = {
+    "state": Job.state,
+    "kind": Job.kind,
+    "domain_id": Job.domain_id,
+    "domain_name": Job.domain_name,
+    "host": Job.host_id,
+    "verdict": Job.verdict,
+}
+POINT_COLUMNS = {
+    "domain_id": RecoveryPoint.domain_id,
+    "domain_name": RecoveryPoint.domain_name,
+    "host": RecoveryPoint.host_id,
+    "verdict": RecoveryPoint.verdict,
+}
+
+
+def page_of_jobs(wanted: JobFilter) -> tuple[Statement, dict[str, Value]]:
+    """The statement, from a small set that is compiled once each, and its parameters. Raises CursorInvalid."""
+    parameters = _parameters(wanted, {"state": wanted.state, "kind": wanted.kind})
+    labels = list(dict.fromkeys(wanted.label))
+    for n, label in enumerate(labels):
+        parameters[f"label_key_{n}"], _, parameters[f"label_value_{n}"] = label.partition(":")
+    return job_page_statement(frozenset(parameters), len(labels)), parameters
+
+
+def page_of_recovery_points(wanted: RecoveryPointFilter) -> tuple[Statement, dict[str, Value]]:
+    """Like `page_of_jobs`. Raises CursorInvalid."""
+    parameters = _parameters(wanted, {})
+    return recovery_point_page_statement(frozenset(parameters)), parameters
+
+
+@lru_cache(maxsize=512)
+def job_page_statement(names: frozenset[str], labels: int) -> Statement:
+    if not labels:
+        rows = select(JOB_DOCUMENT).select_from(Job)
+        return statement_of_page(_narrowed(rows, names, JOB_COLUMNS, Job.created_at, Job.id))
+    # The first label leads: its rows stand in the order of the list, so the page is a range of them.
+    lead = aliased(JobLabel)
+    rows = select(JOB_DOCUMENT).select_from(lead).join(Job, Job.id == lead.job_id).where(*_is_label(lead, 0))
+    for n in range(1, labels):
+        also = aliased(JobLabel)
+        same_job = and_(also.created_at == lead.created_at, also.job_id == lead.job_id)
+        rows = rows.where(select(also.job_id).where(*_is_label(also, n), same_job).exists())
+    # Unary plus in SQLite's sense: these columns narrow what the label found, their own indexes must not lead.
+    return statement_of_page(_narrowed(rows, names, JOB_COLUMNS, lead.created_at, lead.job_id))
+
+
+@lru_cache(maxsize=64)
+def recovery_point_page_statement(names: frozenset[str]) -> Statement:
+    rows = select(RECOVERY_POINT_DOCUMENT).select_from(RecoveryPoint)
+    return statement_of_page(_narrowed(rows, names, POINT_COLUMNS, RecoveryPoint.created_at, RecoveryPoint.id))
+
+
+def _parameters(wanted: JobFilter | RecoveryPointFilter, further: dict[str, Value | None]) -> dict[str, Value]:
+    given: dict[str, Value | None] = {
+        **further,
+        "host": wanted.host,
+        "verdict": wanted.verdict,
+        "since": wanted.since,
+        "until": wanted.until,
+    }
+    if wanted.domain is not None:
+        given |= _domain(wanted.domain)
+    if wanted.cursor is not None:
+        given["after_created_at"], given["after_id"] = decode_time_cursor(wanted.cursor)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _domain(name_or_id: str) -> dict[str, Value | None]:
+    try:
+        return {"domain_id": str(UUID(name_or_id))}
+    except ValueError:
+        return {"domain_name": name_or_id}
+
+
+def _narrowed(rows: Select[tuple[str]], names: Iterable[str], columns: dict[str, Any], created_at: Any, identifier: Any) -> Select[tuple[str]]:
+    conditions: list[ColumnElement[bool]] = [columns[name] == bindparam(name) for name in sorted(names) if name in columns]
+    if "since" in names:
+        conditions.append(created_at >= bindparam("since"))
+    if "until" in names:
+        conditions.append(created_at < bindparam("until"))
+    if "after_id" in names:
+        conditions.append(tuple_(created_at, identifier) < tuple_(bindparam("after_created_at", type_=created_at.type), bindparam("after_id")))
+    return rows.where(*conditions).order_by(created_at.desc(), identifier.desc())
+
+
+def _is_label(label: Any, n: int) -> list[ColumnElement[bool]]:
+    return [label.key == bindparam(f"label_key_{n}"), label.value == bindparam(f"label_value_{n}")]

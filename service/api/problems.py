@@ -1,0 +1,110 @@
+"""Errors as RFC 9457 problems: the one place that knows which error is which HTTP status."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from service import errors
+from service.errors import StillpointError
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+
+STATUS: dict[type[StillpointError], int] = {
+    errors.MalformedJson: 400,
+    errors.TokenMissing: 401,
+    errors.TokenRefused: 401,
+    errors.PathNotFound: 404,
+    errors.JobNotFound: 404,
+    errors.RecoveryPointNotFound: 404,
+    errors.DomainUnknown: 404,
+    errors.MethodNotAllowed: 405,
+    errors.DomainAmbiguous: 409,
+    errors.CancelRefused: 409,
+    errors.RetryRefused: 409,
+    errors.BodyTooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.ValidationFailed: 422,
+    errors.CursorInvalid: 422,
+    errors.IdempotencyMismatch: 422,
+    errors.DatabaseUnavailable: 503,
+    errors.SchemaOutdated: 503,
+}
+
+
+def install_handlers(app: FastAPI) -> None:
+    app.exception_handler(StillpointError)(_ours)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(HTTPException)(_http)
+    # Starlette logs the exception after this answer; the answer itself says nothing about the inside.
+    app.exception_handler(Exception)(_unexpected)
+
+
+def problem_response(error: StillpointError, path: str, headers: Mapping[str, str] | None = None) -> Response:
+    status = status_of(type(error))
+    extra = dict(headers or {})
+    if status == 503:
+        extra["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if status == 401:
+        extra.setdefault("WWW-Authenticate", 'Bearer realm="stillpoint"')
+    content = json.dumps(problem_document(error, path), default=str, allow_nan=False)
+    return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=extra)
+
+
+def problem_document(error: StillpointError, path: str) -> dict[str, Any]:
+    document = error.as_document()
+    return {
+        "type": f"urn:stillpoint:problem:{error.code}",
+        "title": document["title"],
+        "status": status_of(type(error)),
+        "detail": document["detail"],
+        "code": document["code"],
+        "remedy": document["remedy"],
+        "facts": document["facts"],
+        "instance": path,
+    }
+
+
+def status_of(error: type[StillpointError]) -> int:
+    return STATUS.get(error, 500)
+
+
+def _ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StillpointError)
+    return problem_response(error, request.url.path)
+
+
+def _unexpected(request: Request, _error: Exception) -> Response:
+    return problem_response(StillpointError(), request.url.path)
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    known: dict[int, StillpointError] = {
+        # FastAPI's own answer to a body that is no UTF-8, nests too deep, or holds a number too long to read.
+        400: errors.MalformedJson(reason="it is not UTF-8, nests too deep, or holds a number that is too long"),
+        404: errors.PathNotFound(path=path),
+        405: errors.MethodNotAllowed(path=path, method=request.method),
+    }
+    return problem_response(known.get(error.status_code, StillpointError()), path, error.headers)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    path = request.url.path
+    if any(one["type"] == "json_invalid" for one in found):
+        reason = "; ".join(f"{one['ctx']['error']} at character {one['loc'][-1]}" for one in found)
+        return problem_response(errors.MalformedJson(reason=reason), path)
+    if isinstance(error.body, bytes):
+        # FastAPI hands a body over unread when its Content-Type is not JSON.
+        return problem_response(errors.UnsupportedMediaType(content_type=request.headers.get("content-type")), path)
+    # The refused value is not repeated: it can be anything, a secret in the wrong field included.
+    fields = [{"field": ".".join(str(part) for part in one["loc"]), "reason": one["msg"]} for one in found]
+    summary = "; ".join(f"{one['field']}: {one['reason']}" for one in fields)
+    return problem_response(errors.ValidationFailed(count=len(fields), summary=summary, fields=fields), path)

@@ -1,0 +1,111 @@
+"""Domains: what the hosts published, and what can be asked of one."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from sqlalchemy.orm import Session
+
+from service.api import examples
+from service.api.context import context_of
+from service.api.creation import IdempotencyKey, Order, create_job
+from service.api.inventory import Inventory
+from service.api.openapi import answers
+from service.api.placement import place_of
+from service.api.schemas import DomainAnswer, DomainFilter, DomainPage, HostName, JobAnswer, Name, PreflightRequest
+from service.errors import (
+    BodyTooLarge,
+    CursorInvalid,
+    DomainAmbiguous,
+    DomainUnknown,
+    IdempotencyMismatch,
+    MalformedJson,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from service.model.lifecycle import JobKind
+
+router = APIRouter(prefix="/api/v1/domains", tags=["domains"])
+DomainPath = Annotated[Name, Path(description="Name or UUID.", examples=[examples.DOMAIN_ID])]
+OnHost = Annotated[HostName | None, Query(alias="host", description="Needed only when several hosts have a domain of this name.")]
+
+
+@router.get(
+    "",
+    operation_id="list_domains",
+    summary="List domains by name",
+    responses=answers(200, DomainPage, {"items": [examples.DOMAIN], "next_cursor": None}, ValidationFailed, CursorInvalid),
+)
+def list_domains(request: Request, wanted: Annotated[DomainFilter, Query()]) -> Response:
+    """As last published by each host's worker; `stale` says when that is too long ago to be believed."""
+    context = context_of(request)
+    with context.database.read() as session:
+        page = Inventory(session, context.settings.inventory_seconds).domains(wanted)
+    return _json(page)
+
+
+@router.get(
+    "/{domain}",
+    operation_id="get_domain",
+    summary="Read a domain",
+    responses=answers(200, DomainAnswer, examples.DOMAIN, DomainUnknown, DomainAmbiguous, ValidationFailed),
+)
+def get_domain(request: Request, domain: DomainPath, host: OnHost = None) -> Response:
+    """Its disks and which of them can take part in a snapshot, its filesystems, its agent, its newest recovery point."""
+    context = context_of(request)
+    with context.database.read() as session:
+        place = place_of(session, domain, host)
+        found = Inventory(session, context.settings.inventory_seconds).domain(place.domain_id, place.host_id)
+    return _json(found)
+
+
+@router.post(
+    "/{domain}/preflight",
+    operation_id="preflight_domain",
+    summary="Would a snapshot work, and which verdict is to be expected?",
+    status_code=202,
+    responses=answers(
+        202,
+        JobAnswer,
+        examples.PREFLIGHT_JOB,
+        MalformedJson,
+        DomainUnknown,
+        DomainAmbiguous,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        ValidationFailed,
+        IdempotencyMismatch,
+    ),
+)
+def preflight(
+    request: Request, domain: DomainPath, body: PreflightRequest | None = None, host: OnHost = None, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """A job that changes nothing; its `result` holds every check with pass, warn or fail, and the remedy."""
+    asked = (body or PreflightRequest()).model_dump(mode="json")
+
+    def order(session: Session) -> Order:
+        stored = {"kind": JobKind.preflight.value, "domain": domain, "host": host, **asked, "required_verdict": None}
+        return Order(JobKind.preflight, place_of(session, domain, host), stored)
+
+    return create_job(request, idempotency_key, {**asked, "host": host}, order)
+
+
+@router.post(
+    "/{domain}/thaw",
+    operation_id="thaw_domain",
+    summary="Thaw a guest now",
+    status_code=202,
+    responses=answers(202, JobAnswer, examples.THAW_JOB, DomainUnknown, DomainAmbiguous, ValidationFailed, IdempotencyMismatch),
+)
+def thaw(request: Request, domain: DomainPath, host: OnHost = None, idempotency_key: IdempotencyKey = None) -> Response:
+    """For emergencies: overtakes every other job of the domain. `stillpoint thaw` on the host needs neither API nor database."""
+
+    def order(session: Session) -> Order:
+        stored = {"kind": JobKind.thaw.value, "domain": domain, "host": host}
+        return Order(JobKind.thaw, place_of(session, domain, host), stored)
+
+    return create_job(request, idempotency_key, {"host": host}, order)
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(json.dumps(document), media_type="application/json")

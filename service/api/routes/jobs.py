@@ -1,0 +1,161 @@
+"""Jobs: ask for one, follow it, cancel it, retry it, have it explained."""
+
+import json
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm import Session
+
+from service.api import examples
+from service.api.context import context_of
+from service.api.creation import IdempotencyKey, Order, create_job, document_of_job
+from service.api.documents import JOB_DOCUMENT
+from service.api.openapi import answers
+from service.api.pages import page_of_jobs
+from service.api.paging import page_response
+from service.api.placement import place_of
+from service.api.schemas import Explanation, JobAnswer, JobFilter, JobPage, JobRequest
+from service.db.reader import Statement
+from service.db.tables import Job
+from service.errors import (
+    BodyTooLarge,
+    CancelRefused,
+    CursorInvalid,
+    DomainAmbiguous,
+    DomainUnknown,
+    IdempotencyMismatch,
+    JobNotFound,
+    MalformedJson,
+    RetryRefused,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from service.jobs import queue
+from service.model.explain import explain
+from service.model.lifecycle import JobKind, JobState
+
+RETRYABLE = frozenset({JobState.failed, JobState.cancelled})
+
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+_ONE_JOB = Statement(select(JOB_DOCUMENT).where(Job.id == bindparam("id")))
+
+
+@router.post(
+    "",
+    operation_id="create_job",
+    summary="Ask for a snapshot or a preflight of a domain",
+    status_code=202,
+    responses=answers(
+        202,
+        JobAnswer,
+        examples.QUEUED_JOB,
+        MalformedJson,
+        DomainUnknown,
+        DomainAmbiguous,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        ValidationFailed,
+        IdempotencyMismatch,
+    ),
+)
+def create(request: Request, body: JobRequest, idempotency_key: IdempotencyKey = None) -> Response:
+    """The job is recorded before anything happens; follow it under the address in `Location`."""
+    asked = body.model_dump(mode="json")
+
+    def order(session: Session) -> Order:
+        stored = {name: value for name, value in asked.items() if name != "labels"}
+        return Order(body.kind, place_of(session, body.domain, body.host), stored, body.labels)
+
+    return create_job(request, idempotency_key, asked, order)
+
+
+@router.get(
+    "",
+    operation_id="list_jobs",
+    summary="List jobs, newest first",
+    responses=answers(200, JobPage, {"items": [examples.JOB], "next_cursor": None}, ValidationFailed, CursorInvalid),
+)
+async def list_jobs(request: Request, wanted: Annotated[JobFilter, Query()]) -> Response:
+    """Filters narrow together. New jobs never shift a page that is being read."""
+    statement, parameters = page_of_jobs(wanted)
+    return await page_response(context_of(request).reader, statement, parameters, wanted.limit)
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="get_job",
+    summary="Read a job",
+    responses=answers(200, JobAnswer, examples.JOB, JobNotFound, ValidationFailed),
+)
+async def get_job(request: Request, job_id: UUID) -> Response:
+    """Everything that is known of it so far; what is not known yet is null."""
+    return Response(await _document(request, job_id), media_type="application/json")
+
+
+@router.get(
+    "/{job_id}/explain",
+    operation_id="explain_job",
+    summary="Why this job came out as it did, and what would lift it",
+    responses=answers(200, Explanation, examples.EXPLANATION, JobNotFound, ValidationFailed),
+)
+async def explain_job(request: Request, job_id: UUID) -> Response:
+    """In plain words, from the evidence on record."""
+    document = json.loads(await _document(request, job_id))
+    return Response(json.dumps(explain(document)), media_type="application/json")
+
+
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="Cancel a job",
+    status_code=202,
+    responses=answers(202, JobAnswer, examples.CANCELLED_JOB, JobNotFound, CancelRefused, ValidationFailed),
+)
+def cancel(request: Request, job_id: UUID) -> Response:
+    """A queued job ends at once; a running one at its next safe point, never between freeze and thaw."""
+    with context_of(request).database.write() as session:
+        queue.request_cancel(session, str(job_id))
+        document = document_of_job(session, str(job_id))
+    return Response(document, status_code=202, media_type="application/json")
+
+
+@router.post(
+    "/{job_id}/retry",
+    operation_id="retry_job",
+    summary="Run a failed or cancelled job again, as a new job",
+    status_code=202,
+    responses=answers(
+        202,
+        JobAnswer,
+        examples.RETRIED_JOB,
+        JobNotFound,
+        DomainUnknown,
+        DomainAmbiguous,
+        RetryRefused,
+        ValidationFailed,
+        IdempotencyMismatch,
+    ),
+)
+def retry(request: Request, job_id: UUID, idempotency_key: IdempotencyKey = None) -> Response:
+    """Final states never change, so the answer is a new job, with the same request and `retry_of` naming this one."""
+    return create_job(request, idempotency_key, {}, lambda session: _again(session, str(job_id)))
+
+
+def _again(session: Session, job_id: str) -> Order:
+    job = session.get(Job, job_id)
+    if job is None:
+        raise JobNotFound(job_id=job_id)
+    if job.state not in RETRYABLE:
+        reason = "it has succeeded" if job.state == JobState.succeeded else "it is not finished"
+        raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
+    place = place_of(session, job.domain_id, job.request.get("host"))
+    return Order(JobKind(job.kind), place, dict(job.request), dict(job.labels), retry_of=job_id)
+
+
+async def _document(request: Request, job_id: UUID) -> str:
+    text = await context_of(request).reader.text(_ONE_JOB, {"id": str(job_id)})
+    if text is None:
+        raise JobNotFound(job_id=str(job_id))
+    return text

@@ -1,0 +1,62 @@
+"""The service itself: does it live, is it ready, what does it count, how is it used."""
+
+import json
+
+from fastapi import APIRouter, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import PlainTextResponse
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from service.api import examples
+from service.api.context import context_of
+from service.api.openapi import describe, problems
+from service.api.schemas import Health
+from service.db.schema import check_schema
+from service.errors import DatabaseUnavailable, SchemaOutdated, StillpointError, TokenMissing, TokenRefused
+
+router = APIRouter(tags=["service"])
+OK = b'{"status":"ok"}'
+
+
+@router.get("/healthz", operation_id="health", summary="Does the process live?", response_model=Health)
+async def health() -> Response:
+    """Needs no token and asks nothing else."""
+    return Response(OK, media_type="application/json")
+
+
+@router.get(
+    "/readyz",
+    operation_id="readiness",
+    summary="Can it do its work?",
+    response_model=Health,
+    responses=problems(DatabaseUnavailable, SchemaOutdated, StillpointError),
+)
+def readiness(request: Request) -> Response:
+    """Needs no token. 200 when the database answers and its schema fits this version."""
+    check_schema(context_of(request).database.engine)
+    return Response(OK, media_type="application/json")
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Metrics for Prometheus",
+    response_class=PlainTextResponse,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": examples.METRICS}}},
+        **problems(TokenMissing, TokenRefused, DatabaseUnavailable, StillpointError),
+    },
+)
+def metrics(request: Request) -> Response:
+    """Requests, jobs, recovery points, frozen guests, hosts; give Prometheus the token as `authorization.credentials_file`."""
+    return Response(context_of(request).metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    return Response(json.dumps(describe(request.app)), media_type="application/json")
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    return get_swagger_ui_html(openapi_url="/openapi.json", title="Stillpoint API")

@@ -1,0 +1,208 @@
+"""The composition root: the one place that builds the parts and joins them."""
+
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy.exc import ArgumentError
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+import service
+from service.api import problems
+from service.api.auth import Authentication, TokenCheck
+from service.api.bodies import BodyLimit
+from service.api.context import Context
+from service.api.metrics import Metrics, RequestMetrics, worker_metrics
+from service.api.routes import domains, hosts, jobs, recovery_points
+from service.api.routes import service as service_routes
+from service.config import Settings
+from service.db import tokens
+from service.db.engine import Database, open_engine
+from service.db.reader import Reader
+from service.db.schema import check_schema, migrate
+from service.errors import SettingInvalid
+from service.jobs.wake import Wake
+
+if TYPE_CHECKING:
+    from service.jobs.worker import Worker
+
+Announce = Callable[[str], None]
+GRACE_SECONDS = 5
+"""How long open requests may take to end after a stop was asked for; jobs have `shutdown_seconds` of their own."""
+NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
+
+
+def run_all(settings: Settings, announce: Announce) -> None:
+    """API and worker in one process, until SIGTERM or SIGINT; brings the database up to date first."""
+    with _stopped_by_signals(), _database(settings) as database, _listening(settings.bind, settings.port) as listener:
+        migrate(database.engine)
+        wake = Wake()
+        written = _first_token(settings, database)
+        with _running_worker(settings, database, wake):
+            announce(_welcome("Stillpoint", settings, listener, written))
+            _serve(create_api(settings, database, wake), listener)
+
+
+def run_serve(settings: Settings, announce: Announce) -> None:
+    """The API alone. Raises SchemaOutdated: only `all` and `migrate` change a database."""
+    with _stopped_by_signals(), _database(settings) as database, _listening(settings.bind, settings.port) as listener:
+        check_schema(database.engine)
+        written = _first_token(settings, database)
+        announce(_welcome("Stillpoint's API", settings, listener, written))
+        _serve(create_api(settings, database, Wake()), listener)
+
+
+def run_worker(settings: Settings, announce: Announce) -> None:
+    """The worker alone, with its own /metrics where a port is set for it. Raises SchemaOutdated."""
+    with _stopped_by_signals() as stopped, _database(settings) as database:
+        check_schema(database.engine)
+        with _running_worker(settings, database, Wake()):
+            announce(f"Stillpoint's worker runs the jobs of host {settings.host_id} on {settings.libvirt_uri}.")
+            if settings.metrics_port is None:
+                stopped.wait()
+                return
+            with _listening(settings.bind, settings.metrics_port) as listener:
+                _serve(Authentication(worker_metrics, TokenCheck(database)), listener)
+
+
+def create_api(settings: Settings, database: Database, wake: Wake) -> FastAPI:
+    """The HTTP API as an ASGI application; closing its lifespan ends its threads and connections."""
+    reader = Reader(database.engine)
+    check = TokenCheck(database)
+    metrics = Metrics(database)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        check.close()
+        reader.close()
+
+    app = FastAPI(
+        title="Stillpoint",
+        version=service.__version__,
+        # Both are served behind the token, by routes of our own.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(RequestMetrics, metrics=metrics),
+            Middleware(Authentication, check=check),
+            Middleware(BodyLimit, limit_bytes=settings.max_body_bytes),
+        ],
+    )
+    app.state.context = Context(settings, database, reader, metrics, wake.wake)
+    problems.install_handlers(app)
+    for router in (jobs.router, domains.router, recovery_points.router, hosts.router, service_routes.router):
+        # The routes themselves, not include_router: that would match every path twice, once per level.
+        app.router.routes.extend(router.routes)
+    return app
+
+
+def open_database(settings: Settings) -> Database:
+    """Raises SettingInvalid; no connection is made yet."""
+    try:
+        return Database(open_engine(settings.effective_database_url))
+    except ArgumentError as error:
+        raise SettingInvalid(setting="STILLPOINT_DATABASE_URL", reason="it is no database URL") from error
+    except ModuleNotFoundError as error:
+        reason = f"the driver {error.name} is not installed (pip install 'stillpoint[postgres]')"
+        raise SettingInvalid(setting="STILLPOINT_DATABASE_URL", reason=reason) from error
+    except OSError as error:
+        raise SettingInvalid(setting="STILLPOINT_STATE_DIR", reason=str(error)) from error
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
+    database = open_database(settings)
+    try:
+        yield database
+    finally:
+        database.dispose()
+
+
+@contextmanager
+def _running_worker(settings: Settings, database: Database, wake: Wake) -> Iterator["Worker"]:
+    # Imported here, so that an API without libvirt-python starts.
+    from service.hypervisor.connection import HostConnection
+    from service.jobs.worker import Worker
+
+    worker = Worker(settings, database, HostConnection(settings.libvirt_uri), wake)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.stop(settings.shutdown_seconds)
+
+
+@contextmanager
+def _listening(address: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        setting = "STILLPOINT_BIND, STILLPOINT_PORT"
+        raise SettingInvalid(setting=setting, reason=f"cannot listen on {address}:{port}: {error.strerror or error}") from error
+    with listener:
+        yield listener
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """SIGTERM and SIGINT ask for a stop and never cut it short: a guest may be frozen while the worker winds down.
+
+    While uvicorn runs it takes the signals itself, stops, and hands them on to these handlers.
+    """
+    stopped = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _serve(app: ASGIApp, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=30,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _first_token(settings: Settings, database: Database) -> Path | None:
+    with database.write() as session:
+        return tokens.create_first(session, settings.token_file)
+
+
+def _welcome(who: str, settings: Settings, listener: socket.socket, written: Path | None) -> str:
+    address = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
+    if written is not None:
+        token = f"the first token is in {written}"
+    elif settings.token_file.exists():
+        token = f"a token is in {settings.token_file}"
+    else:
+        token = "make a token with `stillpoint token create`"  # noqa: S105 - a sentence about tokens
+    return f"{who} listens on http://{address}:{listener.getsockname()[1]} (see /docs); {token}."

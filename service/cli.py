@@ -1,0 +1,178 @@
+"""The command line: `stillpoint --help`."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+from service import log
+from service.config import SETTINGS_FILE_VARIABLE, Settings, load_settings
+from service.errors import SettingInvalid, StillpointError
+
+app = typer.Typer(
+    name="stillpoint",
+    help="Backups of running KVM guests that can be trusted: frozen, taken, thawed, and recorded with evidence.\n\n"
+    "Try `stillpoint all` on a machine with libvirt: it needs no configuration. `stillpoint doctor` shows every setting "
+    "and says what is wrong on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+token_app = typer.Typer(help="Make, list and revoke the bearer tokens of the API.", no_args_is_help=True)
+app.add_typer(token_app, name="token")
+
+
+def main() -> None:
+    """Errors of ours are a message and a remedy; anything else is a fault and shows its traceback."""
+    try:
+        app()
+    except StillpointError as error:
+        _fail(error)
+
+
+@app.command("all")
+def run_everything() -> None:
+    """API and worker in one process: the usual way to run on one host. Brings the database up to date first."""
+    from service import app as composition
+
+    composition.run_all(_configured(), typer.echo)
+
+
+@app.command()
+def serve() -> None:
+    """The API alone, for several hosts that share one PostgreSQL; each host runs `stillpoint worker`."""
+    from service import app as composition
+
+    composition.run_serve(_configured(), typer.echo)
+
+
+@app.command()
+def worker() -> None:
+    """The worker alone: runs the jobs of this host's domains."""
+    from service import app as composition
+
+    composition.run_worker(_configured(), typer.echo)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database up to date with this version; `all` does it by itself."""
+    from service.app import open_database
+    from service.db.schema import migrate as migrate_schema
+
+    database = open_database(_configured())
+    migrate_schema(database.engine)
+    typer.echo(f"{database.engine.url.render_as_string(hide_password=True)} fits this version.")
+    database.dispose()
+
+
+@app.command()
+def doctor() -> None:
+    """Show the effective settings (passwords masked), and check everything that a job needs. Exit code 1: something fails."""
+    from service.jobs.doctor import Health, effective_settings, examine
+
+    settings = _settings()
+    log.configure(settings.log_format, "error")
+    for name, value in effective_settings(settings).items():
+        typer.echo(f"{name}={value}")
+    typer.echo("")
+    failed = False
+    for finding in examine(settings):
+        typer.echo(f"{finding.health:<4}  {finding.subject}: {finding.detail}")
+        if finding.remedy is not None:
+            typer.echo(f"      -> {finding.remedy}")
+        failed = failed or finding.health is Health.fail
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def thaw(domain: Annotated[str, typer.Argument(help="Name or UUID of a domain of this host.")]) -> None:
+    """Thaw a guest now. Works when neither the API nor the database does, and needs no token."""
+    from service.jobs import emergency
+
+    settings = _settings()
+    log.configure(settings.log_format, "error")
+    result = emergency.thaw(settings.libvirt_uri, domain)
+    before = {True: "was frozen", False: "was not frozen", None: "did not say whether it was frozen"}[result.was_frozen]
+    did = f"{result.thawed} filesystems thawed" if result.thawed is not None else f"the agent answered: {result.message}"
+    typer.echo(f"{result.domain} {before}; {did}.")
+    if result.frozen_now:
+        typer.echo("The agent still says that it is frozen.", err=True)
+        raise typer.Exit(1)
+
+
+@token_app.command("create")
+def token_create(
+    name: Annotated[str, typer.Argument(help="Who or what will use it.")],
+    expires_days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days until it stops working; left out: never.")] = None,
+) -> None:
+    """Make a token and print it, once: it is stored as a hash only."""
+    from service.app import open_database
+    from service.db import tokens
+
+    with open_database(_configured()).write() as session:
+        new = tokens.create(session, name, timedelta(days=expires_days) if expires_days is not None else None)
+    typer.echo(f"Token {new.id} ({name}), shown only now:", err=True)
+    typer.echo(new.secret)
+
+
+@token_app.command("list")
+def token_list() -> None:
+    """Every token, without its secret: id, first characters, name, state, last use."""
+    from service.app import open_database
+    from service.db import tokens
+
+    with open_database(_configured()).read() as session:
+        found = tokens.list_all(session)
+    for token in found:
+        used = f"used {token.last_used_at:%Y-%m-%d %H:%M}Z" if token.last_used_at is not None else "never used"
+        typer.echo(f"{token.id}  {token.prefix}…  {_token_state(token.revoked_at, token.expires_at):<20}  {used:<23}  {token.name}")
+    if not found:
+        typer.echo("There are no tokens; the first start of the service makes one.", err=True)
+
+
+@token_app.command("revoke")
+def token_revoke(token_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `stillpoint token list` shows.")]) -> None:
+    """Stop a token from working; running services notice within two seconds."""
+    from service.app import open_database
+    from service.db import tokens
+
+    with open_database(_configured()).write() as session:
+        revoked = tokens.revoke(session, token_id)
+    typer.echo(f"{revoked.id} ({revoked.name}) is revoked.")
+
+
+def _token_state(revoked_at: datetime | None, expires_at: datetime | None) -> str:
+    if revoked_at is not None:
+        return "revoked"
+    if expires_at is None:
+        return "valid"
+    return "expired" if expires_at <= datetime.now(UTC) else f"valid to {expires_at:%Y-%m-%d}"
+
+
+def _configured() -> Settings:
+    settings = _settings()
+    log.configure(settings.log_format, settings.log_level)
+    return settings
+
+
+def _settings() -> Settings:
+    """Raises SettingInvalid for the first setting that cannot be used."""
+    try:
+        return load_settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "STILLPOINT_" + "_".join(str(part) for part in first["loc"]).upper() if first["loc"] else SETTINGS_FILE_VARIABLE
+        raise SettingInvalid(setting=name, reason=first["msg"]) from error
+
+
+def _fail(error: StillpointError) -> NoReturn:
+    typer.echo(f"{error.title}: {error.detail}\n{error.remedy}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""The tables. `jobs` is the record of every operation and at the same time the queue (docs/decisions)."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Dialect, ForeignKey, Index, Integer, MetaData, String, Text, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC datetimes on both databases; SQLite has no time zones, so UTC goes in and UTC comes out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    # none_as_null: without it, None written into a JSON column is the JSON text `null`, and `IS NULL` does not find it.
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON(none_as_null=True), list[Any]: JSON(none_as_null=True)}
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    phase: Mapped[str | None] = mapped_column(String(32))
+    domain_id: Mapped[str] = mapped_column(String(36))
+    domain_name: Mapped[str] = mapped_column(String(255))
+    host_id: Mapped[str] = mapped_column(String(64))
+    #: The storage whose slots this job needs beside its host's; None: it writes nothing that counts.
+    storage_id: Mapped[str | None] = mapped_column(String(255))
+
+    created_at: Mapped[datetime]
+    run_after: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime]
+
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    max_attempts: Mapped[int] = mapped_column(Integer, default=3)
+    lease_token: Mapped[str | None] = mapped_column(String(36))
+    lease_until: Mapped[datetime | None]
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+
+    #: The validated request, as it was asked for.
+    request: Mapped[dict[str, Any]]
+    labels: Mapped[dict[str, Any]]
+    #: What was about to be done, committed before freeze is sent; recovery compares the disks with it.
+    intent: Mapped[dict[str, Any] | None]
+    phases: Mapped[list[Any]]
+    freeze: Mapped[dict[str, Any] | None]
+    timing: Mapped[dict[str, Any] | None]
+    verdict: Mapped[str | None] = mapped_column(String(32))
+    verdict_reasons: Mapped[list[Any]]
+    #: Raw facts behind the verdict: agent replies, versions, counts, what was read from the disks.
+    evidence: Mapped[dict[str, Any] | None]
+    #: What jobs of other kinds leave: the checks of a preflight, the answer of a thaw.
+    result: Mapped[dict[str, Any] | None]
+    recovery_point: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+
+    retry_of: Mapped[str | None] = mapped_column(String(36))
+    token_id: Mapped[str | None] = mapped_column(String(36))
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    idempotency_digest: Mapped[str | None] = mapped_column(String(64))
+
+    __table_args__ = (
+        # The referee: whatever the code does, the database refuses a second running job of a domain. An
+        # interrupted job still holds its domain until recovery has looked. The emergency thaw must pass.
+        Index(
+            "uq_jobs_one_running_per_domain",
+            "domain_id",
+            unique=True,
+            sqlite_where=text("state IN ('running', 'interrupted') AND kind <> 'thaw'"),
+            postgresql_where=text("state IN ('running', 'interrupted') AND kind <> 'thaw'"),
+        ),
+        Index(
+            "uq_jobs_idempotency",
+            "token_id",
+            "idempotency_key",
+            unique=True,
+            sqlite_where=text("idempotency_key IS NOT NULL"),
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index(
+            "ix_jobs_queue",
+            "host_id",
+            "state",
+            "run_after",
+            sqlite_where=text("state IN ('queued', 'running', 'interrupted')"),
+            postgresql_where=text("state IN ('queued', 'running', 'interrupted')"),
+        ),
+        # A page of any list is a range of one of these, so it costs the same at any size.
+        Index("ix_jobs_created_at_id", "created_at", "id"),
+        Index("ix_jobs_state_created_at_id", "state", "created_at", "id"),
+        Index("ix_jobs_kind_created_at_id", "kind", "created_at", "id"),
+        Index("ix_jobs_domain_id_created_at_id", "domain_id", "created_at", "id"),
+        Index("ix_jobs_domain_name_created_at_id", "domain_name", "created_at", "id"),
+        Index("ix_jobs_host_id_created_at_id", "host_id", "created_at", "id"),
+        Index("ix_jobs_verdict_created_at_id", "verdict", "created_at", "id"),
+    )
+
+
+class JobLabel(Base):
+    """Labels once more, one row each, so that filtering by a label is a range of an index."""
+
+    __tablename__ = "job_labels"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(255), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+
+
+class Slot(Base):
+    """A permit: `resource` has as many rows as jobs may use it at once; `job_id` is who has it now."""
+
+    __tablename__ = "slots"
+
+    resource: Mapped[str] = mapped_column(String(300), primary_key=True)
+    n: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
+
+
+class Host(Base):
+    __tablename__ = "hosts"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    started_at: Mapped[datetime]
+    last_seen: Mapped[datetime]
+    version: Mapped[str] = mapped_column(String(64))
+    libvirt_uri: Mapped[str] = mapped_column(Text)
+    #: {"libvirt": "9.0.0", "hypervisor": "QEMU 7.2.22"}, empty while libvirt is away.
+    versions: Mapped[dict[str, Any]]
+    libvirt_connected: Mapped[bool] = mapped_column(Boolean)
+    libvirt_error: Mapped[str | None] = mapped_column(Text)
+    inventory_at: Mapped[datetime | None]
+
+
+class Domain(Base):
+    """A domain as its host's worker last published it."""
+
+    __tablename__ = "domains"
+
+    host_id: Mapped[str] = mapped_column(ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[str] = mapped_column(String(36), primary_key=True, index=True)
+    name: Mapped[str] = mapped_column(String(255), index=True)
+    state: Mapped[str] = mapped_column(String(32))
+    published_at: Mapped[datetime]
+    #: disks, filesystems, agent, os, frozen: see service.api.schemas.
+    document: Mapped[dict[str, Any]]
+
+
+class RecoveryPoint(Base):
+    __tablename__ = "recovery_points"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    domain_id: Mapped[str] = mapped_column(String(36))
+    domain_name: Mapped[str] = mapped_column(String(255))
+    host_id: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    point_in_time_at: Mapped[datetime]
+    verdict: Mapped[str] = mapped_column(String(32))
+    labels: Mapped[dict[str, Any]]
+    #: [{"target", "file", "format", "virtual_size", "overlay"}]
+    disks: Mapped[list[Any]]
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        Index("ix_recovery_points_created_at_id", "created_at", "id"),
+        Index("ix_recovery_points_domain_id_created_at_id", "domain_id", "created_at", "id"),
+        Index("ix_recovery_points_domain_name_created_at_id", "domain_name", "created_at", "id"),
+        Index("ix_recovery_points_host_id_created_at_id", "host_id", "created_at", "id"),
+        Index("ix_recovery_points_verdict_created_at_id", "verdict", "created_at", "id"),
+    )
+
+
+class Token(Base):
+    """A bearer token: only the SHA-256 of it is kept (tokens are random, so no slow hash is needed)."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    prefix: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

@@ -1,0 +1,110 @@
+"""Bearer tokens: made once, shown once, kept as SHA-256 only."""
+
+import hashlib
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from service.db.engine import database_now
+from service.db.tables import Token
+from service.errors import TokenFileUnwritable, TokenNotFound
+
+PREFIX = "sp_"
+SHOWN_CHARACTERS = 10
+"""How much of a token is kept readable, so that a person can tell two of them apart."""
+FIRST_TOKEN_NAME = "admin"  # noqa: S105 - the name of the first token, not a token
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """`secret` exists only here and in the hands of whoever asked for it."""
+
+    id: str
+    name: str
+    secret: str
+
+
+def create(session: Session, name: str, expires_in: timedelta | None = None) -> NewToken:
+    secret = PREFIX + secrets.token_urlsafe(32)
+    now = database_now(session)
+    token = Token(
+        id=str(uuid4()),
+        name=name,
+        prefix=secret[:SHOWN_CHARACTERS],
+        digest=digest_of(secret),
+        created_at=now,
+        expires_at=now + expires_in if expires_in is not None else None,
+    )
+    session.add(token)
+    session.flush()
+    return NewToken(token.id, name, secret)
+
+
+def create_first(session: Session, token_file: Path) -> Path | None:
+    """Where no token exists yet, make one and write it to `token_file` with mode 0600.
+
+    None: there is one already. Raises TokenFileUnwritable, and then the caller's transaction must not commit.
+    """
+    if session.scalar(select(func.count()).select_from(Token)):
+        return None
+    new = create(session, FIRST_TOKEN_NAME)
+    _write_secret(token_file, new.secret)
+    return token_file
+
+
+def find_valid(session: Session, secret: str) -> Token | None:
+    """The token that this secret opens, unless it was revoked or has expired."""
+    token = session.scalar(select(Token).where(Token.digest == digest_of(secret)))
+    if token is None or token.revoked_at is not None:
+        return None
+    if token.expires_at is not None and token.expires_at <= database_now(session):
+        return None
+    return token
+
+
+def list_all(session: Session) -> list[Token]:
+    return list(session.scalars(select(Token).order_by(Token.created_at, Token.id)))
+
+
+def revoke(session: Session, token_id: str) -> Token:
+    """Revoking twice keeps the first time. Raises TokenNotFound."""
+    token = session.get(Token, token_id)
+    if token is None:
+        raise TokenNotFound(token_id=token_id)
+    if token.revoked_at is None:
+        token.revoked_at = database_now(session)
+    return token
+
+
+def note_use(session: Session, token_id: str, at: datetime) -> None:
+    session.execute(update(Token).where(Token.id == token_id).values(last_used_at=at))
+
+
+def digest_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    # The name appears only when the content is complete, and never with wider rights, not even for a moment.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o600)
+            file.write(secret + "\n")
+            file.flush()
+            os.fsync(descriptor)
+        draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise TokenFileUnwritable(path=str(path), reason=error.strerror or str(error)) from error

@@ -1,0 +1,410 @@
+"""Every error Stillpoint raises on purpose: a stable code, the facts, and what to do about it.
+
+Errors are raised deep, where the facts are known, and translated once: to HTTP in
+`service.api.problems`, to the job row in `service.jobs.worker`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class StillpointError(Exception):
+    """Base of all errors. Subclasses give templates; the keyword arguments fill them and stay readable as `facts`."""
+
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Something went wrong inside Stillpoint"
+    detail_template: ClassVar[str] = "An unexpected error happened."
+    remedy_template: ClassVar[str] = "Look at the service's log for the error, and report it."
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts: Mapping[str, Any] = facts
+        super().__init__(self.detail)
+
+    @property
+    def detail(self) -> str:
+        """What was found."""
+        return self.detail_template.format(**self.facts)
+
+    @property
+    def remedy(self) -> str:
+        """What the reader can do."""
+        return self.remedy_template.format(**self.facts)
+
+    def as_document(self) -> dict[str, Any]:
+        """The error as it stands in a job row and, with a status added, in a problem body."""
+        return {
+            "code": self.code,
+            "title": self.title,
+            "detail": self.detail,
+            "remedy": self.remedy,
+            "facts": dict(self.facts),
+        }
+
+
+# --- what a caller asked for does not exist -------------------------------------------------------
+
+
+class JobNotFound(StillpointError):
+    code = "job_not_found"
+    title = "No such job"
+    detail_template = "There is no job {job_id}."
+    remedy_template = "List the jobs with GET /api/v1/jobs."
+
+
+class RecoveryPointNotFound(StillpointError):
+    code = "recovery_point_not_found"
+    title = "No such recovery point"
+    detail_template = "There is no recovery point {recovery_point_id}."
+    remedy_template = "List them with GET /api/v1/recovery-points."
+
+
+class DomainUnknown(StillpointError):
+    code = "domain_unknown"
+    title = "No host has this domain"
+    detail_template = "No domain named {domain!r} (nor with that UUID) was published by {hosts}."
+    remedy_template = (
+        "Look at GET /api/v1/domains for the names, and at GET /api/v1/hosts for when each host was last seen. "
+        "A domain that was only just defined appears within seconds."
+    )
+
+
+class DomainAmbiguous(StillpointError):
+    code = "domain_ambiguous"
+    title = "More than one host has a domain of this name"
+    detail_template = "{domain!r} exists on the hosts {hosts}."
+    remedy_template = 'Give the UUID instead of the name, or add "host" to the request.'
+
+
+class PathNotFound(StillpointError):
+    code = "path_not_found"
+    title = "There is nothing at this path"
+    detail_template = "{path} is no path of this service."
+    remedy_template = "GET /openapi.json lists every call; all of them but health, metrics and documentation start with /api/v1/."
+
+
+class MethodNotAllowed(StillpointError):
+    code = "method_not_allowed"
+    title = "This path does not answer to this method"
+    detail_template = "{path} does not answer to {method}."
+    remedy_template = "The header Allow of this answer names the methods that it knows."
+
+
+class TokenNotFound(StillpointError):
+    code = "token_not_found"
+    title = "No such token"
+    detail_template = "There is no token {token_id}."
+    remedy_template = "`stillpoint token list` shows the ids."
+
+
+# --- what a caller asked for cannot be read -------------------------------------------------------
+
+
+class UnsupportedMediaType(StillpointError):
+    code = "unsupported_media_type"
+    title = "The body is not sent as JSON"
+    detail_template = "The request has a body with Content-Type {content_type!r}."
+    remedy_template = "Send Content-Type: application/json (curl: -H 'Content-Type: application/json')."
+
+
+class MalformedJson(StillpointError):
+    code = "malformed_json"
+    title = "The body is not JSON"
+    detail_template = "The request body could not be read as JSON: {reason}."
+    remedy_template = "Send one JSON object, with Content-Type: application/json."
+
+
+class ValidationFailed(StillpointError):
+    code = "validation_failed"
+    title = "The request is not valid"
+    detail_template = "{count} field(s) were refused: {summary}."
+    remedy_template = "Correct the fields named in facts.fields; /docs shows every field with an example."
+
+
+class BodyTooLarge(StillpointError):
+    code = "body_too_large"
+    title = "The body is too large"
+    detail_template = "The request body is larger than {limit_bytes} bytes."
+    remedy_template = "A job fits in a few hundred bytes; shorten the labels."
+
+
+class CursorInvalid(StillpointError):
+    code = "cursor_invalid"
+    title = "The cursor is not one that was given out"
+    detail_template = "The cursor {cursor!r} cannot be read."
+    remedy_template = "Use next_cursor of the page before unchanged, or leave cursor out to start at the newest."
+
+
+class IdempotencyMismatch(StillpointError):
+    code = "idempotency_mismatch"
+    title = "This Idempotency-Key was used for another request"
+    detail_template = "The key {key!r} belongs to job {job_id}, which was created from another body."
+    remedy_template = "Use a new Idempotency-Key for a new request; repeat the same body to get the same job."
+
+
+# --- who is asking --------------------------------------------------------------------------------
+
+
+class TokenMissing(StillpointError):
+    code = "token_missing"
+    title = "A bearer token is needed"
+    detail_template = "The request has no Authorization: Bearer header."
+    remedy_template = "Send the token of the file that the service printed at its first start, or make one with `stillpoint token create`."
+
+
+class TokenRefused(StillpointError):
+    code = "token_refused"
+    title = "This bearer token is not valid"
+    detail_template = "The token is not known, was revoked, or has expired."
+    remedy_template = "Make one on the host with `stillpoint token create`, and look at `stillpoint token list`."
+
+
+class TokenFileUnwritable(StillpointError):
+    code = "token_file_unwritable"
+    title = "The file of the first token cannot be written"
+    detail_template = "{path}: {reason}."
+    remedy_template = "Give the service a STILLPOINT_STATE_DIR that it may write to. No token was stored; the next start tries again."
+
+
+# --- what cannot be done now ----------------------------------------------------------------------
+
+
+class CancelRefused(StillpointError):
+    code = "cancel_refused"
+    title = "This job cannot be cancelled"
+    detail_template = "Job {job_id} is {state}: {reason}."
+    remedy_template = "Only jobs that are queued or running can be cancelled."
+
+
+class RetryRefused(StillpointError):
+    code = "retry_refused"
+    title = "This job cannot be retried"
+    detail_template = "Job {job_id} is {state}: {reason}."
+    remedy_template = "Only failed and cancelled jobs can be retried; create a new job instead."
+
+
+class DatabaseUnavailable(StillpointError):
+    code = "database_unavailable"
+    title = "The database cannot be reached"
+    detail_template = "The database did not answer: {reason}."
+    remedy_template = "Nothing was changed. Repeat the request in a few seconds; `stillpoint doctor` says what is wrong."
+
+
+class SchemaOutdated(StillpointError):
+    code = "schema_outdated"
+    title = "The database schema does not fit this version"
+    detail_template = "The database is at revision {found}, this version needs {needed}."
+    remedy_template = "Run `stillpoint migrate`."
+
+
+class SettingInvalid(StillpointError):
+    code = "setting_invalid"
+    title = "A setting cannot be used"
+    detail_template = "{setting}: {reason}."
+    remedy_template = "Correct it; `stillpoint doctor` prints the effective settings."
+
+
+class WorkerAlreadyRuns(StillpointError):
+    code = "worker_already_runs"
+    title = "A worker of this host already runs"
+    detail_template = "{lock} is locked by another process: the worker of host {host} is already running."
+    remedy_template = "Stop the other one, or give this one another STILLPOINT_STATE_DIR and STILLPOINT_HOST_ID."
+
+
+# --- the host and its domains ---------------------------------------------------------------------
+
+
+class LibvirtUnavailable(StillpointError):
+    code = "libvirt_unavailable"
+    title = "libvirt cannot be reached"
+    detail_template = "No connection to {uri}: {reason}."
+    remedy_template = "Start libvirtd on the host; the worker connects again by itself. `stillpoint doctor` checks it."
+
+
+class LibvirtCallFailed(StillpointError):
+    code = "libvirt_call_failed"
+    title = "libvirt refused a call"
+    detail_template = "{call} failed with libvirt error {libvirt_code}: {message}."
+    remedy_template = "Read the message; the host's libvirt log has the rest."
+
+
+class DomainGone(StillpointError):
+    code = "domain_gone"
+    title = "The domain no longer exists"
+    detail_template = "{uri} has no domain {domain}."
+    remedy_template = "It was undefined after the job was created, or moved to another host: see GET /api/v1/domains."
+
+
+class DomainPaused(StillpointError):
+    code = "domain_paused"
+    title = "The domain is paused"
+    detail_template = "{domain} is {state}, so its guest agent cannot answer and nothing can be frozen."
+    remedy_template = (
+        'Resume it (`virsh resume {domain}`), or set {{"freeze": {{"mode": "off"}}}} for a point that is only crash-consistent.'
+    )
+
+
+class DomainStateUnsuitable(StillpointError):
+    code = "domain_state_unsuitable"
+    title = "The domain is in a state in which no snapshot can be taken"
+    detail_template = "{domain} is {state}."
+    remedy_template = "Wait until it is running or shut off, then try again."
+
+
+class DomainBusy(StillpointError):
+    code = "domain_busy"
+    title = "Another job of libvirt runs on this domain"
+    detail_template = "{domain}: {what}."
+    remedy_template = "Wait until it ends (`virsh domjobinfo {domain}`, `virsh blockjob {domain} DISK`), then retry the job."
+
+
+class DiskUnknown(StillpointError):
+    code = "disk_unknown"
+    title = "The domain has no such disk"
+    detail_template = "{domain} has no disk {disks}; it has {known}."
+    remedy_template = "Name disks by their target, as GET /api/v1/domains/{{id}} lists them."
+
+
+class DisksCannotTakePart(StillpointError):
+    code = "disks_cannot_take_part"
+    title = "Disks that were asked for cannot take part in a snapshot"
+    detail_template = "{summary}."
+    remedy_template = "Leave them out of `disks`, or leave `disks` out to take every disk that can take part."
+
+
+class NoDiskCanTakePart(StillpointError):
+    code = "no_disk_can_take_part"
+    title = "No disk of the domain can take part in a snapshot"
+    detail_template = "{domain}: {summary}."
+    remedy_template = "A snapshot needs at least one writable file or block device with a known format."
+
+
+class NoAgentChannel(StillpointError):
+    code = "no_agent_channel"
+    title = "The domain has no guest agent channel"
+    detail_template = "The XML of {domain} has no channel named org.qemu.guest_agent.0."
+    remedy_template = (
+        "Add the channel (`virsh edit {domain}`), install qemu-guest-agent in the guest and start the domain again; "
+        'or ask for {{"freeze": {{"mode": "preferred"}}}} and accept a crash-consistent point.'
+    )
+
+
+class AgentNotAnswering(StillpointError):
+    code = "agent_not_answering"
+    title = "The guest agent does not answer"
+    detail_template = "The agent of {domain} did not answer {command} within {timeout_ms} ms: {message}."
+    remedy_template = (
+        "Check that qemu-guest-agent runs in the guest (`systemctl status qemu-guest-agent`); "
+        "a guest that was started seconds ago may need longer."
+    )
+
+
+class AgentCommandBlocked(StillpointError):
+    code = "agent_command_blocked"
+    title = "The guest agent is not allowed to run a command"
+    detail_template = "The agent of {domain} refuses {command}: {message}."
+    remedy_template = (
+        "Allow it in the guest: BLACKLIST_RPC, BLOCK_RPCS or FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga, "
+        "or block-rpcs/allow-rpcs in qemu-ga.conf; then restart the agent."
+    )
+
+
+class AgentCommandFailed(StillpointError):
+    code = "agent_command_failed"
+    title = "The guest agent answered with an error"
+    detail_template = "{command} on {domain} failed: {message}."
+    remedy_template = "The message comes from the guest's agent; its log in the guest has the rest."
+
+
+class GuestAlreadyFrozen(StillpointError):
+    code = "guest_already_frozen"
+    title = "Somebody else has frozen this guest"
+    detail_template = "The agent of {domain} says it is frozen, and not by this job."
+    remedy_template = (
+        "Find out who froze it (another backup tool?). If nobody: POST /api/v1/domains/{{id}}/thaw, "
+        "or `stillpoint thaw {domain}` on the host."
+    )
+
+
+class NothingToFreeze(StillpointError):
+    code = "nothing_to_freeze"
+    title = "There is nothing that could be frozen"
+    detail_template = "{domain}: {why}."
+    remedy_template = 'Name disks with filesystems, or ask for {{"freeze": {{"mode": "off"}}}} and accept a crash-consistent point.'
+
+
+class FreezeFailed(StillpointError):
+    code = "freeze_failed"
+    title = "The guest could not be frozen"
+    detail_template = "{domain}: {message}."
+    remedy_template = (
+        "No snapshot was taken. Read GET /api/v1/jobs/{{id}}/explain, mend the cause, and retry; "
+        'or ask for {{"freeze": {{"mode": "preferred"}}}} to accept a crash-consistent point.'
+    )
+
+
+class SpaceInsufficient(StillpointError):
+    code = "space_insufficient"
+    title = "There is not enough space for the overlays"
+    detail_template = "{path} has {free_bytes} bytes free; {needed_bytes} are needed."
+    remedy_template = "Free space there, or set STILLPOINT_OVERLAY_DIR to a folder that has it."
+
+
+class OverlayPreparationFailed(StillpointError):
+    code = "overlay_preparation_failed"
+    title = "The overlays could not be made"
+    detail_template = "{path}: {reason}."
+    remedy_template = "Nothing was frozen or changed. Check the folder's rights and space on the host."
+
+
+class SnapshotFailed(StillpointError):
+    code = "snapshot_failed"
+    title = "libvirt could not take the snapshot"
+    detail_template = "{domain}: {message}. The disks were read afterwards: {disks_state}."
+    remedy_template = "The domain goes on with its disks as they were. Read the message and retry the job."
+
+
+class DisksInDoubt(StillpointError):
+    code = "disks_in_doubt"
+    title = "Some disks were switched to their overlays and some were not"
+    detail_template = "{domain}: on their overlay: {switched}; not: {unswitched}."
+    remedy_template = (
+        "Nothing was deleted. For each switched disk, `virsh blockcommit {domain} DISK --active --pivot` "
+        "brings the data back into the file below."
+    )
+
+
+class VerdictBelowRequired(StillpointError):
+    code = "verdict_below_required"
+    title = "The recovery point is worse than what was required"
+    detail_template = "The verdict is {verdict}; {required} was required."
+    remedy_template = (
+        "The recovery point is kept with its true verdict. GET /api/v1/jobs/{{id}}/explain says what lowered it and what would lift it."
+    )
+
+
+class WorkerLost(StillpointError):
+    code = "worker_lost"
+    title = "The worker died or lost its lease while the job ran"
+    detail_template = "{story}."
+    remedy_template = "Retry the job. What recovery found and did stands in the job's evidence."
+
+
+class GuestStillFrozen(StillpointError):
+    code = "guest_still_frozen"
+    title = "The guest could not be thawed"
+    detail_template = "{domain} did not answer a thaw within {tried_ms} ms: {message}."
+    remedy_template = "Act now: `stillpoint thaw {domain}` on the host; in the guest's console `fsfreeze --unfreeze MOUNTPOINT`; at the last, reset the guest."
+
+
+class JobCancelled(StillpointError):
+    code = "job_cancelled"
+    title = "The job was cancelled"
+    detail_template = "Cancelled at the safe point before {phase}."
+    remedy_template = "Retry the job to run it again."
+
+
+class LeaseLost(StillpointError):
+    code = "lease_lost"
+    title = "This worker no longer owns the job"
+    detail_template = "The lease of job {job_id} is held by somebody else."
+    remedy_template = "The outcome is recorded by recovery; nothing needs to be done."

@@ -1,0 +1,197 @@
+"""A domain of this host and the guest in it: freeze, thaw, snapshot, agent commands."""
+
+import base64
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from service.errors import AgentNotAnswering, DomainGone, LibvirtCallFailed, LibvirtUnavailable, StillpointError
+from service.hypervisor import agent
+from service.hypervisor.handle import DomainHandle, LibvirtError, libvirt
+from service.hypervisor.xml import agent_is_connected, disks_of, has_agent_channel, snapshot_xml
+from service.model.inventory import Disk, DomainState, Filesystem
+
+T = TypeVar("T")
+
+EXEC_POLL_S = 0.02
+EXEC_POLL_MAX_S = 0.5
+
+
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: DomainState.running,
+    libvirt.VIR_DOMAIN_BLOCKED: DomainState.running,
+    libvirt.VIR_DOMAIN_PAUSED: DomainState.paused,
+    libvirt.VIR_DOMAIN_SHUTOFF: DomainState.shut_off,
+    libvirt.VIR_DOMAIN_CRASHED: DomainState.shut_off,
+}
+
+_CLEAN_SHUTOFF = frozenset({libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF_DAEMON})
+_UNCLEAN_SHUTOFF = frozenset({libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED})
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    exit_code: int | None
+    signal: int | None
+    output: bytes
+    error_output: bytes
+
+
+class Guest:
+    """Small verbs over one domain. libvirt's errors become ours here and in `agent`, nowhere else."""
+
+    def __init__(self, handle: DomainHandle, uri: str) -> None:
+        self._handle = handle
+        self._uri = uri
+        self.name = handle.name()
+        self.uuid = handle.uuid()
+
+    # --- what it is -----------------------------------------------------------------------------
+
+    def state(self) -> DomainState:
+        state, _ = self._libvirt("virDomainGetState", self._handle.state)
+        return _STATES.get(state, DomainState.other)
+
+    def is_shut_off(self) -> bool:
+        return self.state() is DomainState.shut_off
+
+    def was_shut_off_cleanly(self) -> bool | None:
+        """None when libvirt does not know (it was restarted since) or the domain is not shut off."""
+        state, reason = self._libvirt("virDomainGetState", self._handle.state)
+        if state == libvirt.VIR_DOMAIN_CRASHED:
+            return False
+        if state != libvirt.VIR_DOMAIN_SHUTOFF:
+            return None
+        if reason in _CLEAN_SHUTOFF:
+            return True
+        return False if reason in _UNCLEAN_SHUTOFF else None
+
+    def xml(self) -> str:
+        return self._libvirt("virDomainGetXMLDesc", self._handle.xml)
+
+    def disks(self) -> list[Disk]:
+        return disks_of(self.xml())
+
+    def sources(self) -> dict[str, str | None]:
+        """Target to the file that is written now: the truth about where the disks are."""
+        return {disk.target: disk.source for disk in self.disks()}
+
+    def persistent_sources(self) -> dict[str, str | None]:
+        """The same of the definition that the next start will use."""
+        return {disk.target: disk.source for disk in disks_of(self._libvirt("virDomainGetXMLDesc", self._handle.inactive_xml))}
+
+    def is_persistent(self) -> bool:
+        return self._libvirt("virDomainIsPersistent", self._handle.is_persistent)
+
+    def has_agent_channel(self) -> bool:
+        return has_agent_channel(self.xml())
+
+    def agent_is_connected(self) -> bool | None:
+        return agent_is_connected(self.xml())
+
+    def capacity(self, target: str) -> int:
+        """Virtual size of a disk in bytes."""
+        return self._libvirt("virDomainGetBlockInfo", lambda: self._handle.block_capacity(target))
+
+    def running_libvirt_job(self) -> int:
+        """VIR_DOMAIN_JOB_… of a backup, migration or save in progress; 0: none."""
+        return self._libvirt("virDomainGetJobInfo", self._handle.job_type)
+
+    def block_job(self, target: str) -> dict[str, Any]:
+        """The block job on a disk; empty: none."""
+        return self._libvirt("virDomainGetBlockJobInfo", lambda: self._handle.block_job(target))
+
+    # --- the agent ------------------------------------------------------------------------------
+
+    def agent(self, command: str, arguments: dict[str, Any] | None = None, *, timeout_ms: int = agent.QUERY_TIMEOUT_MS) -> Any:
+        """One agent command; raises as `service.hypervisor.agent.call`."""
+        return agent.call(self._handle, command, arguments, timeout_ms=timeout_ms)
+
+    def ping(self) -> None:
+        self.agent("guest-ping", timeout_ms=agent.PING_TIMEOUT_MS)
+
+    def is_frozen(self) -> bool:
+        """What the agent says. On Windows this is a flag and no measurement (F§0.1)."""
+        return bool(self.agent("guest-fsfreeze-status", timeout_ms=agent.PING_TIMEOUT_MS) == "frozen")
+
+    def filesystems(self) -> list[Filesystem]:
+        """Mounted filesystems with libvirt's targets under them; fails while frozen (F§4.1)."""
+        try:
+            rows = self._handle.filesystems()
+        except LibvirtError as error:
+            raise agent.translate(self._handle, "guest-get-fsinfo", agent.QUERY_TIMEOUT_MS, error) from error
+        return [Filesystem(mountpoint, name, kind, tuple(targets)) for mountpoint, name, kind, targets in rows]
+
+    def freeze(self, mountpoints: Sequence[str] | None, timeout_ms: int) -> int:
+        """Freeze all filesystems, or only those of `mountpoints`; returns the agent's count.
+
+        Sent as an agent command and not as virDomainFSFreeze, because only the former has a time limit of its own
+        that no other client of the domain shares (F§4.1). After AgentNotAnswering the guest may yet freeze.
+        """
+        if mountpoints is None:
+            return int(self.agent("guest-fsfreeze-freeze", timeout_ms=timeout_ms))
+        return int(self.agent("guest-fsfreeze-freeze-list", {"mountpoints": list(mountpoints)}, timeout_ms=timeout_ms))
+
+    def thaw(self, timeout_ms: int) -> int:
+        """Thaw everything; returns the agent's count. AgentCommandFailed means: answered, and thawed (F§0.2)."""
+        return int(self.agent("guest-fsfreeze-thaw", timeout_ms=timeout_ms))
+
+    def execute(self, path: str, arguments: Sequence[str] = (), *, budget_ms: int) -> ExecResult:
+        """Run a program in the guest and wait for it. Raises AgentNotAnswering when it is not done within the budget."""
+        pid = self.agent("guest-exec", {"path": path, "arg": list(arguments), "capture-output": True})["pid"]
+        deadline = time.monotonic() + budget_ms / 1000
+        pause = EXEC_POLL_S
+        while True:
+            status = self.agent("guest-exec-status", {"pid": pid})
+            if status["exited"]:
+                return _exec_result(status)
+            if time.monotonic() > deadline:
+                raise AgentNotAnswering(domain=self.name, command=f"guest-exec {path}", timeout_ms=budget_ms, message="it still runs")
+            time.sleep(pause)
+            pause = min(pause * 2, EXEC_POLL_MAX_S)
+
+    # --- the point in time ----------------------------------------------------------------------
+
+    def prepare_snapshot(self, overlays: dict[str, str]) -> Callable[[], None]:
+        """Everything that can be made before the freeze; the returned call does nothing but ask libvirt.
+
+        `overlays`: target to the path of an overlay that exists already. Flags as in the design: the disks move
+        all or none (ATOMIC), libvirt makes no file (REUSE_EXT) and keeps no metadata (NO_METADATA), and QUIESCE
+        is never used (F§0.9). The call raises LibvirtCallFailed or LibvirtUnavailable; look at `sources` then.
+        """
+        document = snapshot_xml(overlays, [disk.target for disk in self.disks()])
+        flags = (
+            libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+        )
+
+        def take() -> None:
+            self._libvirt("virDomainSnapshotCreateXML", lambda: self._handle.snapshot_create(document, flags))
+
+        return take
+
+    def _libvirt(self, call: str, function: Callable[[], T]) -> T:
+        try:
+            return function()
+        except LibvirtError as error:
+            raise self._translated(call, error) from error
+
+    def _translated(self, call: str, error: Any) -> StillpointError:
+        message = (error.get_error_message() or "no message").strip()
+        if agent.is_connection_lost(error):
+            return LibvirtUnavailable(uri=self._uri, reason=message)
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return DomainGone(uri=self._uri, domain=self.name)
+        return LibvirtCallFailed(call=call, libvirt_code=error.get_error_code(), message=message)
+
+
+def _exec_result(status: dict[str, Any]) -> ExecResult:
+    return ExecResult(
+        exit_code=status.get("exitcode"),
+        signal=status.get("signal"),
+        output=base64.b64decode(status.get("out-data", "")),
+        error_output=base64.b64decode(status.get("err-data", "")),
+    )

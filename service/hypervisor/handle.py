@@ -1,0 +1,117 @@
+"""The narrow door to libvirt: only the calls that Stillpoint makes on a domain, with types.
+
+`DomainHandle` is what the rest of the package works with; the tests put a fake with state behind it
+that raises the same `libvirt.libvirtError`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import libvirt as _libvirt
+import libvirt_qemu as _libvirt_qemu
+
+# libvirt-python ships no types: Any stays inside this package.
+libvirt: Any = _libvirt
+libvirt_qemu: Any = _libvirt_qemu
+
+LibvirtError: type[Exception] = libvirt.libvirtError
+
+
+class DomainHandle(Protocol):
+    """The calls on one domain. Every one of them may raise libvirtError."""
+
+    def name(self) -> str: ...
+
+    def uuid(self) -> str: ...
+
+    def state(self) -> tuple[int, int]:
+        """(VIR_DOMAIN_…, reason)."""
+        ...
+
+    def is_persistent(self) -> bool: ...
+
+    def xml(self) -> str:
+        """The live XML of a running domain, the persistent one of a domain that is shut off."""
+        ...
+
+    def inactive_xml(self) -> str: ...
+
+    def agent_command(self, command: str, timeout_s: int) -> str:
+        """One JSON command to the guest agent, with a time limit of its own (F§4.1)."""
+        ...
+
+    def snapshot_create(self, xml: str, flags: int) -> None: ...
+
+    def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
+        """(mountpoint, name, type, disk targets) of each mounted filesystem."""
+        ...
+
+    def block_job(self, target: str) -> dict[str, Any]:
+        """Empty when no block job runs on this disk."""
+        ...
+
+    def block_capacity(self, target: str) -> int:
+        """Virtual size in bytes."""
+        ...
+
+    def job_type(self) -> int:
+        """VIR_DOMAIN_JOB_…; 0: none."""
+        ...
+
+
+class LibvirtDomain:
+    """DomainHandle on a real virDomain.
+
+    It outlives its connection: when libvirtd went away under a call, the next call looks the domain up again through
+    `look_up`, which connects anew. A thaw that is repeated must not be tied to a dead connection.
+    """
+
+    def __init__(self, domain: Any, look_up: Callable[[str], Any]) -> None:
+        self._domain = domain
+        self._look_up = look_up
+        self._name = str(domain.name())
+        self._uuid = str(domain.UUIDString())
+
+    def name(self) -> str:
+        return self._name
+
+    def uuid(self) -> str:
+        return self._uuid
+
+    def state(self) -> tuple[int, int]:
+        state, reason = self._live().state()
+        return int(state), int(reason)
+
+    def is_persistent(self) -> bool:
+        return bool(self._live().isPersistent())
+
+    def xml(self) -> str:
+        return str(self._live().XMLDesc(0))
+
+    def inactive_xml(self) -> str:
+        return str(self._live().XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+    def agent_command(self, command: str, timeout_s: int) -> str:
+        return str(libvirt_qemu.qemuAgentCommand(self._live(), command, timeout_s, 0))
+
+    def snapshot_create(self, xml: str, flags: int) -> None:
+        self._live().snapshotCreateXML(xml, flags)
+
+    def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
+        rows = self._live().fsInfo()
+        return [(str(mount), str(name), str(kind), [str(target) for target in targets or []]) for mount, name, kind, targets in rows]
+
+    def block_job(self, target: str) -> dict[str, Any]:
+        return dict(self._live().blockJobInfo(target, 0) or {})
+
+    def block_capacity(self, target: str) -> int:
+        return int(self._live().blockInfo(target)[0])
+
+    def job_type(self) -> int:
+        return int(self._live().jobInfo()[0])
+
+    def _live(self) -> Any:
+        # isAlive is answered by the client library itself: no call goes out, so the window may pay for it.
+        if not self._domain.connect().isAlive():
+            self._domain = self._look_up(self._uuid)
+        return self._domain

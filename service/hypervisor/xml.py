@@ -1,0 +1,78 @@
+"""Reading a domain's XML, and writing the XML of a snapshot. Never by string formatting."""
+
+import xml.etree.ElementTree as ET
+
+from service.model.inventory import Disk
+
+AGENT_CHANNEL = "org.qemu.guest_agent.0"
+
+
+def disks_of(domain_xml: str) -> list[Disk]:
+    """Every disk of a domain, in the order of the XML."""
+    return [_disk(element) for element in ET.fromstring(domain_xml).iterfind("./devices/disk")]
+
+
+def has_agent_channel(domain_xml: str) -> bool:
+    return _agent_target(domain_xml) is not None
+
+
+def agent_is_connected(domain_xml: str) -> bool | None:
+    """As libvirt shows it in the live XML; None when there is no channel or no state (domain not running)."""
+    target = _agent_target(domain_xml)
+    state = target.get("state") if target is not None else None
+    return None if state is None else state == "connected"
+
+
+def snapshot_xml(overlays: dict[str, str], all_targets: list[str]) -> str:
+    """`<domainsnapshot>` that moves exactly the disks in `overlays` (target to overlay path); every other disk is named with `no`."""
+    root = ET.Element("domainsnapshot")
+    disks = ET.SubElement(root, "disks")
+    for target in all_targets:
+        if target not in overlays:
+            ET.SubElement(disks, "disk", name=target, snapshot="no")
+            continue
+        disk = ET.SubElement(disks, "disk", name=target, snapshot="external", type="file")
+        ET.SubElement(disk, "driver", type="qcow2")
+        ET.SubElement(disk, "source", file=overlays[target])
+    return ET.tostring(root, encoding="unicode")
+
+
+def _agent_target(domain_xml: str) -> ET.Element | None:
+    return ET.fromstring(domain_xml).find(f"./devices/channel/target[@name='{AGENT_CHANNEL}']")
+
+
+def _disk(element: ET.Element) -> Disk:
+    source = element.find("source")
+    driver = element.find("driver")
+    target = element.find("target")
+    kind = element.get("type", "file")
+    return Disk(
+        target=target.get("dev", "?") if target is not None else "?",
+        device=element.get("device", "disk"),
+        type=kind,
+        source=_source_name(kind, source),
+        format=driver.get("type") if driver is not None else None,
+        read_only=element.find("readonly") is not None,
+        serial=element.findtext("serial"),
+        chain_depth=_chain_depth(element),
+    )
+
+
+def _source_name(kind: str, source: ET.Element | None) -> str | None:
+    if source is None:
+        return None
+    if kind == "network":
+        return f"{source.get('protocol', '?')}:{source.get('name', '')}"
+    if kind == "volume":
+        return f"{source.get('pool', '?')}/{source.get('volume', '?')}"
+    return source.get("file") or source.get("dev") or source.get("dir")
+
+
+def _chain_depth(element: ET.Element) -> int:
+    """Files below the active one that libvirt knows of; an empty <backingStore/> ends the chain."""
+    depth = 0
+    layer = element.find("backingStore")
+    while layer is not None and layer.find("source") is not None:
+        depth += 1
+        layer = layer.find("backingStore")
+    return depth

@@ -1,0 +1,50 @@
+"""What one run of a snapshot job has found and made so far; filled by `snapshot`, read by `snapshot_outcome`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.errors import StillpointError
+from service.jobs.overlays import Overlay
+from service.jobs.run import WallClock
+from service.model.inventory import DomainState, Survey
+from service.model.policy import FreezeMode, FreezePolicy
+from service.model.scope import DiskSelection, FreezeScope
+from service.model.window import WindowRecord
+
+
+@dataclass
+class Attempt:
+    """What one run of the job has found and made so far."""
+
+    policy: FreezePolicy
+    wall: WallClock = field(default_factory=WallClock)
+    survey: Survey | None = None
+    selection: DiskSelection | None = None
+    scope: FreezeScope | None = None
+    freeze_fault: StillpointError | None = None
+    overlays: list[Overlay] = field(default_factory=list)
+    preflush: dict[str, Any] | None = None
+    window: WindowRecord = field(default_factory=WindowRecord)
+    #: Target to whether the disk is on its overlay, as libvirt says after the window.
+    switched: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def will_freeze(self) -> bool:
+        return self.is_running and self.policy.mode is not FreezeMode.off and self.freeze_fault is None
+
+    @property
+    def is_running(self) -> bool:
+        return self.found.state is not DomainState.shut_off
+
+    @property
+    def point_was_taken(self) -> bool:
+        return bool(self.switched) and all(self.switched.values())
+
+    @property
+    def is_in_doubt(self) -> bool:
+        return any(self.switched.values()) and not all(self.switched.values())
+
+    @property
+    def found(self) -> Survey:
+        assert self.survey is not None
+        return self.survey

@@ -1,0 +1,148 @@
+"""What would keep this host from working, found before a job finds it."""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from sqlalchemy import Engine, make_url
+from sqlalchemy.exc import ArgumentError
+
+from service.config import Settings
+from service.db.engine import open_engine, translated_errors
+from service.db.schema import check_schema
+from service.errors import DatabaseUnavailable, SchemaOutdated, StillpointError
+
+SHOW_PASSWORDS_AS = "***"
+
+
+class Health(StrEnum):
+    ok = "ok"
+    warn = "warn"
+    fail = "FAIL"
+
+
+@dataclass(frozen=True)
+class Finding:
+    health: Health
+    subject: str
+    detail: str
+    remedy: str | None = None
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """One finding after the other, so that a slow one does not hide the quick ones."""
+    yield _state_dir(settings.state_dir)
+    yield from _database(settings)
+    yield _token_file(settings.token_file)
+    yield _libvirt(settings.libvirt_uri)
+    yield _overlays(settings)
+
+
+def effective_settings(settings: Settings) -> dict[str, str]:
+    """Every setting by its name in the environment, passwords masked."""
+    shown = {f"STILLPOINT_{name.upper()}": str(value) if value is not None else "" for name, value in settings.model_dump().items()}
+    shown["STILLPOINT_DATABASE_URL"] = _masked(settings.effective_database_url)
+    return shown
+
+
+def _masked(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return SHOW_PASSWORDS_AS
+
+
+def _state_dir(path: Path) -> Finding:
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return Finding(Health.fail, "state folder", f"{existing} cannot be written to", "Set STILLPOINT_STATE_DIR, or give this user the folder.")
+    if not path.is_dir():
+        return Finding(Health.ok, "state folder", f"{path} does not exist yet and will be made")
+    return Finding(Health.ok, "state folder", str(path))
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    url = settings.effective_database_url
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database and not Path(parsed.database).exists():
+            remedy = "`stillpoint all` makes it, and so does `stillpoint migrate`."
+            yield Finding(Health.warn, "database", f"{parsed.database} does not exist yet", remedy)
+            return
+        engine = open_engine(url)
+    except ArgumentError:
+        yield Finding(Health.fail, "database", "STILLPOINT_DATABASE_URL is no database URL", "postgresql+psycopg://user:password@host/name")
+        return
+    except ModuleNotFoundError as error:
+        yield Finding(Health.fail, "database", f"the driver {error.name} is not installed", "pip install 'stillpoint[postgres]'")
+        return
+    except StillpointError as error:
+        yield _failed("database", error)
+        return
+    yield from _connected(engine)
+    engine.dispose()
+
+
+def _connected(engine: Engine) -> Iterator[Finding]:
+    shown = engine.url.render_as_string(hide_password=True)
+    try:
+        with translated_errors(), engine.connect():
+            yield Finding(Health.ok, "database", f"{shown} answers")
+        check_schema(engine)
+        yield Finding(Health.ok, "schema", "it fits this version")
+    except DatabaseUnavailable as error:
+        yield Finding(Health.fail, "database", f"{shown}: {error.facts['reason']}", "Start it, and check STILLPOINT_DATABASE_URL.")
+    except SchemaOutdated as error:
+        yield _failed("schema", error)
+
+
+def _token_file(path: Path) -> Finding:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return Finding(Health.ok, "token file", f"{path} is not there: the first start writes it, unless there are tokens already")
+    except OSError as error:
+        return Finding(Health.warn, "token file", f"{path}: {error.strerror}")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o077:
+        return Finding(Health.fail, "token file", f"{path} has mode {mode:04o}: others can read the token", f"chmod 600 {path}")
+    return Finding(Health.ok, "token file", f"{path} has mode {mode:04o}")
+
+
+def _libvirt(uri: str) -> Finding:
+    try:
+        from service.hypervisor.connection import HostConnection
+    except ImportError:
+        detail = "libvirt-python is not installed: this machine can serve the API, but run no jobs"
+        return Finding(Health.warn, "libvirt", detail, "apt install python3-libvirt, or pip install 'stillpoint[host]'.")
+    connection = HostConnection(uri)
+    try:
+        versions = connection.versions()
+        return Finding(Health.ok, "libvirt", f"{uri}: libvirt {versions['libvirt']}, {versions['hypervisor']}, {len(connection.guests())} domains")
+    except StillpointError as error:
+        return _failed("libvirt", error)
+    finally:
+        connection.close()
+
+
+def _overlays(settings: Settings) -> Finding:
+    folder = settings.overlay_dir
+    if folder is None:
+        return Finding(Health.ok, "overlays", "are made beside each disk; preflight checks the space there")
+    if not folder.is_dir():
+        return Finding(Health.fail, "overlays", f"{folder} is no folder", "Make it, or set STILLPOINT_OVERLAY_DIR to one that exists.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding(Health.fail, "overlays", f"{folder} cannot be written to", "Give this user the folder.")
+    free = shutil.disk_usage(folder).free
+    if free < settings.overlay_reserve_bytes:
+        detail = f"{folder} has {free} bytes free; each overlay needs {settings.overlay_reserve_bytes}"
+        return Finding(Health.fail, "overlays", detail, "Free space there, or set STILLPOINT_OVERLAY_DIR to another folder.")
+    return Finding(Health.ok, "overlays", f"{folder} has {free // 1024**2} MiB free")
+
+
+def _failed(subject: str, error: StillpointError) -> Finding:
+    return Finding(Health.fail, subject, error.detail, error.remedy)

@@ -1,0 +1,65 @@
+"""The emergency thaw: as a job, and as a command that needs neither database nor API."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from service.errors import DomainPaused, GuestStillFrozen, NoAgentChannel, StillpointError
+from service.hypervisor.connection import HostConnection
+from service.hypervisor.guest import Guest
+from service.jobs.freeze_window import thaw_until_answered
+from service.jobs.run import JobRun
+from service.model.inventory import DomainState
+from service.model.lifecycle import JobState, PhaseName
+from service.model.window import ThawOutcome
+
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class ThawResult:
+    """`was_frozen` None: the agent did not say. `thawed`: how many filesystems; None: it answered with `message` instead."""
+
+    domain: str
+    was_frozen: bool | None
+    thawed: int | None
+    message: str | None
+    frozen_now: bool | None
+
+    def as_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def thaw(uri: str, domain: str) -> ThawResult:
+    """Thaw the guest of a domain of this host, by name or UUID. Raises DomainGone, LibvirtUnavailable, GuestStillFrozen, ..."""
+    connection = HostConnection(uri)
+    try:
+        return thaw_guest(connection.guest(domain))
+    finally:
+        connection.close()
+
+
+def thaw_guest(guest: Guest, patience_s: float = PATIENCE_S) -> ThawResult:
+    """Send thaw until it is answered, whatever the agent says about being frozen."""
+    if guest.state() is not DomainState.running:
+        raise DomainPaused(domain=guest.name, state=guest.state().value.replace("_", " "))
+    if not guest.has_agent_channel():
+        raise NoAgentChannel(domain=guest.name)
+    was_frozen = _status(guest)
+    reply = thaw_until_answered(guest, None, patience_s)
+    if reply.outcome is ThawOutcome.unanswered:
+        raise GuestStillFrozen(domain=guest.name, tried_ms=patience_s * 1000, message=reply.message)
+    return ThawResult(guest.name, was_frozen, reply.count, reply.message, _status(guest))
+
+
+def run_thaw(run: JobRun, guest: Guest) -> None:
+    """The job kind `thaw`."""
+    with run.phase_that_cannot_be_cancelled(PhaseName.thaw):
+        result = thaw_guest(guest)
+    run.finish(JobState.succeeded, {"phase": None, "result": result.as_document()})
+
+
+def _status(guest: Guest) -> bool | None:
+    try:
+        return guest.is_frozen()
+    except StillpointError:
+        return None

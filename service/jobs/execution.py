@@ -1,0 +1,63 @@
+"""One claimed job from its claim to its end: which function runs it, and what its errors become."""
+
+from typing import Any
+
+from service import log
+from service.config import Settings
+from service.errors import JobCancelled, LeaseLost, StillpointError
+from service.hypervisor.connection import HostConnection
+from service.jobs.emergency import run_thaw
+from service.jobs.preflight import run_preflight
+from service.jobs.run import JobRun, MustRecover
+from service.jobs.snapshot import SnapshotSettings, run_snapshot
+from service.model.lifecycle import JobKind, JobState
+from service.model.verdict import no_point
+
+_logger = log.get(__name__)
+
+
+class Execution:
+    def __init__(self, settings: Settings, connection: HostConnection) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._snapshot_settings = SnapshotSettings(settings.overlay_dir, settings.overlay_reserve_bytes)
+
+    def execute(self, run: JobRun) -> None:
+        """Run the job; every way in which it can end is in its row afterwards, or recovery will write it."""
+        claim = run.claim
+        log.bind(job_id=claim.job_id, domain=claim.domain_name, kind=claim.kind, attempt=claim.attempt)
+        try:
+            self._dispatch(run)
+        except JobCancelled as error:
+            _end(run, JobState.cancelled, error)
+        except LeaseLost as error:
+            _logger.warning("lease_lost", detail=error.detail)
+        except MustRecover as error:
+            _logger.warning("left_to_recovery", detail=error.detail)
+            run.leave_to_recovery()
+        except StillpointError as error:
+            _end(run, JobState.failed, error)
+        except Exception:
+            # The edge of the thread: whatever this is, the guest and its disks must be looked at before the job ends.
+            _logger.exception("job_crashed")
+            run.leave_to_recovery()
+        finally:
+            log.unbind_all()
+
+    def _dispatch(self, run: JobRun) -> None:
+        guest = self._connection.guest(run.claim.domain_id)
+        match JobKind(run.claim.kind):
+            case JobKind.snapshot:
+                run_snapshot(run, guest, self._snapshot_settings)
+            case JobKind.preflight:
+                run_preflight(run, guest, self._snapshot_settings, self._settings.max_chain_depth)
+            case JobKind.thaw:
+                run_thaw(run, guest)
+
+
+def _end(run: JobRun, state: JobState, error: StillpointError) -> None:
+    values: dict[str, Any] = {"phase": None, "error": error.as_document()}
+    if run.claim.kind == JobKind.snapshot:
+        judgement = no_point()
+        values |= {"verdict": judgement.verdict.value, "verdict_reasons": judgement.as_documents()}
+    run.finish(state, values)

@@ -1,0 +1,36 @@
+"""What a worker counts itself; the rest is read from the database when /metrics is asked for."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from service.model.timing import ms_between
+from service.model.verdict import Verdict
+from service.model.window import WindowRecord
+
+_BUCKETS = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1, 2, 5, 8, 10, 20, 30, 60, 120)
+
+FREEZE_SECONDS = Histogram("stillpoint_freeze_seconds", "Freeze sent to freeze answered", buckets=_BUCKETS)
+HOLD_SECONDS = Histogram("stillpoint_hold_seconds", "Freeze answered to thaw sent: writes are certainly held", buckets=_BUCKETS)
+WINDOW_SECONDS = Histogram("stillpoint_freeze_window_seconds", "Freeze sent to thaw answered", buckets=_BUCKETS)
+WATCHDOG_THAWS = Counter("stillpoint_watchdog_thaws", "Windows in which the hold limit passed before the point in time was reached")
+JOBS_FINISHED = Counter("stillpoint_worker_jobs", "Jobs this worker brought to an end", ["kind", "state", "verdict"])
+LEASES_LOST = Counter("stillpoint_leases_lost", "Jobs whose lease ran out while this worker ran them")
+JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs now")
+
+
+def observe_window(window: WindowRecord) -> None:
+    at = window.instants
+    spans = (
+        (FREEZE_SECONDS, at.freeze_sent, at.freeze_reply),
+        (HOLD_SECONDS, at.freeze_reply, at.thaw_sent),
+        (WINDOW_SECONDS, at.freeze_sent, at.thaw_reply),
+    )
+    for histogram, start, end in spans:
+        duration_ms = ms_between(start, end)
+        if duration_ms is not None:
+            histogram.observe(duration_ms / 1000)
+    if window.watchdog_fired:
+        WATCHDOG_THAWS.inc()
+
+
+def count_job(kind: str, state: str, verdict: Verdict | str | None) -> None:
+    JOBS_FINISHED.labels(kind=kind, state=state, verdict=str(verdict or "")).inc()

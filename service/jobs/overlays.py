@@ -1,0 +1,139 @@
+"""The overlays of a snapshot: planned and made before the freeze, removed when they were not used."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.errors import OverlayPreparationFailed, SpaceInsufficient
+from service.hypervisor.guest import Guest
+from service.model.inventory import Disk, Space
+
+QEMU_IMG_TIMEOUT_S = 60
+_OUR_SUFFIX = re.compile(r"\.[0-9a-f]{8}(-\d+)?$")
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """`base` becomes the recovery point, `path` is where the guest writes from the point in time on."""
+
+    target: str
+    base: str
+    base_format: str
+    path: str
+    virtual_size: int
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "target": self.target,
+            "base": self.base,
+            "base_format": self.base_format,
+            "overlay": self.path,
+            "virtual_size": self.virtual_size,
+        }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "Overlay":
+        return cls(document["target"], document["base"], document["base_format"], document["overlay"], document["virtual_size"])
+
+
+def plan(guest: Guest, disks: Sequence[Disk], job_id: str, attempt: int, overlay_dir: Path | None) -> list[Overlay]:
+    """One overlay for each disk, named after the disk, the job and the attempt. Nothing is made yet."""
+    mark = job_id[:8] if attempt <= 1 else f"{job_id[:8]}-{attempt}"
+    overlays = []
+    for disk in disks:
+        assert disk.source is not None
+        assert disk.format is not None
+        path = folder_of(disk, overlay_dir) / f"{_stem(disk)}.{mark}.qcow2"
+        overlays.append(Overlay(disk.target, disk.source, disk.format, str(path), guest.capacity(disk.target)))
+    return overlays
+
+
+def _stem(disk: Disk) -> str:
+    """vm.qcow2 and vm.1a2b3c4d.qcow2 are both `vm`: the name does not grow with the chain."""
+    return _OUR_SUFFIX.sub("", Path(disk.source or disk.target).stem)
+
+
+def folder_of(disk: Disk, overlay_dir: Path | None) -> Path:
+    return overlay_dir or Path(disk.source or "/").parent
+
+
+def spaces(disks: Sequence[Disk], overlay_dir: Path | None, reserve_bytes: int) -> list[Space]:
+    """Free space against the reserve of every overlay that will share it; one entry for each file system."""
+    needed: dict[int, tuple[Path, int]] = {}
+    for disk in disks:
+        folder = folder_of(disk, overlay_dir)
+        try:
+            device = folder.stat().st_dev
+        except OSError as error:
+            raise OverlayPreparationFailed(path=str(folder), reason=error.strerror or str(error)) from error
+        first, so_far = needed.get(device, (folder, 0))
+        needed[device] = (first, so_far + reserve_bytes)
+    return [Space(str(folder), shutil.disk_usage(folder).free, bytes_needed) for folder, bytes_needed in needed.values()]
+
+
+def check_space(found: Sequence[Space]) -> None:
+    for space in found:
+        if not space.is_enough:
+            raise SpaceInsufficient(path=space.path, free_bytes=space.free_bytes, needed_bytes=space.needed_bytes)
+
+
+def create(overlays: Sequence[Overlay]) -> None:
+    """Make all of them, or none. Raises OverlayPreparationFailed."""
+    made: list[Overlay] = []
+    try:
+        for overlay in overlays:
+            if Path(overlay.path).exists():
+                raise OverlayPreparationFailed(path=overlay.path, reason="a file of this name exists already")
+            made.append(overlay)
+            _create(overlay)
+    except OverlayPreparationFailed:
+        remove(made)
+        raise
+
+
+def _create(overlay: Overlay) -> None:
+    # -u and an explicit size: the base is locked by QEMU while the domain runs, and need not be opened.
+    command = [
+        "qemu-img",
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-u",
+        "-b",
+        overlay.base,
+        "-F",
+        overlay.base_format,
+        overlay.path,
+        str(overlay.virtual_size),
+    ]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=QEMU_IMG_TIMEOUT_S)
+        _take_owner_of_base(overlay)
+    except subprocess.CalledProcessError as error:
+        raise OverlayPreparationFailed(
+            path=overlay.path, reason=error.stderr.strip() or f"qemu-img exited with {error.returncode}"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise OverlayPreparationFailed(path=overlay.path, reason=f"qemu-img did not end within {QEMU_IMG_TIMEOUT_S} s") from error
+    except OSError as error:
+        raise OverlayPreparationFailed(path=overlay.path, reason=error.strerror or str(error)) from error
+
+
+def _take_owner_of_base(overlay: Overlay) -> None:
+    """The next start of the domain may run under another user than ours; libvirt relabels, but not on every set-up."""
+    base = Path(overlay.base).stat()
+    if not Path(overlay.base).is_block_device() and os.geteuid() == 0:
+        os.chown(overlay.path, base.st_uid, base.st_gid)
+    Path(overlay.path).chmod(0o600)
+
+
+def remove(overlays: Sequence[Overlay]) -> None:
+    """Delete overlays that no disk uses; the caller has looked (`Guest.sources`)."""
+    for overlay in overlays:
+        Path(overlay.path).unlink(missing_ok=True)

@@ -1,0 +1,400 @@
+"""The queue: the only code that claims jobs and lets go of them (docs/decisions says why a table is the queue).
+
+Two rules hold everything together. The database is the referee: a partial unique index refuses a second running
+job of a domain, whatever this code does. And every write of a running job carries the token of its lease, so a
+worker that was thought dead cannot overwrite what happened since.
+
+Callers commit, and claim at most one job per transaction.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, insert, literal, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, aliased
+
+from service.db.engine import database_now
+from service.db.tables import Job, JobLabel
+from service.errors import CancelRefused, IdempotencyMismatch, JobCancelled, JobNotFound, LeaseLost
+from service.jobs import slots
+from service.jobs.slots import ensure_slots
+from service.model.lifecycle import FINAL_STATES, JobKind, JobState, may_move
+
+__all__ = [
+    "Claim",
+    "Enqueued",
+    "NewJob",
+    "claim",
+    "enqueue",
+    "ensure_slots",
+    "finish",
+    "interrupted",
+    "release_expired",
+    "renew",
+    "request_cancel",
+    "resolve_interrupted",
+    "write",
+]
+
+#: What only this module writes. The end of a lease is not among them: a worker may end its own lease early.
+OWN_COLUMNS = frozenset(
+    {"id", "kind", "state", "domain_id", "domain_name", "host_id", "storage_id", "created_at", "started_at", "finished_at", "updated_at"}
+    | {"attempt", "max_attempts", "lease_token", "lease_owner", "cancel_requested"}
+    | {"token_id", "idempotency_key", "idempotency_digest"}
+)
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What is asked for. `idempotency_key` needs `token_id` and `idempotency_digest` beside it."""
+
+    kind: str
+    domain_id: str
+    domain_name: str
+    host_id: str
+    request: dict[str, Any]
+    labels: dict[str, str]
+    storage_id: str | None = None
+    max_attempts: int = 3
+    run_after: datetime | None = None
+    token_id: str | None = None
+    idempotency_key: str | None = None
+    idempotency_digest: str | None = None
+    retry_of: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.idempotency_key is not None and (self.token_id is None or self.idempotency_digest is None):
+            raise ValueError("an idempotency key counts for one token and one body: give token_id and idempotency_digest")
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    """`created` False: the job is the one that an earlier request with the same key made."""
+
+    job: Job
+    created: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job and the right to run it, for as long as the lease is renewed. `intent` and `phases` are of earlier attempts."""
+
+    job_id: str
+    lease_token: str
+    kind: str
+    domain_id: str
+    domain_name: str
+    host_id: str
+    storage_id: str | None
+    request: dict[str, Any]
+    labels: dict[str, Any]
+    attempt: int
+    max_attempts: int
+    intent: dict[str, Any] | None
+    phases: list[Any]
+
+
+# --- adding ---------------------------------------------------------------------------------------
+
+
+def enqueue(session: Session, new: NewJob) -> Enqueued:
+    """Raises IdempotencyMismatch when the key was used for another request."""
+    if new.idempotency_key is None:
+        return Enqueued(_insert(session, new), created=True)
+    earlier = _by_key(session, new)
+    if earlier is None:
+        try:
+            with session.begin_nested():
+                return Enqueued(_insert(session, new), created=True)
+        except IntegrityError:
+            # The same request came twice at once and the other one was first.
+            earlier = _by_key(session, new)
+            if earlier is None:
+                raise
+    if earlier.idempotency_digest != new.idempotency_digest:
+        raise IdempotencyMismatch(key=new.idempotency_key, job_id=earlier.id)
+    return Enqueued(earlier, created=False)
+
+
+def _by_key(session: Session, new: NewJob) -> Job | None:
+    return session.scalar(select(Job).where(Job.token_id == new.token_id, Job.idempotency_key == new.idempotency_key))
+
+
+def _insert(session: Session, new: NewJob) -> Job:
+    now = database_now(session)
+    job = Job(
+        id=str(uuid4()),
+        kind=new.kind,
+        state=JobState.queued.value,
+        domain_id=new.domain_id,
+        domain_name=new.domain_name,
+        host_id=new.host_id,
+        storage_id=new.storage_id,
+        created_at=now,
+        run_after=new.run_after or now,
+        updated_at=now,
+        attempt=0,
+        max_attempts=new.max_attempts,
+        cancel_requested=False,
+        request=new.request,
+        labels=new.labels,
+        phases=[],
+        verdict_reasons=[],
+        retry_of=new.retry_of,
+        token_id=new.token_id,
+        idempotency_key=new.idempotency_key,
+        idempotency_digest=new.idempotency_digest,
+    )
+    session.add(job)
+    session.flush()
+    if new.labels:
+        rows = [{"key": key, "value": value, "created_at": now, "job_id": job.id} for key, value in new.labels.items()]
+        session.execute(insert(JobLabel), rows)
+    return job
+
+
+# --- claiming -------------------------------------------------------------------------------------
+
+
+def claim(
+    session: Session,
+    host_id: str,
+    owner: str,
+    lease_seconds: float,
+    *,
+    only_kinds: Collection[str] | None = None,
+    now: datetime | None = None,
+) -> Claim | None:
+    """Take the next job of this host that may run: a thaw first, then the one that is due for longest. `now`: for tests.
+
+    None: there is none, or another worker is just taking what there was; ask again at the next wake-up.
+    """
+    now = now or database_now(session)
+    passed = _PassedOver()
+    while (found := _first_runnable(session, host_id, now, only_kinds, passed)) is not None:
+        try:
+            with session.begin_nested():
+                if found.kind != JobKind.thaw:
+                    slots.take(session, found.id, slots.needed(found.host_id, found.storage_id))
+                return _start(session, found, owner, now + timedelta(seconds=lease_seconds), now)
+        except slots.SlotGone as gone:
+            passed.resources.add(gone.resource)
+        except IntegrityError:
+            # The index refused a second running job of the domain.
+            passed.domains.add(found.domain_id)
+    return None
+
+
+@dataclass
+class _PassedOver:
+    """What another worker took between our look and our try. Each round adds one, so the rounds end."""
+
+    domains: set[str] = field(default_factory=set)
+    resources: set[str] = field(default_factory=set)
+
+
+def _first_runnable(
+    session: Session, host_id: str, now: datetime, only_kinds: Collection[str] | None, passed: _PassedOver
+) -> Row[Any] | None:
+    queued = _queued(host_id, now)
+    # A thaw helps a guest that somebody left frozen: it waits for no domain, no slot and no other job.
+    if only_kinds is None or JobKind.thaw in only_kinds:
+        thaw = session.execute(queued.where(Job.kind == _sql(JobKind.thaw))).first()
+        if thaw is not None:
+            return thaw
+    others = queued.where(Job.kind != _sql(JobKind.thaw), ~_domain_is_busy(), slots.are_free(host_id))
+    if only_kinds is not None:
+        others = others.where(Job.kind.in_(only_kinds))
+    if passed.domains:
+        others = others.where(Job.domain_id.not_in(passed.domains))
+    for resource in passed.resources:
+        others = others.where(~slots.needs(resource))
+    return session.execute(others).first()
+
+
+def _queued(host_id: str, now: datetime) -> Select[Any]:
+    columns = (Job.id, Job.kind, Job.domain_id, Job.domain_name, Job.host_id, Job.storage_id, Job.request, Job.labels)
+    return (
+        select(*columns, Job.attempt, Job.max_attempts, Job.intent, Job.phases, Job.started_at)
+        .where(Job.host_id == host_id, Job.state == _sql(JobState.queued), Job.run_after <= now, Job.cancel_requested.is_(False))
+        .order_by(Job.run_after, Job.id)
+        .limit(1)
+        .with_for_update(of=Job, skip_locked=True)
+    )
+
+
+def _domain_is_busy() -> ColumnElement[bool]:
+    other = aliased(Job)
+    return exists().where(
+        other.domain_id == Job.domain_id,
+        other.state.in_([_sql(JobState.running), _sql(JobState.interrupted)]),
+        other.kind != _sql(JobKind.thaw),
+    )
+
+
+def _start(session: Session, job: Row[Any], owner: str, lease_until: datetime, now: datetime) -> Claim:
+    token = str(uuid4())
+    session.execute(
+        update(Job)
+        .where(Job.id == job.id)
+        .values(
+            state=JobState.running.value,
+            lease_token=token,
+            lease_until=lease_until,
+            lease_owner=owner,
+            started_at=job.started_at or now,
+            updated_at=now,
+            attempt=job.attempt + 1,
+            phase=None,
+        )
+    )
+    return Claim(
+        job_id=job.id,
+        lease_token=token,
+        kind=job.kind,
+        domain_id=job.domain_id,
+        domain_name=job.domain_name,
+        host_id=job.host_id,
+        storage_id=job.storage_id,
+        request=job.request,
+        labels=job.labels,
+        attempt=job.attempt + 1,
+        max_attempts=job.max_attempts,
+        intent=job.intent,
+        phases=job.phases,
+    )
+
+
+# --- while it runs --------------------------------------------------------------------------------
+
+
+def renew(session: Session, job_id: str, lease_token: str, lease_seconds: float, *, now: datetime | None = None) -> bool:
+    """Hold the job for another `lease_seconds`; answers whether somebody wants it cancelled. Raises LeaseLost."""
+    until = (now or database_now(session)) + timedelta(seconds=lease_seconds)
+    renewed = update(Job).where(_held(job_id, lease_token)).values(lease_until=until).returning(Job.cancel_requested)
+    row = session.execute(renewed).first()
+    if row is None:
+        raise LeaseLost(job_id=job_id)
+    return bool(row.cancel_requested)
+
+
+def write(session: Session, job_id: str, lease_token: str, values: dict[str, Any]) -> None:
+    """Record what the job is doing. Raises LeaseLost; nothing is written then."""
+    _refuse_own_columns(values)
+    _write_held(session, job_id, lease_token, {**values, "updated_at": database_now(session)})
+
+
+def finish(session: Session, job_id: str, lease_token: str, state: JobState, values: dict[str, Any]) -> None:
+    """End the job and free its slots. Raises LeaseLost; nothing is written then."""
+    if state not in FINAL_STATES:
+        raise ValueError(f"a job cannot finish as {state}")
+    _refuse_own_columns(values)
+    now = database_now(session)
+    _write_held(session, job_id, lease_token, {**values, **_NO_LEASE, "state": state.value, "finished_at": now, "updated_at": now})
+    slots.free(session, [job_id])
+
+
+_NO_LEASE = {"lease_token": None, "lease_until": None, "lease_owner": None}
+
+
+def _held(job_id: str, lease_token: str) -> ColumnElement[bool]:
+    return and_(Job.id == job_id, Job.lease_token == lease_token, Job.state == JobState.running.value)
+
+
+def _write_held(session: Session, job_id: str, lease_token: str, values: dict[str, Any]) -> None:
+    if session.scalar(update(Job).where(_held(job_id, lease_token)).values(values).returning(Job.id)) is None:
+        raise LeaseLost(job_id=job_id)
+
+
+def _refuse_own_columns(values: dict[str, Any]) -> None:
+    if own := OWN_COLUMNS & values.keys():
+        raise ValueError(f"only the queue writes {sorted(own)}")
+
+
+# --- when a worker died ---------------------------------------------------------------------------
+
+
+def release_expired(
+    session: Session, host_id: str, *, all_running: bool = False, live: Collection[str] = (), now: datetime | None = None
+) -> list[str]:
+    """Running jobs whose lease ran out become `interrupted`: recovery looks at the guest before anything runs again.
+
+    `all_running`: every running job of the host, for a worker that starts and holds the host's lock.
+    `live`: jobs that the caller still runs itself; it was only late with their leases.
+    """
+    now = now or database_now(session)
+    lost = update(Job).where(Job.host_id == host_id, Job.state == _sql(JobState.running))
+    if not all_running:
+        lost = lost.where(Job.lease_until < now)
+    if live:
+        lost = lost.where(Job.id.not_in(live))
+    released = session.scalars(lost.values(**_NO_LEASE, state=JobState.interrupted.value, updated_at=now).returning(Job.id)).all()
+    slots.free(session, released)
+    return list(released)
+
+
+def interrupted(session: Session, host_id: str) -> list[Job]:
+    waiting = select(Job).where(Job.host_id == host_id, Job.state == _sql(JobState.interrupted))
+    return list(session.scalars(waiting.order_by(Job.run_after, Job.id)))
+
+
+def resolve_interrupted(session: Session, job_id: str, to: JobState, values: dict[str, Any]) -> Job:
+    """What recovery decided. A cancel that came while it decided wins over another attempt: look at the answer's state.
+
+    Raises JobNotFound, and LeaseLost when the job is no longer interrupted.
+    """
+    if not may_move(JobState.interrupted, to):
+        raise ValueError(f"an interrupted job cannot become {to}")
+    _refuse_own_columns(values)
+    job = _locked(session, job_id)
+    if job.state != JobState.interrupted:
+        raise LeaseLost(job_id=job_id)
+    if to is JobState.queued and job.cancel_requested:
+        to, values = JobState.cancelled, {**values, "error": JobCancelled(phase="the next attempt").as_document()}
+    for column, value in values.items():
+        setattr(job, column, value)
+    _move(job, to, database_now(session))
+    session.flush()
+    return job
+
+
+# --- cancelling -----------------------------------------------------------------------------------
+
+
+def request_cancel(session: Session, job_id: str) -> Job:
+    """A queued job is cancelled at once, a running one at its next safe point. Raises JobNotFound, CancelRefused."""
+    job = _locked(session, job_id)
+    now = database_now(session)
+    if job.state == JobState.queued:
+        _move(job, JobState.cancelled, now)
+        job.error = JobCancelled(phase="start").as_document()
+    elif job.state in FINAL_STATES:
+        raise CancelRefused(job_id=job_id, state=job.state, reason="it has already ended")
+    else:
+        job.cancel_requested = True
+        job.updated_at = now
+    session.flush()
+    return job
+
+
+def _locked(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+    if job is None:
+        raise JobNotFound(job_id=job_id)
+    return job
+
+
+def _move(job: Job, to: JobState, now: datetime) -> None:
+    job.state = to.value
+    job.updated_at = now
+    if to in FINAL_STATES:
+        job.finished_at = now
+
+
+def _sql(value: JobState | JobKind) -> ColumnElement[str]:
+    """Written into the SQL text: a partial index is only used when its condition is seen while the statement is planned."""
+    return literal(value.value, literal_execute=True)

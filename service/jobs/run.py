@@ -1,0 +1,175 @@
+"""One running job: its phases, its fenced writes, and the safe points at which it can be cancelled."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from service import log
+from service.db.engine import Database
+from service.db.tables import RecoveryPoint
+from service.errors import DatabaseUnavailable, JobCancelled, LeaseLost, StillpointError
+from service.jobs import metrics, queue
+from service.jobs.queue import Claim
+from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
+from service.model.timing import WindowInstants, ms_between
+
+WRITE_PAUSE_S = 0.2
+WRITE_PAUSE_MAX_S = 5.0
+
+_logger = log.get(__name__)
+
+
+class MustRecover(StillpointError):
+    """This worker cannot tell what is true; the lease is left to run out, and recovery looks again."""
+
+    code = "must_recover"
+    title = "The state of the disks could not be read"
+    detail_template = "{what}"
+    remedy_template = "Recovery continues by itself as soon as libvirt answers."
+
+
+class Phase:
+    """What a phase may say about itself while it runs."""
+
+    def __init__(self, name: PhaseName) -> None:
+        self.name = name
+        self.started_at = datetime.now(UTC)
+        self.started_ns = time.monotonic_ns()
+        self.outcome = PhaseOutcome.ok
+        self.detail: str | None = None
+
+    def warn(self, detail: str) -> None:
+        self.outcome, self.detail = PhaseOutcome.warning, detail
+
+    def fail(self, detail: str) -> None:
+        self.outcome, self.detail = PhaseOutcome.failed, detail
+
+    def as_document(self, ended_ns: int | None = None) -> dict[str, Any]:
+        return {
+            "name": self.name.value,
+            "started_at": rfc3339(self.started_at),
+            "duration_ms": ms_between(self.started_ns, ended_ns or time.monotonic_ns()),
+            "outcome": self.outcome.value,
+            "detail": self.detail,
+        }
+
+
+class JobRun:
+    """The claim of one job in one worker. All writes carry the lease token; a lost lease raises LeaseLost."""
+
+    def __init__(self, claim: Claim, database: Database, abandoned: threading.Event) -> None:
+        self.claim = claim
+        #: Those of earlier attempts first: the story of a job is one story.
+        self.phases: list[dict[str, Any]] = list(claim.phases)
+        #: Set by the worker's renewal thread.
+        self.cancel_requested = threading.Event()
+        self.lease_lost = threading.Event()
+        self.ended = threading.Event()
+        self._database = database
+        self._abandoned = abandoned
+
+    @contextmanager
+    def phase(self, name: PhaseName) -> Iterator[Phase]:
+        """A phase outside the freeze window: a safe point, then the work, then its record. Errors pass through."""
+        self.safe_point(name)
+        self.write({"phase": name.value})
+        with self.phase_that_cannot_be_cancelled(name) as phase:
+            yield phase
+
+    @contextmanager
+    def phase_that_cannot_be_cancelled(self, name: PhaseName) -> Iterator[Phase]:
+        """The same after the window: what was taken is judged and recorded, whoever cancelled meanwhile."""
+        phase = Phase(name)
+        try:
+            yield phase
+        except StillpointError as error:
+            phase.fail(error.detail)
+            raise
+        finally:
+            self.phases.append(phase.as_document())
+
+    def safe_point(self, name: PhaseName) -> None:
+        """Raises JobCancelled or LeaseLost; nothing is frozen and nothing half-made when this is called."""
+        if self.lease_lost.is_set():
+            raise LeaseLost(job_id=self.claim.job_id)
+        if self.cancel_requested.is_set():
+            raise JobCancelled(phase=name.value)
+
+    def add_window_phases(
+        self, instants: WindowInstants, outcomes: Mapping[PhaseName, tuple[PhaseOutcome, str | None]], wall: "WallClock"
+    ) -> None:
+        """The phases inside the window are recorded after it, from their instants."""
+        spans = {
+            PhaseName.freeze: (instants.freeze_sent, instants.freeze_reply),
+            PhaseName.point_in_time: (instants.snapshot_sent, instants.snapshot_done),
+            PhaseName.thaw: (instants.thaw_sent, instants.thaw_reply),
+        }
+        for name, (start, end) in spans.items():
+            if start is None:
+                continue
+            outcome, detail = outcomes[name]
+            self.phases.append(
+                {
+                    "name": name.value,
+                    "started_at": rfc3339(wall.at(start)),
+                    "duration_ms": ms_between(start, end),
+                    "outcome": outcome.value,
+                    "detail": detail,
+                }
+            )
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Committed when this returns. A database that is away is waited for: what was seen must not be lost."""
+        self._persist(lambda: self._write(values))
+
+    def finish(self, state: JobState, values: dict[str, Any], recovery_point: RecoveryPoint | None = None) -> None:
+        """The last write: state, outcome and recovery point in one transaction."""
+        self._persist(lambda: self._finish(state, values, recovery_point))
+        self.ended.set()
+        metrics.count_job(self.claim.kind, state.value, values.get("verdict"))
+        _logger.info("job_finished", state=state.value, verdict=values.get("verdict"), error=(values.get("error") or {}).get("code"))
+
+    def leave_to_recovery(self) -> None:
+        """End the lease now instead of letting it run out."""
+        self.write({"lease_until": datetime.now(UTC)})
+
+    def _write(self, values: dict[str, Any]) -> None:
+        with self._database.write() as session:
+            queue.write(session, self.claim.job_id, self.claim.lease_token, {**values, "phases": list(self.phases)})
+
+    def _finish(self, state: JobState, values: dict[str, Any], recovery_point: RecoveryPoint | None) -> None:
+        with self._database.write() as session:
+            if recovery_point is not None:
+                session.merge(recovery_point)
+            queue.finish(session, self.claim.job_id, self.claim.lease_token, state, {**values, "phases": list(self.phases)})
+
+    def _persist(self, write: Callable[[], None]) -> None:
+        pause = WRITE_PAUSE_S
+        while True:
+            try:
+                write()
+                return
+            except DatabaseUnavailable as error:
+                if self._abandoned.is_set():
+                    raise
+                _logger.warning("database_away", detail=error.detail, again_in_s=pause)
+            self._abandoned.wait(pause)
+            pause = min(pause * 2, WRITE_PAUSE_MAX_S)
+
+
+class WallClock:
+    """Wall-clock times for monotonic instants, from one pair read together."""
+
+    def __init__(self) -> None:
+        self._wall = datetime.now(UTC)
+        self._monotonic_ns = time.monotonic_ns()
+
+    def at(self, instant_ns: int) -> datetime:
+        return datetime.fromtimestamp(self._wall.timestamp() + (instant_ns - self._monotonic_ns) / 1e9, UTC)
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

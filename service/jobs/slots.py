@@ -1,0 +1,91 @@
+"""Permits: a resource has as many rows as jobs may use it at once, and a running job has one row of each it needs."""
+
+from collections.abc import Collection
+
+from sqlalchemy import ColumnElement, and_, delete, exists, insert, literal, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.db.tables import Job, Slot
+
+_HOST, _STORAGE = "host:", "storage:"
+_UNSYNCHRONISED = {"synchronize_session": False}
+"""Nobody keeps Slot objects in a session, so there is nothing to bring up to date."""
+
+
+def host_resource(host_id: str) -> str:
+    return _HOST + host_id
+
+
+def storage_resource(storage_id: str) -> str:
+    return _STORAGE + storage_id
+
+
+def ensure_slots(session: Session, resource: str, n: int) -> None:
+    """Let `n` jobs use the resource at once. A slot in use is never taken away: the rest of a cut waits for the next call."""
+    rows = session.execute(select(Slot.n, Slot.job_id).where(Slot.resource == resource).order_by(Slot.n)).all()
+    if len(rows) < n:
+        unused = sorted(set(range(n + len(rows))) - {row.n for row in rows})
+        _add(session, resource, unused[: n - len(rows)])
+    elif len(rows) > n:
+        surplus = [row.n for row in reversed(rows) if row.job_id is None][: len(rows) - n]
+        still_free = and_(Slot.resource == resource, Slot.n.in_(surplus), Slot.job_id.is_(None))
+        session.execute(delete(Slot).where(still_free), execution_options=_UNSYNCHRONISED)
+
+
+def _add(session: Session, resource: str, numbers: list[int]) -> None:
+    for n in numbers:
+        try:
+            with session.begin_nested():
+                session.execute(insert(Slot).values(resource=resource, n=n, job_id=None))
+        except IntegrityError:
+            # Another worker that shares the storage makes the same slot at the same time.
+            continue
+
+
+def needed(host_id: str, storage_id: str | None) -> list[str]:
+    return [host_resource(host_id)] + ([storage_resource(storage_id)] if storage_id is not None else [])
+
+
+def are_free(host_id: str) -> ColumnElement[bool]:
+    """Asked in SQL, so that a job whose storage is full does not stand in the way of one that can run."""
+    host_slot = exists().where(Slot.resource == host_resource(host_id), Slot.job_id.is_(None))
+    storage_slot = exists().where(Slot.resource == literal(_STORAGE) + Job.storage_id, Slot.job_id.is_(None))
+    return and_(host_slot, or_(Job.storage_id.is_(None), storage_slot))
+
+
+def needs(resource: str) -> ColumnElement[bool]:
+    """Does a job need this resource?"""
+    if resource.startswith(_HOST):
+        return Job.host_id == resource.removeprefix(_HOST)
+    return Job.storage_id.is_not_distinct_from(resource.removeprefix(_STORAGE))
+
+
+class SlotGone(Exception):
+    """Another worker took the last slot of the resource."""
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(resource)
+        self.resource = resource
+
+
+def take(session: Session, job_id: str, resources: list[str]) -> None:
+    """One slot of each. Raises SlotGone; the caller's savepoint then gives back those already taken."""
+    for resource in resources:
+        first_free = (
+            select(Slot.n)
+            .where(Slot.resource == resource, Slot.job_id.is_(None))
+            .order_by(Slot.n)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        taken = update(Slot).where(Slot.resource == resource, Slot.n == first_free).values(job_id=job_id).returning(Slot.n)
+        if session.scalar(taken, execution_options=_UNSYNCHRONISED) is None:
+            raise SlotGone(resource)
+
+
+def free(session: Session, job_ids: Collection[str]) -> None:
+    if job_ids:
+        freed = update(Slot).where(Slot.job_id.in_(job_ids)).values(job_id=None)
+        session.execute(freed, execution_options=_UNSYNCHRONISED)

@@ -1,0 +1,178 @@
+"""The job kind `snapshot`: an external snapshot of a domain's disks, inside a freeze, with its verdict."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.errors import DomainBusy, DomainPaused, DomainStateUnsuitable, GuestAlreadyFrozen, LibvirtUnavailable, StillpointError
+from service.hypervisor.guest import Guest
+from service.jobs import freeze_window, overlays, snapshot_outcome
+from service.jobs.attempt import Attempt
+from service.jobs.freeze_window import WindowPlan
+from service.jobs.overlays import Overlay
+from service.jobs.preflush import preflush
+from service.jobs.run import JobRun, MustRecover
+from service.jobs.survey import survey
+from service.model.checks import why_not_freezable
+from service.model.inventory import DomainState, OsFamily, Survey
+from service.model.lifecycle import PhaseName, PhaseOutcome
+from service.model.policy import FreezeMode, FreezePolicy
+from service.model.scope import freeze_scope, select_disks
+from service.model.verdict import HookState
+from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, WindowRecord
+
+LOOK_PATIENCE_S = 120.0
+"""How long a libvirt that went away under the snapshot call is waited for before the disks are called unknown."""
+LOOK_PAUSE_S = 0.5
+
+
+@dataclass(frozen=True)
+class SnapshotSettings:
+    overlay_dir: Path | None
+    overlay_reserve_bytes: int
+
+
+def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
+    """Every phase of the job, in order; finishes the job.
+
+    Raises StillpointError where the job ended before the window: then nothing was frozen and no overlay is left.
+    Raises MustRecover where libvirt stayed away so long after the snapshot call that the disks could not be read.
+    """
+    attempt = Attempt(freeze_policy(run))
+    with run.phase(PhaseName.preflight):
+        _preflight(run, guest, attempt, settings)
+    try:
+        with run.phase(PhaseName.prepare) as phase:
+            _prepare(run, guest, attempt, settings)
+            if attempt.preflush and attempt.preflush["message"]:
+                phase.warn(f"pre-flush: {attempt.preflush['message']}")
+        run.safe_point(PhaseName.freeze)
+        run.write({"phase": PhaseName.freeze.value, "intent": _intent(attempt.overlays, will_freeze=attempt.will_freeze)})
+    except BaseException:
+        overlays.remove(attempt.overlays)
+        raise
+    _take_point(run, guest, attempt)
+    snapshot_outcome.conclude(run, guest, attempt)
+
+
+def freeze_policy(run: JobRun) -> FreezePolicy:
+    """The freeze that the job asks for, defaults filled in."""
+    asked: dict[str, Any] = {name: value for name, value in (run.claim.request.get("freeze") or {}).items() if value is not None}
+    if "mode" in asked:
+        asked["mode"] = FreezeMode(asked["mode"])
+    return FreezePolicy(**asked)
+
+
+# --- before the window ----------------------------------------------------------------------------
+
+
+def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
+    found = attempt.survey = survey(guest)
+    _check_state(found, attempt.policy)
+    attempt.selection = select_disks(
+        guest.name, found.disks, run.claim.request.get("disks"), has_overlay_dir=settings.overlay_dir is not None
+    )
+    taken = attempt.selection.taken
+    overlays.check_space(overlays.spaces(taken, settings.overlay_dir, settings.overlay_reserve_bytes))
+    if found.state is not DomainState.running or attempt.policy.mode is FreezeMode.off:
+        outcome = FreezeOutcome.not_needed if found.state is DomainState.shut_off else FreezeOutcome.not_requested
+        attempt.window.freeze = FreezeReply(outcome)
+        return
+    attempt.scope = freeze_scope(found, taken)
+    attempt.freeze_fault = why_not_freezable(found, attempt.scope)
+    if attempt.freeze_fault is None:
+        return
+    # A guest that somebody else holds is never inherited, not even for a point that needs no freeze.
+    if attempt.policy.mode is FreezeMode.required or isinstance(attempt.freeze_fault, GuestAlreadyFrozen):
+        raise attempt.freeze_fault
+    attempt.window.freeze = FreezeReply(FreezeOutcome.not_possible, message=attempt.freeze_fault.detail)
+    run.write({"freeze": snapshot_outcome.freeze_document(attempt)})
+
+
+def _check_state(found: Survey, policy: FreezePolicy) -> None:
+    if found.state is DomainState.paused and policy.mode is not FreezeMode.off:
+        raise DomainPaused(domain=found.domain, state="paused")
+    if found.state is DomainState.other:
+        raise DomainStateUnsuitable(domain=found.domain, state="neither running nor shut off")
+    if found.busy:
+        raise DomainBusy(domain=found.domain, what="; ".join(f"{target or 'domain'}: {job}" for target, job in found.busy.items()))
+
+
+def _prepare(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
+    assert attempt.selection is not None
+    planned = overlays.plan(guest, attempt.selection.taken, run.claim.job_id, run.claim.attempt, settings.overlay_dir)
+    # Before the first file is made: whoever finds this row after our death knows which files are ours.
+    run.write({"intent": _intent(planned, will_freeze=False)})
+    overlays.create(planned)
+    attempt.overlays = planned
+    agent = attempt.found.agent
+    if attempt.will_freeze and attempt.policy.preflush and agent.os_family is OsFamily.linux and agent.allows("guest-exec"):
+        attempt.preflush = preflush(guest).as_document()
+
+
+def _intent(planned: Sequence[Overlay], *, will_freeze: bool) -> dict[str, Any]:
+    """What recovery needs to know if nobody comes back; committed before files are made and again before freeze is sent."""
+    return {"will_freeze": will_freeze, "overlays": [overlay.as_document() for overlay in planned]}
+
+
+# --- the window and what is around it -------------------------------------------------------------
+
+
+def _take_point(run: JobRun, guest: Guest, attempt: Attempt) -> None:
+    take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
+    policy = attempt.policy
+    if attempt.will_freeze:
+        assert attempt.scope is not None
+        plan = WindowPlan(
+            mountpoints=attempt.scope.mountpoints,
+            freeze_timeout_ms=policy.timeout_ms,
+            hold_limit_ms=policy.hold_limit_ms,
+            confirm_before_thaw=attempt.found.hook is not HookState.absent,
+        )
+        attempt.window = freeze_window.run(guest, take, plan)
+    if not attempt.window.snapshot_was_called and _may_go_on_without_freeze(attempt):
+        _take_unfrozen(take, attempt.window)
+    attempt.switched = _look_at_disks(guest, attempt.overlays) if attempt.window.snapshot_was_called else {}
+    run.add_window_phases(attempt.window.instants, _phase_outcomes(attempt.window), attempt.wall)
+    run.write({"freeze": snapshot_outcome.freeze_document(attempt), "timing": snapshot_outcome.timing_document(attempt)})
+
+
+def _may_go_on_without_freeze(attempt: Attempt) -> bool:
+    if not attempt.will_freeze:
+        return True
+    return attempt.policy.mode is FreezeMode.preferred and attempt.window.thaw.outcome is not ThawOutcome.unanswered
+
+
+def _take_unfrozen(take: Callable[[], None], window: WindowRecord) -> None:
+    window.snapshot_was_called = True
+    window.instants.snapshot_sent = time.monotonic_ns()
+    try:
+        take()
+    except StillpointError as error:
+        window.snapshot_error = error.detail
+    window.instants.snapshot_done = time.monotonic_ns()
+
+
+def _look_at_disks(guest: Guest, planned: Sequence[Overlay]) -> dict[str, bool]:
+    """Target to whether it is on its overlay now. The truth is in libvirt, not in the error of a call."""
+    deadline = time.monotonic() + LOOK_PATIENCE_S
+    while True:
+        try:
+            sources = guest.sources()
+            return {overlay.target: sources.get(overlay.target) == overlay.path for overlay in planned}
+        except LibvirtUnavailable as error:
+            if time.monotonic() > deadline:
+                raise MustRecover(what=error.detail) from error
+        time.sleep(LOOK_PAUSE_S)
+
+
+def _phase_outcomes(window: WindowRecord) -> dict[PhaseName, tuple[PhaseOutcome, str | None]]:
+    froze = window.freeze.outcome is FreezeOutcome.frozen
+    thawed = window.thaw.outcome in (ThawOutcome.completed, ThawOutcome.not_needed) or not froze
+    return {
+        PhaseName.freeze: (PhaseOutcome.ok if froze else PhaseOutcome.failed, window.freeze.message),
+        PhaseName.point_in_time: (PhaseOutcome.failed if window.snapshot_error else PhaseOutcome.ok, window.snapshot_error),
+        PhaseName.thaw: (PhaseOutcome.ok if thawed else PhaseOutcome.warning, window.thaw.message),
+    }

@@ -1,0 +1,171 @@
+"""After the window: what the disks say, the verdict, the recovery point, and whether the job succeeded."""
+
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from service.db.tables import RecoveryPoint
+from service.errors import DisksInDoubt, FreezeFailed, GuestStillFrozen, SnapshotFailed, StillpointError, VerdictBelowRequired
+from service.hypervisor.guest import Guest
+from service.jobs import metrics, overlays
+from service.jobs.attempt import Attempt
+from service.jobs.run import JobRun, rfc3339
+from service.jobs.survey import as_document as survey_document
+from service.model.lifecycle import JobState, PhaseName
+from service.model.policy import FreezeMode
+from service.model.timing import Timing
+from service.model.verdict import Evidence, Judgement, Verdict, judge, satisfies
+from service.model.window import FreezeOutcome, ThawOutcome
+
+
+def conclude(run: JobRun, guest: Guest, attempt: Attempt) -> None:
+    """Judge what stands, clean up what was not used, and finish the job."""
+    with run.phase_that_cannot_be_cancelled(PhaseName.evaluate):
+        if not attempt.point_was_taken and not attempt.is_in_doubt:
+            overlays.remove(attempt.overlays)
+        judgement = judge(_evidence(attempt))
+        point = _recovery_point(run, attempt, judgement) if attempt.point_was_taken else None
+        error = _error(run, guest, attempt, judgement)
+    metrics.observe_window(attempt.window)
+    run.finish(
+        JobState.failed if error else JobState.succeeded,
+        {
+            "phase": None,
+            "verdict": judgement.verdict.value,
+            "verdict_reasons": judgement.as_documents(),
+            "evidence": _evidence_document(attempt),
+            "recovery_point": point_document(point) if point else None,
+            "error": error.as_document() if error else None,
+        },
+        point,
+    )
+
+
+def freeze_document(attempt: Attempt) -> dict[str, Any]:
+    """The freeze as the job shows it: what was asked, what came of it."""
+    reply, thaw, scope = attempt.window.freeze, attempt.window.thaw, attempt.scope
+    return {
+        "mode": attempt.policy.mode.value,
+        "outcome": reply.outcome.value,
+        "filesystems_frozen": reply.count,
+        "message": reply.message,
+        "scope": scope.why if scope else None,
+        "mountpoints": list(scope.mountpoints) if scope and scope.mountpoints is not None else None,
+        "thaw_outcome": thaw.outcome.value,
+        "filesystems_thawed": thaw.count,
+        "thaw_message": thaw.message,
+        "thaw_attempts": thaw.attempts,
+        "watchdog_fired": attempt.window.watchdog_fired,
+        "frozen_afterwards": attempt.window.frozen_afterwards,
+        "preflush": attempt.preflush,
+    }
+
+
+def timing_document(attempt: Attempt) -> dict[str, Any]:
+    return Timing(attempt.window.instants, float(attempt.policy.hold_limit_ms)).as_document()
+
+
+def _evidence(attempt: Attempt) -> Evidence:
+    scope, found = attempt.scope, attempt.found
+    return Evidence(
+        domain_was_running=attempt.is_running,
+        snapshot_taken=attempt.point_was_taken,
+        window=attempt.window,
+        hold_limit_ms=float(attempt.policy.hold_limit_ms),
+        hook=found.hook,
+        shut_off_cleanly=found.shut_off_cleanly,
+        expected_filesystems=scope.expected if scope else None,
+        unfreezable_filesystems=scope.unfreezable if scope else (),
+    )
+
+
+def _error(run: JobRun, guest: Guest, attempt: Attempt, judgement: Judgement) -> StillpointError | None:
+    """The worst that is true of the job; None: it succeeded."""
+    window = attempt.window
+    if window.thaw.outcome is ThawOutcome.unanswered:
+        return GuestStillFrozen(domain=guest.name, tried_ms=_thaw_ms(attempt), message=window.thaw.message)
+    if attempt.is_in_doubt:
+        return DisksInDoubt(
+            domain=guest.name,
+            switched=", ".join(target for target, is_on in attempt.switched.items() if is_on),
+            unswitched=", ".join(target for target, is_on in attempt.switched.items() if not is_on),
+        )
+    if not attempt.point_was_taken:
+        return _why_no_point(guest, attempt)
+    required = _required(run, attempt)
+    if not satisfies(judgement.verdict, required, attempt.found.shut_off_cleanly):
+        return VerdictBelowRequired(verdict=judgement.verdict.value, required=required.value)
+    return None
+
+
+def _why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
+    window = attempt.window
+    if not window.snapshot_was_called:
+        return FreezeFailed(domain=guest.name, outcome=window.freeze.outcome.value, message=window.freeze.message or "nothing was frozen")
+    state = "every disk is on the file it was on before, and the unused overlays were removed"
+    return SnapshotFailed(domain=guest.name, message=window.snapshot_error or "the call returned, but no disk moved", disks_state=state)
+
+
+def _required(run: JobRun, attempt: Attempt) -> Verdict:
+    """What the caller demands; without a word of theirs, what the freeze mode promises."""
+    asked = run.claim.request.get("required_verdict")
+    if asked is not None:
+        return Verdict(asked)
+    if attempt.policy.mode is FreezeMode.required and attempt.window.freeze.outcome is not FreezeOutcome.not_needed:
+        return Verdict.filesystem
+    return Verdict.crash
+
+
+def _thaw_ms(attempt: Attempt) -> float | None:
+    thaw_ms: float | None = timing_document(attempt)["thaw_ms"]
+    return thaw_ms
+
+
+def _recovery_point(run: JobRun, attempt: Attempt, judgement: Judgement) -> RecoveryPoint:
+    instant = attempt.window.instants.snapshot_done
+    return RecoveryPoint(
+        id=str(uuid.uuid4()),
+        job_id=run.claim.job_id,
+        kind="snapshot",
+        domain_id=run.claim.domain_id,
+        domain_name=run.claim.domain_name,
+        host_id=run.claim.host_id,
+        created_at=datetime.now(UTC),
+        point_in_time_at=attempt.wall.at(instant) if instant else datetime.now(UTC),
+        verdict=judgement.verdict.value,
+        labels=run.claim.labels,
+        disks=[disk_document(overlay) for overlay in attempt.overlays],
+        size_bytes=sum(_allocated(overlay.base) or 0 for overlay in attempt.overlays),
+    )
+
+
+def disk_document(overlay: overlays.Overlay) -> dict[str, Any]:
+    return {
+        "target": overlay.target,
+        "file": overlay.base,
+        "format": overlay.base_format,
+        "virtual_size": overlay.virtual_size,
+        "allocated": _allocated(overlay.base),
+        "overlay": overlay.path,
+    }
+
+
+def _allocated(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_blocks * 512
+    except OSError:
+        return None
+
+
+def point_document(point: RecoveryPoint) -> dict[str, Any]:
+    return {"id": point.id, "point_in_time_at": rfc3339(point.point_in_time_at), "verdict": point.verdict, "disks": point.disks}
+
+
+def _evidence_document(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "survey": survey_document(attempt.found),
+        "window": attempt.window.as_document(),
+        "disks_after": {target: "on the overlay" if is_on else "unchanged" for target, is_on in attempt.switched.items()},
+        "left_out": attempt.selection.left_out if attempt.selection else {},
+    }

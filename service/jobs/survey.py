@@ -1,0 +1,170 @@
+"""Reading a domain and its guest before anything is frozen; judged by `service.model.checks` and `scope`."""
+
+import shlex
+from typing import Any
+
+from service.errors import StillpointError
+from service.hypervisor.guest import Guest
+from service.model.inventory import AgentFacts, DomainState, LinuxFacts, OsFamily, Survey
+from service.model.verdict import HookState
+
+READ_BUDGET_MS = 10_000
+DEFAULT_HOOK = "/etc/qemu/fsfreeze-hook"
+HOOK_DECLARATION = "stillpoint: reports-failures"
+"""A line with these words in the hook is its author's word that its scripts' failures reach its exit status."""
+
+_NETWORK_TYPES = ("nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "9p", "virtiofs")
+
+# One program and one round trip for everything; the agent is the parent of what it executes.
+_READ_LINUX = r"""
+echo @agent; tr '\0' '\n' < /proc/$PPID/cmdline
+echo @config; cat /etc/qemu/qemu-ga.conf 2>/dev/null
+echo @uptime; cat /proc/uptime
+echo @mounts; cat /proc/mounts
+"""
+_READ_HOOK = "head -c 16384 {hook} 2>/dev/null; echo; echo @scripts; ls {hook}.d 2>/dev/null"
+
+_BLOCK_JOB_TYPES = {1: "pull", 2: "copy", 3: "commit", 4: "active commit", 5: "backup"}
+
+
+def survey(guest: Guest) -> Survey:
+    """Read everything. Faults of the agent are facts in the result; faults of libvirt are raised."""
+    state = guest.state()
+    found = Survey(guest.name, state, guest.disks(), AgentFacts(channel=guest.has_agent_channel()))
+    if state is DomainState.shut_off:
+        found.shut_off_cleanly = guest.was_shut_off_cleanly()
+        return found
+    found.busy = _busy(guest, [disk.target for disk in found.disks if disk.why_not is None])
+    if state is not DomainState.running or not found.agent.channel:
+        return found
+    read_agent(guest, found.agent)
+    if found.agent.answers and not found.agent.frozen:
+        _read_guest(guest, found)
+    return found
+
+
+def _busy(guest: Guest, targets: list[str]) -> dict[str, str]:
+    busy = {
+        target: f"block job ({_BLOCK_JOB_TYPES.get(job.get('type', 0), 'unknown')})"
+        for target in targets
+        if (job := guest.block_job(target))
+    }
+    if guest.running_libvirt_job():
+        busy[""] = "a backup, migration or save"
+    return busy
+
+
+def read_agent(guest: Guest, agent: AgentFacts) -> None:
+    """Fill `agent`; a fault is kept in it as a fact."""
+    try:
+        guest.ping()
+        information = guest.agent("guest-info")
+        agent.version = information["version"]
+        agent.commands = {command["name"]: command["enabled"] for command in information["supported_commands"]}
+        if agent.allows("guest-fsfreeze-status"):
+            agent.frozen = guest.is_frozen()
+        if agent.allows("guest-get-osinfo"):
+            agent.os = guest.agent("guest-get-osinfo")
+    except StillpointError as error:
+        agent.fault = error
+
+
+def _read_guest(guest: Guest, found: Survey) -> None:
+    """What is left out here lowers the verdict or the checks; it never stops the job."""
+    if found.agent.allows("guest-get-fsinfo"):
+        try:
+            found.filesystems = guest.filesystems()
+        except StillpointError:
+            found.filesystems = None
+    if found.agent.os_family is not OsFamily.windows and found.agent.allows("guest-exec"):
+        try:
+            found.linux = _read_linux(guest)
+        except StillpointError:
+            found.linux = None
+
+
+def _read_linux(guest: Guest) -> LinuxFacts | None:
+    result = guest.execute("/bin/sh", ["-c", _READ_LINUX], budget_ms=READ_BUDGET_MS)
+    if result.exit_code != 0:
+        return None
+    parts = _sections(result.output.decode(errors="replace"))
+    mounts = [line.split() for line in parts.get("mounts", []) if line.count(" ") >= 3]
+    hook_path = hook_path_of(parts.get("agent", []), parts.get("config", []))
+    return LinuxFacts(
+        uptime_s=_first_number(parts.get("uptime", [])),
+        network_mounts=tuple(mount[1] for mount in mounts if mount[2] in _NETWORK_TYPES),
+        loop_mounts=tuple(mount[1] for mount in mounts if mount[0].startswith("/dev/loop") and mount[2] != "squashfs"),
+        hook=_read_hook(guest, hook_path) if hook_path else HookState.absent,
+        hook_path=hook_path,
+    )
+
+
+def _sections(text: str) -> dict[str, list[str]]:
+    """Lines under each `@name` line."""
+    sections: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("@"):
+            current = sections.setdefault(line[1:], [])
+        else:
+            current.append(line)
+    return sections
+
+
+def _first_number(lines: list[str]) -> float | None:
+    try:
+        return float(lines[0].split()[0])
+    except (IndexError, ValueError):
+        return None
+
+
+def hook_path_of(command_line: list[str], config: list[str]) -> str | None:
+    """The hook that this agent runs: -F[PATH] or --fsfreeze-hook[=PATH], else `fsfreeze-hook` in qemu-ga.conf; None: none."""
+    for argument in command_line[1:]:
+        if argument in ("-F", "--fsfreeze-hook"):
+            return DEFAULT_HOOK
+        if argument.startswith("-F"):
+            return argument[2:]
+        if argument.startswith("--fsfreeze-hook="):
+            return argument.partition("=")[2]
+    for line in config:
+        key, separator, value = line.partition("=")
+        if separator and key.strip() == "fsfreeze-hook":
+            return value.strip()
+    return None
+
+
+def _read_hook(guest: Guest, path: str) -> HookState:
+    try:
+        result = guest.execute("/bin/sh", ["-c", _READ_HOOK.format(hook=shlex.quote(path))], budget_ms=READ_BUDGET_MS)
+    except StillpointError:
+        return HookState.not_inspected
+    text, _, scripts = result.output.decode(errors="replace").partition("\n@scripts\n")
+    return hook_state(text, has_scripts=bool(scripts.strip()))
+
+
+def hook_state(text: str, *, has_scripts: bool) -> HookState:
+    """Whether a hook's exit status can be believed. A declaration without any script behind it proves nothing."""
+    if HOOK_DECLARATION in text:
+        return HookState.truthful if has_scripts else HookState.absent
+    if "fsfreeze-hook.d" in text and text.rstrip().endswith("exit 0"):
+        return HookState.swallowing
+    return HookState.unknown
+
+
+def as_document(found: Survey) -> dict[str, Any]:
+    """The survey as evidence in the job."""
+    return {
+        "domain_state": found.state.value,
+        "shut_off_cleanly": found.shut_off_cleanly,
+        "agent": {
+            **found.agent.as_document(),
+            "fault": found.agent.fault.code if found.agent.fault else None,
+            "frozen": found.agent.frozen,
+        },
+        "os": found.agent.os,
+        "filesystems": [filesystem.as_document() for filesystem in found.filesystems] if found.filesystems is not None else None,
+        "fsfreeze_hook": {"state": found.hook.value, "path": found.linux.hook_path if found.linux else None},
+        "uptime_s": found.linux.uptime_s if found.linux else None,
+        "sources": {disk.target: disk.source for disk in found.disks},
+    }

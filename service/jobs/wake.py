@@ -1,0 +1,21 @@
+"""The short way from whoever adds a job to the loop that claims it, when both are in one process."""
+
+import threading
+
+
+class Wake:
+    """For one waiting loop and any number of wakers. A wake that comes while nobody waits is kept for the next wait."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def wake(self) -> None:
+        """Call it after the commit: the loop looks at the database at once."""
+        self._event.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """True: somebody woke us; False: the time passed."""
+        woken = self._event.wait(timeout_s)
+        # Cleared before the caller looks, so a job that is committed from now on wakes it again.
+        self._event.clear()
+        return woken

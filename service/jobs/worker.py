@@ -1,0 +1,216 @@
+"""The worker of a host: claims its jobs, runs each in a thread, keeps their leases, and hands lost ones to recovery."""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import IO
+
+from service import log
+from service.config import Settings
+from service.db.engine import Database
+from service.errors import DatabaseUnavailable, LeaseLost, StillpointError, WorkerAlreadyRuns
+from service.hypervisor.connection import HostConnection
+from service.jobs import metrics, queue
+from service.jobs.execution import Execution
+from service.jobs.inventory import Inventory
+from service.jobs.recovery import Recovery
+from service.jobs.run import JobRun
+from service.jobs.wake import Wake
+
+RECONNECT_S = 1.0
+STOP_LOOPS_S = 5.0
+LONGEST_RENEWAL_S = 5.0
+"""Cancel requests are seen when a lease is renewed, so a long lease is renewed sooner than it must be."""
+EVENT_SETTLE_S = 0.2
+"""libvirt's events come in bursts (a start is three); the inventory is published once for all of them."""
+
+_logger = log.get(__name__)
+
+
+class Worker:
+    """Three threads (claims, leases, inventory) and one more for each running job. One worker per host: a lock file."""
+
+    def __init__(self, settings: Settings, database: Database, connection: HostConnection, wake: Wake) -> None:
+        self._settings = settings
+        self._database = database
+        self._connection = connection
+        self._wake = wake
+        self._host_id = settings.host_id
+        self._owner = f"{settings.host_id}:{os.getpid()}"
+        self._inventory = Inventory(database, connection, settings.host_id)
+        self._execution = Execution(settings, connection)
+        self._recovery = Recovery(database, connection)
+        self._stopping = threading.Event()
+        self._abandoned = threading.Event()
+        self._publish = threading.Event()
+        self._libvirt_answers = threading.Event()
+        self._live: dict[str, _LiveJob] = {}
+        self._live_lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._lock_file: IO[str] | None = None
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take the host's lock, hand what a dead worker left to recovery, and begin. Raises WorkerAlreadyRuns, DatabaseUnavailable."""
+        self._lock_host()
+        self._connection.on_change(self._publish.set)
+        with self._database.write() as session:
+            queue.ensure_slots(session, f"host:{self._host_id}", self._settings.jobs_per_host)
+            left = queue.release_expired(session, self._host_id, all_running=True)
+        if left:
+            _logger.warning("jobs_left_by_a_dead_worker", jobs=left)
+        for name, loop in (("claims", self._claim_loop), ("leases", self._lease_loop), ("inventory", self._inventory_loop)):
+            thread = threading.Thread(target=loop, name=f"worker-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """Claim nothing more and wait for the running jobs; False when some did not end in time (recovery takes them at the next start)."""
+        self._stopping.set()
+        self._wake.wake()
+        self._publish.set()
+        deadline = time.monotonic() + timeout_seconds
+        with self._live_lock:
+            running = [live.thread for live in self._live.values()]
+        for thread in running:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._abandoned.set()
+        for thread in self._threads:
+            thread.join(STOP_LOOPS_S)
+        self._connection.close()
+        if self._lock_file is not None:
+            self._lock_file.close()
+        return not any(thread.is_alive() for thread in running)
+
+    def _lock_host(self) -> None:
+        self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._settings.state_dir / f"worker-{self._host_id}.lock"
+        self._lock_file = path.open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkerAlreadyRuns(lock=str(path), host=self._host_id) from error
+
+    # --- claiming -------------------------------------------------------------------------------
+
+    def _claim_loop(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if self._libvirt_answers.is_set():
+                    self._recover_interrupted()
+                    self._claim_all()
+            except DatabaseUnavailable as error:
+                _logger.warning("database_away", detail=error.detail)
+            self._wake.wait(self._settings.poll_seconds)
+
+    def _claim_all(self) -> None:
+        while not self._stopping.is_set():
+            with self._database.write() as session:
+                claim = queue.claim(session, self._host_id, self._owner, self._settings.lease_seconds)
+            if claim is None:
+                return
+            run = JobRun(claim, self._database, self._abandoned)
+            self._start(claim.job_id, run, partial(self._execution.execute, run))
+
+    def _recover_interrupted(self) -> None:
+        with self._database.read() as session:
+            waiting = [job.id for job in queue.interrupted(session, self._host_id)]
+        for job_id in waiting:
+            self._start(job_id, None, partial(self._recovery.recover, job_id))
+
+    def _start(self, job_id: str, run: JobRun | None, work: Callable[[], None]) -> None:
+        """Run `work` in a thread, once per job: a job that is being recovered is not recovered a second time."""
+        with self._live_lock:
+            if job_id in self._live:
+                return
+            thread = threading.Thread(target=self._in_thread, args=(job_id, work), name=f"job-{job_id[:8]}", daemon=True)
+            self._live[job_id] = _LiveJob(thread, run)
+        metrics.JOBS_RUNNING.inc()
+        thread.start()
+
+    def _in_thread(self, job_id: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except StillpointError as error:
+            # The database or libvirt went away for good: the lease runs out and recovery takes the job.
+            _logger.error("job_abandoned", job_id=job_id, code=error.code, detail=error.detail)
+        finally:
+            with self._live_lock:
+                del self._live[job_id]
+            metrics.JOBS_RUNNING.dec()
+            self._publish.set()
+            self._wake.wake()
+
+    # --- leases ---------------------------------------------------------------------------------
+
+    def _lease_loop(self) -> None:
+        every = min(self._settings.lease_seconds / 3, LONGEST_RENEWAL_S)
+        while not self._abandoned.wait(every):
+            try:
+                for run in self._live_runs():
+                    self._renew(run)
+                self._release_expired()
+            except DatabaseUnavailable as error:
+                _logger.warning("database_away", detail=error.detail)
+
+    def _live_runs(self) -> list[JobRun]:
+        with self._live_lock:
+            return [live.run for live in self._live.values() if live.run is not None and not live.run.lease_lost.is_set()]
+
+    def _renew(self, run: JobRun) -> None:
+        try:
+            with self._database.write() as session:
+                if queue.renew(session, run.claim.job_id, run.claim.lease_token, self._settings.lease_seconds):
+                    run.cancel_requested.set()
+        except LeaseLost:
+            if not run.ended.is_set():
+                metrics.LEASES_LOST.inc()
+                run.lease_lost.set()
+
+    def _release_expired(self) -> None:
+        with self._live_lock:
+            mine = list(self._live)
+        with self._database.write() as session:
+            released = queue.release_expired(session, self._host_id, live=mine)
+        if released:
+            _logger.warning("leases_expired", jobs=released)
+            self._wake.wake()
+
+    # --- the host as the API sees it ------------------------------------------------------------
+
+    def _inventory_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._publish.clear()
+            try:
+                self._publish_host()
+            except DatabaseUnavailable as error:
+                _logger.warning("database_away", detail=error.detail)
+            if self._publish.wait(self._pause()):
+                # Events come in bursts; one publication serves them all.
+                time.sleep(EVENT_SETTLE_S)
+
+    def _publish_host(self) -> None:
+        with self._live_lock:
+            busy = frozenset(live.run.claim.domain_id for live in self._live.values() if live.run is not None)
+        if self._inventory.publish(busy):
+            if not self._libvirt_answers.is_set():
+                self._libvirt_answers.set()
+                self._wake.wake()
+        else:
+            self._libvirt_answers.clear()
+
+    def _pause(self) -> float:
+        return self._settings.inventory_seconds if self._libvirt_answers.is_set() else RECONNECT_S
+
+
+@dataclass(frozen=True)
+class _LiveJob:
+    """`run` None: the job is being recovered."""
+
+    thread: threading.Thread
+    run: JobRun | None

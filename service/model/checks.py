@@ -1,0 +1,268 @@
+"""Preflight: would a backup work, what verdict is to be expected, and what to do about what stands in the way."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from service.errors import AgentCommandBlocked, GuestAlreadyFrozen, NoAgentChannel, NothingToFreeze, StillpointError
+from service.model.inventory import Disk, DomainState, OsFamily, Space, Survey
+from service.model.policy import FreezeMode
+from service.model.scope import DiskSelection, FreezeScope
+from service.model.verdict import HookState, Verdict
+
+YOUNG_GUEST_S = 60.0
+"""Services that freeze together with the agent may not be up yet in a guest that is younger than this."""
+
+
+class CheckStatus(StrEnum):
+    passed = "pass"
+    warn = "warn"
+    fail = "fail"
+
+
+@dataclass(frozen=True)
+class Check:
+    code: str
+    status: CheckStatus
+    detail: str
+    remedy: str | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        return {"code": self.code, "status": self.status.value, "detail": self.detail, "remedy": self.remedy}
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the job asks for, and what was found for it."""
+
+    survey: Survey
+    selection: DiskSelection | None
+    selection_fault: StillpointError | None
+    scope: FreezeScope | None
+    spaces: Sequence[Space]
+    freeze_mode: FreezeMode
+    max_chain_depth: int
+
+
+@dataclass(frozen=True)
+class PreflightResult:
+    would_work: bool
+    expected_verdict: Verdict
+    checks: list[Check]
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "would_work": self.would_work,
+            "expected_verdict": self.expected_verdict.value,
+            "checks": [check.as_document() for check in self.checks],
+        }
+
+
+def evaluate(found: Circumstances) -> PreflightResult:
+    """Every check, in the order in which a job would meet it."""
+    checks = [*_domain(found), *_disks(found), *_agent(found), *_guest(found)]
+    blocking = any(check.status is CheckStatus.fail for check in checks)
+    return PreflightResult(not blocking, Verdict.none if blocking else _expected(found), checks)
+
+
+def why_not_freezable(survey: Survey, scope: FreezeScope | None = None) -> StillpointError | None:
+    """The first fact that makes a freeze impossible; None: it can be tried."""
+    agent, domain = survey.agent, survey.domain
+    if not agent.channel:
+        return NoAgentChannel(domain=domain)
+    if agent.fault is not None:
+        return agent.fault
+    if agent.frozen:
+        return GuestAlreadyFrozen(domain=domain)
+    for command in ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-fsfreeze-status"):
+        if not agent.allows(command):
+            return AgentCommandBlocked(domain=domain, command=command, message="guest-info lists it as disabled or not at all")
+    if scope is not None and scope.nothing_to_freeze:
+        return NothingToFreeze(domain=domain, why=scope.why)
+    return None
+
+
+_UNBLOCK = "Allow it in the guest: block-rpcs/allow-rpcs in qemu-ga.conf, or BLOCK_RPCS/FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga; restart the agent."
+
+
+def _expected(found: Circumstances) -> Verdict:
+    if found.survey.state is DomainState.shut_off:
+        return Verdict.offline
+    if found.freeze_mode is FreezeMode.off or why_not_freezable(found.survey, found.scope) is not None:
+        return Verdict.crash
+    return Verdict.application if found.survey.hook is HookState.truthful else Verdict.filesystem
+
+
+def _domain(found: Circumstances) -> Iterator[Check]:
+    state, name = found.survey.state, found.survey.domain
+    if state is DomainState.paused and found.freeze_mode is not FreezeMode.off:
+        yield _fail("domain_state", "The domain is paused: its agent cannot answer.", f"`virsh resume {name}`, or set freeze.mode to off.")
+    elif state is DomainState.other:
+        yield _fail("domain_state", "The domain is in a state in which no snapshot can be taken.", "Wait until it runs or is shut off.")
+    else:
+        yield _pass("domain_state", f"The domain is {state.value.replace('_', ' ')}.")
+    busy = found.survey.busy
+    if busy:
+        what = "; ".join(f"{target or 'domain'}: {job}" for target, job in busy.items())
+        yield _fail("libvirt_job", f"Another job runs: {what}.", f"Wait for it: `virsh domjobinfo {name}`, `virsh blockjob {name} DISK`.")
+    else:
+        yield _pass("libvirt_job", "No other job or block job of libvirt runs on the domain.")
+
+
+def _disks(found: Circumstances) -> Iterator[Check]:
+    if found.selection is None:
+        fault = found.selection_fault
+        yield _fail("disks", fault.detail if fault else "No disk can take part.", fault.remedy if fault else "")
+        return
+    yield _pass("disks", f"In the snapshot: {', '.join(disk.target for disk in found.selection.taken)}.")
+    for target, reason in found.selection.left_out.items():
+        yield _warn("disk_left_out", f"{target} is not in the snapshot: {reason}.", "Back it up by other means if it holds data.")
+    for disk in found.selection.taken:
+        yield from _chain(disk, found.max_chain_depth)
+    for space in found.spaces:
+        if space.is_enough:
+            yield _pass("space", f"{space.path} has {_mib(space.free_bytes)} MiB free for overlays.")
+        else:
+            yield _fail(
+                "space",
+                f"{space.path} has {_mib(space.free_bytes)} MiB free; {_mib(space.needed_bytes)} MiB are needed.",
+                "Free space there, or set STILLPOINT_OVERLAY_DIR.",
+            )
+
+
+def _chain(disk: Disk, limit: int) -> Iterator[Check]:
+    if disk.chain_depth >= limit:
+        yield _warn(
+            "chain_depth",
+            f"{disk.target} has {disk.chain_depth} files below the active one; every read may go through all of them.",
+            f"Merge old points: `virsh blockcommit DOMAIN {disk.target} --base … --top …`.",
+        )
+    else:
+        yield _pass("chain_depth", f"{disk.target} has {disk.chain_depth} file(s) below the active one.")
+
+
+def _agent(found: Circumstances) -> Iterator[Check]:
+    survey = found.survey
+    if survey.state is not DomainState.running:
+        return
+    if found.freeze_mode is FreezeMode.off:
+        yield _warn(
+            "freeze", "The job asks for no freeze: the point will be crash-consistent at best.", "Leave freeze.mode at its default."
+        )
+        return
+    fault = why_not_freezable(survey, found.scope)
+    if fault is None:
+        yield _pass("freeze", f"The agent {survey.agent.version or 'of unknown version'} answers, is thawed, and may freeze.")
+    elif found.freeze_mode is FreezeMode.required:
+        yield _fail(fault.code, fault.detail, fault.remedy)
+    else:
+        yield _warn(fault.code, f"{fault.detail} The point will be crash-consistent.", fault.remedy)
+    if survey.agent.answers and not survey.agent.allows("guest-exec"):
+        yield _warn(
+            "agent_exec_blocked",
+            "The agent does not allow guest-exec: no pre-flush, and hooks, uptime and mounts cannot be read.",
+            _UNBLOCK,
+        )
+
+
+def _guest(found: Circumstances) -> Iterator[Check]:
+    if found.survey.state is not DomainState.running or not found.survey.agent.answers:
+        return
+    yield from _coverage(found)
+    yield from _linux(found)
+    yield from _hook(found)
+
+
+def _coverage(found: Circumstances) -> Iterator[Check]:
+    filesystems, selection = found.survey.filesystems, found.selection
+    if filesystems is None or selection is None:
+        yield _warn(
+            "coverage",
+            "The agent did not list the filesystems: what the point covers is not known.",
+            "Update qemu-guest-agent (2.2 or newer).",
+        )
+        return
+    taken = {disk.target for disk in selection.taken}
+    outside = [fs.mountpoint for fs in filesystems if fs.disks and not taken.issuperset(fs.disks)]
+    bare = sorted(taken.difference(*[fs.disks for fs in filesystems]))
+    if outside:
+        yield _warn(
+            "filesystem_not_covered", f"On disks that are not in the snapshot: {', '.join(outside)}.", "Add their disks to the job."
+        )
+    if bare:
+        yield _warn(
+            "disk_without_filesystem",
+            f"No mounted filesystem lies on {', '.join(bare)}.",
+            "Fine for swap; raw data there is only crash-consistent.",
+        )
+    if found.scope is not None and found.scope.unfreezable:
+        names = ", ".join(found.scope.unfreezable)
+        yield _warn(
+            "filesystem_not_freezable", f"Of a type that cannot be frozen: {names}.", "Fine for boot partitions; keep data elsewhere."
+        )
+    if not outside and not bare:
+        yield _pass("coverage", "The filesystems of the guest and the disks of the job cover each other.")
+
+
+def _linux(found: Circumstances) -> Iterator[Check]:
+    linux = found.survey.linux
+    if linux is None:
+        return
+    if linux.loop_mounts:
+        yield _warn(
+            "loop_mounts",
+            f"Loop-mounted filesystems: {', '.join(linux.loop_mounts)}. Freezing the filesystem below one can deadlock on some kernels.",
+            "Unmount them for the backup, or move them to disks of their own.",
+        )
+    else:
+        yield _pass("loop_mounts", "No loop-mounted filesystem.")
+    if linux.network_mounts:
+        yield _warn(
+            "network_mounts", f"Not on any disk of this domain: {', '.join(linux.network_mounts)}.", "Back them up where they are stored."
+        )
+    if linux.uptime_s is not None and linux.uptime_s < YOUNG_GUEST_S:
+        yield _warn(
+            "guest_booted_recently",
+            f"The guest is up for {linux.uptime_s:.0f} s; its services may not be ready.",
+            "Wait a minute after a boot.",
+        )
+    elif linux.uptime_s is not None:
+        yield _pass("guest_booted_recently", f"The guest is up for {linux.uptime_s:.0f} s.")
+
+
+def _hook(found: Circumstances) -> Iterator[Check]:
+    if found.survey.agent.os_family is not OsFamily.linux:
+        return
+    where = (found.survey.linux.hook_path if found.survey.linux else None) or "the hook"
+    match found.survey.hook:
+        case HookState.truthful:
+            yield _pass("fsfreeze_hook", f"{where} declares that it reports failures: `application` can be reached.")
+        case HookState.absent:
+            yield _pass("fsfreeze_hook", "No fsfreeze hook: applications are not told, `filesystem` is the best verdict.")
+        case HookState.swallowing:
+            yield _warn(
+                "fsfreeze_hook",
+                f"{where} exits 0 whatever its scripts do: it proves nothing.",
+                "Install contrib/fsfreeze-hook in the guest.",
+            )
+        case HookState.unknown:
+            yield _warn("fsfreeze_hook", f"Whether {where} reports failures is not known.", "Install contrib/fsfreeze-hook in the guest.")
+        case HookState.not_inspected:
+            yield _warn("fsfreeze_hook", "Whether there is an fsfreeze hook could not be read.", "Allow guest-exec in the agent.")
+
+
+def _mib(size: int) -> int:
+    return size // (1024 * 1024)
+
+
+def _pass(code: str, detail: str) -> Check:
+    return Check(code, CheckStatus.passed, detail)
+
+
+def _warn(code: str, detail: str, remedy: str) -> Check:
+    return Check(code, CheckStatus.warn, detail, remedy)
+
+
+def _fail(code: str, detail: str, remedy: str) -> Check:
+    return Check(code, CheckStatus.fail, detail, remedy)

@@ -1,0 +1,71 @@
+"""In plain words: why a recovery point is only what it is, and what would lift it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_MEANING = {
+    "application": "The applications in the guest were told, the filesystems were frozen, and both held until the point in time was taken.",
+    "application_unverified": "The freeze held and the applications were told, but nothing shows that every one of them succeeded.",
+    "filesystem": "The filesystems were frozen while the point in time was taken: they need no recovery. Applications were not shown to be consistent.",
+    "crash": "The point is what the disks would hold after a power cut: filesystems and applications recover at the first start.",
+    "offline": "The domain was shut off when the point was taken: nothing was running.",
+    "none": "There is no recovery point from this job.",
+}
+
+_REMEDIES = {
+    "freeze_off": "Leave freeze.mode at its default, `required`.",
+    "freeze_not_possible": "Make the guest freezable: POST /api/v1/domains/{id}/preflight names every obstacle with its remedy.",
+    "freeze_refused": "Look at the agent's log in the guest; run `virsh domfsfreeze` by hand when nothing depends on the guest.",
+    "freeze_hook_failed": "Run the fsfreeze hook by hand in the guest with the argument `freeze`, and mend the script that fails.",
+    "freeze_unanswered": "Raise freeze.timeout_ms, and find out what the guest's disks or hooks are waiting for.",
+    "freeze_count_invalid": "Update qemu-guest-agent in the guest.",
+    "nothing_frozen": "Mount the data on a filesystem that can be frozen (ext4, xfs, btrfs), on a disk of this job.",
+    "outside_the_hold": "Retry the job; if it happens again, another tool thaws this guest: find it.",
+    "hold_limit_exceeded": "Make the point in time faster (storage latency, number of disks), or raise freeze.hold_limit_ms if the guest may wait.",
+    "thaw_count_differs": "See that no second backup tool freezes or thaws this guest.",
+    "thaw_lost": "See that no second backup tool thaws this guest, and that its agent is not restarted during a backup.",
+    "thaw_refused": "Read the message; the guest's agent log has the rest.",
+    "thaw_unanswered": "Find out why the agent stopped answering; the guest may still be frozen: `stillpoint thaw DOMAIN`.",
+    "hold_not_proven": "Mend the fsfreeze hook in the guest: its failure hid the agent's count.",
+    "fewer_frozen_than_mounted": "Look in the guest which filesystem refuses `fsfreeze -f`.",
+    "no_hook": "Install an fsfreeze hook that quiesces your applications and reports failures: contrib/fsfreeze-hook.",
+    "hook_swallows_failures": "Replace the stock hook by contrib/fsfreeze-hook, which passes the failures of its scripts on.",
+    "hook_truth_unknown": "Let the hook exit with the status of its scripts, and declare it: see contrib/fsfreeze-hook.",
+    "hook_not_inspected": "Allow guest-exec in the agent, so that the hook can be read.",
+    "thaw_hook_failed": "Run the fsfreeze hook by hand in the guest with the argument `thaw`, and mend it.",
+    "shut_off_by_force": "Shut the guest down (`virsh shutdown`) instead of destroying it.",
+    "shut_off_unknown": "Take the next point soon after a clean shutdown, or while the guest runs.",
+    "worker_lost": "Retry the job: a new point carries its own evidence.",
+}
+
+
+def explain(job: Mapping[str, Any]) -> dict[str, Any]:
+    """`job`: the job document of the API. Returns {"summary", "because", "would_lift"}."""
+    error = job.get("error")
+    reasons = list(job.get("verdict_reasons") or [])
+    return {
+        "summary": _summary(job),
+        "because": [*([error["detail"]] if error else []), *[reason["detail"] for reason in reasons]],
+        "would_lift": _would_lift(error, reasons),
+    }
+
+
+def _summary(job: Mapping[str, Any]) -> str:
+    state, verdict, kind = job["state"], job.get("verdict"), job["kind"]
+    if state in ("queued", "running", "interrupted"):
+        return f"The job is {state}{_phase(job)}; nothing is decided yet."
+    if kind != "snapshot":
+        return f"This {kind} {state}; a verdict belongs to jobs that take a point."
+    meaning = _MEANING.get(verdict or "none", "")
+    outcome = {"succeeded": "The job succeeded.", "failed": "The job failed.", "cancelled": "The job was cancelled."}[state]
+    return f"{outcome} Verdict {verdict or 'none'}: {meaning}"
+
+
+def _phase(job: Mapping[str, Any]) -> str:
+    return f" in phase {job['phase']}" if job.get("phase") else ""
+
+
+def _would_lift(error: Mapping[str, Any] | None, reasons: list[Mapping[str, Any]]) -> list[str]:
+    remedies = [error["remedy"]] if error and error.get("remedy") else []
+    remedies += [_REMEDIES[reason["code"]] for reason in reasons if reason["effect"] == "lowers" and reason["code"] in _REMEDIES]
+    return list(dict.fromkeys(remedies))

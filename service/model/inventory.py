@@ -1,0 +1,166 @@
+"""What a domain and the guest in it are made of: plain facts, read by the hypervisor layer, judged elsewhere."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from service.errors import StillpointError
+from service.model.verdict import HookState
+
+SNAPSHOT_FORMATS = frozenset({"qcow2", "raw"})
+
+FREEZABLE_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "gfs2", "jfs", "nilfs2", "reiserfs", "bcachefs"})
+"""Linux filesystems that implement freeze; the agent skips the rest without a word (EOPNOTSUPP, F§2)."""
+
+
+class DomainState(StrEnum):
+    running = "running"
+    paused = "paused"
+    shut_off = "shut_off"
+    other = "other"
+
+
+class OsFamily(StrEnum):
+    linux = "linux"
+    windows = "windows"
+    unknown = "unknown"
+
+
+@dataclass(frozen=True)
+class Disk:
+    """One `<disk>`. `source` is a path for files and block devices, a readable name for the rest."""
+
+    target: str
+    device: str
+    type: str
+    source: str | None
+    format: str | None
+    read_only: bool
+    serial: str | None = None
+    chain_depth: int = 0
+
+    @property
+    def why_not(self) -> str | None:
+        """Why this disk cannot take part in a snapshot; None: it can."""
+        if self.device == "lun":
+            return "it is a raw SCSI device passed through to the guest"
+        if self.device != "disk":
+            return f"it is a {self.device}"
+        if self.read_only:
+            return "it is read-only"
+        if self.source is None:
+            return "it has no source"
+        if self.type not in ("file", "block"):
+            return f"its source is of type {self.type}; only files and block devices can get an overlay here"
+        if self.format not in SNAPSHOT_FORMATS:
+            return f"its format is {self.format or 'unknown'}; only {' and '.join(sorted(SNAPSHOT_FORMATS))} can be a backing file here"
+        return None
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "target": self.target,
+            "device": self.device,
+            "type": self.type,
+            "source": self.source,
+            "format": self.format,
+            "read_only": self.read_only,
+            "serial": self.serial,
+            "can_snapshot": self.why_not is None,
+            "reason": self.why_not,
+            "chain_depth": self.chain_depth,
+        }
+
+
+@dataclass(frozen=True)
+class Filesystem:
+    """One mounted filesystem as the agent reports it; `disks` are libvirt's targets, empty where libvirt knows none."""
+
+    mountpoint: str
+    name: str
+    type: str
+    disks: tuple[str, ...]
+
+    @property
+    def is_freezable(self) -> bool:
+        return self.type in FREEZABLE_TYPES
+
+    def as_document(self) -> dict[str, Any]:
+        return {"mountpoint": self.mountpoint, "name": self.name, "type": self.type, "disks": list(self.disks)}
+
+
+@dataclass
+class AgentFacts:
+    """`fault` None: it answers. `commands`: name to enabled, as guest-info says while thawed (F§7.29)."""
+
+    channel: bool
+    fault: StillpointError | None = None
+    version: str | None = None
+    commands: dict[str, bool] = field(default_factory=dict)
+    frozen: bool | None = None
+    os: dict[str, Any] | None = None
+
+    @property
+    def answers(self) -> bool:
+        return self.channel and self.fault is None
+
+    def allows(self, command: str) -> bool:
+        return self.commands.get(command, False)
+
+    @property
+    def os_family(self) -> OsFamily:
+        identifier = (self.os or {}).get("id")
+        if identifier is None:
+            return OsFamily.unknown
+        return OsFamily.windows if identifier == "mswindows" else OsFamily.linux
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "channel": self.channel,
+            "connected": self.answers if self.channel else None,
+            "version": self.version,
+            "freeze_enabled": self.allows("guest-fsfreeze-freeze") if self.commands else None,
+            "exec_enabled": self.allows("guest-exec") if self.commands else None,
+        }
+
+
+@dataclass
+class LinuxFacts:
+    """Read inside a Linux guest through guest-exec; None of it is there where guest-exec is blocked."""
+
+    uptime_s: float | None = None
+    network_mounts: tuple[str, ...] = ()
+    loop_mounts: tuple[str, ...] = ()
+    hook: HookState = HookState.not_inspected
+    hook_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Space:
+    """Free space of one folder against what its new overlays may need."""
+
+    path: str
+    free_bytes: int
+    needed_bytes: int
+
+    @property
+    def is_enough(self) -> bool:
+        return self.free_bytes >= self.needed_bytes
+
+
+@dataclass
+class Survey:
+    """Everything that was read of one domain before a job."""
+
+    domain: str
+    state: DomainState
+    disks: list[Disk]
+    agent: AgentFacts
+    shut_off_cleanly: bool | None = None
+    filesystems: list[Filesystem] | None = None
+    linux: LinuxFacts | None = None
+    #: Disk target to what runs on it; the key "" is a job of the whole domain.
+    busy: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hook(self) -> HookState:
+        return self.linux.hook if self.linux else HookState.not_inspected

@@ -1,0 +1,239 @@
+"""The verdict: a pure function of recorded evidence; the most pessimistic rule that matches wins (F§6.5)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from service.model.window import FreezeOutcome, ThawOutcome, WindowRecord
+
+
+class Verdict(StrEnum):
+    application = "application"
+    application_unverified = "application_unverified"
+    filesystem = "filesystem"
+    crash = "crash"
+    offline = "offline"
+    none = "none"
+
+
+_RANK = {Verdict.none: 0, Verdict.crash: 1, Verdict.filesystem: 2, Verdict.application_unverified: 3, Verdict.application: 4}
+
+
+class Effect(StrEnum):
+    lifts = "lifts"
+    lowers = "lowers"
+    notes = "notes"
+
+
+class HookState(StrEnum):
+    """What is known of the guest's fsfreeze hook (F§2)."""
+
+    absent = "absent"
+    truthful = "truthful"
+    """It declares that it passes the failures of its scripts on, and has at least one script."""
+    swallowing = "swallowing"
+    """It always exits 0, as the stock hook does: a failed script is invisible."""
+    unknown = "unknown"
+    """There is one, and it cannot be told whether it reports failures."""
+    not_inspected = "not_inspected"
+
+
+@dataclass(frozen=True)
+class Reason:
+    code: str
+    effect: Effect
+    detail: str
+
+    def as_document(self) -> dict[str, str]:
+        return {"code": self.code, "effect": self.effect.value, "detail": self.detail}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything the verdict may stand on. `None` means "not known" and never lifts."""
+
+    domain_was_running: bool
+    snapshot_taken: bool
+    window: WindowRecord
+    hold_limit_ms: float
+    hook: HookState = HookState.not_inspected
+    #: False: killed or crashed before; None: libvirt no longer knows.
+    shut_off_cleanly: bool | None = None
+    #: How many freezable filesystems the guest had mounted on the job's disks; None: it could not be asked.
+    expected_filesystems: int | None = None
+    #: Mounted on the job's disks, of a type that Linux cannot freeze (vfat, ...).
+    unfreezable_filesystems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    verdict: Verdict
+    reasons: list[Reason] = field(default_factory=list)
+
+    def as_documents(self) -> list[dict[str, Any]]:
+        return [reason.as_document() for reason in self.reasons]
+
+
+def satisfies(verdict: Verdict, required: Verdict, shut_off_cleanly: bool | None) -> bool:
+    """Whether a verdict is good enough. A cleanly shut off domain has nothing in flight and satisfies everything."""
+    if verdict is Verdict.offline:
+        return shut_off_cleanly is True or required is Verdict.crash
+    return _RANK[verdict] >= _RANK[required]
+
+
+def judge(evidence: Evidence) -> Judgement:
+    """The verdict and, in the order of the rules, every fact that lifted or lowered it."""
+    if not evidence.snapshot_taken:
+        return no_point()
+    if not evidence.domain_was_running:
+        return Judgement(Verdict.offline, [_offline_reason(evidence.shut_off_cleanly)])
+    crash = list(_crash_reasons(evidence))
+    if crash:
+        return Judgement(Verdict.crash, [*crash, *_notes(evidence)])
+    lifted = [_lifts("held", _held_detail(evidence))]
+    below_application = list(_below_application(evidence))
+    if below_application:
+        return Judgement(Verdict.filesystem, [*lifted, *below_application, *_notes(evidence)])
+    lifted.append(_lifts("hook_truthful", "The guest's fsfreeze hook reports failures, ran before the freeze, and reported none."))
+    return Judgement(Verdict.application, [*lifted, *_notes(evidence)])
+
+
+def no_point() -> Judgement:
+    """The judgement of a job that took nothing."""
+    return Judgement(Verdict.none, [_lowers("no_snapshot", "No snapshot was taken.")])
+
+
+# --- crash: the freeze does not cover the point in time -------------------------------------------
+
+
+def _crash_reasons(evidence: Evidence) -> Iterator[Reason]:
+    window = evidence.window
+    yield from _freeze_reasons(window)
+    if window.freeze.outcome is not FreezeOutcome.frozen:
+        return
+    if not window.instants.point_in_time_was_inside_the_hold:
+        yield _lowers("outside_the_hold", "The snapshot was not inside the interval between the freeze reply and the thaw.")
+    hold_ms = window.instants.hold_ms
+    if window.watchdog_fired:
+        yield _lowers(
+            "hold_limit_exceeded", f"The point in time was not reached within {evidence.hold_limit_ms:.0f} ms, so the guest was thawed."
+        )
+    elif hold_ms is not None and hold_ms > evidence.hold_limit_ms:
+        yield _lowers("hold_limit_exceeded", f"Writes were held for {hold_ms:.0f} ms; the limit is {evidence.hold_limit_ms:.0f} ms.")
+    yield from _thaw_reasons(window)
+    yield from _coverage_reasons(evidence)
+
+
+def _freeze_reasons(window: WindowRecord) -> Iterator[Reason]:
+    freeze = window.freeze
+    said = f" It said: {freeze.message}" if freeze.message else ""
+    match freeze.outcome:
+        case FreezeOutcome.frozen:
+            if freeze.count is None or freeze.count <= 0:
+                yield _lowers("freeze_count_invalid", f"The agent's count of frozen filesystems is {freeze.count}.")
+        case FreezeOutcome.empty:
+            yield _lowers("nothing_frozen", "The agent answered that it froze no filesystem.")
+        case FreezeOutcome.refused:
+            yield _lowers("freeze_refused", f"The agent refused to freeze.{said}")
+        case FreezeOutcome.hook_failed:
+            yield _lowers("freeze_hook_failed", f"The guest's fsfreeze hook failed, so nothing was frozen.{said}")
+        case FreezeOutcome.unanswered:
+            yield _lowers("freeze_unanswered", f"The agent did not answer the freeze in time.{said}")
+        case FreezeOutcome.not_possible:
+            yield _lowers("freeze_not_possible", freeze.message or "The guest could not be frozen.")
+        case FreezeOutcome.not_requested:
+            yield _lowers("freeze_off", "The job asked for no freeze.")
+        case FreezeOutcome.not_needed:
+            yield _lowers("freeze_skipped", "The guest was not frozen.")
+
+
+def _thaw_reasons(window: WindowRecord) -> Iterator[Reason]:
+    thaw = window.thaw
+    match thaw.outcome:
+        case ThawOutcome.completed:
+            pass
+        case ThawOutcome.count_differs:
+            yield _lowers(
+                "thaw_count_differs",
+                f"{window.freeze.count} filesystem(s) were frozen and {thaw.count} thawed: some were thawed or frozen by somebody else.",
+            )
+        case ThawOutcome.lost:
+            yield _lowers("thaw_lost", "There was nothing left to thaw: somebody thawed the guest before, or its agent was started anew.")
+        case ThawOutcome.hook_failed:
+            if window.frozen_before_thaw is not True:
+                yield _lowers(
+                    "hold_not_proven", "The thaw reply carries the hook's failure instead of the count, so nothing proves the hold."
+                )
+        case ThawOutcome.refused:
+            yield _lowers("thaw_refused", f"The agent answered the thaw with an error: {thaw.message}")
+        case ThawOutcome.unanswered:
+            yield _lowers("thaw_unanswered", "The thaw was never answered, so nothing proves that the freeze held.")
+        case ThawOutcome.not_needed:
+            yield _lowers("thaw_not_sent", "No thaw was recorded.")
+
+
+def _coverage_reasons(evidence: Evidence) -> Iterator[Reason]:
+    count, expected = evidence.window.freeze.count, evidence.expected_filesystems
+    if count is not None and expected is not None and 0 < count < expected:
+        yield _lowers("fewer_frozen_than_mounted", f"{expected} filesystems that can be frozen are mounted, and {count} were frozen.")
+
+
+# --- between filesystem and application -----------------------------------------------------------
+
+
+def _below_application(evidence: Evidence) -> Iterator[Reason]:
+    if evidence.window.thaw.outcome is ThawOutcome.hook_failed:
+        yield _lowers("thaw_hook_failed", f"The guest's fsfreeze hook failed on thaw: {evidence.window.thaw.message}")
+    match evidence.hook:
+        case HookState.truthful:
+            pass
+        case HookState.absent:
+            yield _lowers("no_hook", "The guest has no fsfreeze hook, so its applications were not told.")
+        case HookState.swallowing:
+            yield _lowers(
+                "hook_swallows_failures", "The guest's fsfreeze hook exits 0 whatever its scripts do, so it proves nothing about them."
+            )
+        case HookState.unknown:
+            yield _lowers("hook_truth_unknown", "The guest has an fsfreeze hook, and it is not known whether it reports failures.")
+        case HookState.not_inspected:
+            yield _lowers("hook_not_inspected", "Whether the guest has an fsfreeze hook could not be read.")
+
+
+# --- for the reader -------------------------------------------------------------------------------
+
+
+def _notes(evidence: Evidence) -> Iterator[Reason]:
+    if evidence.window.frozen_afterwards is True:
+        yield Reason("frozen_afterwards", Effect.notes, "After the thaw the agent still said that the guest is frozen.")
+    if evidence.unfreezable_filesystems:
+        names = ", ".join(evidence.unfreezable_filesystems)
+        yield Reason("filesystems_not_freezable", Effect.notes, f"Of a type that cannot be frozen, so only crash-consistent: {names}.")
+    if evidence.window.freeze.outcome is FreezeOutcome.frozen and evidence.expected_filesystems is None:
+        yield Reason("coverage_unknown", Effect.notes, "The agent did not list the filesystems, so their number could not be compared.")
+
+
+def _held_detail(evidence: Evidence) -> str:
+    window = evidence.window
+    proof = (
+        f"{window.thaw.count} of {window.freeze.count} filesystem(s) were thawed after it"
+        if window.thaw.outcome is ThawOutcome.completed
+        else "the guest was still frozen just before the thaw"
+    )
+    return f"The point in time lies inside a hold of {window.instants.hold_ms or 0.0:.1f} ms, and {proof}."
+
+
+def _offline_reason(cleanly: bool | None) -> Reason:
+    if cleanly is True:
+        return _lifts("shut_down_cleanly", "The domain was shut down by itself, so nothing was in flight.")
+    if cleanly is False:
+        return _lowers("shut_off_by_force", "The domain was destroyed or crashed: its filesystems recover at the next start.")
+    return _lowers("shut_off_unknown", "The domain is shut off, and libvirt does not know how that came about.")
+
+
+def _lifts(code: str, detail: str) -> Reason:
+    return Reason(code, Effect.lifts, detail)
+
+
+def _lowers(code: str, detail: str) -> Reason:
+    return Reason(code, Effect.lowers, detail)

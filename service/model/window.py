@@ -1,0 +1,112 @@
+"""What happened in one freeze window, as recorded facts; and what a thaw reply means (F§6.4)."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from service.model.timing import WindowInstants
+
+HOOK_FAILURE_TEXTS = ("fsfreeze hook has failed", "fsfreeze hook has terminated abnormally", "can't access fsfreeze hook")
+"""F§2: the agent's texts for a hook; matched as substrings because they go on with a path or a status."""
+
+
+class FreezeOutcome(StrEnum):
+    frozen = "frozen"
+    empty = "empty"
+    """The agent answered that it froze nothing."""
+    refused = "refused"
+    """The agent answered with an error: nothing is frozen."""
+    hook_failed = "hook_failed"
+    """The guest's own hook refused: nothing is frozen (F§2)."""
+    unanswered = "unanswered"
+    """No answer in time: the guest may freeze yet, so a thaw must be answered."""
+    not_possible = "not_possible"
+    """Known before: no channel, no agent, blocked, or frozen by somebody else. Nothing was sent."""
+    not_requested = "not_requested"
+    not_needed = "not_needed"
+    """The domain is shut off."""
+
+
+class ThawOutcome(StrEnum):
+    completed = "completed"
+    count_differs = "count_differs"
+    """Thawed, but not as many filesystems as were frozen: part of them had been thawed before."""
+    lost = "lost"
+    """The agent had nothing to thaw: somebody thawed before, or the agent was started anew."""
+    hook_failed = "hook_failed"
+    """The filesystems are thawed; the guest's own hook failed afterwards."""
+    refused = "refused"
+    """Answered with another error. F§0.2: an answer means that it is thawed."""
+    unanswered = "unanswered"
+    """Never answered: the guest may still be frozen."""
+    not_needed = "not_needed"
+
+
+@dataclass
+class FreezeReply:
+    outcome: FreezeOutcome
+    count: int | None = None
+    message: str | None = None
+
+
+@dataclass
+class ThawReply:
+    outcome: ThawOutcome
+    count: int | None = None
+    message: str | None = None
+    attempts: int = 0
+
+
+@dataclass
+class WindowRecord:
+    """Filled by the window, read by the verdict. Nothing in it is interpreted yet."""
+
+    instants: WindowInstants = field(default_factory=WindowInstants)
+    freeze: FreezeReply = field(default_factory=lambda: FreezeReply(FreezeOutcome.not_requested))
+    thaw: ThawReply = field(default_factory=lambda: ThawReply(ThawOutcome.not_needed))
+    #: The error of the snapshot call; None: it returned.
+    snapshot_error: str | None = None
+    snapshot_was_called: bool = False
+    #: The watchdog thawed because the hold limit passed before the snapshot call came back.
+    watchdog_fired: bool = False
+    #: guest-fsfreeze-status just before the thaw; asked only where a hook may make the thaw reply useless.
+    frozen_before_thaw: bool | None = None
+    #: guest-fsfreeze-status after the thaw; None: the agent did not say.
+    frozen_afterwards: bool | None = None
+    frozen_at_wall: str | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "freeze": {"outcome": self.freeze.outcome, "count": self.freeze.count, "message": self.freeze.message},
+            "thaw": {
+                "outcome": self.thaw.outcome,
+                "count": self.thaw.count,
+                "message": self.thaw.message,
+                "attempts": self.thaw.attempts,
+            },
+            "snapshot_error": self.snapshot_error,
+            "watchdog_fired": self.watchdog_fired,
+            "frozen_before_thaw": self.frozen_before_thaw,
+            "frozen_afterwards": self.frozen_afterwards,
+        }
+
+
+def classify_freeze_error(message: str) -> FreezeOutcome:
+    """An error *answered* by the agent: nothing is frozen (F§2: on an error it thaws everything itself)."""
+    return FreezeOutcome.hook_failed if _is_hook_failure(message) else FreezeOutcome.refused
+
+
+def classify_thaw_count(frozen: int | None, thawed: int) -> ThawOutcome:
+    """`frozen`: the count of the freeze reply; None when it never came."""
+    if thawed == 0:
+        return ThawOutcome.lost
+    return ThawOutcome.completed if thawed == frozen else ThawOutcome.count_differs
+
+
+def classify_thaw_error(message: str) -> ThawOutcome:
+    """An error *answered* by the agent to a thaw: the guest is thawed all the same (F§0.2, F§2)."""
+    return ThawOutcome.hook_failed if _is_hook_failure(message) else ThawOutcome.refused
+
+
+def _is_hook_failure(message: str) -> bool:
+    return any(text in message for text in HOOK_FAILURE_TEXTS)

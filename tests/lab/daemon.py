@@ -1,0 +1,183 @@
+"""A libvirt daemon to talk to: the one that is there, untouched, or one of the lab's own that the last user stops."""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import libvirt
+
+from tests.lab import images, kvm
+from tests.lab.command import program, run
+from tests.lab.places import LabError, lab_dir, locked
+
+_REAPER = Path(__file__).with_name("reaper.py")
+_START_TIMEOUT = 20.0
+_VIRTLOGD_SOCKET = "/run/libvirt/virtlogd-sock"
+_QEMU_CONF = Path("/etc/libvirt/qemu.conf")
+# Debian has the monolithic daemon; a machine with only the modular one works too.
+_DAEMONS = ("libvirtd", "virtqemud")
+
+
+def uri() -> str:
+    return "qemu:///system" if os.geteuid() == 0 else "qemu:///session"
+
+
+def connect() -> Any:
+    """A libvirt connection, without libvirt's habit of printing every error to stderr."""
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    return libvirt.open(uri())
+
+
+class Daemon:
+    """Holds a libvirt daemon for as long as it is used. Any number of processes may hold it at once."""
+
+    def __init__(self) -> None:
+        self._use: TextIO | None = None
+
+    def ensure(self) -> None:
+        """Starts a daemon if none answers, and counts this process as a user of it."""
+        with locked("daemon-start"):
+            if not _answers():
+                _start()
+        self._use = (lab_dir() / "daemon-use.lock").open("w")
+        fcntl.flock(self._use, fcntl.LOCK_SH)
+
+    def stop(self) -> None:
+        """Stops what the lab started, unless another process still uses it or a guest was left `up`."""
+        if self._use is None:
+            return
+        with locked("daemon-start"), self._use as use:
+            self._use = None
+            try:
+                fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            if not kept_up().exists():
+                _stop_own()
+
+
+def kept_up() -> Path:
+    """The state of `python -m tests.lab up`: while it exists, the daemon stays."""
+    return lab_dir() / "up.json"
+
+
+def _answers() -> bool:
+    """Without libvirt's own start of a session daemon, which would go away again after a while."""
+    before = os.environ.get("LIBVIRT_AUTOSTART")
+    os.environ["LIBVIRT_AUTOSTART"] = "0"
+    try:
+        connect().close()
+    except libvirt.libvirtError:
+        return False
+    finally:
+        del os.environ["LIBVIRT_AUTOSTART"]
+        if before is not None:
+            os.environ["LIBVIRT_AUTOSTART"] = before
+    return True
+
+
+def _start() -> None:
+    if os.geteuid() == 0 and not _virtlogd_answers():  # a session daemon starts its own
+        _launch("virtlogd", [program("virtlogd")])
+        _wait_for(_virtlogd_answers, "virtlogd")
+    name = _installed_daemon()
+    _launch(name, [*_without_kvm(), program(name)])
+    _wait_for(_answers, name)
+
+
+def _wait_for(answers: Callable[[], bool], name: str) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
+    while not answers():
+        if time.monotonic() > deadline:
+            log = lab_dir() / f"{name}.log"
+            raise LabError(f"{name} does not answer; {log} ends with:\n{log.read_text(errors='replace')[-1500:]}")
+        time.sleep(0.05)
+
+
+def _virtlogd_answers() -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(_VIRTLOGD_SOCKET) == 0
+
+
+def _installed_daemon() -> str:
+    for name in _DAEMONS:
+        with suppress(LabError):
+            program(name)
+            return name
+    raise LabError("no libvirt daemon is installed; run scripts/install-host-packages")
+
+
+def _without_kvm() -> list[str]:
+    """Hides a /dev/kvm that QEMU cannot use, from this daemon only.
+
+    libvirtd examines QEMU with rights that its guests do not have. Where the device is closed to them (mode 0600, no udev), it finds
+    each time that the answer it has just stored cannot be true, and asks QEMU again on every call: 30 s to define a guest.
+    """
+    if not (Path("/dev/kvm").exists() and _QEMU_CONF.exists()) or kvm.usable(images.build()) or os.geteuid() != 0:
+        return []
+    try:
+        run(["unshare", "--mount", "true"])
+    except LabError:  # a container without the right to
+        return []
+    cover = lab_dir() / "no-kvm"
+    cover.touch()
+    cover.chmod(0o000)
+    mounts = f'mount --bind "$0" /dev/kvm; mount --bind "$1" {_QEMU_CONF}; shift; exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", mounts, str(cover), str(_qemu_conf())]
+
+
+def _qemu_conf() -> Path:
+    """The host's settings, but for the mount namespace of each guest: it cannot be made where something is mounted below /dev."""
+    lines = _QEMU_CONF.read_text().splitlines()
+    own = lab_dir() / "qemu.conf"
+    own.write_text("\n".join([*(line for line in lines if not line.startswith("namespaces")), "namespaces = []", ""]))
+    return own
+
+
+def _launch(name: str, command: list[str]) -> None:
+    """The daemon outlives this process on purpose: another may use it next."""
+    command = [sys.executable, str(_REAPER), *command]
+    with (lab_dir() / f"{name}.log").open("a") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+    _pid_file(name).write_text(f"{process.pid}\n")
+    process.returncode = 0  # nobody here waits for it
+
+
+def _pid_file(name: str) -> Path:
+    return lab_dir() / f"{name}.pid"
+
+
+def _stop_own() -> None:
+    for name in (*_DAEMONS, "virtlogd"):
+        pid_file = _pid_file(name)
+        if not pid_file.exists():
+            continue
+        pid = int(pid_file.read_text())
+        pid_file.unlink()
+        if _is_ours(pid):
+            os.kill(pid, signal.SIGTERM)
+            _wait_until_gone(pid)
+
+
+def _is_ours(pid: int) -> bool:
+    """The number may have been given to another program since."""
+    try:
+        return os.fsencode(_REAPER) in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
+    while _is_ours(pid) and time.monotonic() < deadline:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.05)
