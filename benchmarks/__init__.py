@@ -1,0 +1,1 @@
+"""Stillpoint side by side with its peers, in one run: `python -m benchmarks`."""

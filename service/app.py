@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from sqlalchemy.exc import ArgumentError
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 Announce = Callable[[str], None]
 GRACE_SECONDS = 5
 """How long open requests may take to end after a stop was asked for; jobs have `shutdown_seconds` of their own."""
-NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 
 
 def run_all(settings: Settings, announce: Announce) -> None:
@@ -54,7 +55,7 @@ def run_all(settings: Settings, announce: Announce) -> None:
 def run_serve(settings: Settings, announce: Announce) -> None:
     """The API alone. Raises SchemaOutdated: only `all` and `migrate` change a database."""
     with _stopped_by_signals(), _database(settings) as database, _listening(settings.bind, settings.port) as listener:
-        check_schema(database.engine)
+        check_schema(database)
         written = _first_token(settings, database)
         announce(_welcome("Stillpoint's API", settings, listener, written))
         _serve(create_api(settings, database, Wake()), listener)
@@ -63,7 +64,7 @@ def run_serve(settings: Settings, announce: Announce) -> None:
 def run_worker(settings: Settings, announce: Announce) -> None:
     """The worker alone, with its own /metrics where a port is set for it. Raises SchemaOutdated."""
     with _stopped_by_signals() as stopped, _database(settings) as database:
-        check_schema(database.engine)
+        check_schema(database)
         with _running_worker(settings, database, Wake()):
             announce(f"Stillpoint's worker runs the jobs of host {settings.host_id} on {settings.libvirt_uri}.")
             if settings.metrics_port is None:

@@ -196,6 +196,13 @@ class SchemaOutdated(StillpointError):
     remedy_template = "Run `stillpoint migrate`."
 
 
+class SchemaUnknown(StillpointError):
+    code = "schema_unknown"
+    title = "The database was made by another version"
+    detail_template = "The database is at revision {found}, which this version does not know; it needs {needed}."
+    remedy_template = "Start the version that made it, or restore a copy of the database from before the upgrade. Nothing was changed."
+
+
 class SettingInvalid(StillpointError):
     code = "setting_invalid"
     title = "A setting cannot be used"
@@ -313,6 +320,13 @@ class AgentCommandFailed(StillpointError):
     title = "The guest agent answered with an error"
     detail_template = "{command} on {domain} failed: {message}."
     remedy_template = "The message comes from the guest's agent; its log in the guest has the rest."
+
+
+class AgentAnswerUnreadable(StillpointError):
+    code = "agent_answer_unreadable"
+    title = "The guest agent's answer makes no sense"
+    detail_template = "The agent of {domain} answered {command} in a form that it must not have ({reason})."
+    remedy_template = "Update qemu-guest-agent in the guest. Nothing of the answer was believed."
 
 
 class GuestAlreadyFrozen(StillpointError):

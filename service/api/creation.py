@@ -78,9 +78,7 @@ def _earlier(session: Session, token_id: str, key: str | None, digest: str) -> s
     """Looked up before the domain is: a repeated request is answered even when its domain has gone meanwhile."""
     if key is None:
         return None
-    found = session.execute(
-        select(Job.id, Job.idempotency_digest).where(Job.token_id == token_id, Job.idempotency_key == key)
-    ).first()
+    found = session.execute(select(Job.id, Job.idempotency_digest).where(Job.token_id == token_id, Job.idempotency_key == key)).first()
     if found is None:
         return None
     if found.idempotency_digest != digest:

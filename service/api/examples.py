@@ -66,6 +66,8 @@ JOB: dict[str, Any] = {
     "evidence": {},
 }
 
+JOB_SUMMARY = {name: value for name, value in JOB.items() if name != "evidence"}
+
 FAILED_JOB: dict[str, Any] = {
     **QUEUED_JOB,
     "state": "failed",
@@ -148,7 +150,9 @@ HOST: dict[str, Any] = {
     "inventory_at": "2026-01-31T21:59:58.000000Z",
 }
 
-METRICS = "# HELP stillpoint_jobs Jobs that are not finished, by state and kind.\n" + 'stillpoint_jobs{kind="snapshot",state="queued"} 1.0\n'
+METRICS = (
+    "# HELP stillpoint_jobs Jobs that are not finished, by state and kind.\n" + 'stillpoint_jobs{kind="snapshot",state="queued"} 1.0\n'
+)
 
 #: By error code: the facts that fill its texts.
 PROBLEM_FACTS: dict[str, dict[str, Any]] = {

@@ -92,7 +92,7 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _domain_rows() -> Select[Any]:
+def _domain_rows() -> Select[*tuple[Any, ...]]:
     newest = aliased(RecoveryPoint)
     newest_id = (
         select(newest.id)
@@ -103,7 +103,13 @@ def _domain_rows() -> Select[Any]:
         .scalar_subquery()
     )
     point = aliased(RecoveryPoint)
-    columns = (Domain, Host.last_seen, point.id.label("point_id"), point.created_at.label("point_created_at"), point.verdict.label("point_verdict"))
+    columns = (
+        Domain,
+        Host.last_seen,
+        point.id.label("point_id"),
+        point.created_at.label("point_created_at"),
+        point.verdict.label("point_verdict"),
+    )
     return select(*columns).join(Host, Host.id == Domain.host_id).outerjoin(point, point.id == newest_id)
 
 

@@ -122,8 +122,12 @@ def _finished_jobs(session: Session) -> Metric:
 
 
 def _queued_age(session: Session, now: datetime) -> Metric:
-    gauge = GaugeMetricFamily("stillpoint_oldest_queued_job_seconds", "Age of the oldest job that is still queued, by host.", labels=["host"])
-    oldest = select(Job.host_id, func.min(Job.created_at, type_=Job.created_at.type)).where(Job.state == JobState.queued).group_by(Job.host_id)
+    gauge = GaugeMetricFamily(
+        "stillpoint_oldest_queued_job_seconds", "Age of the oldest job that is still queued, by host.", labels=["host"]
+    )
+    oldest = (
+        select(Job.host_id, func.min(Job.created_at, type_=Job.created_at.type)).where(Job.state == JobState.queued).group_by(Job.host_id)
+    )
     for host, created_at in session.execute(oldest):
         gauge.add_metric([host], max(0.0, (now - created_at).total_seconds()))
     return gauge
@@ -138,7 +142,7 @@ def _recovery_points(session: Session) -> Metric:
 
 def _frozen(session: Session) -> Metric:
     gauge = GaugeMetricFamily("stillpoint_domains_frozen", "Domains whose guest was frozen when last looked at, by host.", labels=["host"])
-    counts = {host: 0 for host in session.scalars(select(Host.id))}
+    counts = dict.fromkeys(session.scalars(select(Host.id)), 0)
     for host in session.scalars(select(Domain.host_id).where(Domain.document["frozen"].as_boolean())):
         counts[host] += 1
     for host, count in counts.items():

@@ -41,7 +41,9 @@ a job accept an `Idempotency-Key`: the same key with the same body answers 202 w
 """
 
 
-def answers(status: int, model: type[BaseModel], example: Any, *errors: type[StillpointError], media: str = "application/json") -> Responses:
+def answers(
+    status: int, model: type[BaseModel], example: Any, *errors: type[StillpointError], media: str = "application/json"
+) -> Responses:
     """`responses=` of a call that needs a token: the good answer with its example, and every error it can give."""
     always = (TokenMissing, TokenRefused, DatabaseUnavailable, StillpointError)
     return {status: {"model": model, "content": {media: {"example": example}}}, **problems(*errors, *always)}

@@ -10,7 +10,7 @@ from sqlalchemy import Select, and_, bindparam, select, tuple_
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement
 
-from service.api.documents import JOB_DOCUMENT, RECOVERY_POINT_DOCUMENT
+from service.api.documents import JOB_SUMMARY, RECOVERY_POINT_DOCUMENT
 from service.api.paging import decode_time_cursor, statement_of_page
 from service.api.schemas import JobFilter, RecoveryPointFilter
 from service.db.reader import Statement
@@ -51,16 +51,15 @@ def page_of_recovery_points(wanted: RecoveryPointFilter) -> tuple[Statement, dic
 @lru_cache(maxsize=512)
 def job_page_statement(names: frozenset[str], labels: int) -> Statement:
     if not labels:
-        rows = select(JOB_DOCUMENT).select_from(Job)
+        rows = select(JOB_SUMMARY).select_from(Job)
         return statement_of_page(_narrowed(rows, names, JOB_COLUMNS, Job.created_at, Job.id))
     # The first label leads: its rows stand in the order of the list, so the page is a range of them.
     lead = aliased(JobLabel)
-    rows = select(JOB_DOCUMENT).select_from(lead).join(Job, Job.id == lead.job_id).where(*_is_label(lead, 0))
+    rows = select(JOB_SUMMARY).select_from(lead).join(Job, Job.id == lead.job_id).where(*_is_label(lead, 0))
     for n in range(1, labels):
         also = aliased(JobLabel)
         same_job = and_(also.created_at == lead.created_at, also.job_id == lead.job_id)
         rows = rows.where(select(also.job_id).where(*_is_label(also, n), same_job).exists())
-    # Unary plus in SQLite's sense: these columns narrow what the label found, their own indexes must not lead.
     return statement_of_page(_narrowed(rows, names, JOB_COLUMNS, lead.created_at, lead.job_id))
 
 
@@ -92,14 +91,16 @@ def _domain(name_or_id: str) -> dict[str, Value | None]:
         return {"domain_name": name_or_id}
 
 
-def _narrowed(rows: Select[tuple[str]], names: Iterable[str], columns: dict[str, Any], created_at: Any, identifier: Any) -> Select[tuple[str]]:
+def _narrowed(rows: Select[str], names: Iterable[str], columns: dict[str, Any], created_at: Any, identifier: Any) -> Select[str]:
     conditions: list[ColumnElement[bool]] = [columns[name] == bindparam(name) for name in sorted(names) if name in columns]
     if "since" in names:
         conditions.append(created_at >= bindparam("since"))
     if "until" in names:
         conditions.append(created_at < bindparam("until"))
     if "after_id" in names:
-        conditions.append(tuple_(created_at, identifier) < tuple_(bindparam("after_created_at", type_=created_at.type), bindparam("after_id")))
+        conditions.append(
+            tuple_(created_at, identifier) < tuple_(bindparam("after_created_at", type_=created_at.type), bindparam("after_id"))
+        )
     return rows.where(*conditions).order_by(created_at.desc(), identifier.desc())
 
 

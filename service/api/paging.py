@@ -2,42 +2,38 @@
 
 import base64
 import binascii
-import json
 from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
 
 from fastapi import Response
-from sqlalchemy import Select, bindparam, literal_column, select
+from sqlalchemy import Select, bindparam, func, select
 
-from service.api.documents import SEPARATOR, joined
+from service.api.documents import BETWEEN_ITEMS, joined, key_of
 from service.db.reader import Parameters, Reader, Statement
 from service.errors import CursorInvalid
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
+BETWEEN = BETWEEN_ITEMS.encode()
 
 
-def statement_of_page(rows: Select[tuple[str]]) -> Statement:
+def statement_of_page(rows: Select[str]) -> Statement:
     """From a select of documents, newest first, a statement that joins one page of them; it needs the parameter `limit`."""
     page = rows.limit(bindparam("limit")).subquery()
-    return Statement(select(joined(page.c[0], literal_column(f"'{SEPARATOR}'"))))
+    return Statement(select(joined(page.c[0]), func.count()))
 
 
 async def page_response(reader: Reader, statement: Statement, parameters: Parameters, limit: int) -> Response:
     # One more than asked for: whether it exists is whether there is a next page.
-    text = await reader.text(statement, {**parameters, "limit": limit + 1})
-    items = text.split(SEPARATOR) if text else []
-    cursor = "null"
-    if len(items) > limit:
-        items.pop()
-        cursor = f'"{_cursor_after(items[-1])}"'
-    return Response(f'{{"items":[{",".join(items)}],"next_cursor":{cursor}}}', media_type="application/json")
-
-
-def _cursor_after(document: str) -> str:
-    last = json.loads(document)
-    return encode_cursor(last["created_at"], last["id"])
+    row = await reader.row(statement, {**parameters, "limit": limit + 1})
+    items, count = (bytes(row[0] or b""), row[1]) if row is not None else (b"", 0)
+    cursor = b"null"
+    if count > limit:
+        items = items[: items.rindex(BETWEEN)]
+        cursor = b'"%s"' % encode_cursor(*key_of(items[items.rfind(BETWEEN) + len(BETWEEN) if limit > 1 else 0 :])).encode()
+    body = b"".join((b'{"items":[', items, b'],"next_cursor":', cursor, b"}"))
+    return Response(body, media_type="application/json")
 
 
 def encode_cursor(*key: str) -> str:

@@ -34,7 +34,7 @@ def place_of(session: Session, domain: str, host: str | None) -> Place:
 
 def _unknown(session: Session, domain: str, host: str | None) -> DomainUnknown:
     now = database_now(session)
-    seen = {identifier: last_seen for identifier, last_seen in session.execute(select(Host.id, Host.last_seen).order_by(Host.id))}
+    seen = {row.id: row.last_seen for row in session.execute(select(Host.id, Host.last_seen).order_by(Host.id))}
     asked = seen if host is None else {identifier: at for identifier, at in seen.items() if identifier == host}
     if asked:
         hosts = ", ".join(f"{identifier} (last seen {_ago(now, at)})" for identifier, at in asked.items())

@@ -32,7 +32,7 @@ def _instant(value: Any) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        return (datetime.max if moment.year > 2000 else datetime.min).replace(tzinfo=UTC)
+        return datetime.max.replace(tzinfo=UTC) if moment.year > 2000 else datetime.min.replace(tzinfo=UTC)
 
 
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
@@ -45,7 +45,9 @@ Disks = Annotated[
     Field(min_length=1, max_length=MAX_DISKS, json_schema_extra={"uniqueItems": True}),
     AfterValidator(_without_repetition),
 ]
-Instant = Annotated[datetime, BeforeValidator(_instant, json_schema_input_type=str), WithJsonSchema({"type": "string", "format": "date-time"})]
+Instant = Annotated[
+    datetime, BeforeValidator(_instant, json_schema_input_type=str), WithJsonSchema({"type": "string", "format": "date-time"})
+]
 
 
 class Request(BaseModel):
@@ -65,7 +67,9 @@ class FreezeRequest(Request):
     hold_limit_ms: StrictInt = Field(
         default=DEFAULT_HOLD_LIMIT_MS, ge=100, le=600_000, description="How long writes may be held before the guest is thawed in any case."
     )
-    preflush: StrictBool = Field(default=True, description="Flush the guest's dirty pages while it still runs, so that the freeze is short.")
+    preflush: StrictBool = Field(
+        default=True, description="Flush the guest's dirty pages while it still runs, so that the freeze is short."
+    )
 
 
 class WorkRequest(Request):
@@ -143,8 +147,8 @@ class Phase(Answer):
     outcome: PhaseOutcome
 
 
-class JobAnswer(Answer):
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.JOB]})
+class JobSummary(Answer):
+    """A job as it stands in a list: without its evidence."""
 
     id: str
     kind: JobKind
@@ -169,12 +173,19 @@ class JobAnswer(Answer):
     recovery_point: dict[str, Any] | None
     result: dict[str, Any] | None
     error: dict[str, Any] | None
-    evidence: dict[str, Any] | None
     links: dict[str, str]
 
 
+class JobAnswer(JobSummary):
+    """A job with everything that is known of it; what is not known yet is null."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.JOB]})
+
+    evidence: dict[str, Any] | None
+
+
 class JobPage(BaseModel):
-    items: list[JobAnswer]
+    items: list[JobSummary]
     next_cursor: str | None
 
 

@@ -6,26 +6,33 @@ cost several times that, so the calls that dashboards repeat all day go this way
 
 import asyncio
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Dialect, Engine, Select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from service.db.engine import translated_errors
 from service.errors import DatabaseUnavailable
 
 THREADS = 8
+QUICK_SECONDS = 0.005
+PROGRESS_INSTRUCTIONS = 2_000
+"""How often SQLite asks whether the time is up: some 0.1 ms apart."""
+Row = tuple[Any, ...]
+Result = TypeVar("Result")
 Parameters = Mapping[str, str | int | datetime | None]
 
 
 class Statement:
-    """A select of one value. It is compiled at its first use; its parameters are given by name."""
+    """A select of one row. It is compiled at its first use; its parameters are given by name."""
 
-    def __init__(self, select: Select[tuple[str]]) -> None:
+    def __init__(self, select: Select[*tuple[Any, ...]]) -> None:
         self._select = select
         self._compiled: dict[str, tuple[str, tuple[str, ...] | None, dict[str, Any]]] = {}
 
@@ -33,8 +40,9 @@ class Statement:
         """The text and the parameters as the driver wants them: by position for SQLite, by name for PostgreSQL."""
         if dialect.name not in self._compiled:
             compiled = self._select.compile(dialect=dialect)
+            constants = {name: parameter.value for name, parameter in compiled.binds.items()}
             positions = tuple(compiled.positiontup) if compiled.positional and compiled.positiontup is not None else None
-            self._compiled[dialect.name] = (str(compiled), positions, dict(compiled.construct_params(check=False)))
+            self._compiled[dialect.name] = (str(compiled), positions, constants)
         sql, positions, constants = self._compiled[dialect.name]
         if positions is None:
             return sql, constants | dict(given)
@@ -44,73 +52,111 @@ class Statement:
 
 
 class Reader:
-    """Runs statements for the event loop, each on one of a few threads. `close` ends the threads and their connections."""
+    """Runs statements for the event loop. `close` ends its threads and connections.
+
+    On SQLite a statement is first tried on the event loop itself: a page takes a fraction of a millisecond, and handing
+    it to a thread costs as much again. It gives up after QUICK_SECONDS, or at once where a lock is held, and then a
+    thread does it with patience. On PostgreSQL a thread does it always.
+    """
 
     def __init__(self, engine: Engine, threads: int = THREADS) -> None:
         self._engine = engine
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="reader")
         self._local = threading.local()
         self._open: set[DBAPIConnection] = set()
+        self._quick: Any = None
+        self._quick_until = 0.0
+
+    async def row(self, statement: Statement, parameters: Parameters) -> Row | None:
+        """The first row, or None. Raises DatabaseUnavailable when the database is locked or away."""
+        sql, values = statement.for_driver(self._engine.dialect, parameters)
+        if self._engine.dialect.name == "sqlite":
+            if self._quick is None:
+                self._quick = await self._in_thread(self._connect_quick)
+            with suppress(*self._driver_errors):
+                self._quick_until = time.perf_counter() + QUICK_SECONDS
+                return cast("Row | None", self._quick.execute(sql, values).fetchone())
+        return await self._in_thread(self._row, sql, values)
 
     async def text(self, statement: Statement, parameters: Parameters) -> str | None:
-        """The value of the first row. Raises DatabaseUnavailable when the database is locked or away."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._text, statement, parameters)
+        """The first value of the first row. Raises DatabaseUnavailable."""
+        row = await self.row(statement, parameters)
+        return row[0] if row is not None else None
 
     def close(self) -> None:
         self._threads.shutdown(wait=True)
         for connection in list(self._open):
             self._discard(connection)
+        self._quick = None
 
-    def _text(self, statement: Statement, parameters: Parameters) -> str | None:
-        sql, values = statement.for_driver(self._engine.dialect, parameters)
+    async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    def _connect_quick(self) -> Any:
+        connection: Any = self._connect()
+        connection.execute("PRAGMA busy_timeout=0")
+        connection.set_progress_handler(lambda: time.perf_counter() > self._quick_until, PROGRESS_INSTRUCTIONS)
+        return connection
+
+    def _row(self, sql: str, values: Any) -> Row | None:
         kept: DBAPIConnection | None = getattr(self._local, "connection", None)
         try:
-            return self._run(kept or self._connect(), sql, values)
+            return self._run(kept or self._connect_thread(), sql, values)
         except self._driver_errors as error:
             if kept is None or not self._engine.dialect.is_disconnect(error, kept, None):
-                raise DatabaseUnavailable(reason=str(error).strip() or type(error).__name__) from error
+                raise DatabaseUnavailable(reason=_first_line(error)) from error
         # The kept connection died while it was idle (the database was restarted): a fresh one may work.
         try:
-            return self._run(self._connect(), sql, values)
+            return self._run(self._connect_thread(), sql, values)
         except self._driver_errors as error:
-            raise DatabaseUnavailable(reason=str(error).strip() or type(error).__name__) from error
+            raise DatabaseUnavailable(reason=_first_line(error)) from error
 
-    def _run(self, connection: DBAPIConnection, sql: str, values: Any) -> str | None:
+    def _run(self, connection: DBAPIConnection, sql: str, values: Any) -> Row | None:
         cursor = connection.cursor()
         try:
             cursor.execute(sql, values)
-            row = cursor.fetchone()
+            return cast("Row | None", cursor.fetchone())
         except self._driver_errors:
+            self._local.connection = None
             self._discard(connection)
             raise
         finally:
             with suppress(*self._driver_errors):
                 cursor.close()
-        return cast("str | None", row[0]) if row is not None else None
+
+    def _connect_thread(self) -> DBAPIConnection:
+        self._local.connection = self._connect()
+        return cast("DBAPIConnection", self._local.connection)
 
     def _connect(self) -> DBAPIConnection:
-        pooled = self._engine.raw_connection()
+        with translated_errors():
+            pooled = self._engine.raw_connection()
         connection = cast("DBAPIConnection", pooled.driver_connection)
         pooled.detach()
         if self._engine.dialect.name == "postgresql":
             # A lone select needs no BEGIN and no ROLLBACK around it. (SQLite's connections are opened like that.)
             cast("Any", connection).autocommit = True
-        self._local.connection = connection
         self._open.add(connection)
         return connection
 
     def _discard(self, connection: DBAPIConnection) -> None:
         self._open.discard(connection)
-        if getattr(self._local, "connection", None) is connection:
-            self._local.connection = None
         with suppress(*self._driver_errors):
             connection.close()
 
     @cached_property
     def _driver_errors(self) -> tuple[type[Exception], ...]:
-        driver: Any = self._engine.dialect.loaded_dbapi
+        driver = self._driver
         return (driver.OperationalError, driver.InterfaceError)
+
+    @cached_property
+    def _driver(self) -> Any:
+        return self._engine.dialect.loaded_dbapi
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _sqlite_text(value: datetime) -> str:
-    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")

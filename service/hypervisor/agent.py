@@ -2,9 +2,12 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from service.errors import (
+    AgentAnswerUnreadable,
     AgentCommandBlocked,
     AgentCommandFailed,
     AgentNotAnswering,
@@ -27,7 +30,7 @@ def call(handle: DomainHandle, command: str, arguments: dict[str, Any] | None = 
     """Send one command and return its `return` value.
 
     Raises AgentNotAnswering (no answer in time, not connected), AgentCommandBlocked, AgentCommandFailed (the
-    agent answered with an error), NoAgentChannel, DomainPaused, DomainGone, LibvirtUnavailable.
+    agent answered with an error), AgentAnswerUnreadable, NoAgentChannel, DomainPaused, DomainGone, LibvirtUnavailable.
     """
     request: dict[str, Any] = {"execute": command}
     if arguments is not None:
@@ -36,7 +39,17 @@ def call(handle: DomainHandle, command: str, arguments: dict[str, Any] | None = 
         reply = handle.agent_command(json.dumps(request), max(1, math.ceil(timeout_ms / 1000)))
     except LibvirtError as error:
         raise translate(handle, command, timeout_ms, error) from error
-    return json.loads(reply)["return"]
+    with reading(_name(handle), command):
+        return json.loads(reply)["return"]
+
+
+@contextmanager
+def reading(domain: str, command: str) -> Iterator[None]:
+    """For taking an answer apart: a guest is not trusted to give it the right form. Raises AgentAnswerUnreadable."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AgentAnswerUnreadable(domain=domain, command=command, reason=f"{type(error).__name__}: {error}") from error
 
 
 def translate(handle: DomainHandle, command: str, timeout_ms: int, error: Any) -> StillpointError:

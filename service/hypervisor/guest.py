@@ -130,22 +130,32 @@ class Guest:
         that no other client of the domain shares (F§4.1). After AgentNotAnswering the guest may yet freeze.
         """
         if mountpoints is None:
-            return int(self.agent("guest-fsfreeze-freeze", timeout_ms=timeout_ms))
-        return int(self.agent("guest-fsfreeze-freeze-list", {"mountpoints": list(mountpoints)}, timeout_ms=timeout_ms))
+            return self._count("guest-fsfreeze-freeze", None, timeout_ms)
+        return self._count("guest-fsfreeze-freeze-list", {"mountpoints": list(mountpoints)}, timeout_ms)
 
     def thaw(self, timeout_ms: int) -> int:
         """Thaw everything; returns the agent's count. AgentCommandFailed means: answered, and thawed (F§0.2)."""
-        return int(self.agent("guest-fsfreeze-thaw", timeout_ms=timeout_ms))
+        return self._count("guest-fsfreeze-thaw", None, timeout_ms)
+
+    def _count(self, command: str, arguments: dict[str, Any] | None, timeout_ms: int) -> int:
+        answer = self.agent(command, arguments, timeout_ms=timeout_ms)
+        with agent.reading(self.name, command):
+            if not isinstance(answer, int):
+                raise TypeError(f"{answer!r} is no count")
+            return answer
 
     def execute(self, path: str, arguments: Sequence[str] = (), *, budget_ms: int) -> ExecResult:
         """Run a program in the guest and wait for it. Raises AgentNotAnswering when it is not done within the budget."""
-        pid = self.agent("guest-exec", {"path": path, "arg": list(arguments), "capture-output": True})["pid"]
+        started = self.agent("guest-exec", {"path": path, "arg": list(arguments), "capture-output": True})
+        with agent.reading(self.name, "guest-exec"):
+            pid = started["pid"]
         deadline = time.monotonic() + budget_ms / 1000
         pause = EXEC_POLL_S
         while True:
             status = self.agent("guest-exec-status", {"pid": pid})
-            if status["exited"]:
-                return _exec_result(status)
+            with agent.reading(self.name, "guest-exec-status"):
+                if status["exited"]:
+                    return _exec_result(status)
             if time.monotonic() > deadline:
                 raise AgentNotAnswering(domain=self.name, command=f"guest-exec {path}", timeout_ms=budget_ms, message="it still runs")
             time.sleep(pause)

@@ -25,8 +25,8 @@ class Attempt:
     overlays: list[Overlay] = field(default_factory=list)
     preflush: dict[str, Any] | None = None
     window: WindowRecord = field(default_factory=WindowRecord)
-    #: Target to whether the disk is on its overlay, as libvirt says after the window.
-    switched: dict[str, bool] = field(default_factory=dict)
+    #: Target to whether the disk is on its overlay, as libvirt says after the window; None: on a file that is not of this job.
+    switched: dict[str, bool | None] = field(default_factory=dict)
 
     @property
     def will_freeze(self) -> bool:
@@ -42,7 +42,7 @@ class Attempt:
 
     @property
     def is_in_doubt(self) -> bool:
-        return any(self.switched.values()) and not all(self.switched.values())
+        return not self.point_was_taken and any(is_on is not False for is_on in self.switched.values())
 
     @property
     def found(self) -> Survey:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from service.config import Settings
-from service.db.engine import open_engine, translated_errors
+from service.db.engine import Database, open_engine, translated_errors
 from service.db.schema import check_schema
 from service.errors import DatabaseUnavailable, SchemaOutdated, StillpointError
 
@@ -59,7 +59,9 @@ def _masked(url: str) -> str:
 def _state_dir(path: Path) -> Finding:
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
-        return Finding(Health.fail, "state folder", f"{existing} cannot be written to", "Set STILLPOINT_STATE_DIR, or give this user the folder.")
+        return Finding(
+            Health.fail, "state folder", f"{existing} cannot be written to", "Set STILLPOINT_STATE_DIR, or give this user the folder."
+        )
     if not path.is_dir():
         return Finding(Health.ok, "state folder", f"{path} does not exist yet and will be made")
     return Finding(Health.ok, "state folder", str(path))
@@ -92,7 +94,7 @@ def _connected(engine: Engine) -> Iterator[Finding]:
     try:
         with translated_errors(), engine.connect():
             yield Finding(Health.ok, "database", f"{shown} answers")
-        check_schema(engine)
+        check_schema(Database(engine))
         yield Finding(Health.ok, "schema", "it fits this version")
     except DatabaseUnavailable as error:
         yield Finding(Health.fail, "database", f"{shown}: {error.facts['reason']}", "Start it, and check STILLPOINT_DATABASE_URL.")
@@ -122,7 +124,9 @@ def _libvirt(uri: str) -> Finding:
     connection = HostConnection(uri)
     try:
         versions = connection.versions()
-        return Finding(Health.ok, "libvirt", f"{uri}: libvirt {versions['libvirt']}, {versions['hypervisor']}, {len(connection.guests())} domains")
+        return Finding(
+            Health.ok, "libvirt", f"{uri}: libvirt {versions['libvirt']}, {versions['hypervisor']}, {len(connection.guests())} domains"
+        )
     except StillpointError as error:
         return _failed("libvirt", error)
     finally:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.errors import AgentCommandBlocked, AgentCommandFailed, StillpointError
+from service.errors import AgentCommandBlocked, AgentCommandFailed, DomainGone, StillpointError
 from service.model.window import (
     FreezeOutcome,
     FreezeReply,
@@ -95,7 +95,7 @@ def thaw_until_answered(guest: FreezableGuest, frozen: int | None, patience_s: f
             return ThawReply(classify_thaw_error(text), message=text, attempts=attempts)
         except StillpointError as error:
             if _is_shut_off(guest):
-                return ThawReply(ThawOutcome.lost, message="the domain was shut off meanwhile", attempts=attempts)
+                return ThawReply(ThawOutcome.lost, message="the domain was shut off or left this host meanwhile", attempts=attempts)
             if time.monotonic() > deadline:
                 return ThawReply(ThawOutcome.unanswered, message=error.detail, attempts=attempts)
         time.sleep(pause)
@@ -174,5 +174,7 @@ def _status(guest: FreezableGuest) -> bool | None:
 def _is_shut_off(guest: FreezableGuest) -> bool:
     try:
         return guest.is_shut_off()
+    except DomainGone:
+        return True
     except StillpointError:
         return False

@@ -27,6 +27,12 @@ class Overlay:
     path: str
     virtual_size: int
 
+    def is_in_use(self, source: str | None) -> bool | None:
+        """For the file that the disk is on now. None: neither this overlay nor its base; another overlay may lie on top of this one."""
+        if source == self.path:
+            return True
+        return False if source == self.base else None
+
     def as_document(self) -> dict[str, Any]:
         return {
             "target": self.target,
@@ -44,11 +50,14 @@ class Overlay:
 def plan(guest: Guest, disks: Sequence[Disk], job_id: str, attempt: int, overlay_dir: Path | None) -> list[Overlay]:
     """One overlay for each disk, named after the disk, the job and the attempt. Nothing is made yet."""
     mark = job_id[:8] if attempt <= 1 else f"{job_id[:8]}-{attempt}"
-    overlays = []
+    overlays: list[Overlay] = []
     for disk in disks:
         assert disk.source is not None
         assert disk.format is not None
         path = folder_of(disk, overlay_dir) / f"{_stem(disk)}.{mark}.qcow2"
+        if any(overlay.path == str(path) for overlay in overlays):
+            # /system/vm.qcow2 and /data/vm.qcow2 whose overlays go to one folder.
+            path = path.with_name(f"{_stem(disk)}-{disk.target}.{mark}.qcow2")
         overlays.append(Overlay(disk.target, disk.source, disk.format, str(path), guest.capacity(disk.target)))
     return overlays
 

@@ -99,9 +99,13 @@ class Recovery:
 
 def _thaw(guest: Guest, story: list[str]) -> StillpointError | None:
     """The freeze may have been sent: nothing is assumed, the agent is asked and a thaw is answered."""
-    if guest.state() is not DomainState.running:
-        story.append("The domain is not running, so nothing is frozen.")
+    state = guest.state()
+    if state is DomainState.shut_off:
+        story.append("The domain is shut off, so nothing is frozen.")
         return None
+    if state is not DomainState.running:
+        story.append("The domain is paused: its agent cannot answer, and it may be frozen.")
+        return GuestStillFrozen(domain=guest.name, tried_ms=0, message="the domain is paused")
     try:
         was_frozen = guest.is_frozen()
     except LibvirtUnavailable:

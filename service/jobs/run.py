@@ -134,7 +134,7 @@ class JobRun:
 
     def leave_to_recovery(self) -> None:
         """End the lease now instead of letting it run out."""
-        self.write({"lease_until": datetime.now(UTC)})
+        self._persist(self._end_lease)
 
     def _write(self, values: dict[str, Any]) -> None:
         with self._database.write() as session:
@@ -145,6 +145,10 @@ class JobRun:
             if recovery_point is not None:
                 session.merge(recovery_point)
             queue.finish(session, self.claim.job_id, self.claim.lease_token, state, {**values, "phases": list(self.phases)})
+
+    def _end_lease(self) -> None:
+        with self._database.write() as session:
+            queue.renew(session, self.claim.job_id, self.claim.lease_token, 0)
 
     def _persist(self, write: Callable[[], None]) -> None:
         pause = WRITE_PAUSE_S

@@ -48,12 +48,13 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
             _prepare(run, guest, attempt, settings)
             if attempt.preflush and attempt.preflush["message"]:
                 phase.warn(f"pre-flush: {attempt.preflush['message']}")
+        take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
         run.safe_point(PhaseName.freeze)
         run.write({"phase": PhaseName.freeze.value, "intent": _intent(attempt.overlays, will_freeze=attempt.will_freeze)})
     except BaseException:
         overlays.remove(attempt.overlays)
         raise
-    _take_point(run, guest, attempt)
+    _take_point(run, guest, attempt, take)
     snapshot_outcome.conclude(run, guest, attempt)
 
 
@@ -120,8 +121,7 @@ def _intent(planned: Sequence[Overlay], *, will_freeze: bool) -> dict[str, Any]:
 # --- the window and what is around it -------------------------------------------------------------
 
 
-def _take_point(run: JobRun, guest: Guest, attempt: Attempt) -> None:
-    take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
+def _take_point(run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], None]) -> None:
     policy = attempt.policy
     if attempt.will_freeze:
         assert attempt.scope is not None
@@ -155,16 +155,18 @@ def _take_unfrozen(take: Callable[[], None], window: WindowRecord) -> None:
     window.instants.snapshot_done = time.monotonic_ns()
 
 
-def _look_at_disks(guest: Guest, planned: Sequence[Overlay]) -> dict[str, bool]:
-    """Target to whether it is on its overlay now. The truth is in libvirt, not in the error of a call."""
+def _look_at_disks(guest: Guest, planned: Sequence[Overlay]) -> dict[str, bool | None]:
+    """Target to whether it is on its overlay now; None: on another file. The truth is in libvirt, not in the error of a call."""
     deadline = time.monotonic() + LOOK_PATIENCE_S
     while True:
         try:
             sources = guest.sources()
-            return {overlay.target: sources.get(overlay.target) == overlay.path for overlay in planned}
+            return {overlay.target: overlay.is_in_use(sources.get(overlay.target)) for overlay in planned}
         except LibvirtUnavailable as error:
             if time.monotonic() > deadline:
                 raise MustRecover(what=error.detail) from error
+        except StillpointError as error:
+            raise MustRecover(what=error.detail) from error
         time.sleep(LOOK_PAUSE_S)
 
 

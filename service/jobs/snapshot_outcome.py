@@ -162,10 +162,13 @@ def point_document(point: RecoveryPoint) -> dict[str, Any]:
     return {"id": point.id, "point_in_time_at": rfc3339(point.point_in_time_at), "verdict": point.verdict, "disks": point.disks}
 
 
+_DISK_AFTER = {True: "on the overlay", False: "unchanged", None: "on a file that is not of this job"}
+
+
 def _evidence_document(attempt: Attempt) -> dict[str, Any]:
     return {
         "survey": survey_document(attempt.found),
         "window": attempt.window.as_document(),
-        "disks_after": {target: "on the overlay" if is_on else "unchanged" for target, is_on in attempt.switched.items()},
+        "disks_after": {target: _DISK_AFTER[is_on] for target, is_on in attempt.switched.items()},
         "left_out": attempt.selection.left_out if attempt.selection else {},
     }

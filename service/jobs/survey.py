@@ -1,9 +1,11 @@
 """Reading a domain and its guest before anything is frozen; judged by `service.model.checks` and `scope`."""
 
+import math
 import shlex
 from typing import Any
 
 from service.errors import StillpointError
+from service.hypervisor.agent import reading
 from service.hypervisor.guest import Guest
 from service.model.inventory import AgentFacts, DomainState, LinuxFacts, OsFamily, Survey
 from service.model.verdict import HookState
@@ -59,12 +61,15 @@ def read_agent(guest: Guest, agent: AgentFacts) -> None:
     try:
         guest.ping()
         information = guest.agent("guest-info")
-        agent.version = information["version"]
-        agent.commands = {command["name"]: command["enabled"] for command in information["supported_commands"]}
+        with reading(guest.name, "guest-info"):
+            agent.version = str(information["version"])
+            agent.commands = {str(command["name"]): command["enabled"] is True for command in information["supported_commands"]}
         if agent.allows("guest-fsfreeze-status"):
             agent.frozen = guest.is_frozen()
         if agent.allows("guest-get-osinfo"):
-            agent.os = guest.agent("guest-get-osinfo")
+            found = guest.agent("guest-get-osinfo")
+            with reading(guest.name, "guest-get-osinfo"):
+                agent.os = {key: value for key, value in found.items() if isinstance(value, str)}
     except StillpointError as error:
         agent.fault = error
 
@@ -88,7 +93,7 @@ def _read_linux(guest: Guest) -> LinuxFacts | None:
     if result.exit_code != 0:
         return None
     parts = _sections(result.output.decode(errors="replace"))
-    mounts = [line.split() for line in parts.get("mounts", []) if line.count(" ") >= 3]
+    mounts = [fields for line in parts.get("mounts", []) if len(fields := line.split()) >= 4]
     hook_path = hook_path_of(parts.get("agent", []), parts.get("config", []))
     return LinuxFacts(
         uptime_s=_first_number(parts.get("uptime", [])),
@@ -113,9 +118,10 @@ def _sections(text: str) -> dict[str, list[str]]:
 
 def _first_number(lines: list[str]) -> float | None:
     try:
-        return float(lines[0].split()[0])
+        number = float(lines[0].split()[0])
     except (IndexError, ValueError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def hook_path_of(command_line: list[str], config: list[str]) -> str | None:

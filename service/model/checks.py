@@ -83,7 +83,10 @@ def why_not_freezable(survey: Survey, scope: FreezeScope | None = None) -> Still
     return None
 
 
-_UNBLOCK = "Allow it in the guest: block-rpcs/allow-rpcs in qemu-ga.conf, or BLOCK_RPCS/FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga; restart the agent."
+_UNBLOCK = (
+    "Allow it in the guest: block-rpcs/allow-rpcs in qemu-ga.conf, or BLOCK_RPCS/FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga; "
+    "restart the agent."
+)
 
 
 def _expected(found: Circumstances) -> Verdict:

@@ -6,7 +6,8 @@ from typing import Any
 _MEANING = {
     "application": "The applications in the guest were told, the filesystems were frozen, and both held until the point in time was taken.",
     "application_unverified": "The freeze held and the applications were told, but nothing shows that every one of them succeeded.",
-    "filesystem": "The filesystems were frozen while the point in time was taken: they need no recovery. Applications were not shown to be consistent.",
+    "filesystem": "The filesystems were frozen while the point in time was taken: they need no recovery. "
+    "Applications were not shown to be consistent.",
     "crash": "The point is what the disks would hold after a power cut: filesystems and applications recover at the first start.",
     "offline": "The domain was shut off when the point was taken: nothing was running.",
     "none": "There is no recovery point from this job.",
@@ -21,7 +22,8 @@ _REMEDIES = {
     "freeze_count_invalid": "Update qemu-guest-agent in the guest.",
     "nothing_frozen": "Mount the data on a filesystem that can be frozen (ext4, xfs, btrfs), on a disk of this job.",
     "outside_the_hold": "Retry the job; if it happens again, another tool thaws this guest: find it.",
-    "hold_limit_exceeded": "Make the point in time faster (storage latency, number of disks), or raise freeze.hold_limit_ms if the guest may wait.",
+    "hold_limit_exceeded": "Make the point in time faster (storage latency, number of disks), "
+    "or raise freeze.hold_limit_ms if the guest may wait.",
     "thaw_count_differs": "See that no second backup tool freezes or thaws this guest.",
     "thaw_lost": "See that no second backup tool thaws this guest, and that its agent is not restarted during a backup.",
     "thaw_refused": "Read the message; the guest's agent log has the rest.",

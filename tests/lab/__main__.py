@@ -3,12 +3,13 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from tests.lab import images
-from tests.lab.daemon import Daemon, kept_up, uri
+from tests.lab.daemon import Daemon, uri
 from tests.lab.guests import LabGuest
 from tests.lab.options import GuestOptions
-from tests.lab.places import LabError
+from tests.lab.places import LabError, lab_dir
 
 _HELP = """\
 libvirt URI   {uri}
@@ -60,7 +61,7 @@ def _down(_arguments: argparse.Namespace) -> int:
     for name in _names():
         LabGuest(GuestOptions(name=name)).destroy()
         print(f"removed {name}")
-    kept_up().unlink(missing_ok=True)
+    _state().unlink(missing_ok=True)
     daemon.stop()
     return 0
 
@@ -85,12 +86,16 @@ def _show(name: str) -> None:
     print(_HELP.format(uri=uri(), name=name, serial=guest.console.path, disks=disks))
 
 
+def _state() -> Path:
+    return lab_dir() / "up.json"
+
+
 def _names() -> set[str]:
-    return set(json.loads(kept_up().read_text())) if kept_up().exists() else set()
+    return set(json.loads(_state().read_text())) if _state().exists() else set()
 
 
 def _remember(names: set[str]) -> None:
-    kept_up().write_text(json.dumps(sorted(names)))
+    _state().write_text(json.dumps(sorted(names)))
 
 
 _COMMANDS = {"up": _up, "down": _down, "status": _status, "build": _build}

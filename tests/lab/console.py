@@ -9,9 +9,7 @@ from pathlib import Path
 from tests.lab.places import LabError
 
 _STALL = re.compile(r"^STALL at=([\d.]+) ms=([\d.]+) mount=(\S+)", re.MULTILINE)
-_BEAT = re.compile(
-    r"^METER mount=(\S+) at=([\d.]+) writes=(\d+) seq=(\d+) ack=(\d+) max_ms=([\d.]+) max_sync_ms=([\d.]+)", re.MULTILINE
-)
+_BEAT = re.compile(r"^METER mount=(\S+) at=([\d.]+) writes=(\d+) seq=(\d+) ack=(\d+) max_ms=([\d.]+) max_sync_ms=([\d.]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import libvirt
 
 from tests.lab import images, kvm
 from tests.lab.command import program, run
-from tests.lab.places import LabError, lab_dir, locked
+from tests.lab.places import LabError, lab_dir, locked, user_dir
 
 _REAPER = Path(__file__).with_name("reaper.py")
 _START_TIMEOUT = 20.0
@@ -44,29 +44,34 @@ class Daemon:
 
     def ensure(self) -> None:
         """Starts a daemon if none answers, and counts this process as a user of it."""
-        with locked("daemon-start"):
+        with locked("daemon-start", user_dir()):
             if not _answers():
                 _start()
-        self._use = (lab_dir() / "daemon-use.lock").open("w")
-        fcntl.flock(self._use, fcntl.LOCK_SH)
+            self._use = (user_dir() / "daemon-use.lock").open("w")
+            fcntl.flock(self._use, fcntl.LOCK_SH)
 
     def stop(self) -> None:
-        """Stops what the lab started, unless another process still uses it or a guest was left `up`."""
+        """Stops what the lab started, unless another process uses it or a guest still runs on it, like one that was left `up`."""
         if self._use is None:
             return
-        with locked("daemon-start"), self._use as use:
+        with locked("daemon-start", user_dir()), self._use as use:
             self._use = None
             try:
                 fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            if not kept_up().exists():
+            if not _has_running_guests():
                 _stop_own()
 
 
-def kept_up() -> Path:
-    """The state of `python -m tests.lab up`: while it exists, the daemon stays."""
-    return lab_dir() / "up.json"
+def _has_running_guests() -> bool:
+    try:
+        connection = connect()
+    except libvirt.libvirtError:  # it went away while it was used
+        return False
+    running = int(connection.numOfDomains()) > 0
+    connection.close()
+    return running
 
 
 def _answers() -> bool:
@@ -152,7 +157,7 @@ def _launch(name: str, command: list[str]) -> None:
 
 
 def _pid_file(name: str) -> Path:
-    return lab_dir() / f"{name}.pid"
+    return user_dir() / f"{name}.pid"
 
 
 def _stop_own() -> None:

@@ -55,14 +55,22 @@ def lab_guest(make_guest: MakeGuest) -> LabGuest:
 
 
 @pytest.fixture(scope="module")
-def shared_guest(lab: None, request: pytest.FixtureRequest) -> Iterator[LabGuest]:
-    """One running guest for the tests of a module that leave it as it was."""
-    guest = LabGuest(GuestOptions(name=_name(request.module.__name__.rpartition(".")[2], 0))).start_and_wait()
-    yield guest
-    guest.destroy()
+def module_guest(lab: None, request: pytest.FixtureRequest) -> Iterator[LabGuest]:
+    guest = LabGuest(GuestOptions(name=_name(request.module.__name__.rpartition(".")[2], 0)))
+    try:
+        yield guest.start_and_wait()
+    finally:
+        guest.destroy()
+
+
+@pytest.fixture
+def shared_guest(module_guest: LabGuest) -> Iterator[LabGuest]:
+    """One running guest for the tests of a module that leave its disks as they were. It is thawed after each."""
+    yield module_guest
+    module_guest.thaw_for_sure()
 
 
 def _name(test: str, number: int) -> str:
     """Unlike any other's, also when several test runs share the machine; the process id lets a later run clear up."""
-    short = re.sub(r"[^a-z0-9]+", "-", test.lower()).strip("-")[:30]
+    short = re.sub(r"[^a-z0-9]+", "-", test.lower()).strip("-")[:20].rstrip("-")
     return f"{_PREFIX}{short}-{number}-{os.getpid()}"

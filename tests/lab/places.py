@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LAB_DIR = Path(__file__).resolve().parents[2] / "build" / "lab"
+_LONGEST_RUN_DIR = 50  # leaves room for guests/NAME/relay.sock
 
 
 class LabError(Exception):
@@ -20,12 +21,21 @@ def lab_dir() -> Path:
 
 
 def run_dir() -> Path:
-    """Files that QEMU opens. It runs as another user under a root libvirtd, so a clone below a closed home cannot hold them."""
+    """Files that QEMU opens: in the clone, unless QEMU cannot reach them there.
+
+    Under a root libvirtd it runs as another user, who cannot enter a closed home; and the path of a socket has at most 107 characters.
+    """
     directory = lab_dir() / "run"
-    if os.geteuid() == 0 and not _reachable_by_others(lab_dir()):
+    closed = os.geteuid() == 0 and not _reachable_by_others(lab_dir())
+    if closed or len(os.fsencode(directory)) > _LONGEST_RUN_DIR:
         clone = hashlib.sha256(os.fsencode(LAB_DIR)).hexdigest()[:8]
         directory = Path(f"/var/tmp/stillpoint-lab-{os.geteuid()}-{clone}")
     return open_dir(directory)
+
+
+def user_dir() -> Path:
+    """What all clones of this user share: who uses the libvirt daemon, and whether the lab started it."""
+    return open_dir(Path(f"/var/tmp/stillpoint-lab-{os.geteuid()}"))
 
 
 def open_dir(directory: Path) -> Path:
@@ -42,8 +52,8 @@ def _reachable_by_others(directory: Path) -> bool:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
+def locked(name: str, directory: Path | None = None) -> Iterator[None]:
     """One process at a time; several test runs may share a clone."""
-    with (lab_dir() / f"{name}.lock").open("w") as lock:
+    with ((directory or lab_dir()) / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

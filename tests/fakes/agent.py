@@ -1,0 +1,233 @@
+"""A guest with a qemu-ga in it: what it freezes, what it refuses, and in which words (7.2 and 9.1)."""
+
+import base64
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.fakes.libvirt_errors import agent_busy, agent_error, agent_silent
+
+FREEZABLE = {"ext2", "ext3", "ext4", "xfs", "btrfs"}
+WHILE_FROZEN = {"guest-ping", "guest-info", "guest-sync", "guest-sync-delimited", "guest-fsfreeze-status", "guest-fsfreeze-thaw"}
+COMMANDS = (
+    *("guest-ping", "guest-info", "guest-sync", "guest-sync-delimited", "guest-get-osinfo", "guest-get-fsinfo"),
+    *("guest-exec", "guest-exec-status", "guest-shutdown"),
+    *("guest-fsfreeze-status", "guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list", "guest-fsfreeze-thaw"),
+)
+DEBIAN = {"id": "debian", "name": "Debian GNU/Linux", "pretty-name": "Debian GNU/Linux 12 (bookworm)", "version-id": "12"}
+STOCK_HOOK = '#!/bin/sh\nFSFREEZE_D=$(dirname -- "$0")/fsfreeze-hook.d\nfor file in "$FSFREEZE_D"/* ; do "$file" "$@" ; done\nexit 0\n'
+HONEST_HOOK = "#!/bin/sh\n# stillpoint: reports-failures\nexit $status\n"
+
+Program = Callable[[Sequence[str]], tuple[int, bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class FakeFilesystem:
+    mountpoint: str
+    name: str
+    type: str = "ext4"
+    disks: tuple[str, ...] = ()
+    options: str = "rw,relatime"
+
+
+@dataclass
+class _Process:
+    polls_left: int
+    result: tuple[int, bytes, bytes]
+
+
+@dataclass
+class FakeAgent:
+    """One command at a time, like the real one. `frozen` are the devices whose writes are held."""
+
+    filesystems: list[FakeFilesystem] = field(default_factory=list)
+    version: str = "7.2.22"
+    os: dict[str, Any] = field(default_factory=lambda: dict(DEBIAN))
+    blocked: set[str] = field(default_factory=set)
+    #: None: no hook; ok, swallow, fail (on freeze) and fail_thaw are what it does.
+    hook: str | None = None
+    hook_text: str = STOCK_HOOK
+    hook_scripts: tuple[str, ...] = ("10-database",)
+    uptime_s: float = 3600.0
+    extra_mounts: tuple[str, ...] = ()
+    connected: bool = True
+    answers: bool = True
+    #: How long a caller really waits for a silent agent, whatever limit it gave.
+    patience_s: float = 0.02
+    #: How often guest-exec-status says "not yet".
+    exec_polls: int = 0
+    #: libvirt's wait for the agent job of another caller (30 s in reality).
+    job_wait_s: float = 30.0
+    frozen: set[str] = field(default_factory=set)
+    is_frozen_flag: bool = False
+    hook_calls: list[str] = field(default_factory=list)
+    programs: dict[str, Program] = field(default_factory=dict)
+    executed: list[str] = field(default_factory=list)
+    _processes: dict[int, _Process] = field(default_factory=dict)
+    _job: threading.RLock = field(default_factory=threading.RLock)
+    _freeze_late_s: float | None = None
+
+    def command(self, name: str, arguments: dict[str, Any]) -> Any:
+        """The `return` value; errors are libvirt's."""
+        if not self.connected:
+            raise agent_silent("QEMU guest agent is not connected")
+        if not self._job.acquire(timeout=self.job_wait_s):
+            raise agent_busy()
+        try:
+            return self._answer(name, arguments)
+        finally:
+            self._job.release()
+
+    def freeze_late(self, after_s: float) -> None:
+        """The next freeze is not answered in time, and happens all the same `after_s` later."""
+        self._freeze_late_s = after_s
+
+    def restart(self) -> None:
+        """The guest was reset: nothing is frozen any more."""
+        self.frozen.clear()
+        self.is_frozen_flag = False
+
+    def thaw_by_somebody_else(self) -> None:
+        self.restart()
+
+    def freeze_by_somebody_else(self) -> None:
+        self._freeze(None)
+
+    def _answer(self, name: str, arguments: dict[str, Any]) -> Any:
+        if not self.answers:
+            time.sleep(self.patience_s)
+            raise agent_silent()
+        if name not in COMMANDS:
+            raise agent_error(name, f"The command {name} has not been found")
+        if self.is_frozen_flag and name not in WHILE_FROZEN:
+            raise agent_error(name, f"Command {name} has been disabled: {self._frozen_reason}")
+        if name in self.blocked:
+            raise agent_error(name, f"Command {name} has been disabled{self._blocked_reason}")
+        method: Callable[..., Any] = getattr(self, "_" + name.removeprefix("guest-").replace("-", "_"))
+        return method(**{key.replace("-", "_"): value for key, value in arguments.items()})
+
+    @property
+    def _frozen_reason(self) -> str:
+        return "the command is not allowed" if self._is_new else "the agent is in frozen state"
+
+    @property
+    def _blocked_reason(self) -> str:
+        return ": the command is not allowed" if self._is_new else ""
+
+    @property
+    def _is_new(self) -> bool:
+        """9.1 or newer: frozen and blocked read alike."""
+        return tuple(int(part) for part in self.version.split(".")[:2]) >= (9, 1)
+
+    # --- commands -------------------------------------------------------------------------------
+
+    def _ping(self) -> dict[str, Any]:
+        return {}
+
+    def _info(self) -> dict[str, Any]:
+        def enabled(name: str) -> bool:
+            return name not in self.blocked and not (self.is_frozen_flag and name not in WHILE_FROZEN)
+
+        rows = [{"name": name, "enabled": enabled(name), "success-response": True} for name in COMMANDS]
+        return {"version": self.version, "supported_commands": rows}
+
+    def _get_osinfo(self) -> dict[str, Any]:
+        return dict(self.os)
+
+    def _get_fsinfo(self) -> list[dict[str, Any]]:
+        return [{"name": fs.name, "mountpoint": fs.mountpoint, "type": fs.type, "disk": []} for fs in self.filesystems]
+
+    def _shutdown(self) -> dict[str, Any]:
+        return {}
+
+    def _fsfreeze_status(self) -> str:
+        return "frozen" if self.is_frozen_flag else "thawed"
+
+    def _fsfreeze_freeze(self) -> int:
+        return self._freeze_or_late("guest-fsfreeze-freeze", None)
+
+    def _fsfreeze_freeze_list(self, mountpoints: list[str] | None = None) -> int:
+        return self._freeze_or_late("guest-fsfreeze-freeze-list", mountpoints)
+
+    def _freeze_or_late(self, command: str, mountpoints: list[str] | None) -> int:
+        if self._freeze_late_s is not None:
+            # The agent is busy with the freeze: it answers nobody until it is done.
+            timer = threading.Timer(self._freeze_late_s, self._freeze, [mountpoints])
+            self._freeze_late_s = None
+            timer.daemon = True
+            timer.start()
+            raise agent_silent()
+        if self.hook == "fail":
+            self.hook_calls.append("freeze")
+            raise agent_error(command, "fsfreeze hook has failed with status 3")
+        return self._freeze(mountpoints)
+
+    def _freeze(self, mountpoints: list[str] | None) -> int:
+        if self.hook is not None:
+            self.hook_calls.append("freeze")
+        chosen = [fs for fs in self.filesystems if mountpoints is None or fs.mountpoint in mountpoints]
+        self.frozen = {fs.name for fs in chosen if fs.type in FREEZABLE}
+        self.is_frozen_flag = bool(self.frozen)
+        return len(self.frozen)
+
+    def _fsfreeze_thaw(self) -> int:
+        thawed = len(self.frozen)
+        self.restart()
+        if self.hook is not None:
+            self.hook_calls.append("thaw")
+        if self.hook == "fail_thaw":
+            raise agent_error("guest-fsfreeze-thaw", "fsfreeze hook has failed with status 3")
+        return thawed
+
+    # --- programs in the guest ------------------------------------------------------------------
+
+    def _exec(self, path: str, arg: Sequence[str] = (), capture_output: bool = False) -> dict[str, int]:
+        self.executed.append(path)
+        program = self.programs.get(path) or {"/bin/sync": _sync, "/bin/sh": self._shell, "/bin/echo": _echo}.get(path)
+        if program is None:
+            text = f"Guest agent command failed, error was 'Failed to execute child process “{path}” (No such file or directory)'"
+            raise agent_error("guest-exec", text)
+        pid = 100 + len(self.executed)
+        self._processes[pid] = _Process(self.exec_polls, program(arg))
+        return {"pid": pid}
+
+    def _exec_status(self, pid: int) -> dict[str, Any]:
+        process = self._processes.get(pid)
+        if process is None:
+            raise agent_error("guest-exec-status", "Invalid parameter 'pid'" if self.version < "8.2" else "PID ld does not exist")
+        if process.polls_left > 0:
+            process.polls_left -= 1
+            return {"exited": False}
+        del self._processes[pid]
+        code, out, err = process.result
+        status: dict[str, Any] = {"exited": True, "exitcode": code}
+        for key, data in (("out", out), ("err", err)):
+            if data:
+                status |= {f"{key}-data": base64.b64encode(data).decode(), f"{key}-truncated": False}
+        return status
+
+    def _shell(self, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
+        script = arguments[1]
+        if "@mounts" in script:
+            return 0, self._survey_text().encode(), b""
+        if "@scripts" in script:
+            return 0, f"{self.hook_text}\n@scripts\n{''.join(name + chr(10) for name in self.hook_scripts)}".encode(), b""
+        if script.startswith("exit "):
+            return int(script.removeprefix("exit ")), b"", b""
+        return 127, b"", b"sh: not found"
+
+    def _survey_text(self) -> str:
+        lines = ["@agent", "qemu-ga", "-m", "virtio-serial", *(["-F/etc/qemu/fsfreeze-hook"] if self.hook else []), "@config"]
+        lines += ["@uptime", f"{self.uptime_s} 12.00", "@mounts", "proc /proc proc rw,relatime 0 0"]
+        lines += [f"/dev/{fs.name} {fs.mountpoint} {fs.type} {fs.options} 0 0" for fs in self.filesystems]
+        return "\n".join([*lines, *self.extra_mounts]) + "\n"
+
+
+def _sync(_arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
+    return 0, b"", b""
+
+
+def _echo(arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
+    return 0, (" ".join(arguments) + "\n").encode(), b""

@@ -1,0 +1,319 @@
+"""A domain with disks that really move to their overlays, and faults on demand. Stands behind DomainHandle."""
+
+import json
+import threading
+import time
+import uuid
+import xml.etree.ElementTree as ET
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import libvirt as _libvirt
+from service.errors import LibvirtUnavailable
+
+from tests.fakes.agent import FakeAgent, FakeFilesystem
+from tests.fakes.libvirt_errors import connection_lost, libvirt_error, no_channel, no_domain, not_running
+
+libvirt: Any = _libvirt
+T = TypeVar("T")
+
+RUNNING = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED)
+PAUSED = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
+SHUT_DOWN = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
+DESTROYED = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED)
+SAVING = (libvirt.VIR_DOMAIN_SHUTDOWN, 0)
+
+
+@dataclass
+class FakeDisk:
+    target: str
+    source: Path | str | None
+    format: str = "qcow2"
+    device: str = "disk"
+    type: str = "file"
+    read_only: bool = False
+    size: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class PointInTime:
+    """What the fake saw at the instant of a snapshot."""
+
+    targets: tuple[str, ...]
+    frozen: frozenset[str]
+
+
+@dataclass
+class _Fault:
+    error: Exception | None = None
+    after: bool = False
+    delay_s: float = 0.0
+    gate: threading.Event | None = None
+
+
+@dataclass
+class _Chain:
+    """Files of one disk, the active one first."""
+
+    disk: FakeDisk
+    files: list[tuple[str, str]] = field(default_factory=list)
+
+
+class FakeDomain:
+    """Running unless told otherwise; without `agent` one that answers and has an ext4 on every disk that can be written."""
+
+    def __init__(self, name: str, disks: Sequence[FakeDisk], *, agent: FakeAgent | None = None, channel: bool = True) -> None:
+        self.state_now: tuple[int, int] = RUNNING
+        self.persistent = True
+        self.exists = True
+        self.channel = channel
+        self.agent = agent or FakeAgent([_filesystem(disk) for disk in disks if disk.device == "disk"])
+        self.log: list[str] = []
+        self.points: list[PointInTime] = []
+        self.block_jobs: dict[str, dict[str, Any]] = {}
+        self.domain_job = libvirt.VIR_DOMAIN_JOB_NONE
+        self._name = name
+        self._uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+        self._live = {disk.target: _chain(disk) for disk in disks}
+        self._saved = {disk.target: _chain(disk) for disk in disks}
+        self._faults: dict[str, deque[_Fault]] = defaultdict(deque)
+        self._nonsense: dict[str, deque[str]] = defaultdict(deque)
+        self._only: tuple[str, ...] | None = None
+        self._away_calls = 0
+        self._broken = False
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def fail_next(self, call: str, error: Exception, *, after: bool = False, times: int = 1) -> None:
+        """`call`: a method of DomainHandle or an agent command. `after`: it happens, and raises all the same."""
+        self._faults[call].extend(_Fault(error, after) for _ in range(times))
+
+    def delay_next(self, call: str, seconds: float) -> None:
+        self._faults[call].append(_Fault(delay_s=seconds))
+
+    def hang_next(self, call: str) -> threading.Event:
+        """The next such call blocks until the answered event is set."""
+        gate = threading.Event()
+        self._faults[call].append(_Fault(gate=gate))
+        return gate
+
+    def answer_next(self, command: str, reply: Any, times: int = 1) -> None:
+        """The agent executes the command and answers `reply`, whatever it should have been."""
+        self._nonsense[command].extend(json.dumps(reply) for _ in range(times))
+
+    def move_only(self, *targets: str) -> None:
+        """The next snapshot moves these disks, then fails: what ATOMIC promises never to happen."""
+        self._only = targets
+
+    def libvirtd_goes_away(self, calls: int) -> None:
+        """The next call breaks, `calls - 1` more find no libvirtd, then it is back."""
+        self._away_calls, self._broken = calls, False
+
+    # --- what happens to a domain ---------------------------------------------------------------
+
+    def shut_off(self, *, cleanly: bool = True) -> None:
+        self.state_now = SHUT_DOWN if cleanly else DESTROYED
+        self.agent.restart()
+
+    def pause(self) -> None:
+        self.state_now = PAUSED
+
+    def resume(self) -> None:
+        self.state_now = RUNNING
+
+    def put_on(self, target: str, path: Path | str, *, live: bool = True, saved: bool = True) -> None:
+        """Somebody else moved this disk to a new overlay."""
+        for chains in ([self._live] if live else []) + ([self._saved] if saved else []):
+            chains[target].files.insert(0, (str(path), "qcow2"))
+
+    def source(self, target: str) -> str:
+        return self._live[target].files[0][0]
+
+    # --- DomainHandle ---------------------------------------------------------------------------
+
+    def name(self) -> str:
+        return self._name
+
+    def uuid(self) -> str:
+        return self._uuid
+
+    def state(self) -> tuple[int, int]:
+        return self._call("state", lambda: self.state_now)
+
+    def is_persistent(self) -> bool:
+        return self._call("is_persistent", lambda: self.persistent)
+
+    def xml(self) -> str:
+        return self._call("xml", lambda: self._xml(self._live if self._is_active else self._saved, live=self._is_active))
+
+    def inactive_xml(self) -> str:
+        return self._call("inactive_xml", lambda: self._xml(self._saved, live=False))
+
+    def agent_command(self, command: str, timeout_s: int) -> str:
+        asked = json.loads(command)
+        name = asked["execute"]
+        reply = self._call(name, lambda: self._agent(name, asked.get("arguments", {})))
+        return self._nonsense[name].popleft() if self._nonsense[name] else reply
+
+    def snapshot_create(self, xml: str, flags: int) -> None:
+        self._call("snapshot_create", lambda: self._snapshot(xml, flags))
+
+    def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
+        return self._call("guest-get-fsinfo", self._filesystems)
+
+    def block_job(self, target: str) -> dict[str, Any]:
+        return self._call("block_job", lambda: self._only_active(lambda: self._of_disk(target, self.block_jobs.get(target, {}))))
+
+    def block_capacity(self, target: str) -> int:
+        return self._call("block_capacity", lambda: self._of_disk(target, self._live[target].disk.size))
+
+    def job_type(self) -> int:
+        return self._call("job_type", lambda: self._only_active(lambda: int(self.domain_job)))
+
+    # --- behind it ------------------------------------------------------------------------------
+
+    def _call(self, name: str, action: Callable[[], T]) -> T:
+        self.log.append(name)
+        self._connection_breaks()
+        if not self.exists:
+            raise no_domain(self._uuid)
+        fault = self._faults[name].popleft() if self._faults[name] else _Fault()
+        time.sleep(fault.delay_s)
+        if fault.gate is not None:
+            fault.gate.wait()
+        if fault.error is not None and not fault.after:
+            raise fault.error
+        result = action()
+        if fault.error is not None:
+            raise fault.error
+        return result
+
+    def _connection_breaks(self) -> None:
+        if self._away_calls == 0:
+            return
+        self._away_calls -= 1
+        if not self._broken:
+            self._broken = True
+            raise connection_lost()
+        # The real handle looks the domain up again, and finds nobody to ask.
+        raise LibvirtUnavailable(
+            uri="fake:///", reason="Failed to connect socket to '/run/libvirt/libvirt-sock': No such file or directory"
+        )
+
+    @property
+    def _is_active(self) -> bool:
+        return self.state_now[0] not in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
+
+    def _only_active(self, answer: Callable[[], T]) -> T:
+        if not self._is_active:
+            raise not_running(libvirt.VIR_FROM_DOMAIN)
+        return answer()
+
+    def _of_disk(self, target: str, answer: T) -> T:
+        if target not in self._live:
+            raise libvirt_error(libvirt.VIR_ERR_INVALID_ARG, f"invalid argument: disk '{target}' not found in domain")
+        return answer
+
+    def _must_run(self) -> None:
+        if self.state_now != RUNNING:
+            raise not_running(libvirt.VIR_FROM_QEMU if self._is_active else libvirt.VIR_FROM_DOMAIN)
+        if not self.channel:
+            raise no_channel()
+
+    def _agent(self, name: str, arguments: dict[str, Any]) -> str:
+        self._must_run()
+        return json.dumps({"return": self.agent.command(name, arguments)})
+
+    def _filesystems(self) -> list[tuple[str, str, str, list[str]]]:
+        self._must_run()
+        self.agent.command("guest-get-fsinfo", {})
+        return [(fs.mountpoint, fs.name, fs.type, list(fs.disks)) for fs in self.agent.filesystems]
+
+    def _snapshot(self, xml: str, flags: int) -> None:
+        assert flags & libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY, "a snapshot with memory"
+        assert flags & libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT, "libvirt would make the overlays, inside the freeze"
+        assert not flags & libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE, "libvirt would freeze by itself"
+        named = {disk.get("name", ""): disk for disk in ET.fromstring(xml).iterfind("./disks/disk")}
+        for target in named.keys() - self._live.keys():
+            raise libvirt_error(
+                libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+                f"unsupported configuration: no disk named '{target}'",
+                libvirt.VIR_FROM_DOMAIN_SNAPSHOT,
+            )
+        forgotten = [target for target, chain in self._live.items() if target not in named and not chain.disk.read_only]
+        assert not forgotten, f"libvirt would snapshot {forgotten} too: disks that are not named take part"
+        moves = {target: _overlay_of(disk) for target, disk in named.items() if disk.get("snapshot") == "external"}
+        for target, path in moves.items():
+            self._check_overlay(target, path)
+        only = moves.keys() if self._only is None else set(self._only)
+        self.points.append(PointInTime(tuple(moves), frozenset(self.agent.frozen)))
+        for target in moves.keys() & only:
+            for chains in (self._live, self._saved):
+                chains[target].files.insert(0, (moves[target], "qcow2"))
+        if self._only is not None:
+            self._only = None
+            raise libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: unable to execute QEMU command 'transaction': cut short")
+
+    def _check_overlay(self, target: str, path: str) -> None:
+        if not Path(path).exists():
+            message = f"missing existing file for disk {target}: {path}: No such file or directory"
+            raise libvirt_error(libvirt.VIR_ERR_SYSTEM_ERROR, message)
+        if self._is_active and any(path == used for used, _ in self._live[target].files):
+            message = "internal error: unable to execute QEMU command 'blockdev-add': Failed to get \"write\" lock"
+            raise libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR, message)
+
+    def _xml(self, chains: dict[str, _Chain], *, live: bool) -> str:
+        root = ET.Element("domain", type="qemu")
+        ET.SubElement(root, "name").text = self._name
+        ET.SubElement(root, "uuid").text = self._uuid
+        devices = ET.SubElement(root, "devices")
+        for chain in chains.values():
+            _add_disk(devices, chain, live=live)
+        if self.channel:
+            channel = ET.SubElement(devices, "channel", type="unix")
+            target = ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+            if live:
+                target.set("state", "connected" if self.agent.connected else "disconnected")
+        return ET.tostring(root, encoding="unicode")
+
+
+def _filesystem(disk: FakeDisk) -> FakeFilesystem:
+    mountpoint = "/data" if disk.target == "vda" else f"/data-{disk.target}"
+    return FakeFilesystem(mountpoint, disk.target, "ext4", (disk.target,), "ro" if disk.read_only else "rw,relatime")
+
+
+def _chain(disk: FakeDisk) -> _Chain:
+    return _Chain(disk, [(str(disk.source), disk.format)] if disk.source is not None else [])
+
+
+def _overlay_of(disk: ET.Element) -> str:
+    source = disk.find("source")
+    assert source is not None
+    return source.get("file", "")
+
+
+def _add_disk(devices: ET.Element, chain: _Chain, *, live: bool) -> None:
+    disk = chain.disk
+    active_type = disk.type if len(chain.files) < 2 else "file"
+    element = ET.SubElement(devices, "disk", type=active_type, device=disk.device)
+    ET.SubElement(element, "driver", name="qemu", type=chain.files[0][1] if chain.files else disk.format)
+    if chain.files:
+        ET.SubElement(element, "source", {_attribute(active_type): chain.files[0][0]})
+        layer = element
+        for path, image_format in chain.files[1:]:
+            layer = ET.SubElement(layer, "backingStore", type="file")
+            ET.SubElement(layer, "format", type=image_format)
+            ET.SubElement(layer, "source", file=path)
+        if live:
+            ET.SubElement(layer, "backingStore")
+    ET.SubElement(element, "target", dev=disk.target, bus="ide" if disk.device == "cdrom" else "virtio")
+    if disk.read_only:
+        ET.SubElement(element, "readonly")
+    ET.SubElement(element, "serial").text = f"serial-{disk.target}"
+
+
+def _attribute(kind: str) -> str:
+    return {"block": "dev", "network": "name", "volume": "volume"}.get(kind, "file")

@@ -1,0 +1,52 @@
+"""A host's libvirt with fake domains on it."""
+
+from collections.abc import Callable
+
+from service.errors import DomainGone, LibvirtUnavailable
+from service.hypervisor.connection import HostConnection
+from service.hypervisor.guest import Guest
+
+from tests.fakes.domain import FakeDomain
+
+URI = "fake:///system"
+
+
+class FakeHost(HostConnection):
+    """Everything of HostConnection that the service uses, and no libvirt below it."""
+
+    def __init__(self, *domains: FakeDomain) -> None:
+        super().__init__(URI)
+        self.domains = list(domains)
+        self.is_away = False
+        self.closed = False
+        self.listeners: list[Callable[[], None]] = []
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        self.listeners.append(listener)
+
+    def change(self) -> None:
+        """libvirt's event thread tells the listeners."""
+        for listener in self.listeners:
+            listener()
+
+    def versions(self) -> dict[str, str]:
+        self._reach()
+        return {"libvirt": "9.0.0", "hypervisor": "QEMU 7.2.22", "hostname": "fake"}
+
+    def guests(self) -> list[Guest]:
+        self._reach()
+        return [Guest(domain, URI) for domain in self.domains if domain.exists]
+
+    def guest(self, name_or_uuid: str) -> Guest:
+        self._reach()
+        for domain in self.domains:
+            if domain.exists and name_or_uuid in (domain.name(), domain.uuid()):
+                return Guest(domain, URI)
+        raise DomainGone(uri=URI, domain=name_or_uuid)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _reach(self) -> None:
+        if self.is_away:
+            raise LibvirtUnavailable(uri=URI, reason="Failed to connect socket")

@@ -1,0 +1,89 @@
+"""A relay before libvirt's socket: it can be slow, silent, or gone, without touching the daemon or anybody else's guests."""
+
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tests.lab.daemon import uri
+
+
+class LibvirtRelay:
+    """`uri` is what a client connects to. `delay_s` holds back every message from the client to libvirt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "relay.sock"
+        self.delay_s = 0.0
+        self._listener: socket.socket | None = None
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def uri(self) -> str:
+        return f"qemu+unix:///{'system' if uri().endswith('system') else 'session'}?socket={self.path}"
+
+    def open(self) -> "LibvirtRelay":
+        """libvirt is there (again)."""
+        self.path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self.path))
+        listener.listen()
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        return self
+
+    def close(self) -> None:
+        """libvirt goes away: new connections are refused and the open ones break."""
+        if self._listener is not None:
+            # Wakes accept(), which close() alone does not.
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        self.path.unlink(missing_ok=True)
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for end in pair:
+                _shut(end)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(str(daemon_socket()))
+            with self._lock:
+                self._pairs.append((client, server))
+            threading.Thread(target=self._copy, args=(client, server, True), daemon=True).start()
+            threading.Thread(target=self._copy, args=(server, client, False), daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket, delayed: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                if delayed and self.delay_s:
+                    time.sleep(self.delay_s)
+                target.sendall(data)
+        except OSError:
+            pass
+        finally:
+            _shut(source)
+            _shut(target)
+
+
+def daemon_socket() -> Path:
+    """Where the lab's libvirt listens."""
+    if uri().endswith("system"):
+        return Path("/run/libvirt/libvirt-sock")
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or str(Path.home() / ".cache")
+    return Path(runtime) / "libvirt" / "libvirt-sock"
+
+
+def _shut(end: socket.socket) -> None:
+    # It may have broken before: that is what is wanted.
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()

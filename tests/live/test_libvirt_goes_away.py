@@ -1,0 +1,71 @@
+"""libvirt disappears and comes back, seen through a relay that belongs to the test."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.guests import LabGuest
+from tests.libvirt_relay import LibvirtRelay
+from tests.live.test_main_job import overlays_beside
+from tests.service_process import ServiceProcess
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def behind_relay(relay: LibvirtRelay, tmp_path: Path) -> Iterator[ServiceProcess]:
+    with ServiceProcess(tmp_path / "state", libvirt_uri=relay.uri) as process:
+        yield process
+
+
+def test_a_job_created_while_libvirt_is_away_runs_when_it_is_back(
+    behind_relay: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
+) -> None:
+    assert behind_relay.run(lab_guest.name)["state"] == "succeeded"
+    relay.close()
+    wait_for_host(behind_relay, connected=False)
+    job_id = behind_relay.create(lab_guest.name)
+    time.sleep(1.5)
+    assert behind_relay.job(job_id)["state"] == "queued"
+
+    relay.open()
+
+    assert behind_relay.wait(job_id)["state"] == "succeeded"
+
+
+def test_libvirt_lost_inside_the_window_leaves_the_guest_thawed_and_the_disks_known(
+    behind_relay: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
+) -> None:
+    behind_relay.run(lab_guest.name, kind="preflight")
+    relay.delay_s = 0.15
+    job_id = behind_relay.create(lab_guest.name, freeze={"preflush": False})
+    wait_until_frozen(lab_guest)
+
+    relay.close()
+    time.sleep(0.5)
+    relay.delay_s = 0
+    relay.open()
+    job = behind_relay.wait(job_id, timeout=90)
+
+    assert lab_guest.freeze_status() == "thawed"
+    switched = lab_guest.active_sources() != lab_guest.disks
+    assert (job["recovery_point"] is not None) == switched
+    assert len(overlays_beside(lab_guest)) == (1 if switched else 0)
+    assert behind_relay.run(lab_guest.name)["verdict"] == "filesystem"
+
+
+def wait_for_host(service: ServiceProcess, *, connected: bool) -> None:
+    deadline = time.monotonic() + 20
+    while service.request("GET", "/api/v1/hosts").json()["items"][0]["libvirt_connected"] is not connected:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def wait_until_frozen(guest: LabGuest) -> None:
+    """By the guest's own words, asked for past the relay."""
+    deadline = time.monotonic() + 20
+    while guest.freeze_status() != "frozen":
+        assert time.monotonic() < deadline, "the guest was never seen frozen"
+        time.sleep(0.005)

@@ -1,0 +1,66 @@
+"""The service is killed at the worst moments; what the next start finds is thawed, known and told."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.disks import needs_recovery
+from tests.lab.guests import LabGuest
+from tests.libvirt_relay import LibvirtRelay
+from tests.live.test_libvirt_goes_away import wait_until_frozen
+from tests.live.test_main_job import overlays_beside
+from tests.service_process import ServiceProcess
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def slow(relay: LibvirtRelay, tmp_path: Path) -> Iterator[ServiceProcess]:
+    """A service whose every call to libvirt takes long enough to be interrupted."""
+    with ServiceProcess(tmp_path / "state", libvirt_uri=relay.uri) as process:
+        yield process
+
+
+def test_killed_while_the_guest_is_frozen_and_before_the_point_in_time(
+    slow: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
+) -> None:
+    slow.run(lab_guest.name, kind="preflight")
+    relay.delay_s = 0.3
+    job_id = slow.create(lab_guest.name, freeze={"preflush": False})
+    wait_until_frozen(lab_guest)
+
+    slow.kill()
+    relay.delay_s = 0
+    assert lab_guest.freeze_status() == "frozen"
+    slow.start()
+    job = slow.wait(job_id)
+
+    recovered = next(phase for phase in job["phases"] if phase["name"] == "recover")
+    assert "was frozen and was thawed" in recovered["detail"]
+    assert lab_guest.freeze_status() == "thawed"
+    assert (job["state"], job["attempt"], job["verdict"]) == ("succeeded", 2, "filesystem")
+    assert len(overlays_beside(lab_guest)) == 1
+
+
+def test_killed_after_the_point_in_time_keeps_the_point_as_crash_consistent(
+    slow: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
+) -> None:
+    slow.run(lab_guest.name, kind="preflight")
+    relay.delay_s = 0.3
+    job_id = slow.create(lab_guest.name, freeze={"preflush": False})
+    while lab_guest.active_sources() == lab_guest.disks:
+        pass
+
+    slow.kill()
+    relay.delay_s = 0
+    slow.start()
+    job = slow.wait(job_id)
+
+    assert lab_guest.freeze_status() == "thawed"
+    assert (job["state"], job["verdict"], job["error"]["code"]) == ("failed", "crash", "worker_lost")
+    assert "the point in time was taken" in job["error"]["detail"]
+    point = slow.request("GET", f"/api/v1/recovery-points/{job['recovery_point']['id']}").json()
+    assert [Path(disk["file"]) for disk in point["disks"]] == list(lab_guest.disks.values())
+    assert not needs_recovery(lab_guest.disks["vda"])
+    assert slow.run(lab_guest.name)["verdict"] == "filesystem"

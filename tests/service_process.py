@@ -1,0 +1,129 @@
+"""A real Stillpoint in processes of its own, for tests that go through HTTP or kill something."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx2
+
+FINAL = ("succeeded", "failed", "cancelled")
+
+
+class ServiceProcess:
+    """`stillpoint all` with a state folder of its own. As a context it is started, ready, and stopped at the end."""
+
+    def __init__(self, state_dir: Path, *, libvirt_uri: str, host_id: str = "hv1", **settings: str) -> None:
+        self.state_dir = state_dir
+        self.port = _free_port()
+        self._log = state_dir / "service.log"
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("STILLPOINT_")},
+            "STILLPOINT_STATE_DIR": str(state_dir),
+            "STILLPOINT_LIBVIRT_URI": libvirt_uri,
+            "STILLPOINT_HOST_ID": host_id,
+            "STILLPOINT_PORT": str(self.port),
+            "STILLPOINT_LOG_FORMAT": "json",
+            **{f"STILLPOINT_{name.upper()}": value for name, value in settings.items()},
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "ServiceProcess":
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> "ServiceProcess":
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service.cli", "all"], env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + 30
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the service did not start:\n{self.log_text()}")
+            time.sleep(0.05)
+        return self
+
+    def stop(self) -> int | None:
+        """SIGTERM, and its exit status."""
+        if self._process is None:
+            return None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self._process.returncode
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait(10)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def log_text(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    # --- HTTP -----------------------------------------------------------------------------------
+
+    @property
+    def token(self) -> str:
+        return (self.state_dir / "admin.token").read_text().strip()
+
+    def request(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}
+        return httpx2.request(method, f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=30, **options)
+
+    def create(self, domain: str, kind: str = "snapshot", **body: Any) -> str:
+        """The id of a new job. The domain may have been defined a moment ago: it is waited for."""
+        deadline = time.monotonic() + 10
+        while True:
+            answer = self.request("POST", "/api/v1/jobs", json={"kind": kind, "domain": domain, **body})
+            if answer.status_code == 202:
+                return str(answer.json()["id"])
+            if answer.status_code != 404 or time.monotonic() > deadline:
+                raise AssertionError(f"{answer.status_code}: {answer.text}")
+            time.sleep(0.1)
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        answer = self.request("GET", f"/api/v1/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def wait(self, job_id: str, timeout: float = 60) -> dict[str, Any]:
+        """The job when it has ended."""
+        deadline = time.monotonic() + timeout
+        while (document := self.job(job_id))["state"] not in FINAL:
+            assert time.monotonic() < deadline, f"the job did not end: {document}\n{self.log_text()[-3000:]}"
+            time.sleep(0.02)
+        return document
+
+    def run(self, domain: str, kind: str = "snapshot", **body: Any) -> dict[str, Any]:
+        return self.wait(self.create(domain, kind, **body))
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx2.get(f"http://127.0.0.1:{self.port}/readyz", timeout=5).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
