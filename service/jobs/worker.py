@@ -94,6 +94,7 @@ class Worker:
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._lock_file.close()
             raise WorkerAlreadyRuns(lock=str(path), host=self._host_id) from error
 
     # --- claiming -------------------------------------------------------------------------------

@@ -14,6 +14,9 @@ _MEANING = {
 }
 
 _REMEDIES = {
+    "no_snapshot": "Mend what the error names, then POST /api/v1/jobs/{id}/retry.",
+    "freeze_skipped": "Retry the job: the guest was started while the point was taken.",
+    "thaw_not_sent": "Retry the job, and report the evidence of this one: a window without a thaw must not happen.",
     "freeze_off": "Leave freeze.mode at its default, `required`.",
     "freeze_not_possible": "Make the guest freezable: POST /api/v1/domains/{id}/preflight names every obstacle with its remedy.",
     "freeze_refused": "Look at the agent's log in the guest; run `virsh domfsfreeze` by hand when nothing depends on the guest.",

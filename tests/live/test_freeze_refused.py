@@ -26,7 +26,10 @@ PREFERRED = {"mode": "preferred"}
 def test_a_freeze_that_is_known_to_be_impossible(options: GuestOptions, code: str, service: ServiceProcess, make_guest: MakeGuest) -> None:
     """Required: refused before anything is made. Preferred: taken, with the verdict that it deserves."""
     guest = make_guest(options).start()
-    guest.wait_ready()
+    if options.agent == "qga" and options.agent_channel:
+        guest.wait_agent()
+    else:
+        guest.wait_ready()
 
     required = service.run(guest.name)
     preferred = service.run(guest.name, freeze=PREFERRED)

@@ -1,0 +1,186 @@
+"""POST /api/v1/jobs: what is recorded, what is refused, and one job for one Idempotency-Key."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from service.db.engine import Database
+from service.db.tables import Domain, Job
+from service.jobs.wake import Wake
+from tests.api.world import DB1, add_domain, add_host
+
+BODY: dict[str, Any] = {"kind": "snapshot", "domain": "db1"}
+
+
+def test_a_new_job_is_answered_with_202_its_address_and_everything_that_is_known(api_on_both: TestClient) -> None:
+    answer = api_on_both.post("/api/v1/jobs", json={**BODY, "labels": {"plan": "nightly"}, "freeze": {"mode": "preferred"}})
+
+    job = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/api/v1/jobs/{job['id']}"
+    assert api_on_both.get(answer.headers["location"]).json() == job
+    assert job == {
+        "id": job["id"],
+        "kind": "snapshot",
+        "domain": {"id": DB1, "name": "db1"},
+        "host": "hv1",
+        "state": "queued",
+        "phase": None,
+        "attempt": 0,
+        "max_attempts": 3,
+        "created_at": job["created_at"],
+        "started_at": None,
+        "finished_at": None,
+        "cancel_requested": False,
+        "retry_of": None,
+        "labels": {"plan": "nightly"},
+        "request": {
+            "kind": "snapshot",
+            "domain": "db1",
+            "host": None,
+            "disks": None,
+            "freeze": {"mode": "preferred", "timeout_ms": 120000, "hold_limit_ms": 30000, "preflush": True},
+            "required_verdict": None,
+        },
+        "verdict": None,
+        "verdict_reasons": [],
+        "freeze": None,
+        "timing": None,
+        "phases": [],
+        "recovery_point": None,
+        "result": None,
+        "error": None,
+        "links": {"self": f"/api/v1/jobs/{job['id']}", "explain": f"/api/v1/jobs/{job['id']}/explain"},
+        "evidence": None,
+    }
+
+
+def test_the_worker_of_this_process_is_woken(api: TestClient, wake: Wake) -> None:
+    api.post("/api/v1/jobs", json=BODY)
+    assert wake.wait(0)
+
+
+def test_a_domain_can_be_named_by_its_uuid(api: TestClient) -> None:
+    assert api.post("/api/v1/jobs", json={**BODY, "domain": DB1.upper()}).json()["domain"]["name"] == "db1"
+
+
+def test_an_unknown_domain_names_the_hosts_and_when_they_were_seen(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        add_host(session, "hv2", seen_ago=timedelta(days=3))
+
+    answer = api.post("/api/v1/jobs", json={**BODY, "domain": "db7"})
+
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "domain_unknown"
+    assert "hv1 (last seen 0 s ago), hv2 (last seen 3 days ago)" in answer.json()["detail"]
+
+
+def test_an_unknown_host_is_named_together_with_the_known_ones(api: TestClient) -> None:
+    detail = api.post("/api/v1/jobs", json={**BODY, "host": "hv9"}).json()["detail"]
+    assert "hv9, which is not known; known hosts: hv1" in detail
+
+
+def test_a_name_on_two_hosts_is_ambiguous_until_the_host_is_named(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        add_domain(session, "db1", host_id=add_host(session, "hv2"))
+
+    refused = api.post("/api/v1/jobs", json=BODY)
+    accepted = api.post("/api/v1/jobs", json={**BODY, "host": "hv2"})
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "domain_ambiguous")
+    assert (accepted.status_code, accepted.json()["host"]) == (202, "hv2")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"surprise": 1}, "body.surprise"),
+        ({"freeze": {"mode": "required", "surprise": 1}}, "body.freeze.surprise"),
+        ({"kind": "thaw"}, "body.kind"),
+        ({"domain": ""}, "body.domain"),
+        ({"domain": "db\x00"}, "body.domain"),
+        ({"domain": 7}, "body.domain"),
+        ({"disks": []}, "body.disks"),
+        ({"disks": ["vda", "vda"]}, "body.disks"),
+        ({"disks": [f"vd{n}" for n in range(65)]}, "body.disks"),
+        ({"freeze": {"mode": "sometimes"}}, "body.freeze.mode"),
+        ({"freeze": {"timeout_ms": 999}}, "body.freeze.timeout_ms"),
+        ({"freeze": {"timeout_ms": 600_001}}, "body.freeze.timeout_ms"),
+        ({"freeze": {"timeout_ms": "1000"}}, "body.freeze.timeout_ms"),
+        ({"freeze": {"hold_limit_ms": 99}}, "body.freeze.hold_limit_ms"),
+        ({"freeze": {"preflush": "yes"}}, "body.freeze.preflush"),
+        ({"required_verdict": "offline"}, "body.required_verdict"),
+        ({"labels": {f"k{n}": "" for n in range(33)}}, "body.labels"),
+        ({"labels": {"a b": ""}}, "body.labels.a b.[key]"),
+        ({"labels": {"a": "x" * 256}}, "body.labels.a"),
+        ({"labels": {"a": 1}}, "body.labels.a"),
+    ],
+)
+def test_a_field_out_of_its_bounds_is_refused_by_name(api: TestClient, change: dict[str, Any], field: str) -> None:
+    answer = api.post("/api/v1/jobs", json={**BODY, **change})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+    assert [one["field"] for one in answer.json()["facts"]["fields"]] == [field]
+
+
+def test_text_that_is_no_unicode_is_refused(api: TestClient) -> None:
+    body = b'{"kind": "snapshot", "domain": "\\ud800"}'
+    answer = api.post("/api/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+
+def test_the_same_key_and_body_give_the_same_job_whatever_the_order_of_fields(api_on_both: TestClient) -> None:
+    first = api_on_both.post("/api/v1/jobs", json={"kind": "snapshot", "domain": "db1"}, headers={"Idempotency-Key": "k1"})
+    second = api_on_both.post("/api/v1/jobs", json={"domain": "db1", "kind": "snapshot"}, headers={"Idempotency-Key": "k1"})
+
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert second.json() == first.json()
+    assert "idempotent-replayed" not in first.headers
+    assert second.headers["idempotent-replayed"] == "true"
+
+
+def test_the_same_key_with_another_body_is_refused(api_on_both: TestClient) -> None:
+    first = api_on_both.post("/api/v1/jobs", json=BODY, headers={"Idempotency-Key": "k1"})
+    second = api_on_both.post("/api/v1/jobs", json={**BODY, "labels": {"a": "b"}}, headers={"Idempotency-Key": "k1"})
+
+    assert (second.status_code, second.json()["code"]) == (422, "idempotency_mismatch")
+    assert second.json()["facts"] == {"key": "k1", "job_id": first.json()["id"]}
+
+
+def test_the_same_key_on_another_path_is_another_request(api: TestClient) -> None:
+    api.post("/api/v1/jobs", json=BODY, headers={"Idempotency-Key": "k1"})
+    answer = api.post("/api/v1/domains/db1/thaw", headers={"Idempotency-Key": "k1"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_mismatch")
+
+
+def test_a_repeated_request_is_answered_even_when_the_domain_has_gone(api: TestClient, sqlite_database: Database) -> None:
+    first = api.post("/api/v1/jobs", json=BODY, headers={"Idempotency-Key": "k1"})
+    with sqlite_database.write() as session:
+        session.delete(session.get_one(Domain, ("hv1", DB1)))
+
+    assert api.post("/api/v1/jobs", json=BODY, headers={"Idempotency-Key": "k1"}).json() == first.json()
+
+
+def test_requests_with_one_key_that_come_at_once_make_one_job(api_on_both: TestClient, database: Database) -> None:
+    def ask(_n: int) -> tuple[int, str]:
+        answer = api_on_both.post("/api/v1/jobs", json=BODY, headers={"Idempotency-Key": "k1"})
+        return answer.status_code, answer.json()["id"]
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = set(threads.map(ask, range(16)))
+
+    with database.read() as session:
+        stored = session.scalar(select(func.count()).select_from(Job))
+    assert len(answers) == 1
+    assert {status for status, _ in answers} == {202}
+    assert stored == 1
+
+
+@pytest.mark.parametrize("key", ["", "two words", "x" * 256])
+def test_a_key_must_be_short_printable_text(api: TestClient, key: str) -> None:
+    answer = api.post("/api/v1/jobs", json=BODY, headers={"Idempotency-Key": key})
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")

@@ -1,0 +1,194 @@
+"""GET /api/v1/jobs: filters, paging that nothing shifts, and a cost that does not grow."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from starlette.testclient import TestClient
+
+from service.api.pages import page_of_jobs, page_of_recovery_points
+from service.api.schemas import JobFilter, RecoveryPointFilter
+from service.db.engine import Database, open_engine
+from tests.api.world import DB1, NOW, WEB1, add_job
+
+FILTERS: list[dict[str, Any]] = [
+    {},
+    {"state": "failed"},
+    {"kind": "snapshot"},
+    {"domain": DB1},
+    {"domain": "db1"},
+    {"host": "hv1"},
+    {"verdict": "crash"},
+    {"since": NOW},
+    {"until": NOW},
+    {"label": ["plan:nightly"]},
+    {"label": ["plan:nightly", "tier:gold"]},
+    {"label": ["plan:nightly"], "state": "failed"},
+    {"state": "failed", "kind": "snapshot", "domain": "db1", "host": "hv1", "verdict": "crash", "since": NOW, "until": NOW},
+]
+CURSOR = "MjAyNi0wMy0wMVQxMjowMDowMC4wMDAwMDBaCmM3YTVmZGJkLWVkYWYtOTQ1NS05MjZhLWQ2NWMxNmRiMTgwOQ"
+
+
+def _ids(api: TestClient, **query: Any) -> list[str]:
+    answer = api.get("/api/v1/jobs", params=query)
+    assert answer.status_code == 200, answer.text
+    return [job["id"] for job in answer.json()["items"]]
+
+
+def test_no_jobs_are_an_empty_page(api_on_both: TestClient) -> None:
+    assert api_on_both.get("/api/v1/jobs").json() == {"items": [], "next_cursor": None}
+
+
+def test_jobs_come_newest_first_and_those_of_one_instant_by_id(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        old = add_job(session, NOW - timedelta(seconds=1))
+        same = sorted(add_job(session, NOW) for _ in range(3))
+    assert _ids(api_on_both) == [*reversed(same), old]
+
+
+def test_an_item_is_the_job_without_its_evidence(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        job_id = add_job(session, evidence={"raw": "…"}, error={"code": "x"}, labels={"a": "b"})
+    job = api.get(f"/api/v1/jobs/{job_id}").json()
+
+    assert job.pop("evidence") == {"raw": "…"}
+    assert api.get("/api/v1/jobs").json()["items"] == [job]
+
+
+def test_every_filter_finds_its_jobs_and_no_others(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        plain = add_job(session, NOW, labels={"plan": "nightly"})
+        failed = add_job(session, NOW - timedelta(hours=1), state="failed", labels={"plan": "nightly", "tier": "gold:1"})
+        thaw = add_job(session, NOW - timedelta(hours=2), kind="thaw")
+        web = add_job(session, NOW - timedelta(hours=3), domain_id=WEB1, domain_name="web1", host_id="hv2", verdict="crash")
+    find = api_on_both
+
+    assert _ids(find, state="failed") == [failed]
+    assert _ids(find, kind="thaw") == [thaw]
+    assert _ids(find, domain="web1") == [web]
+    assert _ids(find, domain=WEB1.upper()) == [web]
+    assert _ids(find, host="hv2") == [web]
+    assert _ids(find, verdict="crash") == [web]
+    assert _ids(find, since="2026-03-01T13:00:00+02:00") == [plain, failed]
+    assert _ids(find, until="2026-03-01T11:00:00Z") == [thaw, web]
+    assert _ids(find, label="plan:nightly") == [plain, failed]
+    assert _ids(find, label=["plan:nightly", "tier:gold:1"]) == [failed]
+    assert _ids(find, label=["plan:nightly", "plan:weekly"]) == []
+    assert _ids(find, label="plan:nightly", state="succeeded") == [plain]
+    assert _ids(find, domain="db1", state="succeeded", since="2026-03-01T10:00:00Z", until="2026-03-01T11:00:00Z") == [thaw]
+
+
+@pytest.mark.parametrize("query", [{}, {"label": "plan:nightly"}, {"domain": "db1"}])
+@pytest.mark.parametrize("limit", [1, 3, 7])
+def test_pages_follow_each_other_without_gap_or_repetition(
+    api_on_both: TestClient, database: Database, query: dict[str, str], limit: int
+) -> None:
+    with database.write() as session:
+        # Several of one instant, so that the id has to decide inside a page and between pages.
+        for n in range(14):
+            add_job(session, NOW - timedelta(seconds=n // 4), labels={"plan": "nightly"})
+    whole = _ids(api_on_both, **query)
+
+    read: list[str] = []
+    cursor: str | None = None
+    for _ in range(20):
+        page = api_on_both.get("/api/v1/jobs", params={**query, "limit": limit, **({"cursor": cursor} if cursor else {})}).json()
+        read += [job["id"] for job in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+
+    assert len(whole) == 14
+    assert read == whole
+
+
+def test_jobs_that_are_added_while_the_list_is_read_shift_nothing(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        for n in range(6):
+            add_job(session, NOW - timedelta(seconds=n))
+    before = _ids(api)
+    first = api.get("/api/v1/jobs?limit=3").json()
+    with sqlite_database.write() as session:
+        for n in range(4):
+            add_job(session, NOW + timedelta(seconds=n))
+    second = api.get(f"/api/v1/jobs?limit=3&cursor={first['next_cursor']}").json()
+
+    assert [job["id"] for job in first["items"] + second["items"]] == before
+    assert second["next_cursor"] is None
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=201",
+        "limit=x",
+        "state=done",
+        "surprise=1",
+        "state=failed&state=queued",
+        "label=plan",
+        "since=yesterday",
+        "since=2026-03-01T12:00:00",
+        "since=1",
+        "domain=",
+        "domain=%00",
+    ],
+)
+def test_a_query_that_makes_no_sense_is_refused(api: TestClient, query: str) -> None:
+    answer = api.get(f"/api/v1/jobs?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+    assert answer.json()["facts"]["fields"][0]["field"].startswith("query.")
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "%00", "bm8", "/" * 40, "MjAyNi0wMy0wMVQxMjowMDowMFoKbm8", CURSOR + CURSOR])
+def test_a_cursor_that_was_not_given_out_is_refused(api: TestClient, cursor: str) -> None:
+    answer = api.get(f"/api/v1/jobs?cursor={cursor}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "cursor_invalid")
+
+
+@pytest.mark.parametrize("cursor", [None, CURSOR])
+@pytest.mark.parametrize("wanted", FILTERS, ids=str)
+def test_every_page_is_a_range_of_an_index(sqlite_database: Database, wanted: dict[str, Any], cursor: str | None) -> None:
+    """No table scan, no sorting: then a page costs the same however many jobs there are."""
+    values = JobFilter.model_construct(**{**JobFilter().model_dump(), **wanted, "cursor": cursor})
+    plan = _plan(sqlite_database, *page_of_jobs(values))
+
+    assert [step for step in plan if "TEMP B-TREE" in step or ("SCAN" in step and "USING INDEX" not in step and "anon" not in step)] == []
+
+
+@pytest.mark.parametrize("wanted", [{}, {"domain": DB1}, {"domain": "db1"}, {"host": "hv1"}, {"verdict": "crash"}, {"since": NOW}])
+def test_every_page_of_recovery_points_is_a_range_of_an_index(sqlite_database: Database, wanted: dict[str, Any]) -> None:
+    values = RecoveryPointFilter.model_construct(**{**RecoveryPointFilter().model_dump(), **wanted, "cursor": CURSOR})
+    plan = _plan(sqlite_database, *page_of_recovery_points(values))
+
+    assert [step for step in plan if "TEMP B-TREE" in step or ("SCAN" in step and "USING INDEX" not in step and "anon" not in step)] == []
+
+
+def _plan(database: Database, statement: Any, parameters: dict[str, Any]) -> list[str]:
+    sql, values = statement.for_driver(database.engine.dialect, {**parameters, "limit": 51})
+    with database.engine.connect() as connection:
+        return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)]
+
+
+def test_postgresql_walks_an_index_too(postgres_url: str) -> None:
+    engine = open_engine(postgres_url)
+    fill = """INSERT INTO jobs (id, kind, state, domain_id, domain_name, host_id, created_at, run_after, updated_at, attempt, max_attempts,
+        cancel_requested, request, labels, phases, verdict_reasons)
+        SELECT gen_random_uuid()::text, 'snapshot', 'succeeded', md5((n % 100)::text), 'vm' || n % 100, 'hv' || n % 5,
+        now() - n * interval '1 second', now(), now(), 1, 3, false, '{}', '{}', '[]', '[]' FROM generate_series(1, 20000) n"""
+    filters: list[dict[str, Any]] = [{}, {"host": "hv1"}, {"domain": "vm7"}]
+    with engine.begin() as connection:
+        connection.execute(text(fill))
+        connection.execute(text("ANALYZE jobs"))
+        plans = []
+        for wanted in filters:
+            values = JobFilter.model_construct(**{**JobFilter().model_dump(), **wanted, "cursor": CURSOR})
+            statement, parameters = page_of_jobs(values)
+            sql, given = statement.for_driver(engine.dialect, {**parameters, "limit": 51})
+            plans.append("\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {sql}", given)))
+    engine.dispose()
+
+    for plan in plans:
+        assert "Index Scan" in plan, plan
+        assert "Seq Scan" not in plan, plan

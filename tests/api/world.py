@@ -1,0 +1,93 @@
+"""Rows as workers would have left them, for the API to answer from."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy.orm import Session
+
+from service.db.tables import Domain, Host, Job, JobLabel, RecoveryPoint
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+DB1 = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
+WEB1 = "0b9f6c58-93a3-4a39-8d0f-52d7f2d5a733"
+
+
+def add_host(session: Session, host_id: str = "hv1", seen_ago: timedelta = timedelta(0)) -> str:
+    seen = datetime.now(UTC) - seen_ago
+    session.add(
+        Host(
+            id=host_id,
+            started_at=seen,
+            last_seen=seen,
+            version="0.1.0",
+            libvirt_uri="qemu:///system",
+            versions={"libvirt": "9.0.0"},
+            libvirt_connected=True,
+            inventory_at=seen,
+        )
+    )
+    session.flush()
+    return host_id
+
+
+def add_domain(session: Session, name: str = "db1", domain_id: str | None = None, host_id: str = "hv1", **document: Any) -> str:
+    domain_id = domain_id or str(uuid4())
+    published: dict[str, Any] = {
+        "disks": [{"target": "vda", "can_snapshot": True}],
+        "filesystems": None,
+        "agent": {"channel": True, "connected": True},
+        "os": None,
+        "frozen": False,
+        "persistent": True,
+    }
+    session.add(
+        Domain(host_id=host_id, id=domain_id, name=name, state="running", published_at=datetime.now(UTC), document=published | document)
+    )
+    session.flush()
+    return domain_id
+
+
+def add_job(session: Session, created_at: datetime = NOW, labels: dict[str, str] | None = None, **columns: Any) -> str:
+    values: dict[str, Any] = {
+        "id": str(uuid4()),
+        "kind": "snapshot",
+        "state": "succeeded",
+        "domain_id": DB1,
+        "domain_name": "db1",
+        "host_id": "hv1",
+        "created_at": created_at,
+        "run_after": created_at,
+        "updated_at": created_at,
+        "attempt": 1,
+        "request": {"kind": "snapshot", "domain": "db1", "host": None, "disks": None, "freeze": {"mode": "required"}, "required_verdict": None},
+        "labels": labels or {},
+        "phases": [],
+        "verdict_reasons": [],
+    }
+    job = Job(**(values | columns))
+    session.add(job)
+    session.flush()
+    session.add_all(JobLabel(key=key, value=value, created_at=created_at, job_id=job.id) for key, value in (labels or {}).items())
+    session.flush()
+    return job.id
+
+
+def add_recovery_point(session: Session, job_id: str, created_at: datetime = NOW, **columns: Any) -> str:
+    values: dict[str, Any] = {
+        "id": str(uuid4()),
+        "job_id": job_id,
+        "kind": "snapshot",
+        "domain_id": DB1,
+        "domain_name": "db1",
+        "host_id": "hv1",
+        "created_at": created_at,
+        "point_in_time_at": created_at,
+        "verdict": "filesystem",
+        "labels": {},
+        "disks": [{"target": "vda", "file": "/images/db1.qcow2", "format": "qcow2", "virtual_size": 1024}],
+    }
+    point = RecoveryPoint(**(values | columns))
+    session.add(point)
+    session.flush()
+    return point.id

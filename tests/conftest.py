@@ -1,0 +1,85 @@
+"""Fixtures for all tests: databases here, guests in tests/lab."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.db.engine import Database, open_engine
+from tests.databases import PostgresCluster, migrate, postgres_cluster, sqlite_url
+
+if (Path(__file__).parent / "lab" / "fixtures.py").exists():
+    pytest_plugins = ["tests.lab.fixtures"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # Where pytest-alembic is installed it registers itself, and its collector breaks under pytest 9. We do without it.
+    session.config.pluginmanager.unregister(name="pytest-alembic")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    """A PostgreSQL server. Where none can be had the tests that need it fail: half of the users run on it."""
+    with postgres_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresCluster) -> Iterator[str]:
+    """The URL of a fresh, migrated database on PostgreSQL."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    migrate(sqlite_url(path))
+    return path
+
+
+@pytest.fixture
+def new_sqlite_url(tmp_path: Path, _migrated_sqlite: Path) -> str:
+    """The URL of a fresh, migrated database in a file of its own."""
+    path = tmp_path / "stillpoint.db"
+    shutil.copy(_migrated_sqlite, path)
+    return sqlite_url(path)
+
+
+@pytest.fixture
+def sqlite_database(new_sqlite_url: str) -> Iterator[Database]:
+    """A fresh, migrated database on SQLite, for tests in which the kind of database does not matter."""
+    yield from _opened(new_sqlite_url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Both databases, one after the other, by URL: for tests that start processes."""
+    name = "new_sqlite_url" if request.param == "sqlite" else "postgres_url"
+    url: str = request.getfixturevalue(name)
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A fresh, migrated database: the test runs once on SQLite and once on PostgreSQL."""
+    yield from _opened(database_url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Both databases, with nothing in them."""
+    if request.param == "sqlite":
+        yield sqlite_url(tmp_path / "empty.db")
+        return
+    cluster: PostgresCluster = request.getfixturevalue("postgres")
+    with cluster.database(migrated=False) as url:
+        yield url
+
+
+def _opened(url: str) -> Iterator[Database]:
+    opened = Database(open_engine(url))
+    yield opened
+    opened.dispose()

@@ -1,0 +1,36 @@
+"""Jobs as tests ask for them."""
+
+from datetime import datetime
+
+from service.jobs.queue import NewJob
+
+
+def a_snapshot(
+    domain: str = "db1",
+    host: str = "hv1",
+    *,
+    kind: str = "snapshot",
+    storage: str | None = None,
+    labels: dict[str, str] | None = None,
+    run_after: datetime | None = None,
+    token: str | None = None,
+    key: str | None = None,
+    digest: str | None = None,
+) -> NewJob:
+    return NewJob(
+        kind=kind,
+        domain_id=f"id-of-{domain}",
+        domain_name=domain,
+        host_id=host,
+        request={"kind": kind, "domain": domain},
+        labels=labels or {},
+        storage_id=storage,
+        run_after=run_after,
+        token_id=token,
+        idempotency_key=key,
+        idempotency_digest=digest,
+    )
+
+
+def a_thaw(domain: str = "db1", host: str = "hv1") -> NewJob:
+    return a_snapshot(domain, host, kind="thaw")
