@@ -138,16 +138,16 @@ def _write(engine: Engine, table: str, rows: list[Row]) -> None:
         return
     connection = engine.raw_connection()
     driver: Any = connection.driver_connection
-    columns = list(rows[0])
+    columns = ", ".join(f'"{name}"' for name in rows[0])  # `freeze` is a keyword of PostgreSQL
     if engine.dialect.name == "postgresql":
-        with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
+        with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(tuple(row.values()))
         driver.commit()
     else:
-        marks = ", ".join("?" for _ in columns)
+        marks = ", ".join("?" for _ in rows[0])
         driver.execute("BEGIN")
-        driver.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", (tuple(row.values()) for row in rows))
+        driver.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", (tuple(row.values()) for row in rows))
         driver.execute("COMMIT")
     connection.close()
 

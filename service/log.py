@@ -39,6 +39,8 @@ def configure(log_format: str, level: str) -> None:
     root.setLevel(level.upper())
     # Each request would be a line; the metrics count them.
     logging.getLogger("uvicorn.access").disabled = True
+    for chatty in ("uvicorn", "alembic"):
+        logging.getLogger(chatty).setLevel("DEBUG" if level == "debug" else "WARNING")
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:

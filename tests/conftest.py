@@ -9,14 +9,7 @@ import pytest
 from service.db.engine import Database, open_engine
 from tests.databases import PostgresCluster, migrate, postgres_cluster, sqlite_url
 
-if (Path(__file__).parent / "lab" / "fixtures.py").exists():
-    pytest_plugins = ["tests.lab.fixtures"]
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    # Where pytest-alembic is installed it registers itself, and its collector breaks under pytest 9. We do without it.
-    session.config.pluginmanager.unregister(name="pytest-alembic")
+pytest_plugins = ["tests.lab.fixtures"]
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,14 @@ FINAL = ("succeeded", "failed", "cancelled")
 
 
 class ServiceProcess:
-    """`stillpoint all` with a state folder of its own. As a context it is started, ready, and stopped at the end."""
+    """`stillpoint all` (or serve, or worker) with a state folder of its own. As a context it is started and, at the end, stopped.
 
-    def __init__(self, state_dir: Path, *, libvirt_uri: str, host_id: str = "hv1", **settings: str) -> None:
+    Started means: an API is ready to answer; a worker runs.
+    """
+
+    def __init__(self, state_dir: Path, *, libvirt_uri: str, host_id: str = "hv1", command: str = "all", **settings: str) -> None:
         self.state_dir = state_dir
+        self._command = command
         self.port = _free_port()
         self._log = state_dir / "service.log"
         self._environment = {
@@ -43,10 +47,10 @@ class ServiceProcess:
     def start(self) -> "ServiceProcess":
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "service.cli", "all"], env=self._environment, stdout=log, stderr=log, start_new_session=True
+                [sys.executable, "-m", "service.cli", self._command], env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + 30
-        while not self._is_ready():
+        while self._command != "worker" and not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the service did not start:\n{self.log_text()}")
             time.sleep(0.05)

@@ -34,7 +34,7 @@ class TokenCheck:
         self._known: dict[str, tuple[float, str]] = {}
         self._noted: dict[str, float] = {}
         # Beside the requests: noting a use waits for the write lock, and nobody should wait for that.
-        self._notes = ThreadPoolExecutor(1, thread_name_prefix="token-use")
+        self._notes = _one_thread()
 
     async def token_id(self, secret: str) -> str:
         """Raises TokenRefused, DatabaseUnavailable."""
@@ -44,7 +44,9 @@ class TokenCheck:
         return await run_sync(self._look_up, secret)
 
     def close(self) -> None:
+        """It can be used again afterwards."""
         self._notes.shutdown(wait=True)
+        self._notes = _one_thread()
 
     def _look_up(self, secret: str) -> str:
         with self._database.read() as session:
@@ -87,6 +89,10 @@ class Authentication:
             return
         scope.setdefault("state", {})["token_id"] = token_id
         await self._app(scope, receive, send)
+
+
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="token-use")
 
 
 def _secret_in(scope: Scope) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from service.api import examples
 from service.api.auth import OPEN_PATHS
 from service.api.problems import MEDIA_TYPE, problem_document, status_of
+from service.api.query import without_null
 from service.api.schemas import Problem
 from service.errors import DatabaseUnavailable, StillpointError, TokenMissing, TokenRefused
 
@@ -64,9 +65,12 @@ def describe(app: FastAPI) -> dict[str, Any]:
         components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "sp_…"}}
         document["security"] = [{"token": []}]
-        for path in OPEN_PATHS:
-            for operation in document["paths"][path].values():
-                operation["security"] = []
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                for parameter in operation.get("parameters", []):
+                    parameter["schema"] = without_null(parameter["schema"], {})
+                if path in OPEN_PATHS:
+                    operation["security"] = []
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -80,7 +80,11 @@ def _parameters(wanted: JobFilter | RecoveryPointFilter, further: dict[str, Valu
     if wanted.domain is not None:
         given |= _domain(wanted.domain)
     if wanted.cursor is not None:
-        given["after_created_at"], given["after_id"] = decode_time_cursor(wanted.cursor)
+        after_created_at, after_id = decode_time_cursor(wanted.cursor)
+        given |= {"after_created_at": after_created_at, "after_id": after_id}
+        # Two upper bounds, of which an index walks one: the lower one says it all.
+        redundant = ("until",) if wanted.until is None or after_created_at < wanted.until else ("after_created_at", "after_id")
+        given |= dict.fromkeys(redundant)
     return {name: value for name, value in given.items() if value is not None}
 
 

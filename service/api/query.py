@@ -23,7 +23,7 @@ def documented(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     parameters = []
     for name, described in schema["properties"].items():
-        resolved = _without_null(described, schema.get("$defs", {}))
+        resolved = without_null(described, schema.get("$defs", {}))
         description = resolved.pop("description", None)
         parameter = {"name": name, "in": "query", "required": False, "schema": resolved}
         parameters.append(parameter | ({"description": description} if description else {}))
@@ -49,8 +49,8 @@ def _is_single(model: type[BaseModel], name: str) -> bool:
     return field is None or field.default_factory is not list
 
 
-def _without_null(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A query cannot say null: `anyOf: [X, null]` is documented as X. Enumerations are written out in place."""
+def without_null(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A parameter cannot say null: `anyOf: [X, null]` is documented as X. Enumerations are written out in place."""
     found = {key: value for key, value in schema.items() if key not in ("default", "title")}
     if "anyOf" in found:
         kind = next(option for option in found.pop("anyOf") if option.get("type") != "null")

@@ -35,6 +35,12 @@ def _instant(value: Any) -> datetime:
         return datetime.max.replace(tzinfo=UTC) if moment.year > 2000 else datetime.min.replace(tzinfo=UTC)
 
 
+def _whole(value: Any) -> Any:
+    """1000.0 is an integer in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholeNumber = Annotated[StrictInt, BeforeValidator(_whole)]
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
 HostName = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
 DiskTarget = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
@@ -61,10 +67,10 @@ class FreezeRequest(Request):
         default=FreezeMode.required,
         description="`required`: no freeze, no snapshot. `preferred`: freeze where it works. `off`: do not freeze.",
     )
-    timeout_ms: StrictInt = Field(
+    timeout_ms: WholeNumber = Field(
         default=DEFAULT_FREEZE_TIMEOUT_MS, ge=1_000, le=600_000, description="How long the guest may take until it is frozen."
     )
-    hold_limit_ms: StrictInt = Field(
+    hold_limit_ms: WholeNumber = Field(
         default=DEFAULT_HOLD_LIMIT_MS, ge=100, le=600_000, description="How long writes may be held before the guest is thawed in any case."
     )
     preflush: StrictBool = Field(
@@ -95,7 +101,10 @@ class JobRequest(WorkRequest):
         "`filesystem` from a running guest.",
     )
     labels: dict[LabelKey, LabelValue] = Field(
-        default_factory=dict, max_length=MAX_LABELS, description="Your own marks; jobs can be listed by them."
+        default_factory=dict,
+        max_length=MAX_LABELS,
+        description="Your own marks; jobs can be listed by them.",
+        json_schema_extra={"additionalProperties": False},
     )
 
 
@@ -129,6 +138,10 @@ class DomainFilter(Filter):
     host: HostName | None = None
     state: str | None = Field(default=None, max_length=32, pattern=PRINTABLE, description="As shown: `running`, `shut_off`, `unknown`, …")
     name: Name | None = None
+
+
+class HostChoice(Request):
+    host: HostName | None = Field(default=None, description="Needed only when several hosts have a domain of this name.")
 
 
 class Answer(BaseModel):

@@ -17,7 +17,6 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Dialect, Engine, Select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from service.db.engine import translated_errors
 from service.errors import DatabaseUnavailable
 
 THREADS = 8
@@ -61,7 +60,8 @@ class Reader:
 
     def __init__(self, engine: Engine, threads: int = THREADS) -> None:
         self._engine = engine
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="reader")
+        self._thread_count = threads
+        self._threads = self._new_threads()
         self._local = threading.local()
         self._open: set[DBAPIConnection] = set()
         self._quick: Any = None
@@ -84,10 +84,15 @@ class Reader:
         return row[0] if row is not None else None
 
     def close(self) -> None:
+        """It can be used again afterwards."""
         self._threads.shutdown(wait=True)
         for connection in list(self._open):
             self._discard(connection)
         self._quick = None
+        self._threads = self._new_threads()
+
+    def _new_threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._thread_count, thread_name_prefix="reader")
 
     async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
@@ -132,8 +137,10 @@ class Reader:
         return cast("DBAPIConnection", self._local.connection)
 
     def _connect(self) -> DBAPIConnection:
-        with translated_errors():
+        try:
             pooled = self._engine.raw_connection()
+        except self._driver_errors as error:
+            raise DatabaseUnavailable(reason=_first_line(error)) from error
         connection = cast("DBAPIConnection", pooled.driver_connection)
         pooled.detach()
         if self._engine.dialect.name == "postgresql":

@@ -24,6 +24,8 @@ from service.model.window import (
 
 THAW_TIMEOUT_MS = 60_000
 """A thaw reply may take its time (hooks, VSS); giving up early would lose the evidence in it."""
+THAW_PATIENCE_S = 600.0
+"""How long an unanswered thaw is repeated."""
 THAW_PAUSE_S = 0.05
 THAW_PAUSE_MAX_S = 5.0
 
@@ -47,8 +49,7 @@ class WindowPlan:
     hold_limit_ms: int
     #: Ask the agent once more before the thaw: where a hook may fail on thaw, its error would eat the count.
     confirm_before_thaw: bool = False
-    #: How long an unanswered thaw is repeated.
-    thaw_patience_s: float = 600.0
+    thaw_patience_s: float = THAW_PATIENCE_S
 
 
 def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPlan) -> WindowRecord:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, insert, literal, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -200,27 +200,28 @@ class _PassedOver:
 def _first_runnable(
     session: Session, host_id: str, now: datetime, only_kinds: Collection[str] | None, passed: _PassedOver
 ) -> Row[Any] | None:
-    queued = _queued(host_id, now)
+    here_and_now = {"host": host_id, "host_resource": slots.host_resource(host_id), "now": now}
     # A thaw helps a guest that somebody left frozen: it waits for no domain, no slot and no other job.
     if only_kinds is None or JobKind.thaw in only_kinds:
-        thaw = session.execute(queued.where(Job.kind == _sql(JobKind.thaw))).first()
+        thaw = session.execute(_NEXT_THAW, here_and_now).first()
         if thaw is not None:
             return thaw
-    others = queued.where(Job.kind != _sql(JobKind.thaw), ~_domain_is_busy(), slots.are_free(host_id))
+    others = _NEXT_OTHER
     if only_kinds is not None:
         others = others.where(Job.kind.in_(only_kinds))
     if passed.domains:
         others = others.where(Job.domain_id.not_in(passed.domains))
     for resource in passed.resources:
         others = others.where(~slots.needs(resource))
-    return session.execute(others).first()
+    return session.execute(others, here_and_now).first()
 
 
-def _queued(host_id: str, now: datetime) -> Select[Any]:
+def _queued() -> Select[Any]:
     columns = (Job.id, Job.kind, Job.domain_id, Job.domain_name, Job.host_id, Job.storage_id, Job.request, Job.labels)
     return (
         select(*columns, Job.attempt, Job.max_attempts, Job.intent, Job.phases, Job.started_at)
-        .where(Job.host_id == host_id, Job.state == _sql(JobState.queued), Job.run_after <= now, Job.cancel_requested.is_(False))
+        .where(Job.host_id == bindparam("host"), Job.state == _sql(JobState.queued))
+        .where(Job.run_after <= bindparam("now"), Job.cancel_requested.is_(False))
         .order_by(Job.run_after, Job.id)
         .limit(1)
         .with_for_update(of=Job, skip_locked=True)
@@ -234,6 +235,17 @@ def _domain_is_busy() -> ColumnElement[bool]:
         other.state.in_([_sql(JobState.running), _sql(JobState.interrupted)]),
         other.kind != _sql(JobKind.thaw),
     )
+
+
+def _sql(value: JobState | JobKind) -> ColumnElement[str]:
+    """Written into the SQL text: a partial index is only used when its condition is seen while the statement is planned."""
+    return literal(value.value, literal_execute=True)
+
+
+# Built once: every idle worker asks this once a second. What stands in the way of a job is asked in SQL, so that a job
+# that cannot run yet does not stop the ones behind it.
+_NEXT_THAW = _queued().where(Job.kind == _sql(JobKind.thaw))
+_NEXT_OTHER = _queued().where(Job.kind != _sql(JobKind.thaw), ~_domain_is_busy(), slots.are_free(bindparam("host_resource")))
 
 
 def _start(session: Session, job: Row[Any], owner: str, lease_until: datetime, now: datetime) -> Claim:
@@ -393,8 +405,3 @@ def _move(job: Job, to: JobState, now: datetime) -> None:
     job.updated_at = now
     if to in FINAL_STATES:
         job.finished_at = now
-
-
-def _sql(value: JobState | JobKind) -> ColumnElement[str]:
-    """Written into the SQL text: a partial index is only used when its condition is seen while the statement is planned."""
-    return literal(value.value, literal_execute=True)

@@ -13,7 +13,7 @@ from service.errors import DisksInDoubt, DomainGone, GuestStillFrozen, JobCancel
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from service.jobs import overlays, queue
-from service.jobs.freeze_window import thaw_until_answered
+from service.jobs.freeze_window import THAW_PATIENCE_S, thaw_until_answered
 from service.jobs.overlays import Overlay
 from service.jobs.run import Phase
 from service.jobs.snapshot_outcome import disk_document, point_document
@@ -21,8 +21,6 @@ from service.model.inventory import DomainState
 from service.model.lifecycle import JobState, PhaseName
 from service.model.verdict import Effect, Reason, Verdict, no_point
 from service.model.window import ThawOutcome
-
-THAW_PATIENCE_S = 600.0
 
 _logger = log.get(__name__)
 
@@ -37,9 +35,10 @@ class _Found:
 
 
 class Recovery:
-    def __init__(self, database: Database, connection: HostConnection) -> None:
+    def __init__(self, database: Database, connection: HostConnection, thaw_patience_s: float = THAW_PATIENCE_S) -> None:
         self._database = database
         self._connection = connection
+        self._thaw_patience_s = thaw_patience_s
 
     def recover(self, job_id: str) -> None:
         """Thaw, look at the disks, and decide. Raises LibvirtUnavailable or DatabaseUnavailable: then it is tried again later."""
@@ -66,7 +65,7 @@ class Recovery:
             found.error = error
             return found
         if intent.get("will_freeze"):
-            found.error = _thaw(guest, found.story)
+            found.error = _thaw(guest, found.story, self._thaw_patience_s)
         _look_at_disks(job, guest, [Overlay.from_document(document) for document in intent.get("overlays", [])], found)
         if found.error is None and job.attempt >= job.max_attempts:
             found.story.append(f"This was the last of {job.max_attempts} attempts.")
@@ -100,7 +99,7 @@ class Recovery:
             queue.resolve_interrupted(session, job.id, to, values)
 
 
-def _thaw(guest: Guest, story: list[str]) -> StillpointError | None:
+def _thaw(guest: Guest, story: list[str], patience_s: float) -> StillpointError | None:
     """The freeze may have been sent: nothing is assumed, the agent is asked and a thaw is answered."""
     state = guest.state()
     if state is DomainState.shut_off:
@@ -119,10 +118,10 @@ def _thaw(guest: Guest, story: list[str]) -> StillpointError | None:
     if not was_frozen:
         story.append("The guest was not frozen.")
         return None
-    reply = thaw_until_answered(guest, None, THAW_PATIENCE_S)
+    reply = thaw_until_answered(guest, None, patience_s)
     if reply.outcome is ThawOutcome.unanswered:
         story.append("The guest could not be thawed.")
-        return GuestStillFrozen(domain=guest.name, tried_ms=THAW_PATIENCE_S * 1000, message=reply.message)
+        return GuestStillFrozen(domain=guest.name, tried_ms=patience_s * 1000, message=reply.message)
     story.append(f"The guest was frozen and was thawed ({reply.count} filesystems)." if reply.count else "A thaw was sent and answered.")
     return None
 

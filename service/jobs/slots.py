@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import ColumnElement, and_, delete, exists, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -47,9 +47,9 @@ def needed(host_id: str, storage_id: str | None) -> list[str]:
     return [host_resource(host_id)] + ([storage_resource(storage_id)] if storage_id is not None else [])
 
 
-def are_free(host_id: str) -> ColumnElement[bool]:
-    """Asked in SQL, so that a job whose storage is full does not stand in the way of one that can run."""
-    host_slot = exists().where(Slot.resource == host_resource(host_id), Slot.job_id.is_(None))
+def are_free(host: ColumnElement[str]) -> ColumnElement[bool]:
+    """Has each resource that a job needs a free slot? `host`: the resource of the job's host."""
+    host_slot = exists().where(Slot.resource == host, Slot.job_id.is_(None))
     storage_slot = exists().where(Slot.resource == literal(_STORAGE) + Job.storage_id, Slot.job_id.is_(None))
     return and_(host_slot, or_(Job.storage_id.is_(None), storage_slot))
 
@@ -72,17 +72,19 @@ class SlotGone(Exception):
 def take(session: Session, job_id: str, resources: list[str]) -> None:
     """One slot of each. Raises SlotGone; the caller's savepoint then gives back those already taken."""
     for resource in resources:
-        first_free = (
-            select(Slot.n)
-            .where(Slot.resource == resource, Slot.job_id.is_(None))
-            .order_by(Slot.n)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-        taken = update(Slot).where(Slot.resource == resource, Slot.n == first_free).values(job_id=job_id).returning(Slot.n)
-        if session.scalar(taken, execution_options=_UNSYNCHRONISED) is None:
+        if session.scalar(_TAKE, {"wanted": resource, "taker": job_id}, execution_options=_UNSYNCHRONISED) is None:
             raise SlotGone(resource)
+
+
+_FIRST_FREE = (
+    select(Slot.n)
+    .where(Slot.resource == bindparam("wanted"), Slot.job_id.is_(None))
+    .order_by(Slot.n)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+    .scalar_subquery()
+)
+_TAKE = update(Slot).where(Slot.resource == bindparam("wanted"), Slot.n == _FIRST_FREE).values(job_id=bindparam("taker")).returning(Slot.n)
 
 
 def free(session: Session, job_ids: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from service.errors import DomainBusy, DomainPaused, DomainStateUnsuitable, Gues
 from service.hypervisor.guest import Guest
 from service.jobs import freeze_window, overlays, snapshot_outcome
 from service.jobs.attempt import Attempt
-from service.jobs.freeze_window import WindowPlan
+from service.jobs.freeze_window import THAW_PATIENCE_S, WindowPlan
 from service.jobs.overlays import Overlay
 from service.jobs.preflush import preflush
 from service.jobs.run import JobRun, MustRecover
@@ -32,6 +32,7 @@ LOOK_PAUSE_S = 0.5
 class SnapshotSettings:
     overlay_dir: Path | None
     overlay_reserve_bytes: int
+    thaw_patience_s: float = THAW_PATIENCE_S
 
 
 def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
@@ -54,7 +55,7 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
     except BaseException:
         overlays.remove(attempt.overlays)
         raise
-    _take_point(run, guest, attempt, take)
+    _take_point(run, guest, attempt, take, settings.thaw_patience_s)
     snapshot_outcome.conclude(run, guest, attempt)
 
 
@@ -121,7 +122,7 @@ def _intent(planned: Sequence[Overlay], *, will_freeze: bool) -> dict[str, Any]:
 # --- the window and what is around it -------------------------------------------------------------
 
 
-def _take_point(run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], None]) -> None:
+def _take_point(run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], None], thaw_patience_s: float) -> None:
     policy = attempt.policy
     if attempt.will_freeze:
         assert attempt.scope is not None
@@ -130,6 +131,7 @@ def _take_point(run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], 
             freeze_timeout_ms=policy.timeout_ms,
             hold_limit_ms=policy.hold_limit_ms,
             confirm_before_thaw=attempt.found.hook is not HookState.absent,
+            thaw_patience_s=thaw_patience_s,
         )
         attempt.window = freeze_window.run(guest, take, plan)
     if not attempt.window.snapshot_was_called and _may_go_on_without_freeze(attempt):

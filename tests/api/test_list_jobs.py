@@ -147,6 +147,15 @@ def test_a_cursor_that_was_not_given_out_is_refused(api: TestClient, cursor: str
     assert (answer.status_code, answer.json()["code"]) == (422, "cursor_invalid")
 
 
+def test_a_cursor_and_a_time_bound_the_list_together(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        ids = [add_job(session, NOW - timedelta(seconds=n)) for n in range(4)]
+    cursor = api.get("/api/v1/jobs?limit=2").json()["next_cursor"]
+
+    assert _ids(api, cursor=cursor, until="2026-03-01T12:00:00Z") == ids[2:]
+    assert _ids(api, cursor=cursor, until="2026-03-01T11:59:58Z") == ids[3:]
+
+
 @pytest.mark.parametrize("cursor", [None, CURSOR])
 @pytest.mark.parametrize("wanted", FILTERS, ids=str)
 def test_every_page_is_a_range_of_an_index(sqlite_database: Database, wanted: dict[str, Any], cursor: str | None) -> None:

@@ -12,7 +12,16 @@ from service.db import tokens
 from service.db.engine import Database
 from service.db.tables import Token
 
-EVERYTHING = ["/metrics", "/openapi.json", "/docs", "/api/v1/jobs", "/api/v1/domains", "/api/v1/hosts", "/api/v1/recovery-points", "/nowhere"]
+EVERYTHING = [
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+    "/api/v1/jobs",
+    "/api/v1/domains",
+    "/api/v1/hosts",
+    "/api/v1/recovery-points",
+    "/nowhere",
+]
 
 
 @pytest.mark.parametrize("path", EVERYTHING)

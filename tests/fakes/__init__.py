@@ -9,6 +9,7 @@
     domain.fail_next("guest-fsfreeze-thaw", agent_silent(), times=3)      # agent commands by their own name
     domain.delay_next("snapshot_create", 0.3)
     gate = domain.hang_next("snapshot_create")            # blocks until gate.set()
+    domain.when_next("snapshot_create", action)           # the world changes just before the call has its effect
     domain.answer_next("guest-info", {"return": []})      # the agent answers nonsense
     domain.move_only("vda")                               # the next snapshot moves one disk of several, and raises
     domain.libvirtd_goes_away(calls=2)                    # the connection breaks; the second call after it works again

@@ -52,6 +52,7 @@ class _Fault:
     after: bool = False
     delay_s: float = 0.0
     gate: threading.Event | None = None
+    action: Callable[[], object] | None = None
 
 
 @dataclass
@@ -74,6 +75,7 @@ class FakeDomain:
         self.log: list[str] = []
         self.points: list[PointInTime] = []
         self.block_jobs: dict[str, dict[str, Any]] = {}
+        self.disks = list(disks)
         self.domain_job = libvirt.VIR_DOMAIN_JOB_NONE
         self._name = name
         self._uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
@@ -99,6 +101,10 @@ class FakeDomain:
         gate = threading.Event()
         self._faults[call].append(_Fault(gate=gate))
         return gate
+
+    def when_next(self, call: str, action: Callable[[], object]) -> None:
+        """Something else happens in the world while this call is made, before it has an effect."""
+        self._faults[call].append(_Fault(action=action))
 
     def answer_next(self, command: str, reply: Any, times: int = 1) -> None:
         """The agent executes the command and answers `reply`, whatever it should have been."""
@@ -184,6 +190,8 @@ class FakeDomain:
         time.sleep(fault.delay_s)
         if fault.gate is not None:
             fault.gate.wait()
+        if fault.action is not None:
+            fault.action()
         if fault.error is not None and not fault.after:
             raise fault.error
         result = action()

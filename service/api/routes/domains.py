@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from sqlalchemy.orm import Session
 
 from service.api import examples
@@ -13,7 +13,7 @@ from service.api.inventory import Inventory
 from service.api.openapi import answers
 from service.api.placement import place_of
 from service.api.query import documented, query_of
-from service.api.schemas import DomainAnswer, DomainFilter, DomainPage, HostName, JobAnswer, Name, PreflightRequest
+from service.api.schemas import DomainAnswer, DomainFilter, DomainPage, HostChoice, JobAnswer, Name, PreflightRequest
 from service.errors import (
     BodyTooLarge,
     CursorInvalid,
@@ -28,7 +28,6 @@ from service.model.lifecycle import JobKind
 
 router = APIRouter(prefix="/api/v1/domains", tags=["domains"])
 DomainPath = Annotated[Name, Path(description="Name or UUID.", examples=[examples.DOMAIN_ID])]
-OnHost = Annotated[HostName | None, Query(alias="host", description="Needed only when several hosts have a domain of this name.")]
 
 
 @router.get(
@@ -50,11 +49,13 @@ def list_domains(request: Request) -> Response:
 @router.get(
     "/{domain}",
     operation_id="get_domain",
+    openapi_extra=documented(HostChoice),
     summary="Read a domain",
     responses=answers(200, DomainAnswer, examples.DOMAIN, DomainUnknown, DomainAmbiguous, ValidationFailed),
 )
-def get_domain(request: Request, domain: DomainPath, host: OnHost = None) -> Response:
+def get_domain(request: Request, domain: DomainPath) -> Response:
     """Its disks and which of them can take part in a snapshot, its filesystems, its agent, its newest recovery point."""
+    host = query_of(request, HostChoice).host
     context = context_of(request)
     with context.database.read() as session:
         place = place_of(session, domain, host)
@@ -65,6 +66,7 @@ def get_domain(request: Request, domain: DomainPath, host: OnHost = None) -> Res
 @router.post(
     "/{domain}/preflight",
     operation_id="preflight_domain",
+    openapi_extra=documented(HostChoice),
     summary="Would a snapshot work, and which verdict is to be expected?",
     status_code=202,
     responses=answers(
@@ -81,9 +83,10 @@ def get_domain(request: Request, domain: DomainPath, host: OnHost = None) -> Res
     ),
 )
 def preflight(
-    request: Request, domain: DomainPath, body: PreflightRequest | None = None, host: OnHost = None, idempotency_key: IdempotencyKey = None
+    request: Request, domain: DomainPath, body: PreflightRequest | None = None, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """A job that changes nothing; its `result` holds every check with pass, warn or fail, and the remedy."""
+    host = query_of(request, HostChoice).host
     asked = (body or PreflightRequest()).model_dump(mode="json")
 
     def order(session: Session) -> Order:
@@ -96,12 +99,14 @@ def preflight(
 @router.post(
     "/{domain}/thaw",
     operation_id="thaw_domain",
+    openapi_extra=documented(HostChoice),
     summary="Thaw a guest now",
     status_code=202,
     responses=answers(202, JobAnswer, examples.THAW_JOB, DomainUnknown, DomainAmbiguous, ValidationFailed, IdempotencyMismatch),
 )
-def thaw(request: Request, domain: DomainPath, host: OnHost = None, idempotency_key: IdempotencyKey = None) -> Response:
+def thaw(request: Request, domain: DomainPath, idempotency_key: IdempotencyKey = None) -> Response:
     """For emergencies: overtakes every other job of the domain. `stillpoint thaw` on the host needs neither API nor database."""
+    host = query_of(request, HostChoice).host
 
     def order(session: Session) -> Order:
         stored = {"kind": JobKind.thaw.value, "domain": domain, "host": host}

@@ -1,0 +1,57 @@
+# `make` lists the targets. Each one first installs what it needs (scripts/prepare); nothing has to be set up by hand.
+SHELL := /bin/bash
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+
+# What the reader may set
+JSON :=
+ONLY :=
+ENGINE := $(shell command -v podman || command -v docker)
+BASE := docker.io/library/debian:trixie-slim
+IMAGE := stillpoint
+
+.DEFAULT_GOAL := help
+.PHONY: help ready demo test static check lab lab-down bench lock image clean
+
+help: ## this list
+	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+ready:
+	@scripts/prepare
+
+demo: ready ## freeze, snapshot and thaw a real guest over HTTP, and show the evidence; JSON=FILE keeps the job
+	@$(PYTHON) -m demo $(if $(JSON),--json "$(JSON)")
+
+test: ready ## every test, real guests included; ONLY=PATH or ONLY=MARKER for some
+	@$(PYTHON) -m pytest $(if $(ONLY),$(if $(wildcard $(firstword $(subst ::, ,$(ONLY)))),"$(ONLY)",-m "$(ONLY)"))
+
+static: ready ## lint, format, types and import contracts, without running anything
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+check: static ## everything that CI checks: static, then test (which also finds a migration that is missing)
+	@$(MAKE) --no-print-directory test
+
+lab: ready ## start a lab guest and leave it running for hand work; says how to reach it
+	@$(PYTHON) -m tests.lab up
+
+lab-down: ready ## remove the lab guest, and the libvirt daemon if the lab started it
+	@$(PYTHON) -m tests.lab down
+
+bench: ## benchmarks beside their peers, results in build/bench/; ONLY=stall, api, list or pickup for one
+	@scripts/prepare bench
+	@$(PYTHON) -m benchmarks $(if $(ONLY),--only "$(ONLY)")
+
+lock: ready ## compile requirements/*.txt anew from pyproject.toml
+	@scripts/lock
+
+image: ## build the container image; ENGINE=podman or docker, BASE=another Debian with Python 3.11 or newer
+	@test -n "$(ENGINE)" || { echo "Install podman or docker first, or say ENGINE=..." >&2; exit 1; }
+	$(ENGINE) build --build-arg BASE="$(BASE)" --tag "$(IMAGE)" .
+
+clean: ## remove the lab, .venv and everything that was built
+	@test ! -e build/lab/up.json || $(MAKE) --no-print-directory lab-down
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

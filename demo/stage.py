@@ -1,0 +1,55 @@
+"""What the demo plays on: a libvirt daemon, a guest, a service. Everything that was started is stopped at the end."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from demo.screen import Screen
+from tests.lab.daemon import Daemon, uri
+from tests.lab.guests import LabGuest
+from tests.lab.options import GuestOptions
+from tests.service_process import ServiceProcess
+
+LINUX = GuestOptions(name="lab-demo")
+
+
+@contextmanager
+def libvirt(screen: Screen) -> Iterator[None]:
+    daemon = Daemon()
+    daemon.ensure()
+    try:
+        screen.fact("libvirt", uri())
+        yield
+    finally:
+        daemon.stop()
+
+
+@contextmanager
+def linux_guest(screen: Screen) -> Iterator[LabGuest]:
+    """A guest with Debian's own qemu-guest-agent, and a program that writes to its disk all the time."""
+    started = time.monotonic()
+    guest = LabGuest(LINUX)
+    try:
+        guest.start_and_wait()
+        what = f"{guest.name}: QEMU with Debian's kernel and qemu-guest-agent, one disk with ext4, a program that writes all the time"
+        screen.fact("guest", f"{what}; its agent answered after {time.monotonic() - started:.1f} s")
+        yield guest
+    finally:
+        guest.destroy()
+
+
+@contextmanager
+def service(screen: Screen) -> Iterator[ServiceProcess]:
+    """`stillpoint all` with SQLite in a folder of its own."""
+    started = time.monotonic()
+    with TemporaryDirectory(prefix="stillpoint-demo-") as folder:
+        process = ServiceProcess(Path(folder), libvirt_uri=uri(), host_id="demo")
+        try:
+            process.start()
+            where = f"stillpoint all, http://127.0.0.1:{process.port}, SQLite in {folder}"
+            screen.fact("service", f"{where}; ready after {time.monotonic() - started:.1f} s")
+            yield process
+        finally:
+            process.stop()

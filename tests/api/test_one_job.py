@@ -1,0 +1,137 @@
+"""Reading, cancelling, retrying and explaining one job."""
+
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from service.db.engine import Database
+from service.db.tables import Job
+from tests.api.world import DB1, NOW, add_domain, add_host, add_job
+
+NOWHERE = str(uuid4())
+
+
+def test_a_job_is_answered_as_it_is_stored(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        job_id = add_job(
+            session,
+            started_at=NOW,
+            finished_at=NOW,
+            phase="evaluate",
+            domain_name='d"b\\1 – ü',
+            verdict="filesystem",
+            verdict_reasons=[{"code": "x", "effect": "lifts", "detail": "ü"}],
+            timing={"freeze_ms": 1.5},
+            freeze={"outcome": "frozen"},
+            phases=[{"name": "freeze"}],
+            evidence={"raw": 'a "quoted" text\nwith lines \x1e and %s'},
+            recovery_point={"id": "p"},
+            error=None,
+            cancel_requested=True,
+        )
+    job = api_on_both.get(f"/api/v1/jobs/{job_id}").json()
+
+    assert job["domain"] == {"id": DB1, "name": 'd"b\\1 – ü'}
+    assert (job["created_at"], job["started_at"], job["finished_at"]) == ("2026-03-01T12:00:00.000000Z",) * 3
+    assert job["verdict_reasons"] == [{"code": "x", "effect": "lifts", "detail": "ü"}]
+    assert (job["timing"], job["freeze"], job["phases"]) == ({"freeze_ms": 1.5}, {"outcome": "frozen"}, [{"name": "freeze"}])
+    assert job["evidence"] == {"raw": 'a "quoted" text\nwith lines \x1e and %s'}
+    assert (job["recovery_point"], job["error"], job["cancel_requested"]) == ({"id": "p"}, None, True)
+
+
+def test_what_the_worker_writes_is_seen_at_once(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        job_id = add_job(session, state="queued")
+    states = []
+    for state in ("queued", "running", "succeeded"):
+        with database.write() as session:
+            session.execute(update(Job).values(state=state))
+        states.append(api_on_both.get(f"/api/v1/jobs/{job_id}").json()["state"])
+    assert states == ["queued", "running", "succeeded"]
+
+
+@pytest.mark.parametrize("call", ["GET {}", "GET {}/explain", "POST {}/cancel", "POST {}/retry"])
+def test_a_job_that_does_not_exist_is_not_found(api: TestClient, call: str) -> None:
+    method, _, path = call.format(f"/api/v1/jobs/{NOWHERE}").partition(" ")
+    answer = api.request(method, path)
+    assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
+    assert answer.json()["facts"] == {"job_id": NOWHERE}
+
+
+def test_an_id_that_is_no_uuid_is_refused(api: TestClient) -> None:
+    answer = api.get("/api/v1/jobs/last")
+    assert (answer.status_code, answer.json()["facts"]["fields"][0]["field"]) == (422, "path.job_id")
+
+
+def test_a_queued_job_is_cancelled_at_once(api_on_both: TestClient) -> None:
+    job = api_on_both.post("/api/v1/jobs", json={"kind": "snapshot", "domain": "db1"}).json()
+    answer = api_on_both.post(f"/api/v1/jobs/{job['id']}/cancel")
+    assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
+    assert answer.json() == api_on_both.get(f"/api/v1/jobs/{job['id']}").json()
+
+
+def test_a_running_job_is_asked_to_stop(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        job_id = add_job(session, state="running")
+    answer = api.post(f"/api/v1/jobs/{job_id}/cancel").json()
+    assert (answer["state"], answer["cancel_requested"]) == ("running", True)
+
+
+def test_a_finished_job_cannot_be_cancelled(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        job_id = add_job(session, state="succeeded")
+    answer = api.post(f"/api/v1/jobs/{job_id}/cancel")
+    assert (answer.status_code, answer.json()["code"]) == (409, "cancel_refused")
+    assert answer.json()["facts"]["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_retry_is_a_new_job_with_the_same_request(api_on_both: TestClient, database: Database, state: str) -> None:
+    with database.write() as session:
+        job_id = add_job(session, state=state, labels={"plan": "nightly"}, error={"code": "freeze_failed"})
+    old = api_on_both.get(f"/api/v1/jobs/{job_id}").json()
+    answer = api_on_both.post(f"/api/v1/jobs/{job_id}/retry")
+    new = answer.json()
+
+    assert answer.status_code == 202
+    assert answer.headers["location"] == new["links"]["self"]
+    assert new["id"] != job_id
+    assert (new["state"], new["retry_of"], new["error"]) == ("queued", job_id, None)
+    assert (new["request"], new["labels"], new["domain"]) == (old["request"], old["labels"], old["domain"])
+    assert api_on_both.get(f"/api/v1/jobs/{job_id}").json() == old
+    assert [job["id"] for job in api_on_both.get("/api/v1/jobs?label=plan:nightly").json()["items"]] == [new["id"], job_id]
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "interrupted", "succeeded"])
+def test_only_what_failed_or_was_cancelled_can_be_retried(api: TestClient, sqlite_database: Database, state: str) -> None:
+    with sqlite_database.write() as session:
+        job_id = add_job(session, state=state)
+    answer = api.post(f"/api/v1/jobs/{job_id}/retry")
+    assert (answer.status_code, answer.json()["code"]) == (409, "retry_refused")
+
+
+def test_a_retry_with_a_key_happens_once(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        job_id = add_job(session, state="failed")
+    answers = [api.post(f"/api/v1/jobs/{job_id}/retry", headers={"Idempotency-Key": "again"}).json()["id"] for _ in range(2)]
+    assert answers[0] == answers[1]
+
+
+def test_a_retry_goes_where_the_domain_is_now(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        moved = add_domain(session, "web1", host_id=add_host(session, "hv2"))
+        job_id = add_job(session, state="failed", domain_id=moved, domain_name="web1", host_id="hv1")
+    assert api.post(f"/api/v1/jobs/{job_id}/retry").json()["host"] == "hv2"
+
+
+def test_a_job_is_explained_from_what_is_on_record(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        reasons = [{"code": "freeze_off", "effect": "lowers", "detail": "Freezing was switched off."}]
+        job_id = add_job(session, verdict="crash", verdict_reasons=reasons)
+    explained = api.get(f"/api/v1/jobs/{job_id}/explain").json()
+
+    assert sorted(explained) == ["because", "summary", "would_lift"]
+    assert explained["because"] == ["Freezing was switched off."]
+    assert explained["would_lift"] != []

@@ -1,0 +1,83 @@
+"""The OpenAPI document: every call has a name, a summary, examples that fit, and every error it can give."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api import problems
+from service.api.openapi import REASONS
+
+
+@pytest.fixture
+def document(api: TestClient) -> dict[str, Any]:
+    found: dict[str, Any] = api.get("/openapi.json").json()
+    return found
+
+
+def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
+    assert sorted((operation["operationId"], f"{method} {path}") for path, method, operation in _operations(document)) == [
+        ("cancel_job", "post /api/v1/jobs/{job_id}/cancel"),
+        ("create_job", "post /api/v1/jobs"),
+        ("explain_job", "get /api/v1/jobs/{job_id}/explain"),
+        ("get_domain", "get /api/v1/domains/{domain}"),
+        ("get_job", "get /api/v1/jobs/{job_id}"),
+        ("get_recovery_point", "get /api/v1/recovery-points/{recovery_point_id}"),
+        ("health", "get /healthz"),
+        ("list_domains", "get /api/v1/domains"),
+        ("list_hosts", "get /api/v1/hosts"),
+        ("list_jobs", "get /api/v1/jobs"),
+        ("list_recovery_points", "get /api/v1/recovery-points"),
+        ("metrics", "get /metrics"),
+        ("preflight_domain", "post /api/v1/domains/{domain}/preflight"),
+        ("readiness", "get /readyz"),
+        ("retry_job", "post /api/v1/jobs/{job_id}/retry"),
+        ("thaw_domain", "post /api/v1/domains/{domain}/thaw"),
+    ]
+
+
+def test_every_call_has_a_summary_and_an_example_of_every_answer(document: dict[str, Any]) -> None:
+    bare = []
+    for path, method, operation in _operations(document):
+        assert operation["summary"]
+        for status, answer in operation["responses"].items():
+            content = next(iter(answer["content"].values()))
+            schema = content["schema"]
+            component = document["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], {})
+            if not ({"example", "examples"} & content.keys() or "examples" in component):
+                bare.append((method, path, status))
+    assert bare == []
+
+
+def test_every_body_has_an_example_that_is_accepted(document: dict[str, Any], api: TestClient) -> None:
+    tried = []
+    for path, _method, operation in _operations(document):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            reference = content["schema"].get("$ref") or content["schema"]["anyOf"][0]["$ref"]
+            example = document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
+            tried.append(api.post(path.format(domain="db1"), json=example).status_code)
+    assert tried == [202, 202]
+
+
+def test_every_error_is_a_documented_problem(document: dict[str, Any]) -> None:
+    for path, _method, operation in _operations(document):
+        errors = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
+        assert {kind for answer in errors.values() for kind in answer["content"]} <= {problems.MEDIA_TYPE}
+        if path not in ("/healthz", "/readyz"):
+            assert {"401", "500", "503"} <= errors.keys()
+
+
+def test_every_status_has_words_of_its_own() -> None:
+    assert set(problems.STATUS.values()) - {405} <= REASONS.keys()
+
+
+def test_the_token_is_asked_for_everywhere_but_at_health_and_readiness(document: dict[str, Any]) -> None:
+    assert document["security"] == [{"token": []}]
+    assert [path for path, _, operation in _operations(document) if operation.get("security") == []] == ["/healthz", "/readyz"]
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation

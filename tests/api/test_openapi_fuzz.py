@@ -1,0 +1,89 @@
+"""Whatever is sent, no answer is a fault and none is undocumented (schemathesis)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from hypothesis.strategies import one_of
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from service.app import create_api
+from service.config import Settings
+from service.db import tokens
+from service.db.engine import Database, open_engine
+from service.jobs.wake import Wake
+from tests.api.world import DB1, WEB1, add_domain, add_host, add_job, add_recovery_point
+from tests.databases import migrate, sqlite_url
+
+EXAMPLES = 60
+JOB_CALLS = ["get_job", "explain_job", "cancel_job", "retry_job"]
+DOMAIN_CALLS = ["get_domain", "preflight_domain", "thaw_domain"]
+OTHER_CALLS = ["create_job", "list_jobs", "list_domains", "list_hosts", "list_recovery_points", "get_recovery_point"]
+SERVICE_CALLS = ["health", "readiness", "metrics"]
+CALLS = [*JOB_CALLS, *DOMAIN_CALLS, *OTHER_CALLS, *SERVICE_CALLS]
+
+
+@dataclass(frozen=True)
+class Fuzzed:
+    schema: Any
+    secret: str
+    #: By call: path parameters of what exists.
+    paths: dict[str, list[dict[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
+    """The application with something of everything in it."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    url = sqlite_url(folder / "stillpoint.db")
+    migrate(url)
+    database = Database(open_engine(url))
+    secret, paths = _fill(database)
+    application = create_api(Settings(state_dir=folder, host_id="hv1"), database, Wake())
+    schema = schemathesis.openapi.from_asgi("/openapi.json", application, headers={"Authorization": f"Bearer {secret}"})
+    yield Fuzzed(schema, secret, paths)
+    application.state.context.reader.close()
+    database.dispose()
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize("call", CALLS)
+def test_no_fault_and_no_undocumented_answer(call: str, mode: GenerationMode, fuzzed: Fuzzed) -> None:
+    operation = fuzzed.schema.find_operation_by_id(call)
+    cases = [operation.as_strategy(generation_mode=mode)]
+    # Nobody guesses a UUID: some cases are about what is there.
+    cases += [operation.as_strategy(generation_mode=mode, path_parameters=real) for real in fuzzed.paths.get(call, [])]
+
+    @given(case=one_of(cases))
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    def ask(case: schemathesis.Case[Any]) -> None:
+        answer = case.call(headers={"Authorization": f"Bearer {fuzzed.secret}"})
+        meaning = answer.status_code == 422 and answer.json()["code"] in ("cursor_invalid", "idempotency_mismatch")
+        # Well-formed by the schema, and wrong all the same: no schema knows which cursors and keys were given out.
+        case.validate_response(answer, excluded_checks=[positive_data_acceptance] if meaning else [])
+
+    try:
+        ask()
+    except Unsatisfiable:
+        # A call without anything in it that could be wrong.
+        assert mode is GenerationMode.NEGATIVE
+
+
+def _fill(database: Database) -> tuple[str, dict[str, list[dict[str, str]]]]:
+    with database.write() as session:
+        add_host(session, "hv1")
+        add_domain(session, "db1", DB1)
+        add_domain(session, "web1", WEB1)
+        jobs, points = [], []
+        for state in ("queued", "running", "interrupted", "succeeded", "failed", "cancelled"):
+            domain_id = WEB1 if state == "running" else DB1
+            jobs.append({"job_id": add_job(session, state=state, labels={"plan": "nightly"}, domain_id=domain_id)})
+            points.append({"recovery_point_id": add_recovery_point(session, jobs[-1]["job_id"])})
+        secret = tokens.create(session, "fuzz").secret
+    domains = [{"domain": "db1"}, {"domain": WEB1}]
+    return secret, {call: jobs for call in JOB_CALLS} | {call: domains for call in DOMAIN_CALLS} | {"get_recovery_point": points}

@@ -1,0 +1,124 @@
+"""One host with fake domains and a real database: jobs are asked for, claimed and run as a worker does it."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from service.config import Settings
+from service.db.engine import Database
+from service.db.tables import Job, RecoveryPoint
+from service.jobs import queue
+from service.jobs.execution import Execution
+from service.jobs.queue import Claim, NewJob
+from service.jobs.run import JobRun
+from tests.fakes import FakeDisk, FakeDomain, FakeHost
+
+HOST = "hv1"
+FREEZE, THAW, STATUS = "guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-fsfreeze-status"
+
+
+class Scene:
+    """`domain` is the first domain; more come with `add`. `images` is where the disks lie."""
+
+    def __init__(self, database: Database, folder: Path, disks: Sequence[str] = ("vda",), **settings: Any) -> None:
+        self.database = database
+        self.images = folder / "images"
+        self.images.mkdir()
+        self.host = FakeHost()
+        self.domain = self.add("db1", disks)
+        self.settings = Settings(state_dir=folder / "state", host_id=HOST, **({"overlay_reserve_bytes": 4096} | settings))
+        self.execution = Execution(self.settings, self.host)
+        self.abandoned = threading.Event()
+        with database.write() as session:
+            queue.ensure_slots(session, f"host:{HOST}", 4)
+
+    def add(self, name: str, disks: Sequence[str] = ("vda",), **options: Any) -> FakeDomain:
+        domain = FakeDomain(name, [self.disk(target, name) for target in disks], **options)
+        self.host.domains.append(domain)
+        return domain
+
+    def disk(self, target: str, domain: str = "db1", **options: Any) -> FakeDisk:
+        image = self.images / f"{domain}-{target}.qcow2"
+        image.touch()
+        return FakeDisk(target, image, **options)
+
+    def replace(self, disks: Sequence[FakeDisk], **options: Any) -> FakeDomain:
+        """The domain db1 anew, of these disks."""
+        self.host.domains.remove(self.domain)
+        self.domain = FakeDomain("db1", disks, **options)
+        self.host.domains.append(self.domain)
+        return self.domain
+
+    # --- jobs -----------------------------------------------------------------------------------
+
+    def ask(self, kind: str = "snapshot", domain: FakeDomain | None = None, *, max_attempts: int = 3, **request: Any) -> str:
+        wanted = domain or self.domain
+        new = NewJob(
+            kind=kind,
+            domain_id=wanted.uuid(),
+            domain_name=wanted.name(),
+            host_id=HOST,
+            request={"kind": kind, "domain": wanted.name(), **request},
+            labels={"by": "test"},
+            max_attempts=max_attempts,
+        )
+        with self.database.write() as session:
+            return queue.enqueue(session, new).job.id
+
+    def claim(self) -> JobRun:
+        with self.database.write() as session:
+            claim = queue.claim(session, HOST, f"{HOST}:1", 60)
+        assert isinstance(claim, Claim)
+        return JobRun(claim, self.database, self.abandoned)
+
+    def run(self, kind: str = "snapshot", domain: FakeDomain | None = None, **request: Any) -> Job:
+        """Ask for a job, run it to its end, and answer its row."""
+        job_id = self.ask(kind, domain, **request)
+        self.execution.execute(self.claim())
+        return self.job(job_id)
+
+    def job(self, job_id: str) -> Job:
+        with self.database.read() as session:
+            found = session.get(Job, job_id)
+        assert found is not None
+        return found
+
+    def points(self) -> list[RecoveryPoint]:
+        with self.database.read() as session:
+            return list(session.scalars(select(RecoveryPoint)))
+
+    def die_in(self, run: JobRun) -> None:
+        """The worker of this job is no more: its lease is over and nobody writes for it."""
+        with self.database.write() as session:
+            assert run.claim.job_id in queue.release_expired(session, HOST, all_running=True)
+
+    # --- files ----------------------------------------------------------------------------------
+
+    def overlays(self) -> list[str]:
+        """Names of the files beside the images that were not there at the start."""
+        bases = {Path(base).name for domain in self.host.domains for base in _bases(domain)}
+        return sorted(path.name for path in self.images.iterdir() if path.name not in bases)
+
+    def sources(self, domain: FakeDomain | None = None) -> dict[str, str]:
+        guest = self.host.guest((domain or self.domain).name())
+        return {target: Path(source or "").name for target, source in guest.sources().items()}
+
+
+def _bases(domain: FakeDomain) -> list[str]:
+    return [str(disk.source) for disk in domain.disks]
+
+
+def error_of(job: Job) -> dict[str, Any]:
+    """The error of a job, checked to be whole."""
+    assert job.error is not None, f"{job.state} without an error"
+    assert job.error["detail"]
+    assert job.error["remedy"]
+    assert job.error["title"]
+    return job.error
+
+
+def phases_of(job: Job) -> list[tuple[str, str]]:
+    return [(phase["name"], phase["outcome"]) for phase in job.phases]

@@ -1,0 +1,250 @@
+"""The queue against a model of it: whatever hosts, clocks, deaths and cancels do, both tell the same story.
+
+The model is a dictionary and a few lines of rules. After every step it and the database must agree, and every claim
+must return the very job that the model says is next: that includes progress (a job that can run is not overlooked),
+one job per domain, and the limits of hosts and storages.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from sqlalchemy import delete, select
+
+from service.db.engine import Database
+from service.db.tables import Job, Slot
+from service.errors import CancelRefused, LeaseLost
+from service.jobs import queue, slots
+from service.jobs.queue import Claim
+from service.model.lifecycle import FINAL_STATES, JobState
+from tests.jobs.orders import a_snapshot
+
+EXAMPLES = 400
+STEPS = 30
+LEASE_S = 10.0
+LIMITS = {"host:hv1": 2, "host:hv2": 1, "storage:nas": 2, "storage:tape": 1}
+
+HOSTS = st.sampled_from(["hv1", "hv2"])
+KINDS = st.sampled_from(["snapshot", "snapshot", "snapshot", "preflight", "thaw"])
+STORAGES = st.sampled_from([None, "nas", "tape"])
+
+
+@dataclass
+class Known:
+    """What the model knows of a job."""
+
+    host: str
+    domain: str
+    storage: str | None
+    kind: str
+    run_after: datetime
+    state: str = "queued"
+    attempt: int = 0
+    token: str | None = None
+    lease_until: datetime | None = None
+    cancel: bool = False
+
+    @property
+    def holds_its_domain(self) -> bool:
+        return self.state in ("running", "interrupted") and self.kind != "thaw"
+
+    @property
+    def resources(self) -> list[str]:
+        return [] if self.kind == "thaw" else [f"host:{self.host}", *([f"storage:{self.storage}"] if self.storage else [])]
+
+
+class QueueMachine(RuleBasedStateMachine):
+    database: Database
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.jobs: dict[str, Known] = {}
+        self.claims: list[Claim] = []
+        with self.database.write() as session:
+            for table in (Slot, Job):
+                session.execute(delete(table))
+            for resource, limit in LIMITS.items():
+                slots.ensure_slots(session, resource, limit)
+
+    # --- what can happen ------------------------------------------------------------------------
+
+    @rule(host=HOSTS, domain=st.sampled_from("abcd"), storage=STORAGES, kind=KINDS, delay=st.sampled_from([0, 0, 0, 15]))
+    def enqueue(self, host: str, domain: str, storage: str | None, kind: str, delay: int) -> None:
+        run_after = self.now + timedelta(seconds=delay)
+        with self.database.write() as session:
+            job = queue.enqueue(session, a_snapshot(domain, host, kind=kind, storage=storage, run_after=run_after)).job
+        self.jobs[job.id] = Known(host, domain, storage, kind, run_after)
+
+    @rule(host=HOSTS, owner=st.sampled_from(["w1", "w2"]))
+    def claim(self, host: str, owner: str) -> None:
+        expected = self._next(host)
+        with self.database.write() as session:
+            claim = queue.claim(session, host, owner, LEASE_S, now=self.now)
+        assert (claim.job_id if claim else None) == expected
+        if claim is not None:
+            job = self.jobs[claim.job_id]
+            job.state, job.token, job.lease_until = "running", claim.lease_token, self.now + timedelta(seconds=LEASE_S)
+            job.attempt += 1
+            assert claim.attempt == job.attempt
+            self.claims.append(claim)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        """By whoever once had the job: the one that has it now, or a zombie."""
+        claim = data.draw(st.sampled_from(self.claims))
+        job = self.jobs[claim.job_id]
+        with self._refused_unless(job.token == claim.lease_token), self.database.write() as session:
+            assert queue.renew(session, claim.job_id, claim.lease_token, LEASE_S, now=self.now) == job.cancel
+            job.lease_until = self.now + timedelta(seconds=LEASE_S)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), state=st.sampled_from(sorted(FINAL_STATES)))
+    def finish(self, data: st.DataObject, state: JobState) -> None:
+        claim = data.draw(st.sampled_from(self.claims))
+        job = self.jobs[claim.job_id]
+        with self._refused_unless(job.token == claim.lease_token), self.database.write() as session:
+            queue.finish(session, claim.job_id, claim.lease_token, state, {})
+            job.state, job.token = state.value, None
+
+    @rule(seconds=st.sampled_from([1, 6, 11]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @rule(host=HOSTS)
+    def reap(self, host: str) -> None:
+        self._release(host, all_running=False)
+
+    @rule(host=HOSTS)
+    def worker_starts_again(self, host: str) -> None:
+        self._release(host, all_running=True)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(list(self.jobs)))
+        job = self.jobs[job_id]
+        try:
+            with self.database.write() as session:
+                queue.request_cancel(session, job_id)
+        except CancelRefused:
+            assert job.state in FINAL_STATES
+            return
+        assert job.state not in FINAL_STATES
+        if job.state == "queued":
+            job.state = "cancelled"
+        else:
+            job.cancel = True
+
+    @precondition(lambda self: any(job.state == "interrupted" for job in self.jobs.values()))
+    @rule(data=st.data(), to=st.sampled_from([JobState.queued, JobState.queued, JobState.failed, JobState.cancelled]))
+    def recovery_decides(self, data: st.DataObject, to: JobState) -> None:
+        self._resolve(data.draw(st.sampled_from([i for i, job in self.jobs.items() if job.state == "interrupted"])), to)
+
+    # --- what must always hold ------------------------------------------------------------------
+
+    @invariant()
+    def model_and_database_agree(self) -> None:
+        columns = (Job.id, Job.state, Job.attempt, Job.lease_token, Job.cancel_requested)
+        with self.database.read() as session:
+            rows = {row.id: tuple(row)[1:] for row in session.execute(select(*columns))}
+            slot_rows = [(row.resource, row.job_id) for row in session.execute(select(Slot.resource, Slot.job_id))]
+        assert rows == {i: (job.state, job.attempt, job.token, job.cancel) for i, job in self.jobs.items()}
+        needed = [(resource, i) for i, job in self.jobs.items() if job.state == "running" for resource in job.resources]
+        assert sorted((resource, i) for resource, i in slot_rows if i is not None) == sorted(needed)
+        assert Counter(resource for resource, _ in slot_rows) == LIMITS
+        held = [job.domain for job in self.jobs.values() if job.holds_its_domain]
+        assert len(held) == len(set(held))
+
+    def teardown(self) -> None:
+        """Nothing is lost: let every worker die, recover, and run to the end. Each job must arrive."""
+        for _ in range(len(self.jobs) + 1):
+            self.now += timedelta(minutes=1)
+            for host in ("hv1", "hv2"):
+                self._release(host, all_running=False)
+            for job_id in [i for i, job in self.jobs.items() if job.state == "interrupted"]:
+                self._resolve(job_id, JobState.queued)
+            for host in ("hv1", "hv2"):
+                while (next_id := self._next(host)) is not None:
+                    self.claim(host, "w1")
+                    claim = self.claims[-1]
+                    assert claim.job_id == next_id
+                    with self.database.write() as session:
+                        queue.finish(session, claim.job_id, claim.lease_token, JobState.succeeded, {})
+                    self.jobs[next_id].state, self.jobs[next_id].token = "succeeded", None
+            if all(job.state in FINAL_STATES for job in self.jobs.values()):
+                break
+        assert [job for job in self.jobs.values() if job.state not in FINAL_STATES] == []
+        self.model_and_database_agree()
+
+    # --- the model's own rules ------------------------------------------------------------------
+
+    def _next(self, host: str) -> str | None:
+        due = [i for i, job in self.jobs.items() if job.state == "queued" and job.host == host and job.run_after <= self.now]
+        runnable = [i for i in due if self._may_run(self.jobs[i])]
+        return min(runnable, key=lambda i: (self.jobs[i].kind != "thaw", self.jobs[i].run_after, i), default=None)
+
+    def _may_run(self, job: Known) -> bool:
+        if job.kind == "thaw":
+            return True
+        if any(other.holds_its_domain and other.domain == job.domain for other in self.jobs.values()):
+            return False
+        running = [resource for other in self.jobs.values() if other.state == "running" for resource in other.resources]
+        return all(running.count(resource) < LIMITS[resource] for resource in job.resources)
+
+    def _release(self, host: str, *, all_running: bool) -> None:
+        with self.database.write() as session:
+            released = queue.release_expired(session, host, all_running=all_running, now=self.now)
+        lost = [i for i, job in self.jobs.items() if job.state == "running" and job.host == host and (all_running or self._expired(job))]
+        assert sorted(released) == sorted(lost)
+        for job_id in lost:
+            self.jobs[job_id].state, self.jobs[job_id].token = "interrupted", None
+
+    def _expired(self, job: Known) -> bool:
+        return job.lease_until is not None and job.lease_until < self.now
+
+    def _resolve(self, job_id: str, to: JobState) -> None:
+        job = self.jobs[job_id]
+        with self.database.write() as session:
+            queue.resolve_interrupted(session, job_id, to, {})
+        job.state = "cancelled" if job.cancel and to is JobState.queued else to.value
+
+    @staticmethod
+    def _refused_unless(allowed: bool) -> "_Refusal":
+        return _Refusal(expected=not allowed)
+
+
+@dataclass
+class _Refusal:
+    """LeaseLost exactly when it is expected."""
+
+    expected: bool
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if kind is None or kind is LeaseLost:
+            assert (kind is LeaseLost) == self.expected
+        return kind is LeaseLost
+
+
+@pytest.mark.timeout(600)
+def test_the_queue_behaves_as_its_model(database: Database) -> None:
+    machine = type("Machine", (QueueMachine,), {"database": database})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            print_blob=True,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+        ),
+    )

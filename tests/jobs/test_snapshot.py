@@ -1,0 +1,365 @@
+"""The snapshot job from its claim to its end: what stands in the row, where the disks are, what the guest went through."""
+
+from pathlib import Path
+
+import pytest
+
+from service.db.engine import Database
+from service.db.tables import Job
+from service.jobs.snapshot import SnapshotSettings, run_snapshot
+from tests.fakes import FakeDisk, FakeDomain, FakeFilesystem, agent_error, agent_silent
+from tests.fakes.agent import HONEST_HOOK
+from tests.fakes.domain import DESTROYED, SAVING
+from tests.jobs.scene import FREEZE, THAW, Scene, error_of, phases_of
+
+
+@pytest.fixture
+def scene(sqlite_database: Database, tmp_path: Path) -> Scene:
+    return Scene(sqlite_database, tmp_path)
+
+
+@pytest.fixture
+def two_disks(sqlite_database: Database, tmp_path: Path) -> Scene:
+    return Scene(sqlite_database, tmp_path, ("vda", "vdb"))
+
+
+def test_a_guest_is_frozen_snapshotted_and_thawed_and_the_job_tells_it(database: Database, tmp_path: Path) -> None:
+    scene = Scene(database, tmp_path, ("vda", "vdb"))
+    job = scene.run()
+
+    assert (job.state, job.verdict, job.error, job.phase, job.attempt) == ("succeeded", "filesystem", None, None, 1)
+    assert phases_of(job) == [(name, "ok") for name in ("preflight", "prepare", "freeze", "point_in_time", "thaw", "evaluate")]
+    assert scene.domain.points[0].frozen == {"vda", "vdb"}
+    assert not scene.domain.agent.frozen
+    assert job.freeze is not None
+    assert job.freeze["outcome"] == "frozen"
+    assert job.freeze["filesystems_frozen"] == job.freeze["filesystems_thawed"] == 2
+    assert job.timing is not None
+    assert 0 < job.timing["hold_ms"] < job.timing["window_ms"]
+    assert [reason["code"] for reason in job.verdict_reasons] == ["held", "no_hook"]
+    assert job.lease_token is None
+
+
+def test_the_recovery_point_names_the_files_that_hold_it(database: Database, tmp_path: Path) -> None:
+    scene = Scene(database, tmp_path)
+    job = scene.run()
+    (point,) = scene.points()
+    mark = job.id[:8]
+    assert job.recovery_point is not None
+    assert job.recovery_point["id"] == point.id
+    assert job.recovery_point["disks"] == point.disks
+    assert [(disk["target"], Path(disk["file"]).name, Path(disk["overlay"]).name) for disk in point.disks] == [
+        ("vda", "db1-vda.qcow2", f"db1-vda.{mark}.qcow2")
+    ]
+    assert (point.job_id, point.domain_name, point.host_id, point.verdict, point.labels) == (
+        job.id,
+        "db1",
+        "hv1",
+        "filesystem",
+        {"by": "test"},
+    )
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    assert job.started_at <= point.point_in_time_at <= job.finished_at
+
+
+def test_the_domain_writes_to_the_overlays_now_and_after_its_next_start(two_disks: Scene) -> None:
+    job = two_disks.run()
+    expected = {target: f"db1-{target}.{job.id[:8]}.qcow2" for target in ("vda", "vdb")}
+    assert two_disks.sources() == expected
+    assert sorted(expected.values()) == two_disks.overlays()
+    saved = two_disks.host.guest("db1").persistent_sources()
+    assert {target: Path(source or "").name for target, source in saved.items()} == expected
+
+
+def test_a_second_snapshot_goes_on_top_of_the_first_and_names_do_not_grow(scene: Scene) -> None:
+    first, second = scene.run(), scene.run()
+    assert scene.sources() == {"vda": f"db1-vda.{second.id[:8]}.qcow2"}
+    assert second.recovery_point is not None
+    assert second.recovery_point["disks"][0]["file"].endswith(f"db1-vda.{first.id[:8]}.qcow2")
+
+
+def test_the_guest_is_flushed_before_it_is_frozen(scene: Scene) -> None:
+    job = scene.run()
+    assert "/bin/sync" in scene.domain.agent.executed
+    assert scene.domain.log.index("guest-exec") < scene.domain.log.index(FREEZE)
+    assert job.freeze is not None
+    assert job.freeze["preflush"]["rounds"] == 1
+    assert job.freeze["preflush"]["message"] is None
+
+
+def test_a_flush_that_fails_is_a_warning_and_no_more(scene: Scene) -> None:
+    scene.domain.agent.programs["/bin/sync"] = lambda _arguments: (1, b"", b"sync: I/O error")
+    job = scene.run()
+    assert job.state == "succeeded"
+    assert phases_of(job)[1] == ("prepare", "warning")
+    assert job.phases[1]["detail"] == "pre-flush: sync exited with 1"
+
+
+def test_a_job_may_ask_for_no_flush(scene: Scene) -> None:
+    assert scene.run(freeze={"preflush": False}).verdict == "filesystem"
+    assert "/bin/sync" not in scene.domain.agent.executed
+
+
+def test_nothing_but_the_snapshot_happens_between_freeze_and_thaw(scene: Scene) -> None:
+    scene.run()
+    log = scene.domain.log
+    assert log[log.index(FREEZE) : log.index(THAW) + 1] == [FREEZE, "snapshot_create", THAW]
+
+
+# --- how the guest is frozen ----------------------------------------------------------------------
+
+
+def test_a_hook_that_reports_failures_lifts_to_application(scene: Scene) -> None:
+    scene.domain.agent.hook, scene.domain.agent.hook_text = "ok", HONEST_HOOK
+    assert scene.run(required_verdict="application").verdict == "application"
+    assert scene.domain.agent.hook_calls == ["freeze", "thaw"]
+
+
+def test_a_hook_that_fails_on_freeze_fails_a_job_that_needs_the_freeze(scene: Scene) -> None:
+    scene.domain.agent.hook = "fail"
+    job = scene.run()
+    assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "none", "freeze_failed")
+    assert "fsfreeze hook has failed with status 3" in error_of(job)["detail"]
+    assert phases_of(job)[2] == ("freeze", "failed")
+    assert scene.overlays() == []
+
+
+def test_a_hook_that_fails_on_thaw_leaves_a_point_that_is_consistent_on_disk(scene: Scene) -> None:
+    scene.domain.agent.hook, scene.domain.agent.hook_text = "fail_thaw", HONEST_HOOK
+    job = scene.run()
+    assert (job.state, job.verdict) == ("succeeded", "filesystem")
+    assert "thaw_hook_failed" in [reason["code"] for reason in job.verdict_reasons]
+    assert phases_of(job)[4] == ("thaw", "warning")
+
+
+def test_required_and_refused_takes_nothing(scene: Scene) -> None:
+    scene.domain.fail_next(FREEZE, agent_error(FREEZE, "failed to freeze /data: Input/output error"))
+    job = scene.run()
+    assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "none", "freeze_failed")
+    assert scene.domain.points == []
+    assert scene.overlays() == []
+    assert scene.sources() == {"vda": "db1-vda.qcow2"}
+    assert job.freeze is not None
+    assert job.freeze["outcome"] == "refused"
+
+
+def test_preferred_and_refused_takes_the_point_after_the_thaw_and_calls_it_crash(scene: Scene) -> None:
+    scene.domain.fail_next(FREEZE, agent_error(FREEZE, "failed to freeze /data: Input/output error"))
+    job = scene.run(freeze={"mode": "preferred"})
+    assert (job.state, job.verdict) == ("succeeded", "crash")
+    assert [call for call in scene.domain.log if call in (FREEZE, THAW, "snapshot_create")] == [FREEZE, THAW, "snapshot_create"]
+    assert [reason["code"] for reason in job.verdict_reasons][0] == "freeze_refused"
+
+
+def test_preferred_with_a_freeze_that_timed_out_is_thawed_before_the_point_is_taken(scene: Scene) -> None:
+    scene.domain.fail_next(FREEZE, agent_silent(), after=True)
+    job = scene.run(freeze={"mode": "preferred"})
+    assert job.verdict == "crash"
+    assert scene.domain.points[0].frozen == set()
+
+
+def test_preferred_tells_that_no_freeze_is_possible_before_the_point_is_taken(scene: Scene) -> None:
+    scene.domain.agent.blocked.add(FREEZE)
+    job_id = scene.ask(freeze={"mode": "preferred"})
+    seen: list[Job] = []
+    scene.domain.when_next("snapshot_create", lambda: seen.append(scene.job(job_id)))
+    scene.execution.execute(scene.claim())
+    assert seen[0].freeze is not None
+    assert seen[0].freeze["outcome"] == "not_possible"
+    assert (scene.job(job_id).state, scene.job(job_id).verdict) == ("succeeded", "crash")
+    assert FREEZE not in scene.domain.log
+
+
+def test_preferred_takes_nothing_from_a_guest_that_may_still_be_frozen(scene: Scene) -> None:
+    job_id = scene.ask(freeze={"mode": "preferred"})
+    scene.domain.fail_next(FREEZE, agent_silent(), after=True)
+    scene.domain.fail_next(THAW, agent_silent(), times=1000)
+    run_snapshot(scene.claim(), scene.host.guest("db1"), SnapshotSettings(None, 0, thaw_patience_s=0.2))
+    job = scene.job(job_id)
+    assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "none", "guest_still_frozen")
+    assert scene.domain.points == []
+    assert scene.overlays() == []
+
+
+def test_off_freezes_nothing_and_is_crash(scene: Scene) -> None:
+    job = scene.run(freeze={"mode": "off"})
+    assert (job.state, job.verdict) == ("succeeded", "crash")
+    assert not {FREEZE, THAW, "guest-fsfreeze-freeze-list"} & set(scene.domain.log)
+    assert [name for name, _ in phases_of(job)] == ["preflight", "prepare", "point_in_time", "evaluate"]
+    assert job.timing is not None
+    assert job.timing["hold_ms"] is None
+
+
+def test_a_guest_without_anything_to_freeze_fails_before_anything_is_made(scene: Scene) -> None:
+    scene.domain.agent.filesystems = []
+    job = scene.run()
+    assert error_of(job)["code"] == "nothing_to_freeze"
+    assert FREEZE not in scene.domain.log
+
+
+# --- what counts as success -----------------------------------------------------------------------
+
+
+def test_a_verdict_below_the_required_one_fails_the_job_and_keeps_the_point(scene: Scene) -> None:
+    job = scene.run(required_verdict="application")
+    assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "filesystem", "verdict_below_required")
+    assert job.recovery_point is not None
+    assert len(scene.points()) == 1
+    assert scene.sources() == {"vda": f"db1-vda.{job.id[:8]}.qcow2"}
+
+
+def test_a_freeze_that_did_not_hold_is_no_green_success(scene: Scene) -> None:
+    scene.domain.when_next(THAW, scene.domain.agent.thaw_by_somebody_else)
+    job = scene.run()
+    assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "verdict_below_required")
+    assert len(scene.points()) == 1
+
+
+def test_a_caller_who_asks_for_crash_alone_is_content_with_a_freeze_that_did_not_hold(scene: Scene) -> None:
+    scene.domain.when_next(THAW, scene.domain.agent.thaw_by_somebody_else)
+    job = scene.run(required_verdict="crash")
+    assert (job.state, job.verdict) == ("succeeded", "crash")
+
+
+def test_a_hold_limit_that_passes_makes_the_point_crash(scene: Scene) -> None:
+    scene.domain.delay_next("snapshot_create", 0.15)
+    job = scene.run(freeze={"hold_limit_ms": 50})
+    assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "verdict_below_required")
+    assert job.freeze is not None
+    assert job.freeze["watchdog_fired"] is True
+    assert job.timing is not None
+    assert job.timing["within_limits"] is not None
+
+
+def test_a_guest_that_cannot_be_thawed_is_the_error_of_the_job_and_its_point_is_kept(scene: Scene) -> None:
+    job_id = scene.ask()
+    scene.domain.when_next("snapshot_create", lambda: setattr(scene.domain.agent, "answers", False))
+    run_snapshot(scene.claim(), scene.host.guest("db1"), SnapshotSettings(None, 0, thaw_patience_s=0.2))
+    job = scene.job(job_id)
+    assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "guest_still_frozen")
+    assert "stillpoint thaw db1" in error_of(job)["remedy"]
+    assert len(scene.points()) == 1
+
+
+# --- domains that do not run ----------------------------------------------------------------------
+
+
+def test_a_domain_that_was_shut_down_is_taken_without_a_freeze_and_satisfies_every_wish(scene: Scene) -> None:
+    scene.domain.shut_off()
+    job = scene.run(required_verdict="application")
+    assert (job.state, job.verdict) == ("succeeded", "offline")
+    assert not [call for call in scene.domain.log if call.startswith("guest-")]
+    assert job.freeze is not None
+    assert job.freeze["outcome"] == "not_needed"
+    assert scene.sources() == {"vda": f"db1-vda.{job.id[:8]}.qcow2"}
+
+
+def test_a_domain_that_was_destroyed_satisfies_crash_alone(scene: Scene) -> None:
+    scene.domain.state_now = DESTROYED
+    assert (scene.run().state, scene.run(required_verdict="filesystem").state) == ("succeeded", "failed")
+
+
+def test_a_paused_domain_is_refused_with_the_remedy(scene: Scene) -> None:
+    scene.domain.pause()
+    job = scene.run()
+    assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "none", "domain_paused")
+    assert "virsh resume db1" in error_of(job)["remedy"]
+    assert scene.overlays() == []
+
+
+def test_a_paused_domain_is_taken_when_no_freeze_is_asked_for(scene: Scene) -> None:
+    scene.domain.pause()
+    job = scene.run(freeze={"mode": "off"})
+    assert (job.state, job.verdict) == ("succeeded", "crash")
+
+
+def test_a_domain_that_is_shutting_down_is_refused(scene: Scene) -> None:
+    scene.domain.state_now = SAVING
+    assert error_of(scene.run())["code"] == "domain_state_unsuitable"
+
+
+def test_a_domain_that_dies_in_the_window_is_crash_and_its_point_is_kept(scene: Scene) -> None:
+    scene.domain.when_next(THAW, lambda: scene.domain.shut_off(cleanly=False))
+    job = scene.run()
+    assert (job.state, job.verdict) == ("failed", "crash")
+    assert len(scene.points()) == 1
+
+
+# --- which disks ----------------------------------------------------------------------------------
+
+
+def test_disks_that_cannot_take_part_are_named_with_the_reason(scene: Scene) -> None:
+    scene.replace(
+        [
+            scene.disk("vda"),
+            scene.disk("vdb", read_only=True),
+            scene.disk("vdc", format="vmdk"),
+            FakeDisk("sda", "/dev/sg0", format="raw", device="lun", type="block"),
+            FakeDisk("vdd", "pool/image", format="raw", type="network"),
+            FakeDisk("vde", "/dev/loop99", format="raw", type="block"),
+            FakeDisk("hda", None, device="cdrom", read_only=True),
+        ]
+    )
+    job = scene.run()
+    assert job.state == "succeeded"
+    assert job.evidence is not None
+    assert set(job.evidence["left_out"]) == {"vdb", "vdc", "sda", "vdd", "vde", "hda"}
+    assert job.evidence["left_out"]["vdb"] == "it is read-only"
+    assert job.evidence["left_out"]["hda"] == "it is a cdrom"
+    assert "STILLPOINT_OVERLAY_DIR" in job.evidence["left_out"]["vde"]
+    assert scene.domain.points[0].targets == ("vda",)
+
+
+def test_some_disks_of_a_domain_freeze_only_their_filesystems(two_disks: Scene) -> None:
+    job = two_disks.run(disks=["vdb"])
+    assert job.verdict == "filesystem"
+    assert two_disks.domain.points[0].frozen == {"vdb"}
+    assert job.freeze is not None
+    assert job.freeze["mountpoints"] == ["/data-vdb"]
+    assert two_disks.sources() == {"vda": "db1-vda.qcow2", "vdb": f"db1-vdb.{job.id[:8]}.qcow2"}
+    assert job.evidence is not None
+    assert job.evidence["left_out"] == {"vda": "the job does not name it"}
+
+
+def test_a_filesystem_over_two_disks_is_frozen_for_either(two_disks: Scene) -> None:
+    agent = two_disks.domain.agent
+    agent.filesystems = [FakeFilesystem("/", "vda1", "ext4", ("vda",)), FakeFilesystem("/srv", "dm-0", "xfs", ("vda", "vdb"))]
+    two_disks.run(disks=["vdb"])
+    assert two_disks.domain.points[0].frozen == {"dm-0"}
+
+
+def test_a_subset_is_never_frozen_where_a_filesystem_lies_on_disks_that_are_not_known(two_disks: Scene) -> None:
+    two_disks.domain.agent.filesystems.append(FakeFilesystem("/mystery", "dm-7", "ext4", ()))
+    two_disks.run(disks=["vdb"])
+    assert two_disks.domain.points[0].frozen == {"vda", "vdb", "dm-7"}
+
+
+def test_an_agent_that_takes_no_list_freezes_everything(two_disks: Scene) -> None:
+    two_disks.domain.agent.blocked.add("guest-fsfreeze-freeze-list")
+    assert two_disks.run(disks=["vdb"]).verdict == "filesystem"
+    assert two_disks.domain.points[0].frozen == {"vda", "vdb"}
+
+
+def test_a_block_device_takes_part_when_its_overlay_has_a_folder(sqlite_database: Database, tmp_path: Path) -> None:
+    folder = tmp_path / "overlays"
+    folder.mkdir()
+    scene = Scene(sqlite_database, tmp_path, overlay_dir=folder)
+    device = scene.images / "device"
+    device.touch()
+    scene.replace([FakeDisk("vda", device, format="raw", type="block")])
+    job = scene.run()
+    assert job.state == "succeeded"
+    assert scene.sources() == {"vda": f"device.{job.id[:8]}.qcow2"}
+    assert [path.name for path in folder.iterdir()] == [f"device.{job.id[:8]}.qcow2"]
+
+
+def test_a_transient_domain_is_taken_too(scene: Scene) -> None:
+    scene.domain.persistent = False
+    assert scene.run().verdict == "filesystem"
+
+
+def test_two_domains_do_not_share_a_job_or_a_file(scene: Scene) -> None:
+    other: FakeDomain = scene.add("db2")
+    assert scene.run().state == scene.run(domain=other).state == "succeeded"
+    assert [len(domain.points) for domain in scene.host.domains] == [1, 1]

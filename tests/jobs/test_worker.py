@@ -1,0 +1,272 @@
+"""The worker: one per host, claims and runs jobs, keeps their leases, and hands to recovery what it lost."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.config import Settings
+from service.db.engine import Database
+from service.db.tables import Host, Job
+from service.errors import WorkerAlreadyRuns
+from service.jobs import queue
+from service.jobs.wake import Wake
+from service.jobs.worker import Worker
+from tests.fakes import FakeDomain
+from tests.jobs.scene import FREEZE, HOST, Scene, error_of
+
+PATIENCE_S = 15.0
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
+        time.sleep(0.01)
+
+
+class Plant:
+    """A scene with workers on it, stopped at the end."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.scene = Scene(database, folder)
+        self.wake = Wake()
+        self.workers: list[Worker] = []
+        self.gates: list[threading.Event] = []
+        self._folder = folder
+
+    def start(self, **settings: Any) -> Worker:
+        worker = self.worker(**settings)
+        worker.start()
+        return worker
+
+    def worker(self, **settings: Any) -> Worker:
+        usual: dict[str, Any] = {"poll_seconds": 0.05, "lease_seconds": 3, "inventory_seconds": 5, "overlay_reserve_bytes": 4096}
+        chosen = Settings(state_dir=self._folder / "state", host_id=HOST, **(usual | settings))
+        worker = Worker(chosen, self.scene.database, self.scene.host, self.wake)
+        self.workers.append(worker)
+        return worker
+
+    def hang(self, domain: FakeDomain, call: str) -> threading.Event:
+        gate = domain.hang_next(call)
+        self.gates.append(gate)
+        return gate
+
+    def wait_end(self, job_id: str) -> Job:
+        wait_for(lambda: self.scene.job(job_id).state in ("succeeded", "failed", "cancelled"), f"the end of job {job_id}")
+        return self.scene.job(job_id)
+
+    def wait_call(self, domain: FakeDomain, call: str) -> None:
+        wait_for(lambda: call in domain.log, f"{call} on {domain.name()}")
+
+    def close(self) -> None:
+        for gate in self.gates:
+            gate.set()
+        for worker in self.workers:
+            worker.stop(5)
+
+
+@pytest.fixture
+def plant(sqlite_database: Database, tmp_path: Path) -> Iterator[Plant]:
+    built = Plant(sqlite_database, tmp_path)
+    yield built
+    built.close()
+
+
+def test_a_job_is_claimed_run_and_ended(database: Database, tmp_path: Path) -> None:
+    plant = Plant(database, tmp_path)
+    plant.start()
+    job_id = plant.scene.ask()
+    plant.wake.wake()
+    assert plant.wait_end(job_id).state == "succeeded"
+    plant.close()
+
+
+def test_a_stopped_worker_claims_nothing_more_and_says_that_all_jobs_ended(plant: Plant) -> None:
+    worker = plant.start()
+    assert worker.stop(5) is True
+    job_id = plant.scene.ask()
+    plant.wake.wake()
+    time.sleep(0.2)
+    assert plant.scene.job(job_id).state == "queued"
+    assert plant.scene.host.closed
+
+
+def test_a_stopping_worker_waits_for_its_running_job(plant: Plant) -> None:
+    worker = plant.start()
+    plant.scene.domain.delay_next("snapshot_create", 0.3)
+    job_id = plant.scene.ask()
+    plant.wake.wake()
+    plant.wait_call(plant.scene.domain, FREEZE)
+    assert worker.stop(10) is True
+    assert plant.scene.job(job_id).state == "succeeded"
+
+
+def test_a_job_that_does_not_end_in_time_is_told_and_left_to_the_next_start(plant: Plant) -> None:
+    worker = plant.start()
+    gate = plant.hang(plant.scene.domain, "block_capacity")
+    job_id = plant.scene.ask()
+    plant.wake.wake()
+    plant.wait_call(plant.scene.domain, "block_capacity")
+    assert worker.stop(0.1) is False
+    assert plant.scene.job(job_id).state == "running"
+    plant.start()
+    wait_for(lambda: plant.scene.job(job_id).attempt == 2, "the second attempt")
+    gate.set()
+    assert plant.wait_end(job_id).state == "succeeded"
+
+
+def test_a_host_has_one_worker(plant: Plant) -> None:
+    first = plant.start()
+    second = plant.worker()
+    with pytest.raises(WorkerAlreadyRuns, match=f"the worker of host {HOST} is already running"):
+        second.start()
+    first.stop(5)
+    plant.start()
+
+
+def test_what_a_dead_worker_left_is_recovered_at_the_start(plant: Plant) -> None:
+    job_id = plant.scene.ask()
+    plant.scene.claim()
+    plant.start()
+    job = plant.wait_end(job_id)
+    assert (job.state, job.attempt) == ("succeeded", 2)
+    assert job.phases[0]["name"] == "recover"
+
+
+def test_a_guest_that_a_dead_worker_left_frozen_is_thawed_at_the_start(plant: Plant) -> None:
+    plant.scene.ask(max_attempts=1)
+    plant.scene.claim().write({"phase": "freeze", "intent": {"will_freeze": True, "overlays": []}})
+    plant.scene.domain.agent.freeze_by_somebody_else()
+    plant.start()
+    wait_for(lambda: not plant.scene.domain.agent.frozen, "the thaw")
+
+
+def test_a_hung_libvirt_call_does_not_hold_up_the_jobs_of_other_domains(plant: Plant) -> None:
+    other = plant.scene.add("db2")
+    plant.start()
+    gate = plant.hang(plant.scene.domain, "block_capacity")
+    hung = plant.scene.ask()
+    plant.wake.wake()
+    plant.wait_call(plant.scene.domain, "block_capacity")
+    free = plant.scene.ask(domain=other)
+    plant.wake.wake()
+    assert plant.wait_end(free).state == "succeeded"
+    assert plant.scene.job(hung).state == "running"
+    gate.set()
+    assert plant.wait_end(hung).state == "succeeded"
+
+
+def test_a_second_job_of_a_domain_waits_and_a_thaw_does_not(plant: Plant) -> None:
+    plant.start()
+    gate = plant.hang(plant.scene.domain, "block_capacity")
+    first = plant.scene.ask()
+    plant.wake.wake()
+    plant.wait_call(plant.scene.domain, "block_capacity")
+    second, thaw = plant.scene.ask(), plant.scene.ask("thaw")
+    plant.wake.wake()
+    assert plant.wait_end(thaw).state == "succeeded"
+    assert plant.scene.job(second).state == "queued"
+    gate.set()
+    assert plant.wait_end(first).state == plant.wait_end(second).state == "succeeded"
+
+
+def test_a_running_job_is_cancelled_at_its_next_safe_point(plant: Plant) -> None:
+    plant.start()
+    gate = plant.hang(plant.scene.domain, "block_capacity")
+    job_id = plant.scene.ask()
+    plant.wake.wake()
+    plant.wait_call(plant.scene.domain, "block_capacity")
+    with plant.scene.database.write() as session:
+        queue.request_cancel(session, job_id)
+    time.sleep(1.3)  # a third of the lease, after which the worker sees it
+    gate.set()
+    job = plant.wait_end(job_id)
+    assert (job.state, error_of(job)["code"]) == ("cancelled", "job_cancelled")
+    assert plant.scene.overlays() == []
+    assert FREEZE not in plant.scene.domain.log
+
+
+def test_a_lease_is_kept_while_a_job_takes_longer_than_it(plant: Plant) -> None:
+    plant.start(lease_seconds=1)
+    gate = plant.hang(plant.scene.domain, "block_capacity")
+    job_id = plant.scene.ask()
+    plant.wake.wake()
+    plant.wait_call(plant.scene.domain, "block_capacity")
+    time.sleep(1.5)
+    gate.set()
+    job = plant.wait_end(job_id)
+    assert (job.state, job.attempt) == ("succeeded", 1)
+
+
+def test_a_lease_that_was_taken_away_stops_the_job_and_recovery_takes_it_after_that(plant: Plant) -> None:
+    plant.start(lease_seconds=1)
+    gate = plant.hang(plant.scene.domain, "block_capacity")
+    job_id = plant.scene.ask()
+    plant.wake.wake()
+    plant.wait_call(plant.scene.domain, "block_capacity")
+    with plant.scene.database.write() as session:
+        assert queue.release_expired(session, HOST, all_running=True) == [job_id]
+    time.sleep(0.6)
+    gate.set()
+    job = plant.wait_end(job_id)
+    assert (job.state, job.attempt) == ("succeeded", 2)
+    assert plant.scene.domain.log.count(FREEZE) == 1
+
+
+def test_a_job_that_could_not_read_its_disks_is_recovered_by_the_same_worker(plant: Plant) -> None:
+    plant.start(lease_seconds=1)
+
+    def explode() -> None:
+        raise ZeroDivisionError
+
+    plant.scene.domain.when_next("snapshot_create", explode)
+    job_id = plant.scene.ask()
+    plant.wake.wake()
+    job = plant.wait_end(job_id)
+    assert (job.state, job.attempt) == ("succeeded", 2)
+    assert len(plant.scene.domain.points) == 1
+
+
+def test_while_libvirt_is_away_jobs_wait_and_run_when_it_is_back(plant: Plant) -> None:
+    plant.scene.host.is_away = True
+    plant.start()
+    job_id = plant.scene.ask()
+    plant.wake.wake()
+    time.sleep(0.3)
+    assert plant.scene.job(job_id).state == "queued"
+    with plant.scene.database.read() as session:
+        host = session.get(Host, HOST)
+        assert host is not None
+        assert (host.libvirt_connected, host.libvirt_error) == (False, "No connection to fake:///system: Failed to connect socket.")
+    plant.scene.host.is_away = False
+    assert plant.wait_end(job_id).state == "succeeded"
+
+
+def test_a_guest_that_answers_nonsense_does_not_stop_the_worker(plant: Plant) -> None:
+    plant.scene.domain.answer_next("guest-info", {"return": [None]}, times=1)
+    plant.start()
+    other = plant.scene.add("db2")
+    plant.scene.host.change()
+    job_id = plant.scene.ask(domain=other)
+    plant.wake.wake()
+    assert plant.wait_end(job_id).state == "succeeded"
+
+
+def test_a_change_on_the_host_is_published_at_once(plant: Plant) -> None:
+    from service.db.tables import Domain
+
+    plant.start(inventory_seconds=60)
+
+    def state() -> str | None:
+        with plant.scene.database.read() as session:
+            row = session.get(Domain, (HOST, plant.scene.domain.uuid()))
+            return row.state if row else None
+
+    wait_for(lambda: state() == "running", "the first publication")
+    plant.scene.domain.shut_off()
+    plant.scene.host.change()
+    wait_for(lambda: state() == "shut_off", "the publication of the change")

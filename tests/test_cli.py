@@ -1,0 +1,195 @@
+"""The command line as a user meets it: what it prints, where, and with which exit code."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.databases import migrate, sqlite_url
+
+
+class Command:
+    """`stillpoint …` in a process of its own, with a state folder of its own."""
+
+    def __init__(self, state_dir: Path) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("STILLPOINT_")}
+        self.state_dir = state_dir
+        self.environment = {
+            **kept,
+            "STILLPOINT_STATE_DIR": str(state_dir),
+            "STILLPOINT_LIBVIRT_URI": "test:///default",
+            "STILLPOINT_HOST_ID": "hv1",
+            "STILLPOINT_PORT": "0",
+        }
+
+    def __call__(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self._line(arguments), env=self._with(settings), capture_output=True, text=True, timeout=60, check=False)
+
+    def start(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(self._line(arguments), env=self._with(settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def _line(self, arguments: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-m", "service.cli", *arguments]
+
+    def _with(self, settings: dict[str, str]) -> dict[str, str]:
+        return self.environment | {f"STILLPOINT_{name.upper()}": value for name, value in settings.items()}
+
+
+@pytest.fixture
+def stillpoint(tmp_path: Path) -> Command:
+    return Command(tmp_path / "state")
+
+
+@pytest.fixture
+def migrated(stillpoint: Command) -> Command:
+    stillpoint.state_dir.mkdir()
+    migrate(sqlite_url(stillpoint.state_dir / "stillpoint.db"))
+    return stillpoint
+
+
+@pytest.mark.parametrize("command", [[], ["all"], ["serve"], ["worker"], ["migrate"], ["doctor"], ["thaw"], ["token"], ["token", "create"]])
+def test_every_command_explains_itself(stillpoint: Command, command: list[str]) -> None:
+    result = stillpoint(*command, "--help")
+    assert result.returncode == 0
+    assert "Usage:" in result.stdout
+
+
+def test_all_tells_where_it_listens_and_where_the_first_token_is_and_stops_when_asked(stillpoint: Command) -> None:
+    running = stillpoint.start("all")
+    assert running.stdout is not None
+    line = running.stdout.readline()
+    token_file = stillpoint.state_dir / "admin.token"
+    url = line.split(" listens on ")[1].split(" ")[0]
+    token = token_file.read_text().strip()
+    answer = httpx2.get(f"{url}/api/v1/hosts", headers={"Authorization": f"Bearer {token}"})
+    ready = httpx2.get(f"{url}/readyz")
+    running.send_signal(signal.SIGTERM)
+    out, err = running.communicate(timeout=30)
+
+    assert str(token_file) in line
+    assert token not in line + out + err
+    assert (answer.status_code, ready.status_code) == (200, 200)
+    assert (running.returncode, "Traceback" in err) == (0, False)
+
+
+def test_serve_alone_answers_and_stops_when_interrupted(migrated: Command) -> None:
+    running = migrated.start("serve")
+    assert running.stdout is not None
+    url = running.stdout.readline().split(" listens on ")[1].split(" ")[0]
+    health = httpx2.get(f"{url}/healthz")
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=30)
+
+    assert (health.status_code, running.returncode) == (200, 0)
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_only_all_and_migrate_make_a_database(stillpoint: Command, command: str) -> None:
+    result = stillpoint(command)
+    assert result.returncode == 1
+    assert "Run `stillpoint migrate`." in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (stillpoint.state_dir / "admin.token").exists()
+
+
+def test_a_port_that_is_taken_is_said_plainly(migrated: Command) -> None:
+    running = migrated.start("serve")
+    assert running.stdout is not None
+    port = running.stdout.readline().split("http://127.0.0.1:")[1].split(" ")[0]
+    result = migrated("serve", port=port)
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=30)
+
+    assert result.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"port": "http"}, "STILLPOINT_PORT: "),
+        ({"database_url": "nonsense"}, "STILLPOINT_DATABASE_URL: it is no database URL"),
+        ({"database_url": "mysql://x/y"}, "STILLPOINT_DATABASE_URL: "),
+        ({"database_url": "postgresql+psycopg://u:secret@127.0.0.1:1/x"}, "The database did not answer"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_a_message_and_a_remedy(stillpoint: Command, settings: dict[str, str], message: str) -> None:
+    result = stillpoint("migrate", **settings)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "secret" not in result.stderr + result.stdout
+
+
+def test_a_token_is_printed_once_and_alone_on_standard_output(migrated: Command) -> None:
+    created = migrated("token", "create", "laptop", "--expires-days", "30")
+    secret = created.stdout.strip()
+    listed = migrated("token", "list").stdout
+    token_id = listed.split()[0]
+    revoked = migrated("token", "revoke", token_id)
+    listed_after = migrated("token", "list").stdout
+
+    assert secret.startswith("sp_")
+    assert secret not in created.stderr + listed
+    assert secret[:10] in listed
+    assert "valid to" in listed
+    assert "laptop" in listed
+    assert revoked.returncode == 0
+    assert "revoked" in listed_after
+
+
+def test_revoking_an_unknown_token_is_an_error(migrated: Command) -> None:
+    result = migrated("token", "revoke", "nothing")
+    assert (result.returncode, result.stderr) == (1, "No such token: There is no token nothing.\n`stillpoint token list` shows the ids.\n")
+
+
+def test_doctor_finds_nothing_on_a_healthy_host(migrated: Command) -> None:
+    result = migrated("doctor")
+    assert result.returncode == 0, result.stdout
+    assert "STILLPOINT_HOST_ID=hv1" in result.stdout
+    for subject in ("state folder", "database", "schema", "token file", "libvirt", "overlays"):
+        assert f"ok    {subject}: " in result.stdout
+
+
+def test_doctor_shows_no_password_and_says_what_is_wrong_and_what_to_do(stillpoint: Command) -> None:
+    stillpoint.state_dir.mkdir()
+    token_file = stillpoint.state_dir / "admin.token"
+    token_file.write_text("sp_x")
+    token_file.chmod(0o644)
+    result = stillpoint(
+        "doctor",
+        database_url="postgresql+psycopg://stillpoint:secret@127.0.0.1:1/stillpoint",
+        libvirt_uri="qemu+unix:///system?socket=/nowhere",
+        overlay_dir=str(stillpoint.state_dir / "missing"),
+    )
+
+    assert result.returncode == 1
+    assert "secret" not in result.stdout + result.stderr
+    assert "STILLPOINT_DATABASE_URL=postgresql+psycopg://stillpoint:***@127.0.0.1:1/stillpoint" in result.stdout
+    for subject in ("database", "token file", "libvirt", "overlays"):
+        assert f"FAIL  {subject}: " in result.stdout
+    assert f"-> chmod 600 {token_file}" in result.stdout
+
+
+def test_thaw_works_without_any_database(stillpoint: Command) -> None:
+    unknown = stillpoint("thaw", "nothing", database_url="postgresql+psycopg://127.0.0.1:1/x")
+    known = stillpoint("thaw", "test", database_url="postgresql+psycopg://127.0.0.1:1/x")
+
+    assert unknown.returncode == 1
+    assert "test:///default has no domain nothing." in unknown.stderr
+    # The domain of libvirt's test driver has no agent.
+    assert known.returncode == 1
+    assert "has no channel named org.qemu.guest_agent.0" in known.stderr
+    assert not stillpoint.state_dir.exists()
+
+
+def test_the_settings_file_is_read_and_the_environment_wins(migrated: Command, tmp_path: Path) -> None:
+    file = tmp_path / "stillpoint.env"
+    file.write_text("STILLPOINT_HOST_ID=from-file\nSTILLPOINT_JOBS_PER_HOST=7\n")
+    result = migrated("doctor", settings_file=str(file))
+    assert "STILLPOINT_HOST_ID=hv1" in result.stdout
+    assert "STILLPOINT_JOBS_PER_HOST=7" in result.stdout
