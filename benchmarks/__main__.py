@@ -5,11 +5,10 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from tests.lab.places import LabError
-
 from benchmarks import api, lists, pickup, stall
 from benchmarks.interleaving import Plan
 from benchmarks.report import Report, save, show
+from tests.lab.places import LabError
 
 BENCHMARKS: dict[str, Callable[[Plan], Report]] = {
     "stall": stall.measure,

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks import databases, filling, interleaving, load
-from benchmarks.databases import KINDS, Databases
+from benchmarks.databases import KINDS, filled_services
 from benchmarks.interleaving import Course, Plan, Turn
 from benchmarks.load import Load, request_bytes
 from benchmarks.report import Report
@@ -28,11 +28,12 @@ def measure(plan: Plan) -> Report:
     with ExitStack() as stack:
         found = stack.enter_context(databases.opened())
         loads = Loads(stack.enter_context(load.generator()))
+        # Created jobs are the newest: in the same database they would change the page that is compared with fixed bytes.
+        services = filled_services(found, {"reading": JOBS, "creating": JOBS_WHERE_CREATED})
+        for service in services.values():
+            stack.enter_context(service)
         for kind in KINDS:
-            reading = stack.enter_context(served(found, kind, "reading", JOBS))
-            # Created jobs are the newest: they would change the page that is compared with fixed bytes.
-            creating = stack.enter_context(served(found, kind, "creating", JOBS_WHERE_CREATED))
-            loads.add_service(kind, reading, creating)
+            loads.add_service(kind, services[kind, "reading"], services[kind, "creating"])
         bodies = loads.bodies
         for call, of in bodies.items():
             (found.folder / call).write_bytes(of["sqlite"])
@@ -87,17 +88,6 @@ class Loads:
             return {"per_second": outcome.per_second, "p50_ms": outcome.p50_ms, "p99_ms": outcome.p99_ms}
 
         self.turns[name] = turn
-
-
-@contextmanager
-def served(found: Databases, kind: str, name: str, jobs: int) -> Iterator[ServiceProcess]:
-    """The API alone, on a database of its own with so many jobs."""
-    url = found.url(kind, name)
-    service = ServiceProcess("serve", found.folder / f"state-{kind}-{name}", {"STILLPOINT_DATABASE_URL": url})
-    service.migrate()
-    filling.fill(url, jobs)
-    with service:
-        yield service
 
 
 def _create_request(path: str, token: str | None) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
+
 from service.app import NO_TELEMETRY
 
 MEDIA_TYPE = "application/json"

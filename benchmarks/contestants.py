@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 import libvirt
-from tests.lab.console import Console
-from tests.lab.daemon import uri
-from tests.lab.guests import LabGuest
-from tests.lab.places import LabError
 
 from benchmarks.floor import FloorGuest
 from benchmarks.interleaving import Numbers
 from benchmarks.service_process import Client
+from tests.lab.console import Console
+from tests.lab.daemon import uri
+from tests.lab.guests import LabGuest
+from tests.lab.places import LabError
 
 SETTLE_S = 1.0
 """After a guest was resumed: libvirt's events are dealt with and its timers have caught up before anything is measured."""

@@ -2,11 +2,14 @@
 
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks import filling
+from benchmarks.service_process import ServiceProcess
 
 KINDS = ("sqlite", "postgresql")
 
@@ -44,3 +47,17 @@ def opened() -> Iterator[Databases]:
             yield Databases(folder, server)
         finally:
             server.cleanup()
+
+
+def filled_services(found: Databases, sizes: Mapping[str, int]) -> dict[tuple[str, str], ServiceProcess]:
+    """By kind of database and name: the API alone on a database with so many jobs. Not started yet."""
+    services, orders = {}, []
+    for name, jobs in sizes.items():
+        for kind in KINDS:
+            url = found.url(kind, name)
+            service = ServiceProcess("serve", found.folder / f"state-{kind}-{name}", {"STILLPOINT_DATABASE_URL": url})
+            service.migrate()
+            services[kind, name] = service
+            orders.append((url, jobs))
+    filling.fill_all(orders)
+    return services

@@ -1,17 +1,21 @@
 """Many finished jobs at once, straight into the tables, as the service itself would have left them."""
 
 import json
+import multiprocessing
+import os
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from service.db.engine import open_engine
-from service.db.tables import Base, Domain, Host, Job, JobLabel
 from sqlalchemy import Engine, Table, insert, text
 from sqlalchemy.schema import CreateIndex, DropIndex
+
+from service.db.engine import open_engine
+from service.db.tables import Base, Domain, Host, Job, JobLabel
 
 BATCH = 10_000
 DOMAINS = 10
@@ -20,6 +24,13 @@ APART = timedelta(minutes=1)
 #: One job in so many has it: a page of 50 is there at 1,000 jobs too.
 ONE_IN = 10
 Row = dict[str, Any]
+
+
+def fill_all(orders: Sequence[tuple[str, int]]) -> None:
+    """`fill` for each (url, jobs), as many at once as there are processors."""
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        for filled in [pool.submit(fill, url, jobs) for url, jobs in orders]:
+            filled.result()
 
 
 def fill(url: str, jobs: int) -> None:

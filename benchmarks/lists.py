@@ -6,15 +6,13 @@ from contextlib import ExitStack
 from urllib.parse import quote
 
 from benchmarks import databases, filling, interleaving, load
-from benchmarks.api import served
-from benchmarks.databases import KINDS
+from benchmarks.databases import KINDS, filled_services
 from benchmarks.interleaving import Course, Plan, Turn
 from benchmarks.load import Load, request_bytes
 from benchmarks.report import Report
 from benchmarks.service_process import Client, ServiceProcess
 
-SMALL, LARGE = 1_000, 1_000_000
-SIZES = {"1k": SMALL, "1m": LARGE}
+SIZES = {"jobs_1k": 1_000, "jobs_1m": 1_000_000}
 REQUESTS = 40
 PAGE = "/api/v1/jobs?limit=50"
 FILTERS = {
@@ -35,11 +33,10 @@ def measure(plan: Plan) -> Report:
         found = stack.enter_context(databases.opened())
         generator = stack.enter_context(load.generator())
         turns: dict[str, Turn] = {}
-        for kind in KINDS:
-            for size, jobs in SIZES.items():
-                service = stack.enter_context(served(found, kind, f"jobs_{size}", jobs))
-                for what, path in _pages(service.client(), jobs):
-                    turns[f"{what} {kind} {size}"] = _turn(generator, service, path)
+        for (kind, size), service in filled_services(found, SIZES).items():
+            stack.enter_context(service)
+            for what, path in _pages(service.client(), SIZES[size]):
+                turns[f"{what} {kind} {size}"] = _turn(generator, service, path)
         course = interleaving.run("pages of the list", turns, plan)
         versions = {"postgresql": found.postgresql_version()}
     settings = {"requests_per_turn": REQUESTS, "connections": 1, "page": 50}
@@ -56,7 +53,7 @@ def _figures(course: Course) -> dict[str, float]:
 
 
 def _ratio(course: Course, name: str) -> float:
-    return course.median(f"{name} 1m", "p50_ms") / course.median(f"{name} 1k", "p50_ms")
+    return course.median(f"{name} jobs_1m", "p50_ms") / course.median(f"{name} jobs_1k", "p50_ms")
 
 
 def _pages(client: Client, jobs: int) -> Iterator[tuple[str, str]]:

@@ -8,16 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.lab.daemon import Daemon
-from tests.lab.guests import LabGuest
-from tests.lab.options import GuestOptions
-
 from benchmarks import interleaving
 from benchmarks.contestants import merge_back
 from benchmarks.interleaving import Course, Numbers, Plan
 from benchmarks.memory import of_tree
 from benchmarks.report import Report
 from benchmarks.service_process import Client, ServiceProcess
+from tests.lab.daemon import Daemon
+from tests.lab.guests import LabGuest
+from tests.lab.options import GuestOptions
 
 GUEST = GuestOptions(name="bench-pickup")
 KINDS = ("preflight", "snapshot")

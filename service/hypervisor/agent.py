@@ -57,7 +57,7 @@ def translate(handle: DomainHandle, command: str, timeout_ms: int, error: Any) -
     code, message, domain = error.get_error_code(), _clean(error.get_error_message()), _name(handle)
     if is_connection_lost(error):
         return LibvirtUnavailable(uri="the host's libvirt", reason=message)
-    if code == libvirt.VIR_ERR_AGENT_UNRESPONSIVE or (code == libvirt.VIR_ERR_OPERATION_TIMEOUT):
+    if code in (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_OPERATION_TIMEOUT):
         return AgentNotAnswering(domain=domain, command=command, timeout_ms=timeout_ms, message=message)
     if code == libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED and "not configured" in message:
         return NoAgentChannel(domain=domain)

@@ -99,7 +99,7 @@ class HostConnection:
             start_event_loop()
             try:
                 connection = libvirt.open(self.uri)
-                connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+                _keep_alive(connection)
                 self._subscribe(connection)
             except LibvirtError as error:
                 raise LibvirtUnavailable(uri=self.uri, reason=str(error)) from error
@@ -135,6 +135,15 @@ class HostConnection:
             # The other end is gone: there is nothing left to close.
             pass
         self._connection = None
+
+
+def _keep_alive(connection: Any) -> None:
+    try:
+        connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+    except LibvirtError as error:
+        # A driver without a daemon behind it has no connection that could break.
+        if _error_code(error) != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
 
 
 def _error_code(error: Any) -> int:

@@ -111,7 +111,14 @@ class LibvirtDomain:
         return int(self._live().jobInfo()[0])
 
     def _live(self) -> Any:
-        # isAlive is answered by the client library itself: no call goes out, so the window may pay for it.
-        if not self._domain.connect().isAlive():
+        if not self._is_connected():
             self._domain = self._look_up(self._uuid)
         return self._domain
+
+    def _is_connected(self) -> bool:
+        # isAlive is answered by the client library itself: no call goes out, so the window may pay for it.
+        try:
+            return bool(self._domain.connect().isAlive())
+        except LibvirtError:
+            # Another thread has found the connection dead before us, and closed it.
+            return False

@@ -1,5 +1,6 @@
 """Publishing the host: that it lives, and what its domains are. The API knows hosts through this alone."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,8 @@ from service.hypervisor.guest import Guest
 from service.jobs.survey import read_agent
 from service.model.inventory import AgentFacts, DomainState
 
+READERS = 8
+
 _logger = log.get(__name__)
 
 
@@ -27,6 +30,8 @@ class Inventory:
         self._connection = connection
         self._host_id = host_id
         self._started_at = datetime.now(UTC)
+        #: What each guest said when it was last asked; shown while a job has it and it is not asked.
+        self._said_last: dict[str, dict[str, Any]] = {}
 
     def publish(self, busy_domains: frozenset[str]) -> bool:
         """Read libvirt and write hosts and domains; False while libvirt is away. Agents of busy domains are not asked."""
@@ -35,8 +40,7 @@ class Inventory:
         problem: str | None = None
         try:
             versions = self._connection.versions()
-            guests = self._connection.guests()
-            rows = [row for guest in guests if (row := self._row(guest, busy_domains)) is not None]
+            rows = self._rows(self._connection.guests(), busy_domains)
         except LibvirtUnavailable as error:
             problem = error.detail
         with self._database.write() as session:
@@ -45,12 +49,24 @@ class Inventory:
                 self._write_domains(session, rows)
         return problem is None
 
+    def libvirt_answers(self) -> bool:
+        try:
+            self._connection.versions()
+        except LibvirtUnavailable:
+            return False
+        return True
+
     def heartbeat(self) -> None:
         """Only that the worker lives."""
         with self._database.write() as session:
             host = session.get(Host, self._host_id)
             if host is not None:
                 host.last_seen = datetime.now(UTC)
+
+    def _rows(self, guests: list[Guest], busy: frozenset[str]) -> list[dict[str, Any]]:
+        # Side by side: an agent that hangs costs ten seconds, and must not hide the other domains for so long.
+        with ThreadPoolExecutor(READERS, thread_name_prefix="inventory") as pool:
+            return [row for row in pool.map(lambda guest: self._row(guest, busy), guests) if row is not None]
 
     def _row(self, guest: Guest, busy: frozenset[str]) -> dict[str, Any] | None:
         try:
@@ -71,14 +87,17 @@ class Inventory:
             read_agent(guest, agent)
         if ask and agent.answers and not agent.frozen:
             filesystems = _filesystems(guest)
-        return {
-            "persistent": guest.is_persistent(),
-            "disks": [disk.as_document() for disk in guest.disks()],
+        said = {
             "filesystems": filesystems,
             "agent": {**agent.as_document(), "connected": agent.answers if ask else guest.agent_is_connected()},
             "os": _os_document(agent),
             "frozen": agent.frozen,
         }
+        if guest.uuid in busy:
+            said = self._said_last.get(guest.uuid, said)
+        else:
+            self._said_last[guest.uuid] = said
+        return {"persistent": guest.is_persistent(), "disks": [disk.as_document() for disk in guest.disks()], **said}
 
     def _write_host(self, session: Session, versions: dict[str, Any], problem: str | None) -> None:
         now = datetime.now(UTC)

@@ -156,6 +156,7 @@ class Worker:
                 for run in self._live_runs():
                     self._renew(run)
                 self._release_expired()
+                self._inventory.heartbeat()
             except DatabaseUnavailable as error:
                 _logger.warning("database_away", detail=error.detail)
 
@@ -198,12 +199,16 @@ class Worker:
     def _publish_host(self) -> None:
         with self._live_lock:
             busy = frozenset(live.run.claim.domain_id for live in self._live.values() if live.run is not None)
-        if self._inventory.publish(busy):
-            if not self._libvirt_answers.is_set():
-                self._libvirt_answers.set()
-                self._wake.wake()
-        else:
+        # Before the agents are asked: jobs must not wait for guests that do not answer.
+        self._note_libvirt(self._inventory.libvirt_answers())
+        self._note_libvirt(self._inventory.publish(busy))
+
+    def _note_libvirt(self, answers: bool) -> None:
+        if not answers:
             self._libvirt_answers.clear()
+        elif not self._libvirt_answers.is_set():
+            self._libvirt_answers.set()
+            self._wake.wake()
 
     def _pause(self) -> float:
         return self._settings.inventory_seconds if self._libvirt_answers.is_set() else RECONNECT_S

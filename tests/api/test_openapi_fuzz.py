@@ -86,4 +86,4 @@ def _fill(database: Database) -> tuple[str, dict[str, list[dict[str, str]]]]:
             points.append({"recovery_point_id": add_recovery_point(session, jobs[-1]["job_id"])})
         secret = tokens.create(session, "fuzz").secret
     domains = [{"domain": "db1"}, {"domain": WEB1}]
-    return secret, {call: jobs for call in JOB_CALLS} | {call: domains for call in DOMAIN_CALLS} | {"get_recovery_point": points}
+    return secret, dict.fromkeys(JOB_CALLS, jobs) | dict.fromkeys(DOMAIN_CALLS, domains) | {"get_recovery_point": points}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import libvirt as _libvirt
-from service.errors import LibvirtUnavailable
 
+from service.errors import LibvirtUnavailable
 from tests.fakes.agent import FakeAgent, FakeFilesystem
 from tests.fakes.libvirt_errors import connection_lost, libvirt_error, no_channel, no_domain, not_running
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from service.errors import DomainGone, LibvirtUnavailable
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
-
 from tests.fakes.domain import FakeDomain
 
 URI = "fake:///system"

@@ -10,7 +10,7 @@ import pytest
 
 from service.config import Settings
 from service.db.engine import Database
-from service.db.tables import Host, Job
+from service.db.tables import Domain, Host, Job
 from service.errors import WorkerAlreadyRuns
 from service.jobs import queue
 from service.jobs.wake import Wake
@@ -160,6 +160,14 @@ def test_a_hung_libvirt_call_does_not_hold_up_the_jobs_of_other_domains(plant: P
     assert plant.wait_end(hung).state == "succeeded"
 
 
+def test_a_guest_that_holds_up_the_first_inventory_does_not_hold_up_the_jobs_of_others(plant: Plant) -> None:
+    other = plant.scene.add("db2")
+    plant.hang(other, "guest-ping")
+    plant.start()
+    plant.wait_call(other, "guest-ping")
+    assert plant.wait_end(plant.scene.ask()).state == "succeeded"
+
+
 def test_a_second_job_of_a_domain_waits_and_a_thaw_does_not(plant: Plant) -> None:
     plant.start()
     gate = plant.hang(plant.scene.domain, "block_capacity")
@@ -257,8 +265,6 @@ def test_a_guest_that_answers_nonsense_does_not_stop_the_worker(plant: Plant) ->
 
 
 def test_a_change_on_the_host_is_published_at_once(plant: Plant) -> None:
-    from service.db.tables import Domain
-
     plant.start(inventory_seconds=60)
 
     def state() -> str | None:

@@ -1,5 +1,6 @@
 """One contract, two guests: the fake that the other tests trust, and a real one. What fails on one side only is a lie of the fake."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,7 +60,10 @@ MakeSubject = Callable[[Wish], Subject]
 def _fake(folder: Path, wish: Wish) -> Subject:
     disks = [FakeDisk("vda", folder / "vda.qcow2", size=128 << 20), FakeDisk("vdb", folder / "vdb.qcow2", size=128 << 20)]
     if wish.odd:
-        disks += [FakeDisk("vdc", folder / "vdc.qcow2", read_only=True), FakeDisk("hda", None, format="raw", device="cdrom", read_only=True)]
+        disks += [
+            FakeDisk("vdc", folder / "vdc.qcow2", read_only=True),
+            FakeDisk("hda", None, format="raw", device="cdrom", read_only=True),
+        ]
     for disk in disks:
         if disk.source is not None:
             Path(disk.source).touch()
@@ -107,7 +111,7 @@ def make_subject(request: pytest.FixtureRequest, tmp_path: Path) -> MakeSubject:
 @pytest.fixture(scope="module")
 def real_guest(lab: None) -> Iterator[Subject]:
     """One real guest for all tests that leave it thawed and running."""
-    guest = LabGuest(GuestOptions(name=f"lab-t-contract-{time.monotonic_ns() % 10**9}", disks=2, meter={"size_mb": 1})).start_and_wait()
+    guest = LabGuest(GuestOptions(name=f"lab-t-contract-0-{os.getpid()}", disks=2, meter={"size_mb": 1})).start_and_wait()
     yield _subject(guest)
     guest.destroy()
 
@@ -170,7 +174,7 @@ def test_a_disk_has_a_size_and_no_block_job_and_the_domain_no_job(guest: Guest) 
 
 
 def test_a_disk_that_does_not_exist_is_an_error_of_libvirt(guest: Guest) -> None:
-    with pytest.raises(LibvirtCallFailed, match="error 8.*vdz"):
+    with pytest.raises(LibvirtCallFailed, match=r"error 8.*vdz"):
         guest.block_job("vdz")
 
 

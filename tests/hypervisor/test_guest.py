@@ -1,0 +1,87 @@
+"""The guest: small verbs over one domain, and libvirt's errors as ours."""
+
+from pathlib import Path
+from typing import Any
+
+import libvirt as _libvirt
+import pytest
+
+from service.errors import AgentNotAnswering, DomainGone, LibvirtCallFailed, LibvirtUnavailable
+from service.hypervisor.guest import Guest
+from service.model.inventory import DomainState
+from tests.fakes import FakeDisk, FakeDomain, connection_lost, libvirt_error
+
+libvirt: Any = _libvirt
+
+
+@pytest.fixture
+def domain(tmp_path: Path) -> FakeDomain:
+    return FakeDomain("db1", [FakeDisk("vda", tmp_path / "vda.qcow2")])
+
+
+@pytest.fixture
+def guest(domain: FakeDomain) -> Guest:
+    return Guest(domain, "fake:///")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "seen", "cleanly"),
+    [
+        (libvirt.VIR_DOMAIN_RUNNING, 1, DomainState.running, None),
+        (libvirt.VIR_DOMAIN_BLOCKED, 0, DomainState.running, None),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR, DomainState.paused, None),
+        (libvirt.VIR_DOMAIN_SHUTDOWN, 0, DomainState.other, None),
+        (libvirt.VIR_DOMAIN_PMSUSPENDED, 0, DomainState.other, None),
+        (libvirt.VIR_DOMAIN_NOSTATE, 0, DomainState.other, None),
+        (libvirt.VIR_DOMAIN_CRASHED, 0, DomainState.shut_off, False),
+        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN, DomainState.shut_off, True),
+        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED, DomainState.shut_off, False),
+        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, DomainState.shut_off, False),
+        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SAVED, DomainState.shut_off, None),
+        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN, DomainState.shut_off, None),
+    ],
+)
+def test_the_states_of_a_domain(domain: FakeDomain, guest: Guest, state: int, reason: int, seen: DomainState, cleanly: bool | None) -> None:
+    domain.state_now = (state, reason)
+    assert (guest.state(), guest.was_shut_off_cleanly()) == (seen, cleanly)
+
+
+def test_a_program_is_waited_for(domain: FakeDomain, guest: Guest) -> None:
+    domain.agent.exec_polls = 3
+    assert guest.execute("/bin/echo", ["done"], budget_ms=5_000).output == b"done\n"
+    assert domain.log.count("guest-exec-status") == 4
+
+
+def test_a_program_that_takes_too_long_is_not_waited_for(domain: FakeDomain, guest: Guest) -> None:
+    domain.agent.exec_polls = 1_000
+    with pytest.raises(AgentNotAnswering, match="guest-exec /bin/sync within 50 ms: it still runs"):
+        guest.execute("/bin/sync", budget_ms=50)
+
+
+def test_preparing_a_snapshot_reads_and_taking_it_only_asks_once(domain: FakeDomain, guest: Guest, tmp_path: Path) -> None:
+    overlay = tmp_path / "new.qcow2"
+    overlay.touch()
+    take = guest.prepare_snapshot({"vda": str(overlay)})
+    domain.log.clear()
+    take()
+    assert domain.log == ["snapshot_create"]
+    assert guest.sources() == {"vda": str(overlay)}
+
+
+def test_a_refused_call_keeps_libvirts_code_and_words(domain: FakeDomain, guest: Guest) -> None:
+    domain.fail_next("xml", libvirt_error(libvirt.VIR_ERR_OPERATION_FAILED, "monitor is gone"))
+    with pytest.raises(LibvirtCallFailed) as caught:
+        guest.disks()
+    assert caught.value.facts == {"call": "virDomainGetXMLDesc", "libvirt_code": 9, "message": "monitor is gone"}
+
+
+def test_a_broken_connection_is_libvirt_being_away(domain: FakeDomain, guest: Guest) -> None:
+    domain.fail_next("state", connection_lost())
+    with pytest.raises(LibvirtUnavailable, match="End of file while reading data"):
+        guest.state()
+
+
+def test_a_domain_that_was_undefined_is_gone(domain: FakeDomain, guest: Guest) -> None:
+    domain.exists = False
+    with pytest.raises(DomainGone, match="db1"):
+        guest.sources()

@@ -1,0 +1,118 @@
+"""What the worker publishes of its host, and that no guest can stop it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from service.db.engine import Database
+from service.db.tables import Domain, Host
+from service.jobs.inventory import Inventory
+from tests.fakes import FakeDisk, FakeDomain, FakeHost
+from tests.fakes.libvirt_errors import no_domain
+
+NOBODY: frozenset[str] = frozenset()
+
+
+class Published:
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.first = FakeDomain("db1", [FakeDisk("vda", folder / "vda.qcow2")])
+        self.second = FakeDomain("db2", [FakeDisk("vda", folder / "vda2.qcow2")])
+        self.host = FakeHost(self.first, self.second)
+        self.inventory = Inventory(database, self.host, "hv1")
+
+    def publish(self, busy: frozenset[str] = NOBODY) -> dict[str, Domain]:
+        self.inventory.publish(busy)
+        with self.database.read() as session:
+            return {row.name: row for row in session.scalars(select(Domain))}
+
+    def row(self) -> Host:
+        with self.database.read() as session:
+            found = session.get(Host, "hv1")
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def published(sqlite_database: Database, tmp_path: Path) -> Published:
+    return Published(sqlite_database, tmp_path)
+
+
+def test_every_domain_is_published_with_what_the_api_shows(database: Database, tmp_path: Path) -> None:
+    published = Published(database, tmp_path)
+    rows = published.publish()
+    document = rows["db1"].document
+    assert (sorted(rows), rows["db1"].state, rows["db1"].id) == (["db1", "db2"], "running", published.first.uuid())
+    assert (document["persistent"], document["frozen"]) == (True, False)
+    assert document["disks"][0]["target"] == "vda"
+    assert document["filesystems"] == [{"mountpoint": "/data", "name": "vda", "type": "ext4", "disks": ["vda"]}]
+    assert document["agent"] == {"channel": True, "connected": True, "version": "7.2.22", "freeze_enabled": True, "exec_enabled": True}
+    assert document["os"] == {"family": "linux", "name": "Debian GNU/Linux 12 (bookworm)", "version": "12", "kernel": None}
+
+
+def test_the_host_is_published_with_its_versions(published: Published) -> None:
+    published.publish()
+    host = published.row()
+    assert (host.libvirt_connected, host.libvirt_error, host.versions["libvirt"]) == (True, None, "9.0.0")
+
+
+def test_a_domain_that_is_gone_is_published_no_more(published: Published) -> None:
+    published.publish()
+    published.host.domains.remove(published.second)
+    assert sorted(published.publish()) == ["db1"]
+
+
+def test_a_libvirt_that_is_away_is_said_and_the_domains_stay(published: Published) -> None:
+    published.publish()
+    published.host.is_away = True
+    assert published.inventory.publish(NOBODY) is False
+    assert published.row().libvirt_connected is False
+    assert published.row().versions["libvirt"] == "9.0.0"
+    published.host.is_away = False
+    assert sorted(published.publish()) == ["db1", "db2"]
+
+
+def test_the_agent_of_a_busy_domain_is_not_asked(published: Published) -> None:
+    published.publish(frozenset({published.first.uuid()}))
+    assert not [call for call in published.first.log if call.startswith("guest-")]
+    assert [call for call in published.second.log if call.startswith("guest-")]
+
+
+def test_an_agent_that_is_not_connected_is_not_asked(published: Published) -> None:
+    published.first.agent.connected = False
+    assert published.publish()["db1"].document["agent"]["connected"] is False
+    assert not [call for call in published.first.log if call.startswith("guest-")]
+
+
+def test_a_silent_agent_is_published_as_not_connected(published: Published) -> None:
+    published.first.agent.answers = False
+    document = published.publish()["db1"].document
+    assert (document["agent"]["connected"], document["filesystems"], document["frozen"]) == (False, None, None)
+
+
+def test_a_frozen_guest_is_published_as_frozen(published: Published) -> None:
+    published.first.agent.freeze_by_somebody_else()
+    assert published.publish()["db1"].document["frozen"] is True
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        ("guest-ping", []),
+        ("guest-info", {"return": {"version": 1}}),
+        ("guest-info", {"return": {"version": "7", "supported_commands": [7]}}),
+        ("guest-get-osinfo", {"return": ["debian"]}),
+        ("guest-fsfreeze-status", {"return": {"frozen": True}}),
+    ],
+)
+def test_a_guest_that_answers_nonsense_stops_nobody(published: Published, command: str, reply: Any) -> None:
+    published.first.answer_next(command, reply)
+    assert sorted(published.publish()) == ["db1", "db2"]
+    assert published.publish()["db2"].document["agent"]["connected"] is True
+
+
+def test_a_domain_that_vanishes_between_the_list_and_the_look_is_left_out(published: Published) -> None:
+    published.second.fail_next("state", no_domain(published.second.uuid()))
+    assert sorted(published.publish()) == ["db1"]

@@ -1,0 +1,58 @@
+"""In plain words: what came of a job, why, and what would lift it."""
+
+from typing import Any
+
+import pytest
+
+from service.errors import SnapshotFailed, VerdictBelowRequired
+from service.model.explain import explain
+from service.model.verdict import Effect, Reason, Verdict
+
+
+def a_job(**changes: Any) -> dict[str, Any]:
+    return {
+        "kind": "snapshot",
+        "state": "succeeded",
+        "phase": None,
+        "verdict": "filesystem",
+        "verdict_reasons": [],
+        "error": None,
+    } | changes
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "interrupted"])
+def test_a_job_that_has_not_ended_is_not_judged(state: str) -> None:
+    summary = explain(a_job(state=state, phase="freeze", verdict=None))["summary"]
+    assert summary == f"The job is {state} in phase freeze; nothing is decided yet."
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_every_verdict_has_a_meaning(verdict: Verdict) -> None:
+    summary = explain(a_job(verdict=verdict.value))["summary"]
+    assert summary.startswith(f"The job succeeded. Verdict {verdict.value}: ")
+    assert len(summary) > len(f"The job succeeded. Verdict {verdict.value}: ") + 20
+
+
+@pytest.mark.parametrize("kind", ["preflight", "thaw"])
+def test_a_job_without_a_point_has_no_verdict(kind: str) -> None:
+    assert explain(a_job(kind=kind, verdict=None))["summary"] == f"This {kind} succeeded; a verdict belongs to jobs that take a point."
+
+
+def test_the_error_comes_first_and_its_remedy_too() -> None:
+    error = VerdictBelowRequired(verdict="filesystem", required="application")
+    reasons = [Reason("held", Effect.lifts, "It held."), Reason("no_hook", Effect.lowers, "There is no hook.")]
+    explained = explain(a_job(state="failed", error=error.as_document(), verdict_reasons=[reason.as_document() for reason in reasons]))
+    assert explained["because"] == [error.detail, "It held.", "There is no hook."]
+    assert explained["would_lift"][0] == error.remedy
+    assert "contrib/fsfreeze-hook" in explained["would_lift"][1]
+
+
+def test_a_remedy_is_given_once() -> None:
+    twice = [Reason("no_hook", Effect.lowers, "One."), Reason("no_hook", Effect.lowers, "Two.")]
+    assert len(explain(a_job(verdict_reasons=[reason.as_document() for reason in twice]))["would_lift"]) == 1
+
+
+def test_a_failed_job_without_a_verdict_has_none() -> None:
+    error = SnapshotFailed(domain="db1", message="no space", disks_state="unchanged")
+    summary = explain(a_job(state="failed", verdict=None, error=error.as_document()))["summary"]
+    assert summary == "The job failed. Verdict none: There is no recovery point from this job."
