@@ -1,5 +1,6 @@
 """Databases for a benchmark: SQLite files and a PostgreSQL of its own, both gone afterwards."""
 
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -60,4 +61,7 @@ def filled_services(found: Databases, sizes: Mapping[str, int]) -> dict[tuple[st
             services[kind, name] = service
             orders.append((url, jobs))
     filling.fill_all(orders)
+    # Gigabytes that are still being written out would slow whoever has the first turns.
+    found.server.psql("CHECKPOINT")
+    os.sync()
     return services

@@ -55,8 +55,9 @@ class WindowPlan:
 def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPlan) -> WindowRecord:
     """Freeze, take the point in time, thaw. Returns only after a thaw was answered, or was tried for `thaw_patience_s`.
 
-    The snapshot is taken only inside a freeze that was answered. Thaw is sent whatever happened: a freeze
-    that failed or timed out may have frozen the guest all the same (F§4.1).
+    The snapshot is taken only inside a freeze that was answered. Thaw is sent whatever else happened: a freeze
+    that failed or timed out may have frozen the guest all the same (F§4.1). Only a freeze that the agent did not take
+    is not ours to end: then somebody else holds the guest, and our thaw would break their window.
     """
     record = WindowRecord()
     at = record.instants
@@ -74,10 +75,11 @@ def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPl
             if plan.confirm_before_thaw:
                 record.frozen_before_thaw = _status(guest)
     finally:
-        record.watchdog_fired = watchdog.stop()
-        at.thaw_sent = watchdog.thaw_sent or time.monotonic_ns()
-        record.thaw = watchdog.reply or thaw_until_answered(guest, record.freeze.count, plan.thaw_patience_s)
-        at.thaw_reply = watchdog.thaw_reply or time.monotonic_ns()
+        if record.freeze.outcome is not FreezeOutcome.blocked:
+            record.watchdog_fired = watchdog.stop()
+            at.thaw_sent = watchdog.thaw_sent or time.monotonic_ns()
+            record.thaw = watchdog.reply or thaw_until_answered(guest, record.freeze.count, plan.thaw_patience_s)
+            at.thaw_reply = watchdog.thaw_reply or time.monotonic_ns()
     record.frozen_afterwards = _status(guest)
     return record
 
@@ -151,7 +153,7 @@ def _freeze(guest: FreezableGuest, plan: WindowPlan) -> FreezeReply:
         text = str(error.facts["message"])
         return FreezeReply(classify_freeze_error(text), message=text)
     except AgentCommandBlocked as error:
-        return FreezeReply(FreezeOutcome.refused, message=error.detail)
+        return FreezeReply(FreezeOutcome.blocked, message=error.detail)
     except StillpointError as error:
         return FreezeReply(FreezeOutcome.unanswered, message=error.detail)
     return FreezeReply(FreezeOutcome.frozen if count > 0 else FreezeOutcome.empty, count=count)

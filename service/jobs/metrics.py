@@ -4,7 +4,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from service.model.timing import ms_between
 from service.model.verdict import Verdict
-from service.model.window import WindowRecord
+from service.model.window import FreezeOutcome, WindowRecord
 
 _BUCKETS = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1, 2, 5, 8, 10, 20, 30, 60, 120)
 
@@ -19,9 +19,10 @@ JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs no
 
 def observe_window(window: WindowRecord) -> None:
     at = window.instants
+    froze = window.freeze.outcome is FreezeOutcome.frozen
     spans = (
         (FREEZE_SECONDS, at.freeze_sent, at.freeze_reply),
-        (HOLD_SECONDS, at.freeze_reply, at.thaw_sent),
+        (HOLD_SECONDS, at.freeze_reply if froze else None, at.thaw_sent),
         (WINDOW_SECONDS, at.freeze_sent, at.thaw_reply),
     )
     for histogram, start, end in spans:

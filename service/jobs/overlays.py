@@ -91,13 +91,19 @@ def check_space(found: Sequence[Space]) -> None:
             raise SpaceInsufficient(path=space.path, free_bytes=space.free_bytes, needed_bytes=space.needed_bytes)
 
 
+def refuse_existing(overlays: Sequence[Overlay]) -> None:
+    """Before the files are written down as ours: one that is there already is not, and must never be removed as ours."""
+    for overlay in overlays:
+        if Path(overlay.path).exists():
+            raise OverlayPreparationFailed(path=overlay.path, reason="a file of this name exists already")
+
+
 def create(overlays: Sequence[Overlay]) -> None:
     """Make all of them, or none. Raises OverlayPreparationFailed."""
     made: list[Overlay] = []
     try:
         for overlay in overlays:
-            if Path(overlay.path).exists():
-                raise OverlayPreparationFailed(path=overlay.path, reason="a file of this name exists already")
+            refuse_existing([overlay])
             made.append(overlay)
             _create(overlay)
     except OverlayPreparationFailed:

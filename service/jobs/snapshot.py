@@ -105,6 +105,7 @@ def _check_state(found: Survey, policy: FreezePolicy) -> None:
 def _prepare(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
     assert attempt.selection is not None
     planned = overlays.plan(guest, attempt.selection.taken, run.claim.job_id, run.claim.attempt, settings.overlay_dir)
+    overlays.refuse_existing(planned)
     # Before the first file is made: whoever finds this row after our death knows which files are ours.
     run.write({"intent": _intent(planned, will_freeze=False)})
     overlays.create(planned)
@@ -144,7 +145,9 @@ def _take_point(run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], 
 def _may_go_on_without_freeze(attempt: Attempt) -> bool:
     if not attempt.will_freeze:
         return True
-    return attempt.policy.mode is FreezeMode.preferred and attempt.window.thaw.outcome is not ThawOutcome.unanswered
+    window = attempt.window
+    may_be_frozen = window.thaw.outcome is ThawOutcome.unanswered or window.freeze.outcome is FreezeOutcome.blocked
+    return attempt.policy.mode is FreezeMode.preferred and not may_be_frozen
 
 
 def _take_unfrozen(take: Callable[[], None], window: WindowRecord) -> None:

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from service.db.tables import RecoveryPoint
-from service.errors import DisksInDoubt, FreezeFailed, GuestStillFrozen, SnapshotFailed, StillpointError, VerdictBelowRequired
+from service.errors import (
+    DisksInDoubt,
+    FreezeFailed,
+    GuestAlreadyFrozen,
+    GuestStillFrozen,
+    SnapshotFailed,
+    StillpointError,
+    VerdictBelowRequired,
+)
 from service.hypervisor.guest import Guest
 from service.jobs import metrics, overlays
 from service.jobs.attempt import Attempt
@@ -14,7 +22,7 @@ from service.jobs.run import JobRun, rfc3339
 from service.jobs.survey import as_document as survey_document
 from service.model.lifecycle import JobState, PhaseName
 from service.model.policy import FreezeMode
-from service.model.timing import Timing
+from service.model.timing import Limits, Timing
 from service.model.verdict import Evidence, Judgement, Verdict, judge, satisfies
 from service.model.window import FreezeOutcome, ThawOutcome
 
@@ -63,7 +71,8 @@ def freeze_document(attempt: Attempt) -> dict[str, Any]:
 
 
 def timing_document(attempt: Attempt) -> dict[str, Any]:
-    return Timing(attempt.window.instants, float(attempt.policy.hold_limit_ms)).as_document()
+    limits = Limits(freeze_ms=attempt.policy.timeout_ms, hold_ms=attempt.policy.hold_limit_ms, freeze_to_thaw_ms=None)
+    return Timing(attempt.window.instants, limits, froze=attempt.window.freeze.outcome is FreezeOutcome.frozen).as_document()
 
 
 def _evidence(attempt: Attempt) -> Evidence:
@@ -101,6 +110,8 @@ def _error(run: JobRun, guest: Guest, attempt: Attempt, judgement: Judgement) ->
 
 def _why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
     window = attempt.window
+    if window.freeze.outcome is FreezeOutcome.blocked and window.frozen_afterwards:
+        return GuestAlreadyFrozen(domain=guest.name)
     if not window.snapshot_was_called:
         return FreezeFailed(domain=guest.name, outcome=window.freeze.outcome.value, message=window.freeze.message or "nothing was frozen")
     state = "every disk is on the file it was on before, and the unused overlays were removed"

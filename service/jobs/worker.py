@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import IO
@@ -23,6 +25,7 @@ from service.jobs.wake import Wake
 
 RECONNECT_S = 1.0
 STOP_LOOPS_S = 5.0
+SWITCH_INTERVAL_S = 0.001
 LONGEST_RENEWAL_S = 5.0
 """Cancel requests are seen when a lease is renewed, so a long lease is renewed sooner than it must be."""
 EVENT_SETTLE_S = 0.2
@@ -58,6 +61,8 @@ class Worker:
     def start(self) -> None:
         """Take the host's lock, hand what a dead worker left to recovery, and begin. Raises WorkerAlreadyRuns, DatabaseUnavailable."""
         self._lock_host()
+        # A thread in a freeze window must not wait its turn for long while the API is busy; Python's default is 5 ms.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._connection.on_change(self._publish.set)
         with self._database.write() as session:
             queue.ensure_slots(session, f"host:{self._host_id}", self._settings.jobs_per_host)
@@ -101,12 +106,10 @@ class Worker:
 
     def _claim_loop(self) -> None:
         while not self._stopping.is_set():
-            try:
+            with _surviving():
                 if self._libvirt_answers.is_set():
                     self._recover_interrupted()
                     self._claim_all()
-            except DatabaseUnavailable as error:
-                _logger.warning("database_away", detail=error.detail)
             self._wake.wait(self._settings.poll_seconds)
 
     def _claim_all(self) -> None:
@@ -152,13 +155,11 @@ class Worker:
     def _lease_loop(self) -> None:
         every = min(self._settings.lease_seconds / 3, LONGEST_RENEWAL_S)
         while not self._abandoned.wait(every):
-            try:
+            with _surviving():
                 for run in self._live_runs():
                     self._renew(run)
                 self._release_expired()
                 self._inventory.heartbeat()
-            except DatabaseUnavailable as error:
-                _logger.warning("database_away", detail=error.detail)
 
     def _live_runs(self) -> list[JobRun]:
         with self._live_lock:
@@ -188,10 +189,8 @@ class Worker:
     def _inventory_loop(self) -> None:
         while not self._stopping.is_set():
             self._publish.clear()
-            try:
+            with _surviving():
                 self._publish_host()
-            except DatabaseUnavailable as error:
-                _logger.warning("database_away", detail=error.detail)
             if self._publish.wait(self._pause()):
                 # Events come in bursts; one publication serves them all.
                 time.sleep(EVENT_SETTLE_S)
@@ -212,6 +211,18 @@ class Worker:
 
     def _pause(self) -> float:
         return self._settings.inventory_seconds if self._libvirt_answers.is_set() else RECONNECT_S
+
+
+@contextmanager
+def _surviving() -> Iterator[None]:
+    """One round of a loop. Whatever goes wrong in it, the next round comes: a worker without leases or claims is a dead one."""
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        _logger.warning("database_away", detail=error.detail)
+    except Exception:
+        # The edge of the thread.
+        _logger.exception("worker_loop_failed")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ _REMEDIES = {
     "freeze_off": "Leave freeze.mode at its default, `required`.",
     "freeze_not_possible": "Make the guest freezable: POST /api/v1/domains/{id}/preflight names every obstacle with its remedy.",
     "freeze_refused": "Look at the agent's log in the guest; run `virsh domfsfreeze` by hand when nothing depends on the guest.",
+    "freeze_blocked": "See that no second backup tool freezes this guest at the same time.",
     "freeze_hook_failed": "Run the fsfreeze hook by hand in the guest with the argument `freeze`, and mend the script that fails.",
     "freeze_unanswered": "Raise freeze.timeout_ms, and find out what the guest's disks or hooks are waiting for.",
     "freeze_count_invalid": "Update qemu-guest-agent in the guest.",

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-FREEZE_LIMIT_MS = 60_000.0
-"""VSS: applications stay frozen for 60 s at most (F§5.1). Linux has no limit; the same number is shown for comparison."""
-
 
 def ms_between(start_ns: int | None, end_ns: int | None) -> float | None:
     """Milliseconds, to the microsecond, between two monotonic instants; None when one of them never came."""
@@ -38,28 +35,42 @@ class WindowInstants:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What the durations are held against, in milliseconds. None: there is no such limit.
+
+    `freeze_to_thaw_ms` is VSS's 60 s for frozen applications (F§5.1); Linux has none.
+    """
+
+    freeze_ms: float
+    hold_ms: float
+    freeze_to_thaw_ms: float | None
+
+
+@dataclass(frozen=True)
 class Timing:
-    """Durations in milliseconds, as they stand in the job."""
+    """Durations in milliseconds, as they stand in the job. `froze` False: there was no hold to measure."""
 
     instants: WindowInstants
-    hold_limit_ms: float
+    limits: Limits
+    froze: bool
 
     def as_document(self) -> dict[str, Any]:
-        at = self.instants
-        hold_ms = at.hold_ms
-        window_ms = ms_between(at.freeze_sent, at.thaw_reply)
-        freeze_to_thaw_ms = ms_between(at.freeze_sent, at.thaw_sent)
-        within = (
-            None
-            if hold_ms is None
-            else hold_ms <= self.hold_limit_ms and (freeze_to_thaw_ms or 0.0) <= FREEZE_LIMIT_MS + self.hold_limit_ms
-        )
+        at, limits = self.instants, self.limits
         return {
             "freeze_ms": ms_between(at.freeze_sent, at.freeze_reply),
             "point_in_time_ms": ms_between(at.snapshot_sent, at.snapshot_done),
             "thaw_ms": ms_between(at.thaw_sent, at.thaw_reply),
-            "hold_ms": hold_ms,
-            "window_ms": window_ms,
-            "limits": {"freeze_ms": FREEZE_LIMIT_MS, "hold_ms": self.hold_limit_ms, "freeze_to_thaw_ms": FREEZE_LIMIT_MS},
-            "within_limits": within,
+            "hold_ms": at.hold_ms if self.froze else None,
+            "window_ms": ms_between(at.freeze_sent, at.thaw_reply),
+            "limits": {"freeze_ms": limits.freeze_ms, "hold_ms": limits.hold_ms, "freeze_to_thaw_ms": limits.freeze_to_thaw_ms},
+            "within_limits": self._within_limits() if self.froze else None,
         }
+
+    def _within_limits(self) -> bool:
+        at, limits = self.instants, self.limits
+        against = (
+            (ms_between(at.freeze_sent, at.freeze_reply), limits.freeze_ms),
+            (at.hold_ms, limits.hold_ms),
+            (ms_between(at.freeze_sent, at.thaw_sent), limits.freeze_to_thaw_ms),
+        )
+        return all(duration is not None and (limit is None or duration <= limit) for duration, limit in against)

@@ -136,6 +136,8 @@ def _freeze_reasons(window: WindowRecord) -> Iterator[Reason]:
             yield _lowers("nothing_frozen", "The agent answered that it froze no filesystem.")
         case FreezeOutcome.refused:
             yield _lowers("freeze_refused", f"The agent refused to freeze.{said}")
+        case FreezeOutcome.blocked:
+            yield _lowers("freeze_blocked", f"The agent no longer took the freeze, though it did just before.{said}")
         case FreezeOutcome.hook_failed:
             yield _lowers("freeze_hook_failed", f"The guest's fsfreeze hook failed, so nothing was frozen.{said}")
         case FreezeOutcome.unanswered:

@@ -16,6 +16,8 @@ class FreezeOutcome(StrEnum):
     """The agent answered that it froze nothing."""
     refused = "refused"
     """The agent answered with an error: nothing is frozen."""
+    blocked = "blocked"
+    """The agent does not take the command now. It did before: somebody else froze the guest in between, or blocked it."""
     hook_failed = "hook_failed"
     """The guest's own hook refused: nothing is frozen (F§2)."""
     unanswered = "unanswered"

@@ -19,18 +19,19 @@ from service.db.engine import Database
 from service.db.tables import Job, Slot
 from service.errors import CancelRefused, LeaseLost
 from service.jobs import queue, slots
-from service.jobs.queue import Claim
 from service.model.lifecycle import FINAL_STATES, JobState
 from tests.jobs.orders import a_snapshot
 
 EXAMPLES = 400
-STEPS = 30
+STEPS = 25
 LEASE_S = 10.0
 LIMITS = {"host:hv1": 2, "host:hv2": 1, "storage:nas": 2, "storage:tape": 1}
 
 HOSTS = st.sampled_from(["hv1", "hv2"])
 KINDS = st.sampled_from(["snapshot", "snapshot", "snapshot", "preflight", "thaw"])
 STORAGES = st.sampled_from([None, "nas", "tape"])
+Order = tuple[str, str, str | None, str, int]
+ORDERS = st.tuples(HOSTS, st.sampled_from("abcd"), STORAGES, KINDS, st.sampled_from([0, 0, 0, 15]))
 
 
 @dataclass
@@ -64,7 +65,7 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.jobs: dict[str, Known] = {}
-        self.claims: list[Claim] = []
+        self.claims: list[tuple[str, str]] = []
         with self.database.write() as session:
             for table in (Slot, Job):
                 session.execute(delete(table))
@@ -73,44 +74,47 @@ class QueueMachine(RuleBasedStateMachine):
 
     # --- what can happen ------------------------------------------------------------------------
 
-    @rule(host=HOSTS, domain=st.sampled_from("abcd"), storage=STORAGES, kind=KINDS, delay=st.sampled_from([0, 0, 0, 15]))
-    def enqueue(self, host: str, domain: str, storage: str | None, kind: str, delay: int) -> None:
-        run_after = self.now + timedelta(seconds=delay)
+    @rule(orders=st.lists(ORDERS, min_size=1, max_size=4))
+    def enqueue(self, orders: list[Order]) -> None:
         with self.database.write() as session:
-            job = queue.enqueue(session, a_snapshot(domain, host, kind=kind, storage=storage, run_after=run_after)).job
-        self.jobs[job.id] = Known(host, domain, storage, kind, run_after)
+            for host, domain, storage, kind, delay in orders:
+                run_after = self.now + timedelta(seconds=delay)
+                job = queue.enqueue(session, a_snapshot(domain, host, kind=kind, storage=storage, run_after=run_after)).job
+                self.jobs[job.id] = Known(host, domain, storage, kind, run_after)
 
-    @rule(host=HOSTS, owner=st.sampled_from(["w1", "w2"]))
-    def claim(self, host: str, owner: str) -> None:
-        expected = self._next(host)
-        with self.database.write() as session:
-            claim = queue.claim(session, host, owner, LEASE_S, now=self.now)
-        assert (claim.job_id if claim else None) == expected
-        if claim is not None:
-            job = self.jobs[claim.job_id]
-            job.state, job.token, job.lease_until = "running", claim.lease_token, self.now + timedelta(seconds=LEASE_S)
-            job.attempt += 1
-            assert claim.attempt == job.attempt
-            self.claims.append(claim)
+    @rule(host=HOSTS)
+    def claim_one(self, host: str) -> None:
+        self._claim(host)
 
-    @precondition(lambda self: self.claims)
+    @rule(host=HOSTS)
+    def claim_all(self, host: str) -> None:
+        while self._claim(host):
+            pass
+
+    @precondition(lambda self: self._running())
     @rule(data=st.data())
     def renew(self, data: st.DataObject) -> None:
-        """By whoever once had the job: the one that has it now, or a zombie."""
-        claim = data.draw(st.sampled_from(self.claims))
-        job = self.jobs[claim.job_id]
-        with self._refused_unless(job.token == claim.lease_token), self.database.write() as session:
-            assert queue.renew(session, claim.job_id, claim.lease_token, LEASE_S, now=self.now) == job.cancel
-            job.lease_until = self.now + timedelta(seconds=LEASE_S)
+        job_id = data.draw(st.sampled_from(self._running()))
+        job = self.jobs[job_id]
+        with self.database.write() as session:
+            assert queue.renew(session, job_id, str(job.token), LEASE_S, now=self.now) == job.cancel
+        job.lease_until = self.now + timedelta(seconds=LEASE_S)
 
-    @precondition(lambda self: self.claims)
+    @precondition(lambda self: self._running())
     @rule(data=st.data(), state=st.sampled_from(sorted(FINAL_STATES)))
     def finish(self, data: st.DataObject, state: JobState) -> None:
-        claim = data.draw(st.sampled_from(self.claims))
-        job = self.jobs[claim.job_id]
-        with self._refused_unless(job.token == claim.lease_token), self.database.write() as session:
-            queue.finish(session, claim.job_id, claim.lease_token, state, {})
-            job.state, job.token = state.value, None
+        self._finish(data.draw(st.sampled_from(self._running())), state)
+
+    @precondition(lambda self: self._lost_claims())
+    @rule(data=st.data(), finishes=st.booleans())
+    def zombie_acts(self, data: st.DataObject, finishes: bool) -> None:
+        """A worker that was stopped past its lease wakes up, whatever became of its job meanwhile."""
+        job_id, token = data.draw(st.sampled_from(self._lost_claims()))
+        with pytest.raises(LeaseLost), self.database.write() as session:
+            if finishes:
+                queue.finish(session, job_id, token, JobState.succeeded, {})
+            else:
+                queue.renew(session, job_id, token, LEASE_S, now=self.now)
 
     @rule(seconds=st.sampled_from([1, 6, 11]))
     def time_passes(self, seconds: int) -> None:
@@ -170,13 +174,8 @@ class QueueMachine(RuleBasedStateMachine):
             for job_id in [i for i, job in self.jobs.items() if job.state == "interrupted"]:
                 self._resolve(job_id, JobState.queued)
             for host in ("hv1", "hv2"):
-                while (next_id := self._next(host)) is not None:
-                    self.claim(host, "w1")
-                    claim = self.claims[-1]
-                    assert claim.job_id == next_id
-                    with self.database.write() as session:
-                        queue.finish(session, claim.job_id, claim.lease_token, JobState.succeeded, {})
-                    self.jobs[next_id].state, self.jobs[next_id].token = "succeeded", None
+                while (job_id := self._claim(host)) is not None:
+                    self._finish(job_id, JobState.succeeded)
             if all(job.state in FINAL_STATES for job in self.jobs.values()):
                 break
         assert [job for job in self.jobs.values() if job.state not in FINAL_STATES] == []
@@ -197,6 +196,31 @@ class QueueMachine(RuleBasedStateMachine):
         running = [resource for other in self.jobs.values() if other.state == "running" for resource in other.resources]
         return all(running.count(resource) < LIMITS[resource] for resource in job.resources)
 
+    def _claim(self, host: str) -> str | None:
+        expected = self._next(host)
+        with self.database.write() as session:
+            claim = queue.claim(session, host, "worker", LEASE_S, now=self.now)
+        assert (claim.job_id if claim else None) == expected
+        if claim is not None:
+            job = self.jobs[claim.job_id]
+            job.state, job.token, job.lease_until = "running", claim.lease_token, self.now + timedelta(seconds=LEASE_S)
+            job.attempt += 1
+            assert claim.attempt == job.attempt
+            self.claims.append((claim.job_id, claim.lease_token))
+        return expected
+
+    def _finish(self, job_id: str, state: JobState) -> None:
+        job = self.jobs[job_id]
+        with self.database.write() as session:
+            queue.finish(session, job_id, str(job.token), state, {})
+        job.state, job.token = state.value, None
+
+    def _running(self) -> list[str]:
+        return [i for i, job in self.jobs.items() if job.state == "running"]
+
+    def _lost_claims(self) -> list[tuple[str, str]]:
+        return [(i, token) for i, token in self.claims if self.jobs[i].token != token]
+
     def _release(self, host: str, *, all_running: bool) -> None:
         with self.database.write() as session:
             released = queue.release_expired(session, host, all_running=all_running, now=self.now)
@@ -213,25 +237,6 @@ class QueueMachine(RuleBasedStateMachine):
         with self.database.write() as session:
             queue.resolve_interrupted(session, job_id, to, {})
         job.state = "cancelled" if job.cancel and to is JobState.queued else to.value
-
-    @staticmethod
-    def _refused_unless(allowed: bool) -> "_Refusal":
-        return _Refusal(expected=not allowed)
-
-
-@dataclass
-class _Refusal:
-    """LeaseLost exactly when it is expected."""
-
-    expected: bool
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if kind is None or kind is LeaseLost:
-            assert (kind is LeaseLost) == self.expected
-        return kind is LeaseLost
 
 
 @pytest.mark.timeout(600)

@@ -14,7 +14,7 @@ from service.jobs import queue
 from service.jobs.queue import Claim
 from service.model.lifecycle import JobState
 
-WORK_S = 0.003
+IDLE_S = 0.003
 _output = threading.Lock()
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     if command == "hold":
         hold(database, float(rest[0]))
     else:
-        drain(database, int(rest[0]), float(rest[1]))
+        drain(database, int(rest[0]), float(rest[1]), float(rest[2]))
     database.dispose()
 
 
@@ -37,10 +37,10 @@ def hold(database: Database, lease_s: float) -> None:
     say(event="finished" if _finish(database, claim) else "lease_lost", job=claim.job_id)
 
 
-def drain(database: Database, threads: int, lease_s: float) -> None:
+def drain(database: Database, threads: int, lease_s: float, work_s: float) -> None:
     """Run jobs of hv1 and hv2 in several threads until a line comes in."""
     stop = threading.Event()
-    running = [threading.Thread(target=_run_jobs, args=(database, f"hv{1 + n % 2}", lease_s, stop)) for n in range(threads)]
+    running = [threading.Thread(target=_run_jobs, args=(database, f"hv{1 + n % 2}", lease_s, work_s, stop)) for n in range(threads)]
     for thread in running:
         thread.start()
     say(event="started")
@@ -50,15 +50,15 @@ def drain(database: Database, threads: int, lease_s: float) -> None:
         thread.join()
 
 
-def _run_jobs(database: Database, host: str, lease_s: float, stop: threading.Event) -> None:
+def _run_jobs(database: Database, host: str, lease_s: float, work_s: float, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             claim = _claim(database, host, lease_s)
             if claim is None:
-                stop.wait(WORK_S)
+                stop.wait(IDLE_S)
                 continue
             began = time.monotonic()
-            time.sleep(WORK_S)
+            time.sleep(work_s)
             ended = time.monotonic()
             if _finish(database, claim):
                 say(event="ran", job=claim.job_id, domain=claim.domain_id, host=host, storage=claim.storage_id, began=began, ended=ended)

@@ -34,7 +34,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 def test_two_processes_of_four_threads_run_200_jobs_once_each_within_all_limits(database: Database, database_url: str) -> None:
     jobs = [_add(database, n) for n in range(200)]
-    with client("drain", database_url, 4, LONG_S) as one, client("drain", database_url, 4, LONG_S) as two:
+    with client("drain", database_url, 4, LONG_S, 0.003) as one, client("drain", database_url, 4, LONG_S, 0.003) as two:
         _until_all_ended(database)
         said = one.rest() + two.rest()
     runs = [line for line in said if line["event"] == "ran"]
@@ -103,23 +103,22 @@ def test_a_process_stopped_past_its_lease_cannot_finish_when_it_wakes(database: 
 
 
 def test_processes_killed_at_any_moment_lose_no_job_and_leak_no_slot(database: Database, database_url: str) -> None:
-    for n in range(120):
-        _add(database, n)
+    jobs = [_add(database, n) for n in range(240)]
     random = Random(7)
     with ExitStack() as stack:
-        clients = [stack.enter_context(client("drain", database_url, 4, SHORT_S)) for _ in range(2)]
-        for _ in range(8):
+        clients = [stack.enter_context(client("drain", database_url, 4, SHORT_S, 0.08)) for _ in range(2)]
+        for _ in range(6):
             victim = random.randrange(2)
             assert clients[victim].hears()["event"] in ("started", "ran", "database_away")
-            time.sleep(random.uniform(0, 0.05))
+            time.sleep(random.uniform(0, 0.2))
             clients[victim].kill()
-            clients[victim] = stack.enter_context(client("drain", database_url, 4, SHORT_S))
+            clients[victim] = stack.enter_context(client("drain", database_url, 4, SHORT_S, 0.08))
             _recover_expired(database)
         _until_all_ended(database, recover=True)
         for survivor in clients:
             survivor.rest()
     with database.read() as session:
-        assert Counter(session.scalars(select(Job.state))) == {"succeeded": 120}
+        assert Counter(session.scalars(select(Job.state))) == {"succeeded": len(jobs)}
         assert Counter(session.scalars(select(Slot.resource))) == LIMITS
         again = session.scalar(select(func.count()).select_from(Job).where(Job.attempt > 1)) or 0
     assert _slots_in_use(database) == 0

@@ -2,12 +2,8 @@
 
 from dataclasses import dataclass
 
-WHILE_FROZEN = frozenset(
-    {"guest-ping", "guest-info", "guest-sync", "guest-sync-delimited", "guest-fsfreeze-status", "guest-fsfreeze-thaw"}
-)
-FREEZE_COMMANDS = frozenset(
-    {"guest-fsfreeze-status", "guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list", "guest-fsfreeze-thaw"}
-)
+WHILE_FROZEN = frozenset({"guest-ping", "guest-info", "guest-sync", "guest-sync-delimited", "guest-fsfreeze-status", "guest-fsfreeze-thaw"})
+FREEZE_COMMANDS = frozenset({"guest-fsfreeze-status", "guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list", "guest-fsfreeze-thaw"})
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What Windows says in which language, and the OEM code page that it says it in.
 
-English and German as published, French state and error texts as in vssadmin's own message table. The labels of French, and all of
-Japanese and Polish, are near to what is seen there but not verified letter by letter: a parser must not need them.
+English and German labels are as published, French states and errors as in vssadmin's own message table. The French labels, the rarer
+words, and all of Japanese and Polish are near to what is seen there but not verified letter by letter: a parser must not need them.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# virtio-win counts for itself from 100 on; the generation is the QEMU release whose behaviour it shows, by date where nothing else is known.
+# virtio-win counts for itself from 100 on; the generation is the QEMU release whose behaviour it shows, by date where no more is known.
 _VIRTIO_WIN = {
     100: (3, 1),
     101: (5, 1),
