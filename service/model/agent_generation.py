@@ -103,7 +103,6 @@ class _Since:
 
 _OSINFO = _Since((2, 10), (100,), rhev=None)
 _HANG_FIXED = _Since((2, 11), (100,), rhev=None)
-_FREEZE_LIST = _Since((3, 1), (101,))
 _NEW_FROZEN_TEXT = _Since((6, 0), (102,))
 _FREEZE_60_S = _Since((6, 1), (102,))
 _VSS_OPTION = _Since((8, 0), (106,))
@@ -134,14 +133,10 @@ class _Build:
             case AgentFamily.rhev:
                 return since.rhev
             case AgentFamily.ambiguous:
-                # True or false only where both builds that it may be agree.
-                return (_AMBIGUOUS >= since.upstream) or None if since.rhev is not False else _both_lack(since)
+                newer = since.upstream <= _AMBIGUOUS
+                return newer if newer is since.rhev else None
             case AgentFamily.unknown:
                 return None
-
-
-def _both_lack(since: _Since) -> bool | None:
-    return None if since.upstream <= _AMBIGUOUS else False
 
 
 def _numbers(version: str | None) -> Version:
@@ -182,31 +177,36 @@ def _disabled_text(build: _Build) -> DisabledText:
 _UPDATE = "Update the guest agent from a current virtio-win image."
 
 
-def _faults(build: _Build) -> Iterator[KnownFault]:
-    if build.family in (AgentFamily.unknown, AgentFamily.ambiguous):
-        yield KnownFault(
-            "agent_version_unclear",
-            "The agent's version does not tell what it can do, so the oldest behaviour is assumed.",
-            _UPDATE,
-        )
-    if not build.is_since(_HANG_FIXED):
-        yield KnownFault(
-            "freeze_may_hang", "This agent may hang when Windows ends the hold by itself: freeze and thaw then get no answer.", _UPDATE
-        )
-    if not build.is_since(_OSINFO):
-        yield KnownFault(
-            "osinfo_missing", "This agent may not tell which Windows it runs in: the auto-recovery mode is then unknown.", _UPDATE
-        )
-    if not build.is_since(_FREEZE_60_S):
-        yield KnownFault("freeze_gives_up_early", "This agent waits only 10 s for the writers: a freeze under heavy I/O fails.", _UPDATE)
-    if not build.is_since(_VSS_OPTION):
-        yield KnownFault(
+_WITHOUT = (
+    (
+        _HANG_FIXED,
+        KnownFault("freeze_may_hang", "This agent may hang when Windows ends the hold by itself: thaw then gets no answer.", _UPDATE),
+    ),
+    (
+        _OSINFO,
+        KnownFault("osinfo_missing", "This agent may not tell which Windows it runs in: the auto-recovery mode is then unknown.", _UPDATE),
+    ),
+    (
+        _FREEZE_60_S,
+        KnownFault("freeze_gives_up_early", "This agent waits only 10 s for the writers: a freeze under heavy I/O fails.", _UPDATE),
+    ),
+    (
+        _VSS_OPTION,
+        KnownFault(
             "backup_type_always_full",
             "This agent always tells VSS that the backup is FULL, which can break differential and log backups inside the guest.",
             f"{_UPDATE} Then set VssOption to 5 (COPY).",
-        )
-    if not build.is_since(_HEX_ERRORS):
+        ),
+    ),
+)
+
+
+def _faults(build: _Build) -> Iterator[KnownFault]:
+    if build.family in (AgentFamily.unknown, AgentFamily.ambiguous):
         yield KnownFault(
-            "errors_without_code", "This agent's errors carry no VSS error code: the cause of a failed freeze is in the guest's event log.",
-            _UPDATE,
-        )  # fmt: skip
+            "agent_version_unclear", "The agent's version does not tell what it can do; the older behaviour is assumed.", _UPDATE
+        )
+    for since, fault in _WITHOUT:
+        has_it = build.is_since(since)
+        if has_it is False or (has_it is None and build.family is AgentFamily.rhev):
+            yield fault

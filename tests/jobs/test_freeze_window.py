@@ -113,7 +113,6 @@ FAILED_FREEZES: dict[str, tuple[Break, FreezeOutcome]] = {
         lambda domain: domain.fail_next(FREEZE, agent_error(FREEZE, "failed to freeze /data: Input/output error")),
         FreezeOutcome.refused,
     ),
-    "blocked": (lambda domain: domain.agent.blocked.add(FREEZE), FreezeOutcome.refused),
     "the hook fails": (lambda domain: setattr(domain.agent, "hook", "fail"), FreezeOutcome.hook_failed),
     "no answer": (lambda domain: domain.fail_next(FREEZE, agent_silent()), FreezeOutcome.unanswered),
     "no answer though it froze": (lambda domain: domain.fail_next(FREEZE, agent_silent(), after=True), FreezeOutcome.unanswered),
@@ -136,6 +135,17 @@ def test_no_snapshot_outside_a_freeze_and_always_a_thaw(scene: Scene, break_it: 
     assert THAW in scene.domain.log
     assert record.thaw.outcome is not ThawOutcome.unanswered
     assert not scene.is_frozen
+
+
+def test_a_freeze_that_the_agent_does_not_take_is_not_ours_to_thaw(scene: Scene) -> None:
+    """Another tool froze the guest in the last moment: our thaw would end its hold."""
+    scene.domain.when_next(FREEZE, scene.domain.agent.freeze_by_somebody_else)
+    record = scene.run()
+    assert record.freeze.outcome is FreezeOutcome.blocked
+    assert THAW not in scene.domain.log
+    assert "snapshot_create" not in scene.domain.log
+    assert record.frozen_afterwards is True
+    assert record.thaw.outcome is ThawOutcome.not_needed
 
 
 def test_an_orphan_freeze_that_comes_late_is_thawed(scene: Scene) -> None:

@@ -190,7 +190,16 @@ def test_a_capacity_that_cannot_be_read_leaves_no_overlay(scene: Scene) -> None:
 
 def test_the_agent_being_frozen_by_another_tool_in_the_last_moment_takes_nothing(scene: Scene) -> None:
     scene.domain.when_next(FREEZE, scene.domain.agent.freeze_by_somebody_else)
-    assert "frozen state" in failed_with(scene.run(), "freeze_failed")["detail"]
+    failed_with(scene.run(), "guest_already_frozen")
+    assert scene.domain.agent.is_frozen_flag
+    scene.domain.agent.thaw_by_somebody_else()
+    untouched(scene)
+
+
+def test_preferred_takes_no_point_of_a_guest_that_somebody_else_froze_in_the_last_moment(scene: Scene) -> None:
+    scene.domain.when_next(FREEZE, scene.domain.agent.freeze_by_somebody_else)
+    failed_with(scene.run(freeze={"mode": "preferred"}), "guest_already_frozen")
+    scene.domain.agent.thaw_by_somebody_else()
     untouched(scene)
 
 

@@ -54,6 +54,7 @@ def test_none_when_no_snapshot_was_taken_however_well_the_freeze_held() -> None:
 NOT_FROZEN = [
     (FreezeOutcome.empty, "nothing_frozen"),
     (FreezeOutcome.refused, "freeze_refused"),
+    (FreezeOutcome.blocked, "freeze_blocked"),
     (FreezeOutcome.hook_failed, "freeze_hook_failed"),
     (FreezeOutcome.unanswered, "freeze_unanswered"),
     (FreezeOutcome.not_possible, "freeze_not_possible"),

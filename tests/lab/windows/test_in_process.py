@@ -31,7 +31,10 @@ def _ask(channel: AgentChannel, command: str, timeout_s: int = 10) -> Any:
 def _refused(call: Callable[[], object]) -> tuple[int, str]:
     with pytest.raises(libvirt.libvirtError) as raised:
         call()
-    return raised.value.get_error_code(), raised.value.get_error_message()
+    code, message = raised.value.get_error_code(), raised.value.get_error_message()
+    assert code is not None
+    assert message is not None
+    return code, message
 
 
 def test_an_error_of_the_agent_is_internal_error_with_the_text_after_the_command() -> None:
@@ -90,7 +93,7 @@ def _domain(tmp_path: Path, scenario: str) -> tuple[WindowsDomain, Guest]:
 
 def test_a_domain_stands_behind_the_service_s_own_guest(tmp_path: Path) -> None:
     domain, guest = _domain(tmp_path, "healthy-2022")
-    assert [(fs.mountpoint, fs.targets) for fs in guest.filesystems()] == [
+    assert [(fs.mountpoint, fs.disks) for fs in guest.filesystems()] == [
         ("System Reserved", ("vda",)),
         ("C:\\", ("vda",)),
         ("D:\\", ("vdb",)),

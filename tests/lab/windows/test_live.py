@@ -45,8 +45,11 @@ def test_libvirt_freezes_and_thaws_and_asks_what_it_is(windows_guest: WindowsGue
 
 
 def test_libvirt_finds_its_disks_under_the_volumes(windows_guest: WindowsGuest) -> None:
-    name = windows_guest.agent.volumes[1].name
-    assert windows_guest.domain.fsInfo()[1] == ("C:\\", name, "NTFS", ["vda"])
+    reserved, system = windows_guest.agent.volumes
+    assert sorted(windows_guest.domain.fsInfo()) == [
+        ("C:\\", system.name, "NTFS", ["vda"]),
+        ("System Reserved", reserved.name, "NTFS", ["vda"]),
+    ]
 
 
 def test_a_hold_of_more_than_10_s_is_an_error_of_libvirt_and_the_guest_is_thawed(windows_guest: WindowsGuest) -> None:
@@ -101,10 +104,13 @@ def test_several_disks_are_told_apart_and_a_process_of_its_own_can_be_the_agent(
     guest.guest.start_and_wait()
     command = [sys.executable, "-m", "tests.lab.windows", "--guest", guest.name, "--scenario", "disks-without-serials"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as agent:
-        guest.wait_agent(BOOT_TIMEOUT)
-        targets = [disks for _, _, _, disks in guest.domain.fsInfo()]
-        assert targets == [["vda"], ["vda"], ["vdb"], ["vdc"]]
-        info = json.loads(libvirt_qemu.qemuAgentCommand(guest.domain, '{"execute": "guest-info"}', 5, 0))
-        assert info["return"]["version"] == "107.0.1"
-        guest.guest.power_off()
-        assert agent.wait(10) == 0
+        try:
+            guest.wait_agent(BOOT_TIMEOUT)
+            targets = {mount: disks for mount, _, _, disks in guest.domain.fsInfo()}
+            assert targets == {"System Reserved": ["vda"], "C:\\": ["vda"], "D:\\": ["vdb"], "E:\\": ["vdc"]}
+            info = json.loads(libvirt_qemu.qemuAgentCommand(guest.domain, '{"execute": "guest-info"}', 5, 0))
+            assert info["return"]["version"] == "107.0.1"
+            guest.guest.power_off()
+            assert agent.wait(10) == 0
+        finally:
+            agent.kill()
