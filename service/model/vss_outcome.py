@@ -4,7 +4,7 @@ Texts are matched by substring: they end in ": ", in a localised suffix or, sinc
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from service.model.window import FreezeOutcome, ThawOutcome, WindowRecord
@@ -15,6 +15,9 @@ MOST_VOLUMES = 64
 RETRY_PAUSE_S = 600.0
 RETRIES = 3
 """Microsoft's advice for transient failures: wait ten minutes and repeat, up to three times (F§5.2)."""
+
+BEFORE_VSS = 0
+"""In place of a step: the agent failed or refused before it asked VSS for anything."""
 
 NtVersion = tuple[int, int]
 
@@ -57,7 +60,7 @@ class VssReading:
 
 @dataclass(frozen=True)
 class FreezeFailure:
-    """`step`: in which of VSS's ten steps it failed; None: before VSS was asked, or not to be told."""
+    """`step`: in which of VSS's ten steps it failed, or BEFORE_VSS; None: not to be told."""
 
     code: str
     step: int | None
@@ -150,6 +153,8 @@ def _completed(count: int | None, nt: NtVersion | None) -> VssReading:
 
 _CODE = re.compile(r"0x(8[0-9a-f]{7})", re.IGNORECASE)
 
+_E_FAIL = 0x80004005
+
 TRANSIENT_CODES = frozenset(
     {
         0x80042306,  # PROVIDER_VETO
@@ -173,13 +178,10 @@ def hresult_in(message: str) -> int | None:
 def read_freeze_error(message: str) -> FreezeFailure:
     """An error that the agent answered to a freeze: it has aborted, and nothing is frozen (F§1.1)."""
     code = hresult_in(message)
-    for text, failure in _FREEZE_TEXTS:
-        if text in message:
-            break
-    else:
-        failure = _UNKNOWN_FAILURE
-    transient = failure.is_transient or code in TRANSIENT_CODES
-    return FreezeFailure(failure.code, failure.step, transient, failure.detail, failure.remedy, code)
+    failure = next((failure for text, failure in _FREEZE_TEXTS if text in message), _UNKNOWN_FAILURE)
+    # E_FAIL stands in for whatever the real code was (F§1.1), so then the text decides.
+    transient = failure.is_transient if code in (None, _E_FAIL) else code in TRANSIENT_CODES
+    return replace(failure, is_transient=transient, hresult=code)
 
 
 _SEE_WRITERS = "Run `vssadmin list writers` in the guest and restart the service of the writer that failed."
@@ -193,7 +195,7 @@ _FREEZE_TEXTS = (
         "fsfreeze not possible as VSS failed to initialize",
         FreezeFailure(
             "vss_not_usable",
-            None,
+            BEFORE_VSS,
             False,
             "The agent could not load VSS.",
             "Reinstall the 64-bit guest agent with its VSS provider (qga-vss.dll), and enable the Volume Shadow Copy service.",
@@ -201,9 +203,19 @@ _FREEZE_TEXTS = (
     ),
     (
         "this feature or command is not currently supported",
-        FreezeFailure("vss_not_usable", None, False, "The agent could not load VSS.", _SEE_VSS),
+        FreezeFailure("vss_not_usable", BEFORE_VSS, False, "The agent could not load VSS.", _SEE_VSS),
     ),
-    ("failed to create event", FreezeFailure("vss_setup_failed", None, False, "The agent could not prepare for VSS.", _SEE_VSS)),
+    ("failed to create event", FreezeFailure("vss_setup_failed", BEFORE_VSS, False, "The agent could not prepare for VSS.", _SEE_VSS)),
+    (
+        "has been disabled",
+        FreezeFailure(
+            "agent_refused_freeze",
+            BEFORE_VSS,
+            False,
+            "The agent does not accept the command: it is blocked, VSS is not usable, or the guest is frozen already.",
+            "Ask the agent for guest-fsfreeze-status and guest-info; allow the command, or repair VSS in the guest.",
+        ),
+    ),
     ("failed to create VSS backup components", FreezeFailure("vss_setup_failed", 1, False, "VSS could not be started.", _SEE_VSS)),
     ("failed to initialize for backup", FreezeFailure("vss_setup_failed", 1, False, "VSS could not be started.", _SEE_VSS)),
     ("failed to set backup state", FreezeFailure("vss_setup_failed", 1, False, "VSS refused the kind of backup.", _SEE_VSS)),
@@ -247,7 +259,7 @@ _FREEZE_TEXTS = (
             2,
             False,
             "VSS refused a volume.",
-            "Read which one the message names: it must be a local fixed NTFS or ReFS volume, and the agent's VSS provider must be registered.",
+            "The message names it: a local fixed NTFS or ReFS volume is needed, and the agent's VSS provider registered.",
         ),
     ),
     ("failed to prepare for backup", FreezeFailure("vss_prepare_failed", 3, False, "The writers could not prepare.", _SEE_WRITERS)),

@@ -181,7 +181,7 @@ def _problem(text: str, blocks: Sequence[_Block], truncated: bool) -> WritersPro
     if not blocks:
         return _why_none(text)
     after = [line for line in lines[blocks[-1].end + 1 :] if line.strip()]
-    if lines[-1] or after:
+    if not text.endswith("\n") or after:
         return WritersProblem.cut_off
     # A GUID outside every writer is a writer in a shape that is not known.
     return WritersProblem.unparsable if len(_GUID.findall(text)) != 2 * len(blocks) else None
@@ -190,14 +190,14 @@ def _problem(text: str, blocks: Sequence[_Block], truncated: bool) -> WritersPro
 def _why_none(text: str) -> WritersProblem:
     """The banner names the program in every language; without a GUID or a state below it there is just no writer."""
     if _GUID.search(text) or _STATE.search(text):
-        return WritersProblem.unparsable if text.endswith(("\n", "\r")) else WritersProblem.cut_off
+        return WritersProblem.unparsable if text.endswith("\n") else WritersProblem.cut_off
     return WritersProblem.no_writers if not text.strip() or "vssadmin" in text.casefold() else WritersProblem.unparsable
 
 
 def _without_doubtful_end(blocks: list[_Block], text: str) -> list[_Block]:
     """A last line without its line end may be the beginning of a longer one: its writer is not listed."""
-    lines = _LINE_END.split(text)
-    return [block for block in blocks if block.end != len(lines) - 1]
+    last = len(_LINE_END.split(text.removesuffix("\r"))) - 1
+    return [block for block in blocks if block.end != last]
 
 
 # --- what the last error means --------------------------------------------------------------------

@@ -78,6 +78,8 @@ class QueueMachine(RuleBasedStateMachine):
     def enqueue(self, orders: list[Order]) -> None:
         with self.database.write() as session:
             for host, domain, storage, kind, delay in orders:
+                # No two alike: ids are random, and so would be the order of jobs that are due at the same instant.
+                self.now += timedelta(milliseconds=1)
                 run_after = self.now + timedelta(seconds=delay)
                 job = queue.enqueue(session, a_snapshot(domain, host, kind=kind, storage=storage, run_after=run_after)).job
                 self.jobs[job.id] = Known(host, domain, storage, kind, run_after)
@@ -88,8 +90,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(host=HOSTS)
     def claim_all(self, host: str) -> None:
-        while self._claim(host):
-            pass
+        self._claim_all(host)
 
     @precondition(lambda self: self._running())
     @rule(data=st.data())
@@ -127,6 +128,16 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(host=HOSTS)
     def worker_starts_again(self, host: str) -> None:
         self._release(host, all_running=True)
+
+    @precondition(lambda self: self._running())
+    @rule(data=st.data())
+    def worker_is_stopped_past_its_lease(self, data: st.DataObject) -> None:
+        """And its job runs again meanwhile. The single steps of this are rules too, but seldom come in this order."""
+        job_id = data.draw(st.sampled_from(self._running()))
+        self.now += timedelta(seconds=LEASE_S + 1)
+        self._release(self.jobs[job_id].host, all_running=False)
+        self._resolve(job_id, JobState.queued)
+        self._claim_all(self.jobs[job_id].host)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -174,8 +185,8 @@ class QueueMachine(RuleBasedStateMachine):
             for job_id in [i for i, job in self.jobs.items() if job.state == "interrupted"]:
                 self._resolve(job_id, JobState.queued)
             for host in ("hv1", "hv2"):
-                while (job_id := self._claim(host)) is not None:
-                    self._finish(job_id, JobState.succeeded)
+                while (next_id := self._claim(host)) is not None:
+                    self._finish(next_id, JobState.succeeded)
             if all(job.state in FINAL_STATES for job in self.jobs.values()):
                 break
         assert [job for job in self.jobs.values() if job.state not in FINAL_STATES] == []
@@ -208,6 +219,10 @@ class QueueMachine(RuleBasedStateMachine):
             assert claim.attempt == job.attempt
             self.claims.append((claim.job_id, claim.lease_token))
         return expected
+
+    def _claim_all(self, host: str) -> None:
+        while self._claim(host):
+            pass
 
     def _finish(self, job_id: str, state: JobState) -> None:
         job = self.jobs[job_id]

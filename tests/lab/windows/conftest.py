@@ -1,4 +1,4 @@
-"""The guests of this package's tests, and shorthand for talking to a simulated agent."""
+"""The guests of this package's tests."""
 
 from tests.lab.windows.fixtures import make_windows_guest, windows_guest, windows_module_guest
 

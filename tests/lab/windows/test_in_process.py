@@ -57,6 +57,7 @@ def test_a_freeze_that_takes_too_long_is_86_and_happens_all_the_same() -> None:
     assert channel.agent.clock.now() == pytest.approx(11, abs=0.1)
     assert _ask(channel, "guest-fsfreeze-thaw", 5) == 2
     assert channel.agent.sessions[0].ended_by == "thaw"
+    assert channel.agent.commands == ["guest-sync", "guest-fsfreeze-freeze", *["guest-sync"] * 3, "guest-fsfreeze-thaw"]
 
 
 def test_ask_leaves_it_to_the_caller_what_silence_means() -> None:

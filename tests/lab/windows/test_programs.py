@@ -200,6 +200,7 @@ def test_sql_events_newer_than_a_remembered_record_are_those_of_this_freeze() ->
         *[(3198, database) for database in ("master", "model", "msdb", "crm")],
     ]
     assert found[0][0] == newest + 1
+    assert [record for record, _, _ in _events(talk, f"/q:*[System[(EventRecordID>={newest})]]", "/c:2")] == [newest, newest + 1]
     assert _events(talk, _sql_after(newest), "/f:xml", "/c:1", "/rd:true")[0][1:] == (3198, "crm")
 
 

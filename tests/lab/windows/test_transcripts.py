@@ -143,6 +143,8 @@ def test_disks_are_listed_since_5_2() -> None:
     assert Talk().value("guest-get-disks")[0] == {"name": "\\\\.\\PhysicalDrive0", "partition": False, "address": _first_disk()}
     assert Talk("rhev-agent").error("guest-get-disks")[1] == "The command guest-get-disks has not been found"
     assert "serial" not in Talk("disks-without-serials").value("guest-get-disks")[0]["address"]
+    unknown = {"domain": -1, "bus": -1, "slot": -1, "function": -1}
+    assert Talk("disks-unknown").value("guest-get-disks")[0]["address"]["pci-controller"] == unknown
 
 
 def test_freeze_counts_fixed_volumes_and_a_second_thaw_says_0() -> None:
