@@ -4,6 +4,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 from alembic import context
+
 from service.config import load_settings
 from service.db import tables
 from service.db.engine import open_engine

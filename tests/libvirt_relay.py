@@ -66,12 +66,22 @@ class LibvirtRelay:
             while data := source.recv(65536):
                 if delayed and self.delay_s:
                     time.sleep(self.delay_s)
+                    # A client that died meanwhile never asked: what it had sent is not passed on after its death.
+                    if _has_hung_up(source):
+                        return
                 target.sendall(data)
         except OSError:
             pass
         finally:
             _shut(source)
             _shut(target)
+
+
+def _has_hung_up(client: socket.socket) -> bool:
+    try:
+        return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
 
 
 def daemon_socket() -> Path:

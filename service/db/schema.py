@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import migrations
 from sqlalchemy import Connection, Engine, inspect, text
 
+import migrations
 from service.db.engine import Database, translated_errors
 from service.errors import SchemaOutdated, SchemaUnknown
 

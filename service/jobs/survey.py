@@ -24,7 +24,14 @@ echo @config; cat /etc/qemu/qemu-ga.conf 2>/dev/null
 echo @uptime; cat /proc/uptime
 echo @mounts; cat /proc/mounts
 """
-_READ_HOOK = "head -c 16384 {hook} 2>/dev/null; echo; echo @scripts; ls {hook}.d 2>/dev/null"
+# Scripts are what the hook would run: executable files, without what editors and package managers leave behind.
+_READ_HOOK = r"""
+head -c 16384 {hook} 2>/dev/null; echo; echo @scripts
+for script in {hook}.d/*; do
+    case $script in *~ | *.bak | *.orig | *.sample | *.rpmnew | *.rpmorig | *.rpmsave | *.dpkg-*) continue ;; esac
+    if [ -f "$script" ] && [ -x "$script" ]; then echo "$script"; fi
+done
+"""
 
 _BLOCK_JOB_TYPES = {1: "pull", 2: "copy", 3: "commit", 4: "active commit", 5: "backup"}
 

@@ -23,15 +23,15 @@ from service.model.lifecycle import FINAL_STATES, JobState
 from tests.jobs.orders import a_snapshot
 
 EXAMPLES = 400
-STEPS = 25
+STEPS = 20
 LEASE_S = 10.0
-LIMITS = {"host:hv1": 2, "host:hv2": 1, "storage:nas": 2, "storage:tape": 1}
+LIMITS = {"host:hv1": 3, "host:hv2": 1, "storage:nas": 1, "storage:tape": 2}
 
 HOSTS = st.sampled_from(["hv1", "hv2"])
 KINDS = st.sampled_from(["snapshot", "snapshot", "snapshot", "preflight", "thaw"])
-STORAGES = st.sampled_from([None, "nas", "tape"])
+STORAGES = st.sampled_from([None, "nas", "nas", "tape"])
 Order = tuple[str, str, str | None, str, int]
-ORDERS = st.tuples(HOSTS, st.sampled_from("abcd"), STORAGES, KINDS, st.sampled_from([0, 0, 0, 15]))
+ORDERS = st.tuples(HOSTS, st.sampled_from("abcde"), STORAGES, KINDS, st.sampled_from([0, 0, 0, 15]))
 
 
 @dataclass

@@ -128,6 +128,18 @@ def test_a_hook_that_reports_failures_lifts_the_point_to_application(service: Se
     assert "HOOK thaw" in guest.serial_text()
 
 
+def test_a_hook_that_reports_failures_and_runs_no_script_proves_nothing(service: ServiceProcess, make_guest: MakeGuest) -> None:
+    guest = make_guest(GuestOptions(hook="ok")).start_and_wait()
+    hook = "/etc/qemu/fsfreeze-hook"
+    script = f"mkdir -p {hook}.d; echo text > {hook}.d/README; cp {hook} {hook}.d/app.bak; echo '# stillpoint: reports-failures' >> {hook}"
+    guest.exec("/bin/sh", "-c", script)
+
+    job = service.run(guest.name)
+
+    assert (job["state"], job["verdict"]) == ("succeeded", "filesystem")
+    assert "no_hook" in reasons(job)
+
+
 def test_guest_exec_blocked_costs_only_what_it_would_have_told(service: ServiceProcess, make_guest: MakeGuest) -> None:
     guest = make_guest(GuestOptions(agent_args=("--block-rpcs=guest-exec",))).start_and_wait()
 

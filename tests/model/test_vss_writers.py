@@ -192,13 +192,10 @@ WHOLE = english(*well(TASKS, SYSTEM), (SQL, 9, "Timed out"))
 BETWEEN_WRITERS = re.compile(rb"No error\r\n(\r\n)?$")
 
 
-@pytest.mark.parametrize(
-    "length", [length for length in range(WHOLE.index(b"Writer"), len(WHOLE) - 2) if not BETWEEN_WRITERS.search(WHOLE[:length])]
-)
-def test_output_cut_off_anywhere_in_a_writer_is_never_healthy(length: int) -> None:
-    report = parse(WHOLE[:length])
-    assert not report.is_healthy
-    assert report.problem is not None
+def test_output_cut_off_anywhere_in_a_writer_is_never_healthy() -> None:
+    cuts = [WHOLE[:length] for length in range(WHOLE.index(b"Writer"), len(WHOLE) - 2)]
+    in_a_writer = [cut for cut in cuts if not BETWEEN_WRITERS.search(cut)]
+    assert [cut for cut in in_a_writer if parse(cut).problem is None or parse(cut).is_healthy] == []
 
 
 def test_output_cut_off_right_between_two_writers_is_a_shorter_list() -> None:
