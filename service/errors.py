@@ -407,7 +407,10 @@ class GuestStillFrozen(StillpointError):
     code = "guest_still_frozen"
     title = "The guest could not be thawed"
     detail_template = "{domain} did not answer a thaw within {tried_ms} ms: {message}."
-    remedy_template = "Act now: `stillpoint thaw {domain}` on the host; in the guest's console `fsfreeze --unfreeze MOUNTPOINT`; at the last, reset the guest."
+    remedy_template = (
+        "Act now: `stillpoint thaw {domain}` on the host; in the guest's console `fsfreeze --unfreeze MOUNTPOINT`; "
+        "at the last, reset the guest."
+    )
 
 
 class JobCancelled(StillpointError):
