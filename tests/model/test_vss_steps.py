@@ -101,6 +101,13 @@ def test_a_freeze_that_fails_ends_at_its_step(text: str, expected: list[Observat
     assert observations(found)[9] is NOT
 
 
+def test_an_agent_that_does_not_even_ask_vss_fails_in_no_step() -> None:
+    found = rows(refused("Command guest-fsfreeze-freeze has been disabled"))
+    assert [row.started_at for row in found[:5]] == [None] * 5
+    assert {row.detail for row in found[:5]} == {found[0].detail}
+    assert "does not accept the command" in found[0].detail
+
+
 def test_trap_6_a_freeze_that_is_not_answered_shows_nothing() -> None:
     found = rows(window(FreezeReply(FreezeOutcome.unanswered), ThawReply(ThawOutcome.count_differs, count=3)))
     assert observations(found)[:8] == [UNSEEN] * 8

@@ -84,6 +84,8 @@ def test_namesakes_that_cannot_be_told_apart_are_not_paired() -> None:
 
     changes = compare(report(*well(instance(1), instance(2))), report(*well(instance(3), instance(4)))).changes
     assert [change.kind for change in changes] == [ChangeKind.appeared] * 2 + [ChangeKind.vanished] * 2
+    changes = compare(report(*well(instance(1))), report(*well(instance(3), instance(4)))).changes
+    assert [change.kind for change in changes] == [ChangeKind.appeared] * 2 + [ChangeKind.vanished]
 
 
 def test_two_instances_of_one_class_are_two_writers() -> None:
