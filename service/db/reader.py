@@ -1,4 +1,4 @@
-"""The short way to rows: one statement, compiled once, run on a thread that keeps its own connection.
+"""The short way to rows: one statement, compiled once, run on a connection that is kept for such statements.
 
 A page of the API costs a few dozen microseconds in the database. Sessions, statement building and the pool
 cost several times that, so the calls that dashboards repeat all day go this way; everything else uses `Database`.
@@ -7,6 +7,7 @@ cost several times that, so the calls that dashboards repeat all day go this way
 import asyncio
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,12 +18,14 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Dialect, Engine, Select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from service.db.engine import CONNECT_TIMEOUT_S
 from service.errors import DatabaseUnavailable
 
-THREADS = 8
+CONNECTIONS = 8
 QUICK_SECONDS = 0.005
 PROGRESS_INSTRUCTIONS = 2_000
 """How often SQLite asks whether the time is up: some 0.1 ms apart."""
+KEPT_BYTES = 16 * 2**20
 Row = tuple[Any, ...]
 Result = TypeVar("Result")
 Parameters = Mapping[str, str | int | datetime | None]
@@ -51,33 +54,17 @@ class Statement:
 
 
 class Reader:
-    """Runs statements for the event loop. `close` ends its threads and connections.
+    """Runs statements for the event loop. `close` ends its connections."""
 
-    On SQLite a statement is first tried on the event loop itself: a page takes a fraction of a millisecond, and handing
-    it to a thread costs as much again. It gives up after QUICK_SECONDS, or at once where a lock is held, and then a
-    thread does it with patience. On PostgreSQL a thread does it always.
-    """
-
-    def __init__(self, engine: Engine, threads: int = THREADS) -> None:
-        self._engine = engine
-        self._is_postgresql = engine.dialect.name == "postgresql"
-        self._thread_count = threads
-        self._threads = self._new_threads()
-        self._local = threading.local()
-        self._open: set[DBAPIConnection] = set()
-        self._quick: Any = None
-        self._quick_until = 0.0
+    def __init__(self, engine: Engine, connections: int = CONNECTIONS) -> None:
+        self._dialect = engine.dialect
+        self._source: _Postgresql | _Sqlite
+        self._source = (_Postgresql if engine.dialect.name == "postgresql" else _Sqlite)(engine, connections)
+        self.kept = Kept(KEPT_BYTES)
 
     async def row(self, statement: Statement, parameters: Parameters) -> Row | None:
         """The first row, or None. Raises DatabaseUnavailable when the database is locked or away."""
-        sql, values = statement.for_driver(self._engine.dialect, parameters)
-        if not self._is_postgresql:
-            if self._quick is None:
-                self._quick = await self._in_thread(self._connect_quick)
-            with suppress(*self._driver_errors):
-                self._quick_until = time.perf_counter() + QUICK_SECONDS
-                return cast("Row | None", self._quick.execute(sql, values).fetchone())
-        return await self._in_thread(self._row, sql, values)
+        return await self._source.row(*statement.for_driver(self._dialect, parameters))
 
     async def text(self, statement: Statement, parameters: Parameters) -> str | None:
         """The first value of the first row. Raises DatabaseUnavailable."""
@@ -86,10 +73,119 @@ class Reader:
 
     def close(self) -> None:
         """It can be used again afterwards."""
+        self._source.close()
+
+
+class Kept:
+    """Texts that cannot change under their key, the most recently used ones, up to `limit_bytes` of text."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.bytes = 0
+        self._limit_bytes = limit_bytes
+        self._texts: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def get(self, key: bytes) -> bytes | None:
+        text = self._texts.get(key)
+        if text is not None:
+            self._texts.move_to_end(key)
+        return text
+
+    def put(self, key: bytes, text: bytes) -> None:
+        self.bytes += len(text) - len(self._texts.pop(key, b""))
+        self._texts[key] = text
+        while self.bytes > self._limit_bytes:
+            self.bytes -= len(self._texts.popitem(last=False)[1])
+
+
+class _Postgresql:
+    """Asks on the event loop itself, without a thread.
+
+    A thread that has its answer must first get the interpreter back from a busy event loop: that took longer than
+    the database.
+    """
+
+    def __init__(self, engine: Engine, connections: int) -> None:
+        self._engine = engine
+        self._connections = connections
+        self._turns = asyncio.Semaphore(connections)
+        self._idle: list[Any] = []
+
+    async def row(self, sql: str, values: Any) -> Row | None:
+        try:
+            async with self._turns:
+                if self._idle:
+                    # It may have died while it was idle (the database was restarted); then a fresh one may work.
+                    with suppress(*self._driver_errors):
+                        return await self._ask(self._idle.pop(), sql, values)
+                return await self._ask(await self._connect(), sql, values)
+        except self._driver_errors as error:
+            raise DatabaseUnavailable(reason=_first_line(error)) from error
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().pgconn.finish()
+        # A semaphore belongs to the event loop that it was waited for in.
+        self._turns = asyncio.Semaphore(self._connections)
+
+    async def _connect(self) -> Any:
+        _, parameters = self._engine.dialect.create_connect_args(self._engine.url)
+        # A lone select needs no BEGIN and no ROLLBACK around it.
+        given = {"connect_timeout": CONNECT_TIMEOUT_S, **parameters, "autocommit": True}
+        return await self._driver.AsyncConnection.connect(**given)
+
+    async def _ask(self, connection: Any, sql: str, values: Any) -> Row | None:
+        answered = False
+        try:
+            # In PostgreSQL's text format a page would travel as hexadecimal digits.
+            cursor = await connection.execute(sql, values, binary=True)
+            row = cast("Row | None", await cursor.fetchone())
+            answered = True
+            return row
+        finally:
+            # One that failed, or whose caller went away, may still have an answer under way.
+            if answered:
+                self._idle.append(connection)
+            else:
+                connection.pgconn.finish()
+
+    @cached_property
+    def _driver_errors(self) -> tuple[type[Exception], ...]:
+        return _driver_errors(self._engine)
+
+    @cached_property
+    def _driver(self) -> Any:
+        return self._engine.dialect.loaded_dbapi
+
+
+class _Sqlite:
+    """Tries a statement on the event loop itself: a page takes a fraction of a millisecond, and handing it to a thread
+    costs as much again. It gives up after QUICK_SECONDS, or at once where a lock is held, and then a thread does it
+    with patience.
+    """
+
+    def __init__(self, engine: Engine, threads: int) -> None:
+        self._engine = engine
+        self._thread_count = threads
+        self._threads = self._new_threads()
+        self._local = threading.local()
+        self._open: set[DBAPIConnection] = set()
+        self._quick: Any = None
+        self._quick_until = 0.0
+
+    async def row(self, sql: str, values: Any) -> Row | None:
+        if self._quick is None:
+            self._quick = await self._in_thread(self._connect_quick)
+        with suppress(*self._driver_errors):
+            self._quick_until = time.perf_counter() + QUICK_SECONDS
+            return cast("Row | None", self._quick.execute(sql, values).fetchone())
+        return await self._in_thread(self._row, sql, values)
+
+    def close(self) -> None:
         self._threads.shutdown(wait=True)
         for connection in list(self._open):
             self._discard(connection)
         self._quick = None
+        self._local = threading.local()
         self._threads = self._new_threads()
 
     def _new_threads(self) -> ThreadPoolExecutor:
@@ -105,38 +201,15 @@ class Reader:
         return connection
 
     def _row(self, sql: str, values: Any) -> Row | None:
-        kept: DBAPIConnection | None = getattr(self._local, "connection", None)
+        connection: Any = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
         try:
-            return self._run(kept or self._connect_thread(), sql, values)
+            return cast("Row | None", connection.execute(sql, values).fetchone())
         except self._driver_errors as error:
-            if kept is None or not self._is_disconnect(error, kept):
-                raise DatabaseUnavailable(reason=_first_line(error)) from error
-        # The kept connection died while it was idle (the database was restarted): a fresh one may work.
-        try:
-            return self._run(self._connect_thread(), sql, values)
-        except self._driver_errors as error:
-            raise DatabaseUnavailable(reason=_first_line(error)) from error
-
-    def _is_disconnect(self, error: Any, connection: DBAPIConnection) -> bool:
-        return self._engine.dialect.is_disconnect(error, connection, None)
-
-    def _run(self, connection: DBAPIConnection, sql: str, values: Any) -> Row | None:
-        # In PostgreSQL's text format a page would travel as hexadecimal digits.
-        cursor = cast("Any", connection).cursor(binary=True) if self._is_postgresql else connection.cursor()
-        try:
-            cursor.execute(sql, values)
-            return cast("Row | None", cursor.fetchone())
-        except self._driver_errors:
             self._local.connection = None
             self._discard(connection)
-            raise
-        finally:
-            with suppress(*self._driver_errors):
-                cursor.close()
-
-    def _connect_thread(self) -> DBAPIConnection:
-        self._local.connection = self._connect()
-        return cast("DBAPIConnection", self._local.connection)
+            raise DatabaseUnavailable(reason=_first_line(error)) from error
 
     def _connect(self) -> DBAPIConnection:
         try:
@@ -145,9 +218,6 @@ class Reader:
             raise DatabaseUnavailable(reason=_first_line(error)) from error
         connection = cast("DBAPIConnection", pooled.driver_connection)
         pooled.detach()
-        if self._is_postgresql:
-            # A lone select needs no BEGIN and no ROLLBACK around it. (SQLite's connections are opened like that.)
-            cast("Any", connection).autocommit = True
         self._open.add(connection)
         return connection
 
@@ -158,12 +228,12 @@ class Reader:
 
     @cached_property
     def _driver_errors(self) -> tuple[type[Exception], ...]:
-        driver = self._driver
-        return (driver.OperationalError, driver.InterfaceError)
+        return _driver_errors(self._engine)
 
-    @cached_property
-    def _driver(self) -> Any:
-        return self._engine.dialect.loaded_dbapi
+
+def _driver_errors(engine: Engine) -> tuple[type[Exception], ...]:
+    driver: Any = engine.dialect.loaded_dbapi
+    return (driver.OperationalError, driver.InterfaceError)
 
 
 def _first_line(error: Exception) -> str:

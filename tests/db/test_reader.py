@@ -31,7 +31,7 @@ def test_a_connection_that_died_while_it_was_idle_is_replaced(postgres_url: str)
     one = Statement(select(literal("here")))
 
     async def twice() -> list[str | None]:
-        reader = Reader(engine, threads=1)
+        reader = Reader(engine, connections=1)
         first = await reader.text(one, {})
         admin = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
         with admin.connect() as connection:

@@ -21,6 +21,7 @@ from tests.lab.places import LabError, lab_dir, locked, user_dir
 _REAPER = Path(__file__).with_name("reaper.py")
 _START_TIMEOUT = 20.0
 _VIRTLOGD_SOCKET = "/run/libvirt/virtlogd-sock"
+_STATE = Path("/run/libvirt")
 _QEMU_CONF = Path("/etc/libvirt/qemu.conf")
 # Debian has the monolithic daemon; a machine with only the modular one works too.
 _DAEMONS = ("libvirtd", "virtqemud")
@@ -91,11 +92,29 @@ def _answers() -> bool:
 
 def _start() -> None:
     if os.geteuid() == 0 and not _virtlogd_answers():  # a session daemon starts its own
+        _keep_state_in_memory()
         _launch("virtlogd", [program("virtlogd")])
         _wait_for(_virtlogd_answers, "virtlogd")
     name = _installed_daemon()
     _launch(name, [*_without_kvm(), program(name)])
     _wait_for(_answers, name)
+
+
+def _keep_state_in_memory() -> None:
+    """On every Debian host /run lies in memory. Where it does not (some containers), the lab's daemon gets that for its own part of it:
+    libvirt writes the state of a guest there several times in each snapshot, and waits for the disk each time."""
+    if _STATE.parent.stat().st_dev != Path("/").stat().st_dev or _STATE.is_mount():
+        return
+    _STATE.mkdir(exist_ok=True)
+    with suppress(LabError):  # a container without the right to; it is only slower
+        run(["mount", "-t", "tmpfs", "-o", "mode=0755,size=64m", "stillpoint-lab", str(_STATE)])
+
+
+def _give_state_back() -> None:
+    mounts = Path("/proc/mounts").read_text().splitlines()
+    if any(line.startswith(f"stillpoint-lab {_STATE} ") for line in mounts):
+        with suppress(LabError):
+            run(["umount", "--lazy", str(_STATE)])
 
 
 def _wait_for(answers: Callable[[], bool], name: str) -> None:
@@ -170,6 +189,8 @@ def _stop_own() -> None:
         if _is_ours(pid):
             os.kill(pid, signal.SIGTERM)
             _wait_until_gone(pid)
+    if os.geteuid() == 0:
+        _give_state_back()
 
 
 def _is_ours(pid: int) -> bool:
