@@ -1,5 +1,7 @@
 """One engine for SQLite and PostgreSQL; everything that differs between the two stands here."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.errors import DatabaseUnavailable, SettingInvalid
 
 SQLITE_BUSY_TIMEOUT_MS = 5_000
+SQLITE_BUSY_PAUSE_S = 0.005
 CONNECT_TIMEOUT_S = 5
 
 
@@ -40,10 +43,9 @@ def _open_sqlite(url: str) -> Engine:
         # None: the driver must not open transactions by itself; "begin" below does, so that a
         # transaction that will write takes the lock at once instead of failing half-way.
         connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        _switch_to_wal(connection)
+        for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
@@ -51,6 +53,19 @@ def _open_sqlite(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """SQLite answers "locked" at once, without its busy timeout, when two connections switch a new file together: so we wait."""
+    deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(SQLITE_BUSY_PAUSE_S)
 
 
 class Database:

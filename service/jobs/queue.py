@@ -40,10 +40,10 @@ __all__ = [
     "write",
 ]
 
-#: What only this module writes. The end of a lease is not among them: a worker may end its own lease early.
+#: What only this module writes.
 OWN_COLUMNS = frozenset(
     {"id", "kind", "state", "domain_id", "domain_name", "host_id", "storage_id", "created_at", "started_at", "finished_at", "updated_at"}
-    | {"attempt", "max_attempts", "lease_token", "lease_owner", "cancel_requested"}
+    | {"attempt", "max_attempts", "lease_token", "lease_until", "lease_owner", "cancel_requested"}
     | {"token_id", "idempotency_key", "idempotency_digest"}
 )
 

@@ -65,8 +65,9 @@ class Worker:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._connection.on_change(self._publish.set)
         with self._database.write() as session:
-            queue.ensure_slots(session, f"host:{self._host_id}", self._settings.jobs_per_host)
+            # In this order: slots that a dead worker held are free when their number is set.
             left = queue.release_expired(session, self._host_id, all_running=True)
+            queue.ensure_slots(session, f"host:{self._host_id}", self._settings.jobs_per_host)
         if left:
             _logger.warning("jobs_left_by_a_dead_worker", jobs=left)
         for name, loop in (("claims", self._claim_loop), ("leases", self._lease_loop), ("inventory", self._inventory_loop)):

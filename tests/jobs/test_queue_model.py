@@ -23,7 +23,7 @@ from service.model.lifecycle import FINAL_STATES, JobState
 from tests.jobs.orders import a_snapshot
 
 EXAMPLES = 400
-STEPS = 16
+STEPS = 20
 LEASE_S = 10.0
 LIMITS = {"host:hv1": 3, "host:hv2": 1, "storage:nas": 1, "storage:tape": 2}
 
