@@ -2,7 +2,7 @@
 
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -10,6 +10,9 @@ from pydantic import ValidationError
 from service import log
 from service.config import SETTINGS_FILE_VARIABLE, Settings, load_settings
 from service.errors import SettingInvalid, StillpointError
+
+if TYPE_CHECKING:
+    from service.db.engine import Database
 
 app = typer.Typer(
     name="stillpoint",
@@ -110,10 +113,9 @@ def token_create(
     expires_days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days until it stops working; left out: never.")] = None,
 ) -> None:
     """Make a token and print it, once: it is stored as a hash only."""
-    from service.app import open_database
     from service.db import tokens
 
-    with open_database(_configured()).write() as session:
+    with _migrated_database().write() as session:
         new = tokens.create(session, name, timedelta(days=expires_days) if expires_days is not None else None)
     typer.echo(f"Token {new.id} ({name}), shown only now:", err=True)
     typer.echo(new.secret)
@@ -122,10 +124,9 @@ def token_create(
 @token_app.command("list")
 def token_list() -> None:
     """Every token, without its secret: id, first characters, name, state, last use."""
-    from service.app import open_database
     from service.db import tokens
 
-    with open_database(_configured()).read() as session:
+    with _migrated_database().read() as session:
         found = tokens.list_all(session)
     for token in found:
         used = f"used {token.last_used_at:%Y-%m-%d %H:%M}Z" if token.last_used_at is not None else "never used"
@@ -137,12 +138,21 @@ def token_list() -> None:
 @token_app.command("revoke")
 def token_revoke(token_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `stillpoint token list` shows.")]) -> None:
     """Stop a token from working; running services notice within two seconds."""
-    from service.app import open_database
     from service.db import tokens
 
-    with open_database(_configured()).write() as session:
+    with _migrated_database().write() as session:
         revoked = tokens.revoke(session, token_id)
     typer.echo(f"{revoked.id} ({revoked.name}) is revoked.")
+
+
+def _migrated_database() -> "Database":
+    """Raises SchemaOutdated: a database that was never migrated has no tokens to speak of."""
+    from service.app import open_database
+    from service.db.schema import check_schema
+
+    database = open_database(_configured())
+    check_schema(database)
+    return database
 
 
 def _token_state(revoked_at: datetime | None, expires_at: datetime | None) -> str:
