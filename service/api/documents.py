@@ -6,13 +6,14 @@ request, so the database splices the stored texts together and the API passes on
 
 from typing import Any
 
-from sqlalchemy import LargeBinary, Text, case, literal
+from sqlalchemy import Boolean, LargeBinary, Text, case, cast, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import GenericFunction
 
 from service.db.tables import Job, RecoveryPoint
+from service.model.lifecycle import FINAL_STATES
 
 BETWEEN_ITEMS = ",\n"
 """Valid between the items of a JSON array, and never inside one: a line feed in a string is escaped."""
@@ -50,6 +51,13 @@ class joined(GenericFunction[bytes]):
     """The texts of all rows as UTF-8, in their order, with BETWEEN_ITEMS between them."""
 
     type = LargeBinary()
+    inherit_cache = True
+
+
+class contains(GenericFunction[bool]):
+    """Whether the second text stands somewhere in the first."""
+
+    type = Boolean()
     inherit_cache = True
 
 
@@ -103,6 +111,16 @@ def _(element: joined, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(joined, "postgresql")
 def _(element: joined, compiler: SQLCompiler, **kw: Any) -> str:
     return f"convert_to(string_agg({compiler.process(element.clauses, **kw)}, ',' || chr(10)), 'UTF8')"
+
+
+@compiles(contains, "sqlite")
+def _(element: contains, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"instr({compiler.process(element.clauses, **kw)}) > 0"
+
+
+@compiles(contains, "postgresql")
+def _(element: contains, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"strpos({compiler.process(element.clauses, **kw)}) > 0"
 
 
 def _flag(column: Any) -> ColumnElement[str]:
@@ -163,6 +181,9 @@ JOB_DOCUMENT = document_of({**_JOB_FIELDS, "evidence": json_or_null(Job.evidence
 JOB_SUMMARY = document_of(_JOB_FIELDS)
 """As it stands in a list: without the evidence, which is most of a job and is read one job at a time."""
 
+JOB_VERSION = Job.id + " " + Job.state + " " + cast(Job.updated_at, Text) + ";"
+"""Names a job as it was written last. In a final state no job changes any more, so then it stands for the documents, too."""
+
 RECOVERY_POINT_DOCUMENT = document_of(
     {
         "id": ("%s", RecoveryPoint.id),
@@ -179,6 +200,10 @@ RECOVERY_POINT_DOCUMENT = document_of(
         "links": {"self": ("/api/v1/recovery-points/%s", RecoveryPoint.id), "job": ("/api/v1/jobs/%s", RecoveryPoint.job_id)},
     }
 )
+
+
+def is_final(version: bytes) -> bool:
+    return version.split(b" ", 2)[1].decode() in FINAL_STATES
 
 
 def key_of(document: bytes) -> tuple[str, str]:

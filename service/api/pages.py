@@ -3,20 +3,21 @@
 from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVarTuple
 from uuid import UUID
 
 from sqlalchemy import Select, and_, bindparam, select, tuple_
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement
 
-from service.api.documents import JOB_SUMMARY, RECOVERY_POINT_DOCUMENT
-from service.api.paging import decode_time_cursor, statement_of_page
+from service.api.documents import JOB_SUMMARY, JOB_VERSION, RECOVERY_POINT_DOCUMENT
+from service.api.paging import VersionedPage, decode_time_cursor, statement_of_page, versioned_page
 from service.api.schemas import JobFilter, RecoveryPointFilter
 from service.db.reader import Statement
 from service.db.tables import Job, JobLabel, RecoveryPoint
 
 Value = str | int | datetime
+Columns = TypeVarTuple("Columns")
 JOB_COLUMNS = {
     "state": Job.state,
     "kind": Job.kind,
@@ -25,6 +26,7 @@ JOB_COLUMNS = {
     "host": Job.host_id,
     "verdict": Job.verdict,
 }
+_VERSIONED = select(JOB_VERSION, JOB_SUMMARY)
 POINT_COLUMNS = {
     "domain_id": RecoveryPoint.domain_id,
     "domain_name": RecoveryPoint.domain_name,
@@ -33,8 +35,8 @@ POINT_COLUMNS = {
 }
 
 
-def page_of_jobs(wanted: JobFilter) -> tuple[Statement, dict[str, Value]]:
-    """The statement, from a small set that is compiled once each, and its parameters. Raises CursorInvalid."""
+def page_of_jobs(wanted: JobFilter) -> tuple[VersionedPage, dict[str, Value]]:
+    """The statements, from a small set that is compiled once each, and their parameters. Raises CursorInvalid."""
     parameters = _parameters(wanted, {"state": wanted.state, "kind": wanted.kind})
     labels = list(dict.fromkeys(wanted.label))
     for n, label in enumerate(labels):
@@ -49,18 +51,18 @@ def page_of_recovery_points(wanted: RecoveryPointFilter) -> tuple[Statement, dic
 
 
 @lru_cache(maxsize=512)
-def job_page_statement(names: frozenset[str], labels: int) -> Statement:
+def job_page_statement(names: frozenset[str], labels: int) -> VersionedPage:
     if not labels:
-        rows = select(JOB_SUMMARY).select_from(Job)
-        return statement_of_page(_narrowed(rows, names, JOB_COLUMNS, Job.created_at, Job.id))
+        rows = _VERSIONED.select_from(Job)
+        return versioned_page(_narrowed(rows, names, JOB_COLUMNS, Job.created_at, Job.id))
     # The first label leads: its rows stand in the order of the list, so the page is a range of them.
     lead = aliased(JobLabel)
-    rows = select(JOB_SUMMARY).select_from(lead).join(Job, Job.id == lead.job_id).where(*_is_label(lead, 0))
+    rows = _VERSIONED.select_from(lead).join(Job, Job.id == lead.job_id).where(*_is_label(lead, 0))
     for n in range(1, labels):
         also = aliased(JobLabel)
         same_job = and_(also.created_at == lead.created_at, also.job_id == lead.job_id)
         rows = rows.where(select(also.job_id).where(*_is_label(also, n), same_job).exists())
-    return statement_of_page(_narrowed(rows, names, JOB_COLUMNS, lead.created_at, lead.job_id))
+    return versioned_page(_narrowed(rows, names, JOB_COLUMNS, lead.created_at, lead.job_id))
 
 
 @lru_cache(maxsize=64)
@@ -95,7 +97,7 @@ def _domain(name_or_id: str) -> dict[str, Value | None]:
         return {"domain_name": name_or_id}
 
 
-def _narrowed(rows: Select[str], names: Iterable[str], columns: dict[str, Any], created_at: Any, identifier: Any) -> Select[str]:
+def _narrowed(rows: Select[*Columns], names: Iterable[str], columns: dict[str, Any], created_at: Any, identifier: Any) -> Select[*Columns]:
     conditions: list[ColumnElement[bool]] = [columns[name] == bindparam(name) for name in sorted(names) if name in columns]
     if "since" in names:
         conditions.append(created_at >= bindparam("since"))

@@ -7,8 +7,7 @@ cost several times that, so the calls that dashboards repeat all day go this way
 import asyncio
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,7 +17,8 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Dialect, Engine, Select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from service.db.engine import CONNECT_TIMEOUT_S
+from service.db import postgresql
+from service.db.postgresql import Row, Value
 from service.errors import DatabaseUnavailable
 
 CONNECTIONS = 8
@@ -26,9 +26,9 @@ QUICK_SECONDS = 0.005
 PROGRESS_INSTRUCTIONS = 2_000
 """How often SQLite asks whether the time is up: some 0.1 ms apart."""
 KEPT_BYTES = 16 * 2**20
-Row = tuple[Any, ...]
+"""Some 8,000 jobs as they stand in a list."""
 Result = TypeVar("Result")
-Parameters = Mapping[str, str | int | datetime | None]
+Parameters = Mapping[str, Value]
 
 
 class Statement:
@@ -39,32 +39,33 @@ class Statement:
         self._compiled: dict[str, tuple[str, tuple[str, ...] | None, dict[str, Any]]] = {}
 
     def for_driver(self, dialect: Dialect, given: Parameters) -> tuple[str, Any]:
-        """The text and the parameters as the driver wants them: by position for SQLite, by name for PostgreSQL."""
-        if dialect.name not in self._compiled:
+        """The text and the parameters as the dialect wants them: by position, or by name."""
+        if dialect.paramstyle not in self._compiled:
             compiled = self._select.compile(dialect=dialect)
             constants = {name: parameter.value for name, parameter in compiled.binds.items()}
             positions = tuple(compiled.positiontup) if compiled.positional and compiled.positiontup is not None else None
-            self._compiled[dialect.name] = (str(compiled), positions, constants)
-        sql, positions, constants = self._compiled[dialect.name]
+            self._compiled[dialect.paramstyle] = (str(compiled), positions, constants)
+        sql, positions, constants = self._compiled[dialect.paramstyle]
         if positions is None:
             return sql, constants | dict(given)
-        # SQLite keeps times as text; this is the text that SQLAlchemy writes there.
-        values = {name: _sqlite_text(value) if isinstance(value, datetime) else value for name, value in given.items()}
-        return sql, tuple(values[name] if name in values else constants[name] for name in positions)
+        values = constants | dict(given)
+        if dialect.name == "sqlite":
+            # It keeps times as text; this is the text that SQLAlchemy writes there.
+            return sql, tuple(_sqlite_text(value) if isinstance(value, datetime) else value for value in map(values.get, positions))
+        return sql, tuple(values[name] for name in positions)
 
 
 class Reader:
     """Runs statements for the event loop. `close` ends its connections."""
 
     def __init__(self, engine: Engine, connections: int = CONNECTIONS) -> None:
-        self._dialect = engine.dialect
-        self._source: _Postgresql | _Sqlite
-        self._source = (_Postgresql if engine.dialect.name == "postgresql" else _Sqlite)(engine, connections)
+        is_postgresql = engine.dialect.name == "postgresql"
+        self._source = postgresql.Connections(engine, connections) if is_postgresql else _Sqlite(engine, connections)
         self.kept = Kept(KEPT_BYTES)
 
     async def row(self, statement: Statement, parameters: Parameters) -> Row | None:
         """The first row, or None. Raises DatabaseUnavailable when the database is locked or away."""
-        return await self._source.row(*statement.for_driver(self._dialect, parameters))
+        return await self._source.row(*statement.for_driver(self._source.dialect, parameters))
 
     async def text(self, statement: Statement, parameters: Parameters) -> str | None:
         """The first value of the first row. Raises DatabaseUnavailable."""
@@ -77,84 +78,24 @@ class Reader:
 
 
 class Kept:
-    """Texts that cannot change under their key, the most recently used ones, up to `limit_bytes` of text."""
+    """Texts that cannot change under their key, up to `limit_bytes` of them; the ones put first go first.
 
-    def __init__(self, limit_bytes: int) -> None:
-        self.bytes = 0
-        self._limit_bytes = limit_bytes
-        self._texts: OrderedDict[bytes, bytes] = OrderedDict()
-
-    def get(self, key: bytes) -> bytes | None:
-        text = self._texts.get(key)
-        if text is not None:
-            self._texts.move_to_end(key)
-        return text
-
-    def put(self, key: bytes, text: bytes) -> None:
-        self.bytes += len(text) - len(self._texts.pop(key, b""))
-        self._texts[key] = text
-        while self.bytes > self._limit_bytes:
-            self.bytes -= len(self._texts.popitem(last=False)[1])
-
-
-class _Postgresql:
-    """Asks on the event loop itself, without a thread.
-
-    A thread that has its answer must first get the interpreter back from a busy event loop: that took longer than
-    the database.
+    No record of what was used last: it would cost more per look than what is lost is worth, one more read.
     """
 
-    def __init__(self, engine: Engine, connections: int) -> None:
-        self._engine = engine
-        self._connections = connections
-        self._turns = asyncio.Semaphore(connections)
-        self._idle: list[Any] = []
+    def __init__(self, limit_bytes: int) -> None:
+        self._texts: dict[bytes, bytes] = {}
+        self._bytes = 0
+        self._limit_bytes = limit_bytes
 
-    async def row(self, sql: str, values: Any) -> Row | None:
-        try:
-            async with self._turns:
-                if self._idle:
-                    # It may have died while it was idle (the database was restarted); then a fresh one may work.
-                    with suppress(*self._driver_errors):
-                        return await self._ask(self._idle.pop(), sql, values)
-                return await self._ask(await self._connect(), sql, values)
-        except self._driver_errors as error:
-            raise DatabaseUnavailable(reason=_first_line(error)) from error
+    def get(self, key: bytes) -> bytes | None:
+        return self._texts.get(key)
 
-    def close(self) -> None:
-        while self._idle:
-            self._idle.pop().pgconn.finish()
-        # A semaphore belongs to the event loop that it was waited for in.
-        self._turns = asyncio.Semaphore(self._connections)
-
-    async def _connect(self) -> Any:
-        _, parameters = self._engine.dialect.create_connect_args(self._engine.url)
-        # A lone select needs no BEGIN and no ROLLBACK around it.
-        given = {"connect_timeout": CONNECT_TIMEOUT_S, **parameters, "autocommit": True}
-        return await self._driver.AsyncConnection.connect(**given)
-
-    async def _ask(self, connection: Any, sql: str, values: Any) -> Row | None:
-        answered = False
-        try:
-            # In PostgreSQL's text format a page would travel as hexadecimal digits.
-            cursor = await connection.execute(sql, values, binary=True)
-            row = cast("Row | None", await cursor.fetchone())
-            answered = True
-            return row
-        finally:
-            # One that failed, or whose caller went away, may still have an answer under way.
-            if answered:
-                self._idle.append(connection)
-            else:
-                connection.pgconn.finish()
-
-    @cached_property
-    def _driver_errors(self) -> tuple[type[Exception], ...]:
-        return _driver_errors(self._engine)
-
-    @cached_property
-    def _driver(self) -> Any:
-        return self._engine.dialect.loaded_dbapi
+    def put(self, key: bytes, text: bytes) -> None:
+        self._bytes += len(text) - len(self._texts.pop(key, b""))
+        self._texts[key] = text
+        while self._bytes > self._limit_bytes:
+            self._bytes -= len(self._texts.pop(next(iter(self._texts))))
 
 
 class _Sqlite:
@@ -164,6 +105,7 @@ class _Sqlite:
     """
 
     def __init__(self, engine: Engine, threads: int) -> None:
+        self.dialect = engine.dialect
         self._engine = engine
         self._thread_count = threads
         self._threads = self._new_threads()
@@ -172,7 +114,7 @@ class _Sqlite:
         self._quick: Any = None
         self._quick_until = 0.0
 
-    async def row(self, sql: str, values: Any) -> Row | None:
+    async def row(self, sql: str, values: Sequence[Value]) -> Row | None:
         if self._quick is None:
             self._quick = await self._in_thread(self._connect_quick)
         with suppress(*self._driver_errors):
@@ -200,7 +142,7 @@ class _Sqlite:
         connection.set_progress_handler(lambda: time.perf_counter() > self._quick_until, PROGRESS_INSTRUCTIONS)
         return connection
 
-    def _row(self, sql: str, values: Any) -> Row | None:
+    def _row(self, sql: str, values: Sequence[Value]) -> Row | None:
         connection: Any = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
@@ -228,12 +170,8 @@ class _Sqlite:
 
     @cached_property
     def _driver_errors(self) -> tuple[type[Exception], ...]:
-        return _driver_errors(self._engine)
-
-
-def _driver_errors(engine: Engine) -> tuple[type[Exception], ...]:
-    driver: Any = engine.dialect.loaded_dbapi
-    return (driver.OperationalError, driver.InterfaceError)
+        driver: Any = self._engine.dialect.loaded_dbapi
+        return (driver.OperationalError, driver.InterfaceError)
 
 
 def _first_line(error: Exception) -> str:

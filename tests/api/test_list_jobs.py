@@ -1,15 +1,22 @@
 """GET /api/v1/jobs: filters, paging that nothing shifts, and a cost that does not grow."""
 
+import asyncio
+import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, delete, text, update
 from starlette.testclient import TestClient
 
 from service.api.pages import page_of_jobs, page_of_recovery_points
+from service.api.paging import versioned_page_response
 from service.api.schemas import JobFilter, RecoveryPointFilter
 from service.db.engine import Database, open_engine
+from service.db.postgresql import Row
+from service.db.reader import Parameters, Reader, Statement
+from service.db.tables import Job
 from tests.api.world import DB1, NOW, WEB1, add_job
 
 FILTERS: list[dict[str, Any]] = [
@@ -118,6 +125,118 @@ def test_jobs_that_are_added_while_the_list_is_read_shift_nothing(api: TestClien
     assert second["next_cursor"] is None
 
 
+def test_a_job_that_ends_is_seen_at_once(api_on_both: TestClient, database: Database) -> None:
+    """Documents of final jobs are kept in memory; the one that was read while it ran must not be among them."""
+    with database.write() as session:
+        other = add_job(session, NOW)
+        job_id = add_job(session, NOW - timedelta(seconds=1), state="running")
+    before = api_on_both.get("/api/v1/jobs").json()["items"]
+    with database.write() as session:
+        # Even in the same instant.
+        session.execute(update(Job).where(Job.id == job_id).values(state="succeeded", verdict="filesystem", timing={"hold_ms": 1.5}))
+    for _ in range(2):
+        after = api_on_both.get("/api/v1/jobs").json()["items"]
+        one = api_on_both.get(f"/api/v1/jobs/{job_id}").json()
+
+        assert [(job["id"], job["state"], job["verdict"]) for job in before] == [(other, "succeeded", None), (job_id, "running", None)]
+        assert [(job["id"], job["state"], job["verdict"]) for job in after] == [
+            (other, "succeeded", None),
+            (job_id, "succeeded", "filesystem"),
+        ]
+        assert (one["state"], one["verdict"], one["timing"]) == ("succeeded", "filesystem", {"hold_ms": 1.5})
+        assert _ids(api_on_both, state="running") == []
+        assert _ids(api_on_both, verdict="filesystem") == [job_id]
+
+
+def test_a_running_job_is_answered_as_it_is_now(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        job_id = add_job(session, state="running", phase="freeze")
+    phases = []
+    for phase in ("freeze", "thaw", "evaluate"):
+        with database.write() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(phase=phase))
+        phases.append(api_on_both.get("/api/v1/jobs").json()["items"][0]["phase"])
+    assert phases == ["freeze", "thaw", "evaluate"]
+
+
+def test_a_job_that_is_gone_is_not_listed(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        stays, goes = add_job(session, NOW), add_job(session, NOW - timedelta(seconds=1))
+    assert _ids(api_on_both) == [stays, goes]
+    with database.write() as session:
+        session.execute(delete(Job).where(Job.id == goes))
+    assert _ids(api_on_both) == [stays]
+
+
+def test_what_was_read_before_and_what_is_new_stand_in_one_order(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        for n in range(0, 6, 2):
+            add_job(session, NOW - timedelta(seconds=n), labels={"n": str(n)})
+    _ids(api_on_both)
+    with database.write() as session:
+        for n in range(1, 6, 2):
+            add_job(session, NOW - timedelta(seconds=n), labels={"n": str(n)}, state="failed" if n == 3 else "queued")
+    for _ in range(2):
+        items = api_on_both.get("/api/v1/jobs").json()["items"]
+        assert [job["labels"]["n"] for job in items] == ["0", "1", "2", "3", "4", "5"]
+        for job in items:
+            whole = api_on_both.get(job["links"]["self"]).json()
+            del whole["evidence"]
+            assert job == whole
+
+
+class _Interrupted(Reader):
+    """Something happens after each statement. `asked` counts them."""
+
+    def __init__(self, engine: Engine, happens: Callable[[], None]) -> None:
+        super().__init__(engine)
+        self.asked = 0
+        self._happens = happens
+
+    async def row(self, statement: Statement, parameters: Parameters) -> Row | None:
+        row = await super().row(statement, parameters)
+        self.asked += 1
+        self._happens()
+        return row
+
+
+def test_a_list_that_changes_while_it_is_read_is_answered_as_of_one_instant(database: Database) -> None:
+    with database.write() as session:
+        kept = add_job(session, NOW - timedelta(seconds=9))
+        job_id = add_job(session, NOW, state="running")
+    added: list[str] = []
+
+    def end_it() -> None:
+        with database.write() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(state="failed", updated_at=NOW + timedelta(seconds=1)))
+            added.append(add_job(session, NOW + timedelta(seconds=1 + len(added))))
+
+    items = _read(_Interrupted(database.engine, end_it))
+    assert [(job["id"], job["state"]) for job in items] == [(added[0], "succeeded"), (job_id, "failed"), (kept, "succeeded")]
+
+
+def test_final_jobs_are_written_once_and_then_only_looked_for(database: Database) -> None:
+    with database.write() as session:
+        for _ in range(3):
+            add_job(session)
+    reader = _Interrupted(database.engine, lambda: None)
+    first = _read(reader)
+    asked = reader.asked
+    again = _read(reader)
+    assert (asked, reader.asked) == (2, 3)
+    assert first == again
+
+
+def _read(reader: Reader) -> list[dict[str, Any]]:
+    page, parameters = page_of_jobs(JobFilter())
+    try:
+        answer = asyncio.run(versioned_page_response(reader, page, parameters, 50))
+    finally:
+        reader.close()
+    items: list[dict[str, Any]] = json.loads(bytes(answer.body))["items"]
+    return items
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -161,7 +280,8 @@ def test_a_cursor_and_a_time_bound_the_list_together(api: TestClient, sqlite_dat
 def test_every_page_is_a_range_of_an_index(sqlite_database: Database, wanted: dict[str, Any], cursor: str | None) -> None:
     """No table scan, no sorting: then a page costs the same however many jobs there are."""
     values = JobFilter.model_construct(**{**JobFilter().model_dump(), **wanted, "cursor": cursor})
-    plan = _plan(sqlite_database, *page_of_jobs(values))
+    page, parameters = page_of_jobs(values)
+    plan = [*_plan(sqlite_database, page.versions, parameters), *_plan(sqlite_database, page.documents, parameters)]
 
     assert [step for step in plan if "TEMP B-TREE" in step or ("SCAN" in step and "USING INDEX" not in step and "anon" not in step)] == []
 
@@ -175,7 +295,7 @@ def test_every_page_of_recovery_points_is_a_range_of_an_index(sqlite_database: D
 
 
 def _plan(database: Database, statement: Any, parameters: dict[str, Any]) -> list[str]:
-    sql, values = statement.for_driver(database.engine.dialect, {**parameters, "limit": 51})
+    sql, values = statement.for_driver(database.engine.dialect, {**parameters, "limit": 51, "known": ""})
     with database.engine.connect() as connection:
         return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)]
 
@@ -193,9 +313,10 @@ def test_postgresql_walks_an_index_too(postgres_url: str) -> None:
         plans = []
         for wanted in filters:
             values = JobFilter.model_construct(**{**JobFilter().model_dump(), **wanted, "cursor": CURSOR})
-            statement, parameters = page_of_jobs(values)
-            sql, given = statement.for_driver(engine.dialect, {**parameters, "limit": 51})
-            plans.append("\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {sql}", given)))
+            page, parameters = page_of_jobs(values)
+            for statement in (page.versions, page.documents):
+                sql, given = statement.for_driver(engine.dialect, {**parameters, "limit": 51, "known": ""})
+                plans.append("\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {sql}", given)))
     engine.dispose()
 
     for plan in plans:

@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, create_engine, func, literal, select, text
 
 from service.db import engine as engine_module
 from service.db.engine import Database, open_engine
-from service.db.reader import Reader, Statement
+from service.db.reader import Kept, Reader, Statement
 from service.db.tables import Token
 from service.errors import DatabaseUnavailable
 
@@ -105,6 +105,28 @@ def test_a_locked_database_is_waited_for_on_a_thread_and_then_unavailable(
     engine.dispose()
 
     assert (during, after) == ("database is locked", "None")
+
+
+def test_what_is_kept_stays_within_its_bound_and_the_oldest_goes_first() -> None:
+    kept = Kept(limit_bytes=10)
+    for n in range(4):
+        kept.put(b"%d" % n, b"four")
+    assert [kept.get(b"%d" % n) for n in range(4)] == [None, None, b"four", b"four"]
+
+
+def test_what_is_put_again_counts_once() -> None:
+    kept = Kept(limit_bytes=10)
+    for _ in range(5):
+        kept.put(b"same", b"four")
+    kept.put(b"other", b"four")
+    assert (kept.get(b"same"), kept.get(b"other")) == (b"four", b"four")
+
+
+def test_what_is_larger_than_the_bound_is_not_kept() -> None:
+    kept = Kept(limit_bytes=10)
+    kept.put(b"key", b"x" * 11)
+    kept.put(b"next", b"four")
+    assert (kept.get(b"key"), kept.get(b"next")) == (None, b"four")
 
 
 def _once(database: Database, statement: Statement, **parameters: str) -> str | None:

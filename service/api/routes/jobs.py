@@ -13,7 +13,7 @@ from service.api.creation import IdempotencyKey, Order, create_job, document_of_
 from service.api.documents import JOB_DOCUMENT
 from service.api.openapi import answers
 from service.api.pages import page_of_jobs
-from service.api.paging import page_response
+from service.api.paging import versioned_page_response
 from service.api.placement import place_of
 from service.api.query import documented, query_of
 from service.api.schemas import Explanation, JobAnswer, JobFilter, JobPage, JobRequest
@@ -81,8 +81,8 @@ def create(request: Request, body: JobRequest, idempotency_key: IdempotencyKey =
 async def list_jobs(request: Request) -> Response:
     """Filters narrow together. New jobs never shift a page that is being read. `evidence` is left out here: read the job for it."""
     wanted = query_of(request, JobFilter)
-    statement, parameters = page_of_jobs(wanted)
-    return await page_response(context_of(request).reader, statement, parameters, wanted.limit)
+    page, parameters = page_of_jobs(wanted)
+    return await versioned_page_response(context_of(request).reader, page, parameters, wanted.limit)
 
 
 @router.get(

@@ -1,0 +1,173 @@
+"""PostgreSQL asked from the event loop, with no thread and no cursor in between.
+
+A thread that has its answer must first get the interpreter back from a busy event loop, and a cursor costs several times
+what the database takes for a row. What is left here is libpq, as psycopg wraps it: send, wait until readable, take the result.
+"""
+
+import asyncio
+import select
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import Dialect, Engine
+
+from service.db.engine import CONNECT_TIMEOUT_S
+from service.errors import DatabaseUnavailable
+
+QUICK_SECONDS = 0.0005
+PATIENT_SECONDS = 0.1
+PREPARED_MAX = 100
+"""Statements that a connection keeps planned; the server holds memory for each."""
+Row = tuple[Any, ...]
+Value = str | int | datetime | None
+
+
+class Connections:
+    """At most `limit` connections of one event loop; a statement that finds them all in use waits for its turn."""
+
+    def __init__(self, engine: Engine, limit: int) -> None:
+        dialect: Any = type(engine.dialect)
+        self.dialect: Dialect = dialect(paramstyle="numeric_dollar")
+        """What statements are to be compiled with: libpq takes parameters by number."""
+        self._engine = engine
+        self._driver: Any = engine.dialect.loaded_dbapi
+        self._errors: tuple[type[Exception], ...] = (self._driver.OperationalError, self._driver.InterfaceError)
+        self._limit = limit
+        self._turns = asyncio.Semaphore(limit)
+        self._idle: list[_Connection] = []
+
+    async def row(self, sql: str, values: Sequence[Value]) -> Row | None:
+        """Raises DatabaseUnavailable."""
+        try:
+            async with self._turns:
+                if self._idle:
+                    # It may have died while it was idle (the database was restarted); then a fresh one may work.
+                    with suppress(*self._errors):
+                        return await self._ask(self._idle.pop(), sql, values)
+                return await self._ask(await self._connect(), sql, values)
+        except self._errors as error:
+            raise DatabaseUnavailable(reason=str(error).strip().partition("\n")[0] or type(error).__name__) from error
+
+    def close(self) -> None:
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+        # A semaphore belongs to the event loop in which it was waited for.
+        self._turns = asyncio.Semaphore(self._limit)
+
+    async def _ask(self, connection: "_Connection", sql: str, values: Sequence[Value]) -> Row | None:
+        answered = False
+        try:
+            row = await connection.row(sql, values)
+            answered = True
+            return row
+        finally:
+            # One that failed, or whose caller went away, may still have an answer under way.
+            if answered and connection.prepared <= PREPARED_MAX:
+                self._idle.append(connection)
+            else:
+                connection.close()
+
+    async def _connect(self) -> "_Connection":
+        _, parameters = self._engine.dialect.create_connect_args(self._engine.url)
+        given = {"connect_timeout": CONNECT_TIMEOUT_S, **parameters}
+        return _Connection(await self._driver.AsyncConnection.connect(**given), self._driver)
+
+
+class _Connection:
+    """One statement at a time, each a transaction by itself: a lone select needs no BEGIN and no ROLLBACK."""
+
+    def __init__(self, connection: Any, driver: Any) -> None:
+        self._driver = driver
+        self._connection = connection
+        self._libpq = connection.pgconn
+        self._plans: dict[str, _Plan] = {}
+        self._readable = select.poll()
+        self._readable.register(self._libpq.socket, select.POLLIN)
+
+    @property
+    def prepared(self) -> int:
+        return len(self._plans)
+
+    def close(self) -> None:
+        self._libpq.finish()
+
+    async def row(self, sql: str, values: Sequence[Value]) -> Row | None:
+        """Raises the driver's errors."""
+        plan = self._plans.get(sql)
+        if plan is None:
+            plan = _Plan(b"reader_%d" % len(self._plans))
+            self._libpq.send_prepare(plan.name, sql.encode())
+            await self._result()
+            self._plans[sql] = plan
+        # Results in binary: as text, a page would travel as hexadecimal digits.
+        self._libpq.send_query_prepared(plan.name, [_as_text(value) for value in values], result_format=1)
+        self._look_at_once(plan)
+        result = await self._result()
+        if not result.ntuples:
+            return None
+        transformer = self._driver.adapt.Transformer(self._connection)
+        transformer.set_pgresult(result)
+        return cast("Row", transformer.load_row(0, tuple))
+
+    def _look_at_once(self, plan: "_Plan") -> None:
+        """A row is often there in less time than the event loop takes to come back to it.
+
+        A statement that takes longer, or whose server is far away, is not waited for like this for a while.
+        """
+        now = time.monotonic()
+        if now < plan.slow_until:
+            return
+        # One millisecond is the shortest that poll can wait.
+        if self._readable.poll(1):
+            self._libpq.consume_input()
+        if time.monotonic() - now > QUICK_SECONDS:
+            plan.slow_until = now + PATIENT_SECONDS
+
+    async def _result(self) -> Any:
+        loop, socket = asyncio.get_running_loop(), self._libpq.socket
+        while self._libpq.flush():
+            await _until(loop.add_writer, loop.remove_writer, socket)
+        last = None
+        while True:
+            while self._libpq.is_busy():
+                await _until(loop.add_reader, loop.remove_reader, socket)
+                self._libpq.consume_input()
+            result = self._libpq.get_result()
+            if result is None:
+                return last
+            last = self._checked(result)
+
+    def _checked(self, result: Any) -> Any:
+        status = self._driver.pq.ExecStatus
+        if result.status in (status.TUPLES_OK, status.COMMAND_OK):
+            return result
+        sqlstate = result.error_field(self._driver.pq.DiagnosticField.SQLSTATE)
+        error = self._driver.errors.lookup(sqlstate.decode()) if sqlstate else self._driver.OperationalError
+        raise error(result.get_error_message())
+
+
+@dataclass
+class _Plan:
+    name: bytes
+    #: By the clock of time.monotonic.
+    slow_until: float = 0.0
+
+
+async def _until(add: Callable[..., None], remove: Callable[[int], object], socket: int) -> None:
+    ready = asyncio.Event()
+    add(socket, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        remove(socket)
+
+
+def _as_text(value: Value) -> bytes | None:
+    if value is None:
+        return None
+    return (value.isoformat() if isinstance(value, datetime) else str(value)).encode()
