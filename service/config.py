@@ -1,13 +1,18 @@
 """Settings: read once at the start, from the environment (`STILLPOINT_…`) or a file of the same lines."""
 
+import json
 import os
+import re
 import socket
 from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SETTINGS_FILE_VARIABLE = "STILLPOINT_SETTINGS_FILE"
+_CLASS_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
 def _default_state_dir() -> Path:
@@ -57,7 +62,34 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(default=64 * 1024, ge=1024, description="Largest request body that is read.")
     max_chain_depth: int = Field(default=16, ge=1, description="Backing chain depth from which preflight warns.")
+    #: NoDecode: what is no JSON is told like every other mistake in a setting.
+    writer_rules: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description='What a VSS writer that fails does to the verdict, by class id: {"a65faa63-…": "warns"}.'
+    )
+    writers_settle_seconds: float = Field(
+        default=60.0, ge=0, le=600, description="How long VSS writers may take after the thaw until their state is final."
+    )
+    shortfall_pause_seconds: float = Field(
+        default=600.0, ge=0, le=86_400, description="Pause before a job with `on_shortfall: retry` is tried again."
+    )
     metrics_port: int | None = Field(default=None, description="A worker without API serves its own /metrics here, on `bind`.")
+
+    @field_validator("writer_rules", mode="before")
+    @classmethod
+    def _rules(cls, value: Any) -> dict[str, str]:
+        """Raises PydanticCustomError."""
+        try:
+            rules = json.loads(value or "{}") if isinstance(value, str) else value
+        except ValueError as error:
+            raise _unusable(f"it is no JSON: {error}") from error
+        if not isinstance(rules, dict):
+            raise _unusable("it must be a JSON object of class ids and effects")
+        # A mistyped id would never match a writer, and nobody would notice.
+        known = {str(class_id).strip("{} ").lower(): str(effect) for class_id, effect in rules.items()}
+        wrong = [class_id for class_id in known if not _CLASS_ID.fullmatch(class_id)]
+        if wrong:
+            raise _unusable(f"{wrong[0]} is no class id such as a65faa63-5ea8-4ebc-9dbd-a0c4db26912a")
+        return known
 
     @field_validator("state_dir", "overlay_dir")
     @classmethod
@@ -73,6 +105,10 @@ class Settings(BaseSettings):
     @property
     def token_file(self) -> Path:
         return self.state_dir / "admin.token"
+
+
+def _unusable(reason: str) -> PydanticCustomError:
+    return PydanticCustomError("setting_invalid", "{reason}", {"reason": reason})
 
 
 def load_settings() -> Settings:

@@ -346,6 +346,30 @@ class NothingToFreeze(StillpointError):
     remedy_template = 'Name disks with filesystems, or ask for {{"freeze": {{"mode": "off"}}}} and accept a crash-consistent point.'
 
 
+class VssFreezeFailed(StillpointError):
+    code = "vss_freeze_failed"
+    title = "VSS did not freeze the guest"
+    detail_template = "{domain}: {what} The agent said: {message}"
+    remedy_template = "{advice}"
+
+
+class DiscardFailed(StillpointError):
+    code = "discard_failed"
+    title = "The point that fell short could not be removed"
+    detail_template = "The verdict is {verdict}; {required} was required. Merging the overlays back failed: {message}."
+    remedy_template = (
+        "The recovery point is kept with its true verdict. `virsh blockjob {domain} DISK` shows what still runs; "
+        "`virsh blockcommit {domain} DISK --active --pivot` merges by hand."
+    )
+
+
+class HoldLimitTooLong(StillpointError):
+    code = "hold_limit_too_long"
+    title = "Windows cannot hold writes for so long"
+    detail_template = "A hold of {asked_ms} ms was asked for; Windows lets writes go after {limit_ms} ms."
+    remedy_template = "Leave freeze.hold_limit_ms and freeze.hold_soft_ms out, or set both below 10000."
+
+
 class FreezeFailed(StillpointError):
     code = "freeze_failed"
     title = "The guest could not be frozen"
@@ -390,10 +414,8 @@ class DisksInDoubt(StillpointError):
 class VerdictBelowRequired(StillpointError):
     code = "verdict_below_required"
     title = "The recovery point is worse than what was required"
-    detail_template = "The verdict is {verdict}; {required} was required."
-    remedy_template = (
-        "The recovery point is kept with its true verdict. GET /api/v1/jobs/{{id}}/explain says what lowered it and what would lift it."
-    )
+    detail_template = "The verdict is {verdict}; {required} was required. The recovery point {kept}."
+    remedy_template = "GET /api/v1/jobs/{{id}}/explain says what lowered it and what would lift it."
 
 
 class WorkerLost(StillpointError):

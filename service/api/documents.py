@@ -127,6 +127,10 @@ def _flag(column: Any) -> ColumnElement[str]:
     return case((column, "true"), else_="false")
 
 
+def _known_flag(column: Any) -> ColumnElement[str]:
+    return case((column.is_(None), "null"), (column, "true"), else_="false")
+
+
 def document_of(fields: dict[str, Any]) -> ColumnElement[str]:
     """One JSON object from texts that are JSON already, further objects, and (pattern, column) for a string around a plain value.
 
@@ -168,6 +172,8 @@ _JOB_FIELDS: dict[str, Any] = {
     "request": Job.request,
     "verdict": json_string(Job.verdict),
     "verdict_reasons": Job.verdict_reasons,
+    "vss_outcome": json_string(Job.vss_outcome),
+    "writer_failed": _known_flag(Job.writer_failed),
     "freeze": json_or_null(Job.freeze),
     "timing": json_or_null(Job.timing),
     "phases": Job.phases,
@@ -177,9 +183,10 @@ _JOB_FIELDS: dict[str, Any] = {
     "links": {"self": ("/api/v1/jobs/%s", Job.id), "explain": ("/api/v1/jobs/%s/explain", Job.id)},
 }
 
-JOB_DOCUMENT = document_of({**_JOB_FIELDS, "evidence": json_or_null(Job.evidence)})
+_WHOLE = {"vss": json_or_null(Job.vss), "auto_recovery": json_or_null(Job.auto_recovery), "evidence": json_or_null(Job.evidence)}
+JOB_DOCUMENT = document_of({**_JOB_FIELDS, **_WHOLE})
 JOB_SUMMARY = document_of(_JOB_FIELDS)
-"""As it stands in a list: without the evidence, which is most of a job and is read one job at a time."""
+"""As it stands in a list: without the record of VSS and the evidence, which is most of a job and is read one job at a time."""
 
 JOB_VERSION = Job.id + " " + Job.state + " " + cast(Job.updated_at, Text) + ";"
 """Names a job as it was written last. In a final state no job changes any more, so then it stands for the documents, too."""

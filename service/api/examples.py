@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from service.api import examples_windows
+
 JOB_ID = "7f1c0a54-6d0e-4c1b-9a35-0f6f7f1f2c11"
 DOMAIN_ID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
 POINT_ID = "e2b7c1de-8d5c-4f0a-b3f4-5a0f6f1c9d22"
 CREATED_AT = "2026-01-31T22:00:00.000000Z"
-FREEZE = {"mode": "required", "timeout_ms": 120000, "hold_limit_ms": 30000, "preflush": True}
+FREEZE = {"mode": "required", "timeout_ms": 120000, "hold_limit_ms": None, "hold_soft_ms": None, "preflush": True}
 
 SNAPSHOT_REQUEST: dict[str, Any] = {"kind": "snapshot", "domain": "db1", "freeze": {"mode": "required"}, "labels": {"plan": "nightly"}}
 PREFLIGHT_REQUEST: dict[str, Any] = {"disks": ["vda"], "freeze": {"mode": "required"}}
@@ -26,15 +28,27 @@ QUEUED_JOB: dict[str, Any] = {
     "cancel_requested": False,
     "retry_of": None,
     "labels": {"plan": "nightly"},
-    "request": {"kind": "snapshot", "domain": "db1", "host": None, "disks": None, "freeze": FREEZE, "required_verdict": None},
+    "request": {
+        "kind": "snapshot",
+        "domain": "db1",
+        "host": None,
+        "disks": None,
+        "freeze": FREEZE,
+        "required_verdict": None,
+        "on_shortfall": "keep",
+    },
     "verdict": None,
     "verdict_reasons": [],
+    "vss_outcome": None,
+    "writer_failed": None,
     "freeze": None,
     "timing": None,
     "phases": [],
     "recovery_point": None,
     "result": None,
     "error": None,
+    "vss": None,
+    "auto_recovery": None,
     "evidence": None,
     "links": {"self": f"/api/v1/jobs/{JOB_ID}", "explain": f"/api/v1/jobs/{JOB_ID}/explain"},
 }
@@ -84,10 +98,61 @@ JOB: dict[str, Any] = {
         "id": POINT_ID,
         "disks": [{"target": "vda", "file": "/var/lib/libvirt/images/db1.qcow2", "format": "qcow2", "virtual_size": 21474836480}],
     },
+    "vss": {"applicable": False},
+    "auto_recovery": {
+        "mode": "not_applicable",
+        "source": "derived",
+        "on_restore": "not_applicable",
+        "context": None,
+        "detail": "The guest is not Windows: VSS and its auto-recovery do not exist in it.",
+        "writers": [],
+    },
     "evidence": {},
 }
 
-JOB_SUMMARY = {name: value for name, value in JOB.items() if name != "evidence"}
+WINDOWS_JOB_ID = "f0a3c1d2-8f3b-4f7e-9d6a-1c2b3a4d5e6f"
+WINDOWS_JOB: dict[str, Any] = {
+    **JOB,
+    "id": WINDOWS_JOB_ID,
+    "domain": {"id": "5b8f6a0e-3c0d-4f53-8d9e-2f7a6c1b0d94", "name": "sql1"},
+    "state": "failed",
+    "phase": None,
+    "created_at": "2026-01-31T22:05:00.000000Z",
+    "started_at": "2026-01-31T22:05:00.021000Z",
+    "finished_at": "2026-01-31T22:05:03.105000Z",
+    "request": {**QUEUED_JOB["request"], "domain": "sql1", "required_verdict": "application"},
+    "verdict_reasons": examples_windows.VERDICT_REASONS,
+    "vss_outcome": "completed",
+    "writer_failed": True,
+    "freeze": {**JOB["freeze"], "scope": "all: on Windows a subset is never safe", "preflush": None},
+    "timing": examples_windows.TIMING,
+    "phases": [
+        {"name": "preflight", "started_at": "2026-01-31T22:05:00.021000Z", "duration_ms": 60.2, "outcome": "ok", "detail": None},
+        {"name": "writers_before", "started_at": "2026-01-31T22:05:00.082000Z", "duration_ms": 276.4, "outcome": "ok", "detail": None},
+        {"name": "prepare", "started_at": "2026-01-31T22:05:00.359000Z", "duration_ms": 48.9, "outcome": "ok", "detail": None},
+        {"name": "freeze", "started_at": "2026-01-31T22:05:00.410000Z", "duration_ms": 2140.6, "outcome": "ok", "detail": None},
+        {"name": "point_in_time", "started_at": "2026-01-31T22:05:02.551200Z", "duration_ms": 17.1, "outcome": "ok", "detail": None},
+        {"name": "thaw", "started_at": "2026-01-31T22:05:02.569000Z", "duration_ms": 187.3, "outcome": "ok", "detail": None},
+        {"name": "writers_after", "started_at": "2026-01-31T22:05:02.760000Z", "duration_ms": 342.7, "outcome": "ok", "detail": None},
+        {"name": "evaluate", "started_at": "2026-01-31T22:05:03.104000Z", "duration_ms": 0.6, "outcome": "ok", "detail": None},
+    ],
+    "recovery_point": {
+        "id": "1d0c2c7e-6c0b-4f9a-9a57-7f1f0f7e3b21",
+        "disks": [{"target": "vda", "file": "/var/lib/libvirt/images/sql1.qcow2", "format": "qcow2", "virtual_size": 85899345920}],
+    },
+    "error": {
+        "code": "verdict_below_required",
+        "title": "The recovery point is worse than what was required",
+        "detail": "The verdict is filesystem; application was required. The recovery point is kept with its true verdict.",
+        "remedy": "GET /api/v1/jobs/{id}/explain says what lowered it and what would lift it.",
+        "facts": {"verdict": "filesystem", "required": "application", "kept": "is kept with its true verdict"},
+    },
+    "vss": examples_windows.VSS,
+    "auto_recovery": examples_windows.AUTO_RECOVERY,
+    "links": {"self": f"/api/v1/jobs/{WINDOWS_JOB_ID}", "explain": f"/api/v1/jobs/{WINDOWS_JOB_ID}/explain"},
+}
+
+JOB_SUMMARY = {name: value for name, value in JOB.items() if name not in ("vss", "auto_recovery", "evidence")}
 
 FAILED_JOB: dict[str, Any] = {
     **QUEUED_JOB,

@@ -25,6 +25,8 @@ JOB_COLUMNS = {
     "domain_name": Job.domain_name,
     "host": Job.host_id,
     "verdict": Job.verdict,
+    "vss_outcome": Job.vss_outcome,
+    "writer_failed": Job.writer_failed,
 }
 _VERSIONED = select(JOB_VERSION, JOB_SUMMARY)
 POINT_COLUMNS = {
@@ -37,11 +39,15 @@ POINT_COLUMNS = {
 
 def page_of_jobs(wanted: JobFilter) -> tuple[VersionedPage, dict[str, Value]]:
     """The statements, from a small set that is compiled once each, and their parameters. Raises CursorInvalid."""
-    parameters = _parameters(wanted, {"state": wanted.state, "kind": wanted.kind})
+    parameters = _parameters(wanted, _own_filters(wanted))
     labels = list(dict.fromkeys(wanted.label))
     for n, label in enumerate(labels):
         parameters[f"label_key_{n}"], _, parameters[f"label_value_{n}"] = label.partition(":")
     return job_page_statement(frozenset(parameters), len(labels)), parameters
+
+
+def _own_filters(wanted: JobFilter) -> dict[str, Value | None]:
+    return {"state": wanted.state, "kind": wanted.kind, "vss_outcome": wanted.vss_outcome, "writer_failed": wanted.writer_failed}
 
 
 def page_of_recovery_points(wanted: RecoveryPointFilter) -> tuple[Statement, dict[str, Value]]:

@@ -7,9 +7,19 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema
 
 from service.api import examples
+from service.api.schemas_windows import AutoRecovery, VssNotApplicable, VssRecord
 from service.model.lifecycle import JobKind, JobState, PhaseName, PhaseOutcome
-from service.model.policy import DEFAULT_FREEZE_TIMEOUT_MS, DEFAULT_HOLD_LIMIT_MS, FreezeMode
+from service.model.policy import (
+    DEFAULT_FREEZE_TIMEOUT_MS,
+    DEFAULT_HOLD_LIMIT_MS,
+    WINDOWS_HOLD_LIMIT_MS,
+    WINDOWS_HOLD_MS,
+    WINDOWS_HOLD_SOFT_MS,
+    FreezeMode,
+    OnShortfall,
+)
 from service.model.verdict import Verdict
+from service.model.vss_outcome import RETRIES, VssOutcome
 
 # No control characters anywhere: PostgreSQL refuses NUL, and the rest only hides what a name really is.
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
@@ -40,6 +50,12 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _true_or_false(value: Any) -> Any:
+    return {"true": True, "false": False}.get(value, value)
+
+
+Flag = Annotated[StrictBool, BeforeValidator(_true_or_false)]
+"""Of a query: JSON's words, and not all that Python would take for a boolean."""
 WholeNumber = Annotated[StrictInt, BeforeValidator(_whole)]
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
 HostName = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
@@ -60,6 +76,9 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
 
 
+Hold = Annotated[StrictInt, Field(ge=100, le=600_000), BeforeValidator(_whole)]
+
+
 class FreezeRequest(Request):
     """How the guest is frozen."""
 
@@ -70,8 +89,15 @@ class FreezeRequest(Request):
     timeout_ms: WholeNumber = Field(
         default=DEFAULT_FREEZE_TIMEOUT_MS, ge=1_000, le=600_000, description="How long the guest may take until it is frozen."
     )
-    hold_limit_ms: WholeNumber = Field(
-        default=DEFAULT_HOLD_LIMIT_MS, ge=100, le=600_000, description="How long writes may be held before the guest is thawed in any case."
+    hold_limit_ms: Hold | None = Field(
+        default=None,
+        description="How long writes may be held before the guest is thawed in any case. Left out: "
+        f"{DEFAULT_HOLD_LIMIT_MS}, for Windows {WINDOWS_HOLD_LIMIT_MS}. Windows cannot hold them for {WINDOWS_HOLD_MS} or more.",
+    )
+    hold_soft_ms: Hold | None = Field(
+        default=None,
+        description="Do not begin the point in time later than this after the freeze: late is worse than never. Left out: "
+        f"no such limit, for Windows {WINDOWS_HOLD_SOFT_MS}.",
     )
     preflush: StrictBool = Field(
         default=True, description="Flush the guest's dirty pages while it still runs, so that the freeze is short."
@@ -100,6 +126,12 @@ class JobRequest(WorkRequest):
         description="The least verdict that counts as success. Left out, the freeze mode decides: `required` asks for at least "
         "`filesystem` from a running guest.",
     )
+    on_shortfall: OnShortfall = Field(
+        default=OnShortfall.keep,
+        description="What becomes of a point that is worse than that. `keep`: it stays, with its true verdict. `discard`: its overlays "
+        f"are merged back. `retry`: it stays, and after a pause a new job tries again, up to {RETRIES} times; so does a freeze that "
+        "VSS refused for a reason that passes. The job itself fails in every case.",
+    )
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict,
         max_length=MAX_LABELS,
@@ -119,6 +151,12 @@ class JobFilter(Filter):
     domain: Name | None = Field(default=None, description="Name or UUID.")
     host: HostName | None = None
     verdict: Verdict | None = None
+    vss_outcome: VssOutcome | None = Field(default=None, description="How VSS ended in a Windows guest.")
+    writer_failed: Flag | None = Field(
+        default=None,
+        description="`true`: after the thaw a VSS writer was in a failed state. `false`: the list could be read, and none was. "
+        "Jobs of which neither is known are found by neither.",
+    )
     label: list[Annotated[str, Field(max_length=320, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}:[^\x00-\x1f\x7f]*$")]] = Field(
         default_factory=list, max_length=8, description="`key:value`; repeat it to ask for several labels at once."
     )
@@ -161,7 +199,7 @@ class Phase(Answer):
 
 
 class JobSummary(Answer):
-    """A job as it stands in a list: without its evidence."""
+    """A job as it stands in a list: without `evidence`, `vss` and `auto_recovery`."""
 
     id: str
     kind: JobKind
@@ -180,6 +218,10 @@ class JobSummary(Answer):
     request: dict[str, Any]
     verdict: Verdict | None
     verdict_reasons: list[dict[str, Any]]
+    vss_outcome: VssOutcome | None = Field(description="How VSS ended; null: it had no part in this job, or not yet.")
+    writer_failed: bool | None = Field(
+        description="A VSS writer was in a failed state after the thaw; null: that is not known, or there are no writers."
+    )
     freeze: dict[str, Any] | None
     timing: dict[str, Any] | None
     phases: list[Phase]
@@ -192,8 +234,10 @@ class JobSummary(Answer):
 class JobAnswer(JobSummary):
     """A job with everything that is known of it; what is not known yet is null."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.JOB]})
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.WINDOWS_JOB, examples.JOB]})
 
+    vss: VssRecord | VssNotApplicable | None
+    auto_recovery: AutoRecovery | None
     evidence: dict[str, Any] | None
 
 

@@ -88,6 +88,13 @@ class Job(Base):
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     idempotency_digest: Mapped[str | None] = mapped_column(String(64))
 
+    #: What VSS did in a Windows guest: the ten steps, the outcome, the backup type, the writers.
+    vss: Mapped[dict[str, Any] | None]
+    vss_outcome: Mapped[str | None] = mapped_column(String(32))
+    #: A writer was in a failed state after the thaw; None: that is not known, or there are none.
+    writer_failed: Mapped[bool | None] = mapped_column(Boolean)
+    auto_recovery: Mapped[dict[str, Any] | None]
+
     __table_args__ = (
         # The referee: whatever the code does, the database refuses a second running job of a domain. An
         # interrupted job still holds its domain until recovery has looked. The emergency thaw must pass.
@@ -122,6 +129,8 @@ class Job(Base):
         Index("ix_jobs_domain_name_created_at_id", "domain_name", "created_at", "id"),
         Index("ix_jobs_host_id_created_at_id", "host_id", "created_at", "id"),
         Index("ix_jobs_verdict_created_at_id", "verdict", "created_at", "id"),
+        Index("ix_jobs_vss_outcome_created_at_id", "vss_outcome", "created_at", "id"),
+        Index("ix_jobs_writer_failed_created_at_id", "writer_failed", "created_at", "id"),
     )
 
 
@@ -199,6 +208,16 @@ class RecoveryPoint(Base):
         Index("ix_recovery_points_host_id_created_at_id", "host_id", "created_at", "id"),
         Index("ix_recovery_points_verdict_created_at_id", "verdict", "created_at", "id"),
     )
+
+
+class GuestMemory(Base):
+    """What was last known of a guest, so that a change (an update that resets VssOption) is noticed."""
+
+    __tablename__ = "guest_memories"
+
+    domain_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    updated_at: Mapped[datetime]
+    facts: Mapped[dict[str, Any]]
 
 
 class Token(Base):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from service.errors import AgentNotAnswering, DomainGone, LibvirtCallFailed, LibvirtUnavailable, StillpointError
 from service.hypervisor import agent
 from service.hypervisor.handle import DomainHandle, LibvirtError, libvirt
-from service.hypervisor.xml import agent_is_connected, disks_of, has_agent_channel, snapshot_xml
+from service.hypervisor.xml import agent_is_connected, disks_of, has_agent_channel, is_mirror_ready, snapshot_xml
 from service.model.inventory import Disk, DomainState, Filesystem
 
 T = TypeVar("T")
@@ -103,6 +103,24 @@ class Guest:
     def block_job(self, target: str) -> dict[str, Any]:
         """The block job on a disk; empty: none."""
         return self._libvirt("virDomainGetBlockJobInfo", lambda: self._handle.block_job(target))
+
+    # --- merging an overlay back ----------------------------------------------------------------
+
+    def start_merge(self, target: str) -> None:
+        """Begin to merge the active file of a disk into the one right below it."""
+        self._libvirt("virDomainBlockCommit", lambda: self._handle.block_commit_active(target))
+
+    def merge_is_ready(self, target: str) -> bool:
+        """Both files are the same now, and are kept so until the pivot."""
+        return is_mirror_ready(self.xml(), target)
+
+    def pivot(self, target: str) -> None:
+        """Go on with the file below; the overlay is not used any more."""
+        self._libvirt("virDomainBlockJobAbort", lambda: self._handle.block_pivot(target))
+
+    def stop_merge(self, target: str) -> None:
+        """Go on with the overlay, as if nothing had been begun."""
+        self._libvirt("virDomainBlockJobAbort", lambda: self._handle.block_abort(target))
 
     # --- the agent ------------------------------------------------------------------------------
 

@@ -54,6 +54,14 @@ class DomainHandle(Protocol):
         """Virtual size in bytes."""
         ...
 
+    def block_commit_active(self, target: str) -> None:
+        """Begin to merge the active overlay into the file right below it; it goes on until it is pivoted or aborted."""
+        ...
+
+    def block_pivot(self, target: str) -> None: ...
+
+    def block_abort(self, target: str) -> None: ...
+
     def job_type(self) -> int:
         """VIR_DOMAIN_JOB_…; 0: none."""
         ...
@@ -106,6 +114,16 @@ class LibvirtDomain:
 
     def block_capacity(self, target: str) -> int:
         return int(self._live().blockInfo(target)[0])
+
+    def block_commit_active(self, target: str) -> None:
+        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
+        self._live().blockCommit(target, None, None, 0, flags)
+
+    def block_pivot(self, target: str) -> None:
+        self._live().blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+
+    def block_abort(self, target: str) -> None:
+        self._live().blockJobAbort(target, 0)
 
     def job_type(self) -> int:
         return int(self._live().jobInfo()[0])

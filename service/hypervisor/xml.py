@@ -23,6 +23,15 @@ def agent_is_connected(domain_xml: str) -> bool | None:
     return None if state is None else state == "connected"
 
 
+def is_mirror_ready(domain_xml: str, target: str) -> bool:
+    """Whether an active commit of this disk has caught up: `<mirror … ready='yes'>`."""
+    for disk in ET.fromstring(domain_xml).iterfind("./devices/disk"):
+        mirror, name = disk.find("mirror"), disk.find("target")
+        if mirror is not None and name is not None and name.get("dev") == target:
+            return mirror.get("ready") == "yes"
+    return False
+
+
 def snapshot_xml(overlays: dict[str, str], all_targets: list[str]) -> str:
     """`<domainsnapshot>` that moves exactly the disks in `overlays` (target to overlay path); every other disk is named with `no`."""
     root = ET.Element("domainsnapshot")

@@ -6,8 +6,10 @@ from typing import Any
 from service.errors import StillpointError
 from service.jobs.overlays import Overlay
 from service.jobs.run import WallClock
+from service.jobs.vss_evidence import VssEvidence
+from service.model.drift import Change
 from service.model.inventory import DomainState, Survey
-from service.model.policy import FreezeMode, FreezePolicy
+from service.model.policy import FreezeMode, FreezePolicy, HoldLimits
 from service.model.scope import DiskSelection, FreezeScope
 from service.model.window import WindowRecord
 
@@ -24,6 +26,10 @@ class Attempt:
     freeze_fault: StillpointError | None = None
     overlays: list[Overlay] = field(default_factory=list)
     preflush: dict[str, Any] | None = None
+    #: What is known beside the window of a Windows guest; None: it is none, or it is not frozen.
+    vss: VssEvidence | None = None
+    #: What changed in a Windows guest since the last look at it.
+    drift: list[Change] = field(default_factory=list)
     window: WindowRecord = field(default_factory=WindowRecord)
     #: Target to whether the disk is on its overlay, as libvirt says after the window; None: on a file that is not of this job.
     switched: dict[str, bool | None] = field(default_factory=dict)
@@ -31,6 +37,10 @@ class Attempt:
     @property
     def will_freeze(self) -> bool:
         return self.is_running and self.policy.mode is not FreezeMode.off and self.freeze_fault is None
+
+    @property
+    def hold_limits(self) -> HoldLimits:
+        return self.policy.hold_limits(is_windows=self.found.is_windows)
 
     @property
     def is_running(self) -> bool:

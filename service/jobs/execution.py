@@ -4,7 +4,7 @@ from typing import Any
 
 from service import log
 from service.config import Settings
-from service.errors import JobCancelled, LeaseLost, StillpointError
+from service.errors import JobCancelled, LeaseLost, SettingInvalid, StillpointError
 from service.hypervisor.connection import HostConnection
 from service.jobs.emergency import run_thaw
 from service.jobs.preflight import run_preflight
@@ -12,15 +12,23 @@ from service.jobs.run import JobRun, MustRecover
 from service.jobs.snapshot import SnapshotSettings, run_snapshot
 from service.model.lifecycle import JobKind, JobState
 from service.model.verdict import no_point
+from service.model.well_known_writers import WriterEffect
+from service.model.writer_rules import WriterRules
 
 _logger = log.get(__name__)
 
 
 class Execution:
     def __init__(self, settings: Settings, connection: HostConnection) -> None:
+        """Raises SettingInvalid."""
         self._settings = settings
         self._connection = connection
-        self._snapshot_settings = SnapshotSettings(settings.overlay_dir, settings.overlay_reserve_bytes)
+        self._snapshot_settings = SnapshotSettings(
+            settings.overlay_dir,
+            settings.overlay_reserve_bytes,
+            writers_settle_s=settings.writers_settle_seconds,
+            writer_rules=writer_rules(settings),
+        )
 
     def execute(self, run: JobRun) -> None:
         """Run the job; every way in which it can end is in its row afterwards, or recovery will write it."""
@@ -53,6 +61,15 @@ class Execution:
                 run_preflight(run, guest, self._snapshot_settings, self._settings.max_chain_depth)
             case JobKind.thaw:
                 run_thaw(run, guest)
+
+
+def writer_rules(settings: Settings) -> WriterRules:
+    """Raises SettingInvalid."""
+    try:
+        return WriterRules.from_settings(settings.writer_rules)
+    except ValueError as error:
+        reason = f"{error}; an effect is one of {', '.join(WriterEffect)}"
+        raise SettingInvalid(setting="STILLPOINT_WRITER_RULES", reason=reason) from error
 
 
 def _end(run: JobRun, state: JobState, error: StillpointError) -> None:

@@ -47,6 +47,10 @@ class WindowPlan:
     mountpoints: Sequence[str] | None
     freeze_timeout_ms: int
     hold_limit_ms: int
+    #: Do not begin the point in time later than this after the freeze reply: late is worse than never.
+    hold_soft_ms: int | None = None
+    #: A count above this is noise and no count (F§1.1); None: any number may be true.
+    most_filesystems: int | None = None
     #: Ask the agent once more before the thaw: where a hook may fail on thaw, its error would eat the count.
     confirm_before_thaw: bool = False
     thaw_patience_s: float = THAW_PATIENCE_S
@@ -69,9 +73,11 @@ def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPl
         if record.freeze.outcome is FreezeOutcome.frozen:
             watchdog.start(record.freeze.count)
             at.snapshot_sent = time.monotonic_ns()
-            record.snapshot_was_called = True
-            record.snapshot_error = _take(take_snapshot)
-            at.snapshot_done = time.monotonic_ns()
+            record.was_too_late = plan.hold_soft_ms is not None and at.snapshot_sent - at.freeze_reply > plan.hold_soft_ms * 1_000_000
+            if not record.was_too_late:
+                record.snapshot_was_called = True
+                record.snapshot_error = _take(take_snapshot)
+                at.snapshot_done = time.monotonic_ns()
             if plan.confirm_before_thaw:
                 record.frozen_before_thaw = _status(guest)
     finally:
@@ -156,6 +162,8 @@ def _freeze(guest: FreezableGuest, plan: WindowPlan) -> FreezeReply:
         return FreezeReply(FreezeOutcome.blocked, message=error.detail)
     except StillpointError as error:
         return FreezeReply(FreezeOutcome.unanswered, message=error.detail)
+    if plan.most_filesystems is not None and count > plan.most_filesystems:
+        return FreezeReply(FreezeOutcome.absurd, count=count)
     return FreezeReply(FreezeOutcome.frozen if count > 0 else FreezeOutcome.empty, count=count)
 
 

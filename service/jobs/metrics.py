@@ -1,5 +1,7 @@
 """What a worker counts itself; the rest is read from the database when /metrics is asked for."""
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.model.timing import ms_between
@@ -12,9 +14,17 @@ FREEZE_SECONDS = Histogram("stillpoint_freeze_seconds", "Freeze sent to freeze a
 HOLD_SECONDS = Histogram("stillpoint_hold_seconds", "Freeze answered to thaw sent: writes are certainly held", buckets=_BUCKETS)
 WINDOW_SECONDS = Histogram("stillpoint_freeze_window_seconds", "Freeze sent to thaw answered", buckets=_BUCKETS)
 WATCHDOG_THAWS = Counter("stillpoint_watchdog_thaws", "Windows in which the hold limit passed before the point in time was reached")
+WRITER_FAILURES = Counter("stillpoint_writer_failures", "VSS writers that failed over a freeze of this worker", ["class_id"])
+VSS_HOLDS_LOST = Counter(
+    "stillpoint_vss_holds_lost", "Freezes of Windows guests whose hold did not last, or was not shown to last, to the thaw"
+)
 JOBS_FINISHED = Counter("stillpoint_worker_jobs", "Jobs this worker brought to an end", ["kind", "state", "verdict"])
 LEASES_LOST = Counter("stillpoint_leases_lost", "Jobs whose lease ran out while this worker ran them")
 JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs now")
+
+MOST_CLASSES = 256
+"""Class ids are the guest's words: one that makes up new ones with every job must not fill the worker's memory."""
+_class_ids: set[str] = set()
 
 
 def observe_window(window: WindowRecord) -> None:
@@ -31,6 +41,16 @@ def observe_window(window: WindowRecord) -> None:
             histogram.observe(duration_ms / 1000)
     if window.watchdog_fired:
         WATCHDOG_THAWS.inc()
+
+
+def count_vss(failed_class_ids: Iterable[str], *, hold_was_lost: bool) -> None:
+    """`failed_class_ids`: one for each writer that failed."""
+    for class_id in failed_class_ids:
+        if len(_class_ids) < MOST_CLASSES:
+            _class_ids.add(class_id)
+        WRITER_FAILURES.labels(class_id=class_id if class_id in _class_ids else "other").inc()
+    if hold_was_lost:
+        VSS_HOLDS_LOST.inc()
 
 
 def count_job(kind: str, state: str, verdict: Verdict | str | None) -> None:

@@ -2,13 +2,15 @@
 
 from service.errors import StillpointError
 from service.hypervisor.guest import Guest
-from service.jobs import overlays
+from service.jobs import overlays, vss_evidence
 from service.jobs.run import JobRun
 from service.jobs.snapshot import SnapshotSettings, freeze_policy
 from service.jobs.survey import as_document as survey_document
 from service.jobs.survey import survey
+from service.model import auto_recovery
 from service.model.checks import Circumstances, evaluate
-from service.model.inventory import DomainState
+from service.model.checks_windows import WindowsCircumstances
+from service.model.inventory import DomainState, Survey
 from service.model.lifecycle import JobState, PhaseName
 from service.model.scope import freeze_scope, select_disks
 
@@ -27,5 +29,23 @@ def run_preflight(run: JobRun, guest: Guest, settings: SnapshotSettings, max_cha
             fault = error
         scope = freeze_scope(found, selection.taken) if selection and found.state is DomainState.running and found.agent.answers else None
         mode = freeze_policy(run).mode
-        result = evaluate(Circumstances(found, selection if fault is None else None, fault, scope, spaces, mode, max_chain_depth))
-    run.finish(JobState.succeeded, {"phase": None, "result": result.as_document(), "evidence": {"survey": survey_document(found)}})
+        windows = _windows(run, guest, found) if found.is_windows and found.agent.answers and not found.agent.frozen else None
+        taken = selection if fault is None else None
+        result = evaluate(Circumstances(found, taken, fault, scope, spaces, mode, max_chain_depth, windows))
+    document = {**result.as_document(), "windows": windows.as_document() if windows else None}
+    run.finish(JobState.succeeded, {"phase": None, "result": document, "evidence": {"survey": survey_document(found)}})
+
+
+def _windows(run: JobRun, guest: Guest, found: Survey) -> WindowsCircumstances:
+    evidence = vss_evidence.read_before(guest, found)
+    report = evidence.before.report
+    return WindowsCircumstances(
+        generation=evidence.generation,
+        nt=evidence.nt,
+        backup_type=auto_recovery.backup_type(evidence.generation, evidence.option),
+        recovery=auto_recovery.derive(found.agent.os, frozen_by_vss=True, writers=report.writers if report else ()),
+        writers=report,
+        writers_unavailable=evidence.before.unavailable,
+        volumes=found.filesystems,
+        drift=run.remember(found, evidence),
+    )

@@ -19,7 +19,8 @@ from service.jobs.run import Phase
 from service.jobs.snapshot_outcome import disk_document, point_document
 from service.model.inventory import DomainState
 from service.model.lifecycle import JobState, PhaseName
-from service.model.verdict import Effect, Reason, Verdict, no_point
+from service.model.reasons import Effect, Reason
+from service.model.verdict import Verdict, no_point
 from service.model.window import ThawOutcome
 
 _logger = log.get(__name__)

@@ -11,10 +11,15 @@ from service import log
 from service.db.engine import Database
 from service.db.tables import RecoveryPoint
 from service.errors import DatabaseUnavailable, JobCancelled, LeaseLost, StillpointError
-from service.jobs import metrics, queue
-from service.jobs.queue import Claim
+from service.jobs import guest_memory, metrics, queue
+from service.jobs.queue import Claim, NewJob
+from service.jobs.vss_evidence import VssEvidence
+from service.model.drift import Change
+from service.model.inventory import Survey
 from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
+from service.model.moment import rfc3339
 from service.model.timing import WindowInstants, ms_between
+from service.model.vss_outcome import RETRY_PAUSE_S
 
 WRITE_PAUSE_S = 0.2
 WRITE_PAUSE_MAX_S = 5.0
@@ -60,8 +65,9 @@ class Phase:
 class JobRun:
     """The claim of one job in one worker. All writes carry the lease token; a lost lease raises LeaseLost."""
 
-    def __init__(self, claim: Claim, database: Database, abandoned: threading.Event) -> None:
+    def __init__(self, claim: Claim, database: Database, abandoned: threading.Event, shortfall_pause_s: float = RETRY_PAUSE_S) -> None:
         self.claim = claim
+        self.shortfall_pause_s = shortfall_pause_s
         #: Those of earlier attempts first: the story of a job is one story.
         self.phases: list[dict[str, Any]] = list(claim.phases)
         #: Set by the worker's renewal thread.
@@ -121,13 +127,24 @@ class JobRun:
                 }
             )
 
+    def remember(self, found: Survey, evidence: VssEvidence) -> list[Change]:
+        """Keep what is known of this guest, and answer what changed since the last look."""
+        with self._database.write() as session:
+            return guest_memory.remember(session, self.claim.domain_id, found, evidence)
+
     def write(self, values: dict[str, Any]) -> None:
         """Committed when this returns. A database that is away is waited for: what was seen must not be lost."""
         self._persist(lambda: self._write(values))
 
-    def finish(self, state: JobState, values: dict[str, Any], recovery_point: RecoveryPoint | None = None) -> None:
-        """The last write: state, outcome and recovery point in one transaction."""
-        self._persist(lambda: self._finish(state, values, recovery_point))
+    def finish(
+        self,
+        state: JobState,
+        values: dict[str, Any],
+        recovery_point: RecoveryPoint | None = None,
+        next_try: NewJob | None = None,
+    ) -> None:
+        """The last write: state, outcome, recovery point and the job that follows, in one transaction."""
+        self._persist(lambda: self._finish(state, values, recovery_point, next_try))
         self.ended.set()
         metrics.count_job(self.claim.kind, state.value, values.get("verdict"))
         _logger.info("job_finished", state=state.value, verdict=values.get("verdict"), error=(values.get("error") or {}).get("code"))
@@ -140,8 +157,11 @@ class JobRun:
         with self._database.write() as session:
             queue.write(session, self.claim.job_id, self.claim.lease_token, {**values, "phases": list(self.phases)})
 
-    def _finish(self, state: JobState, values: dict[str, Any], recovery_point: RecoveryPoint | None) -> None:
+    def _finish(self, state: JobState, values: dict[str, Any], recovery_point: RecoveryPoint | None, next_try: NewJob | None) -> None:
         with self._database.write() as session:
+            if next_try is not None:
+                follower = queue.enqueue(session, next_try).job
+                values = {**values, "result": {"next_try": {"job_id": follower.id, "run_after": rfc3339(follower.run_after)}}}
             if recovery_point is not None:
                 session.merge(recovery_point)
             queue.finish(session, self.claim.job_id, self.claim.lease_token, state, {**values, "phases": list(self.phases)})
@@ -168,12 +188,8 @@ class WallClock:
     """Wall-clock times for monotonic instants, from one pair read together."""
 
     def __init__(self) -> None:
-        self._wall = datetime.now(UTC)
-        self._monotonic_ns = time.monotonic_ns()
+        self.wall = datetime.now(UTC)
+        self.monotonic_ns = time.monotonic_ns()
 
     def at(self, instant_ns: int) -> datetime:
-        return datetime.fromtimestamp(self._wall.timestamp() + (instant_ns - self._monotonic_ns) / 1e9, UTC)
-
-
-def rfc3339(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return datetime.fromtimestamp(self.wall.timestamp() + (instant_ns - self.monotonic_ns) / 1e9, UTC)

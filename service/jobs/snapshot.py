@@ -8,20 +8,23 @@ from typing import Any
 
 from service.errors import DomainBusy, DomainPaused, DomainStateUnsuitable, GuestAlreadyFrozen, LibvirtUnavailable, StillpointError
 from service.hypervisor.guest import Guest
-from service.jobs import freeze_window, overlays, snapshot_outcome
+from service.jobs import freeze_window, overlays, snapshot_outcome, vss_evidence
 from service.jobs.attempt import Attempt
 from service.jobs.freeze_window import THAW_PATIENCE_S, WindowPlan
 from service.jobs.overlays import Overlay
 from service.jobs.preflush import preflush
 from service.jobs.run import JobRun, MustRecover
 from service.jobs.survey import survey
+from service.jobs.vss_evidence import SETTLE_BUDGET_S
 from service.model.checks import why_not_freezable
 from service.model.inventory import DomainState, OsFamily, Survey
 from service.model.lifecycle import PhaseName, PhaseOutcome
 from service.model.policy import FreezeMode, FreezePolicy
 from service.model.scope import freeze_scope, select_disks
 from service.model.verdict import HookState
+from service.model.vss_outcome import MOST_VOLUMES
 from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, WindowRecord
+from service.model.writer_rules import DEFAULT_RULES, WriterRules
 
 LOOK_PATIENCE_S = 120.0
 """How long a libvirt that went away under the snapshot call is waited for before the disks are called unknown."""
@@ -33,6 +36,8 @@ class SnapshotSettings:
     overlay_dir: Path | None
     overlay_reserve_bytes: int
     thaw_patience_s: float = THAW_PATIENCE_S
+    writers_settle_s: float = SETTLE_BUDGET_S
+    writer_rules: WriterRules = DEFAULT_RULES
 
 
 def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
@@ -44,6 +49,12 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
     attempt = Attempt(freeze_policy(run))
     with run.phase(PhaseName.preflight):
         _preflight(run, guest, attempt, settings)
+    if attempt.will_freeze and attempt.found.is_windows:
+        with run.phase(PhaseName.writers_before) as phase:
+            attempt.vss = vss_evidence.read_before(guest, attempt.found)
+            attempt.drift = run.remember(attempt.found, attempt.vss)
+            if attempt.vss.before.unavailable:
+                phase.warn(attempt.vss.before.unavailable)
     try:
         with run.phase(PhaseName.prepare) as phase:
             _prepare(run, guest, attempt, settings)
@@ -56,7 +67,12 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
         overlays.remove(attempt.overlays)
         raise
     _take_point(run, guest, attempt, take, settings.thaw_patience_s)
-    snapshot_outcome.conclude(run, guest, attempt)
+    if attempt.vss is not None:
+        with run.phase_that_cannot_be_cancelled(PhaseName.writers_after) as phase:
+            vss_evidence.read_after(guest, attempt.found, attempt.vss, settings.writers_settle_s)
+            if attempt.vss.after.unavailable:
+                phase.warn(attempt.vss.after.unavailable)
+    snapshot_outcome.conclude(run, guest, attempt, settings.writer_rules)
 
 
 def freeze_policy(run: JobRun) -> FreezePolicy:
@@ -82,6 +98,7 @@ def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSe
         outcome = FreezeOutcome.not_needed if found.state is DomainState.shut_off else FreezeOutcome.not_requested
         attempt.window.freeze = FreezeReply(outcome)
         return
+    attempt.policy.hold_limits(is_windows=found.is_windows)
     attempt.scope = freeze_scope(found, taken)
     attempt.freeze_fault = why_not_freezable(found, attempt.scope)
     if attempt.freeze_fault is None:
@@ -130,8 +147,10 @@ def _take_point(run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], 
         plan = WindowPlan(
             mountpoints=attempt.scope.mountpoints,
             freeze_timeout_ms=policy.timeout_ms,
-            hold_limit_ms=policy.hold_limit_ms,
-            confirm_before_thaw=attempt.found.hook is not HookState.absent,
+            hold_limit_ms=attempt.hold_limits.hard_ms,
+            hold_soft_ms=attempt.hold_limits.soft_ms,
+            most_filesystems=MOST_VOLUMES if attempt.found.is_windows else None,
+            confirm_before_thaw=not attempt.found.is_windows and attempt.found.hook is not HookState.absent,
             thaw_patience_s=thaw_patience_s,
         )
         attempt.window = freeze_window.run(guest, take, plan)

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.db.tables import RecoveryPoint
 from service.errors import (
+    DiscardFailed,
     DisksInDoubt,
     FreezeFailed,
     GuestAlreadyFrozen,
@@ -14,28 +15,40 @@ from service.errors import (
     SnapshotFailed,
     StillpointError,
     VerdictBelowRequired,
+    VssFreezeFailed,
 )
 from service.hypervisor.guest import Guest
-from service.jobs import metrics, overlays
+from service.jobs import metrics, overlays, vss_evidence, vss_record
 from service.jobs.attempt import Attempt
-from service.jobs.run import JobRun, rfc3339
+from service.jobs.run import JobRun
+from service.jobs.shortfall import Shortfall
 from service.jobs.survey import as_document as survey_document
 from service.model.lifecycle import JobState, PhaseName
+from service.model.moment import rfc3339
 from service.model.policy import FreezeMode
 from service.model.timing import Limits, Timing
 from service.model.verdict import Evidence, Judgement, Verdict, judge, satisfies
+from service.model.vss_outcome import read_freeze_error
 from service.model.window import FreezeOutcome, ThawOutcome
+from service.model.writer_rules import WriterRules, WritersJudgement
 
 
-def conclude(run: JobRun, guest: Guest, attempt: Attempt) -> None:
+def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) -> None:
     """Judge what stands, clean up what was not used, and finish the job."""
     with run.phase_that_cannot_be_cancelled(PhaseName.evaluate):
         if not attempt.point_was_taken and not attempt.is_in_doubt:
             overlays.remove(attempt.overlays)
-        judgement = judge(_evidence(attempt))
+        writers = attempt.vss.judge_writers(rules) if attempt.vss else None
+        judgement = judge(_evidence(attempt, writers))
         point = _recovery_point(run, attempt, judgement) if attempt.point_was_taken else None
         error = _error(run, guest, attempt, judgement)
+    shortfall = Shortfall(run, attempt, error)
+    if shortfall.is_discarded:
+        with run.phase_that_cannot_be_cancelled(PhaseName.discard):
+            error = shortfall.discard(guest)
+        point = None if not isinstance(error, DiscardFailed) else point
     metrics.observe_window(attempt.window)
+    metrics.count_vss(vss_record.newly_failed_classes(attempt), hold_was_lost=vss_record.was_lost(attempt))
     run.finish(
         JobState.failed if error else JobState.succeeded,
         {
@@ -45,8 +58,10 @@ def conclude(run: JobRun, guest: Guest, attempt: Attempt) -> None:
             "evidence": _evidence_document(attempt),
             "recovery_point": point_document(point) if point else None,
             "error": error.as_document() if error else None,
+            **vss_record.columns(attempt, judgement, is_tried_again=shortfall.next_try is not None),
         },
         point,
+        shortfall.next_try,
     )
 
 
@@ -71,21 +86,23 @@ def freeze_document(attempt: Attempt) -> dict[str, Any]:
 
 
 def timing_document(attempt: Attempt) -> dict[str, Any]:
-    limits = Limits(freeze_ms=attempt.policy.timeout_ms, hold_ms=attempt.policy.hold_limit_ms, freeze_to_thaw_ms=None)
+    application_ms = attempt.vss.writer_limit_ms if attempt.vss else None
+    limits = Limits(attempt.policy.timeout_ms, attempt.hold_limits.hard_ms, application_ms)
     return Timing(attempt.window.instants, limits, froze=attempt.window.freeze.outcome is FreezeOutcome.frozen).as_document()
 
 
-def _evidence(attempt: Attempt) -> Evidence:
+def _evidence(attempt: Attempt, writers: WritersJudgement | None) -> Evidence:
     scope, found = attempt.scope, attempt.found
     return Evidence(
         domain_was_running=attempt.is_running,
         snapshot_taken=attempt.point_was_taken,
         window=attempt.window,
-        hold_limit_ms=float(attempt.policy.hold_limit_ms),
+        hold_limit_ms=float(attempt.hold_limits.hard_ms),
         hook=found.hook,
         shut_off_cleanly=found.shut_off_cleanly,
         expected_filesystems=scope.expected if scope else None,
         unfreezable_filesystems=scope.unfreezable if scope else (),
+        windows=vss_record.windows_evidence(attempt, writers) if writers else None,
     )
 
 
@@ -104,7 +121,7 @@ def _error(run: JobRun, guest: Guest, attempt: Attempt, judgement: Judgement) ->
         return _why_no_point(guest, attempt)
     required = _required(run, attempt)
     if not satisfies(judgement.verdict, required, attempt.found.shut_off_cleanly):
-        return VerdictBelowRequired(verdict=judgement.verdict.value, required=required.value)
+        return VerdictBelowRequired(verdict=judgement.verdict.value, required=required.value, kept="is kept with its true verdict")
     return None
 
 
@@ -112,6 +129,17 @@ def _why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
     window = attempt.window
     if window.freeze.outcome is FreezeOutcome.blocked and window.frozen_afterwards:
         return GuestAlreadyFrozen(domain=guest.name)
+    if attempt.vss is not None and window.freeze.outcome is FreezeOutcome.refused:
+        failure = read_freeze_error(window.freeze.message or "")
+        return VssFreezeFailed(
+            domain=guest.name,
+            what=failure.detail,
+            message=(window.freeze.message or "").strip(),
+            advice=failure.remedy,
+            vss_code=failure.code,
+            step=failure.step,
+            transient=failure.is_transient,
+        )
     if not window.snapshot_was_called:
         return FreezeFailed(domain=guest.name, outcome=window.freeze.outcome.value, message=window.freeze.message or "nothing was frozen")
     state = "every disk is on the file it was on before, and the unused overlays were removed"
@@ -182,4 +210,5 @@ def _evidence_document(attempt: Attempt) -> dict[str, Any]:
         "window": attempt.window.as_document(),
         "disks_after": {target: _DISK_AFTER[is_on] for target, is_on in attempt.switched.items()},
         "left_out": attempt.selection.left_out if attempt.selection else {},
+        "windows": vss_evidence.raw_document(attempt.vss) if attempt.vss else None,
     }

@@ -7,7 +7,7 @@ from typing import Any
 from service.errors import StillpointError
 from service.hypervisor.agent import reading
 from service.hypervisor.guest import Guest
-from service.model.inventory import AgentFacts, DomainState, LinuxFacts, OsFamily, Survey
+from service.model.inventory import AgentFacts, DomainState, LinuxFacts, Survey
 from service.model.verdict import HookState
 
 READ_BUDGET_MS = 10_000
@@ -88,7 +88,7 @@ def _read_guest(guest: Guest, found: Survey) -> None:
             found.filesystems = guest.filesystems()
         except StillpointError:
             found.filesystems = None
-    if found.agent.os_family is not OsFamily.windows and found.agent.allows("guest-exec"):
+    if not found.is_windows and found.agent.allows("guest-exec"):
         try:
             found.linux = _read_linux(guest)
         except StillpointError:

@@ -119,7 +119,7 @@ class Worker:
                 claim = queue.claim(session, self._host_id, self._owner, self._settings.lease_seconds)
             if claim is None:
                 return
-            run = JobRun(claim, self._database, self._abandoned)
+            run = JobRun(claim, self._database, self._abandoned, self._settings.shortfall_pause_seconds)
             self._start(claim.job_id, run, partial(self._execution.execute, run))
 
     def _recover_interrupted(self) -> None:

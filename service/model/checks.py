@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from service.errors import AgentCommandBlocked, GuestAlreadyFrozen, NoAgentChannel, NothingToFreeze, StillpointError
+from service.model import checks_windows
+from service.model.check import Check, CheckStatus, failed, passed, warned
+from service.model.checks_windows import WindowsCircumstances
 from service.model.inventory import Disk, DomainState, OsFamily, Space, Survey
 from service.model.policy import FreezeMode
 from service.model.scope import DiskSelection, FreezeScope
@@ -13,23 +15,6 @@ from service.model.verdict import HookState, Verdict
 
 YOUNG_GUEST_S = 60.0
 """Services that freeze together with the agent may not be up yet in a guest that is younger than this."""
-
-
-class CheckStatus(StrEnum):
-    passed = "pass"
-    warn = "warn"
-    fail = "fail"
-
-
-@dataclass(frozen=True)
-class Check:
-    code: str
-    status: CheckStatus
-    detail: str
-    remedy: str | None = None
-
-    def as_document(self) -> dict[str, Any]:
-        return {"code": self.code, "status": self.status.value, "detail": self.detail, "remedy": self.remedy}
 
 
 @dataclass(frozen=True)
@@ -43,6 +28,8 @@ class Circumstances:
     spaces: Sequence[Space]
     freeze_mode: FreezeMode
     max_chain_depth: int
+    #: What was read of VSS; None: the guest is no Windows, or it does not answer.
+    windows: WindowsCircumstances | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +49,8 @@ class PreflightResult:
 def evaluate(found: Circumstances) -> PreflightResult:
     """Every check, in the order in which a job would meet it."""
     checks = [*_domain(found), *_disks(found), *_agent(found), *_guest(found)]
+    if found.windows is not None:
+        checks += checks_windows.checks(found.windows)
     blocking = any(check.status is CheckStatus.fail for check in checks)
     return PreflightResult(not blocking, Verdict.none if blocking else _expected(found), checks)
 
@@ -94,40 +83,42 @@ def _expected(found: Circumstances) -> Verdict:
         return Verdict.offline
     if found.freeze_mode is FreezeMode.off or why_not_freezable(found.survey, found.scope) is not None:
         return Verdict.crash
+    if found.windows is not None:
+        return checks_windows.expected_verdict(found.windows)
     return Verdict.application if found.survey.hook is HookState.truthful else Verdict.filesystem
 
 
 def _domain(found: Circumstances) -> Iterator[Check]:
     state, name = found.survey.state, found.survey.domain
     if state is DomainState.paused and found.freeze_mode is not FreezeMode.off:
-        yield _fail("domain_state", "The domain is paused: its agent cannot answer.", f"`virsh resume {name}`, or set freeze.mode to off.")
+        yield failed("domain_state", "The domain is paused: its agent cannot answer.", f"`virsh resume {name}`, or set freeze.mode to off.")
     elif state is DomainState.other:
-        yield _fail("domain_state", "The domain is in a state in which no snapshot can be taken.", "Wait until it runs or is shut off.")
+        yield failed("domain_state", "The domain is in a state in which no snapshot can be taken.", "Wait until it runs or is shut off.")
     else:
-        yield _pass("domain_state", f"The domain is {state.value.replace('_', ' ')}.")
+        yield passed("domain_state", f"The domain is {state.value.replace('_', ' ')}.")
     busy = found.survey.busy
     if busy:
         what = "; ".join(f"{target or 'domain'}: {job}" for target, job in busy.items())
-        yield _fail("libvirt_job", f"Another job runs: {what}.", f"Wait for it: `virsh domjobinfo {name}`, `virsh blockjob {name} DISK`.")
+        yield failed("libvirt_job", f"Another job runs: {what}.", f"Wait for it: `virsh domjobinfo {name}`, `virsh blockjob {name} DISK`.")
     else:
-        yield _pass("libvirt_job", "No other job or block job of libvirt runs on the domain.")
+        yield passed("libvirt_job", "No other job or block job of libvirt runs on the domain.")
 
 
 def _disks(found: Circumstances) -> Iterator[Check]:
     if found.selection is None:
         fault = found.selection_fault
-        yield _fail("disks", fault.detail if fault else "No disk can take part.", fault.remedy if fault else "")
+        yield failed("disks", fault.detail if fault else "No disk can take part.", fault.remedy if fault else "")
         return
-    yield _pass("disks", f"In the snapshot: {', '.join(disk.target for disk in found.selection.taken)}.")
+    yield passed("disks", f"In the snapshot: {', '.join(disk.target for disk in found.selection.taken)}.")
     for target, reason in found.selection.left_out.items():
-        yield _warn("disk_left_out", f"{target} is not in the snapshot: {reason}.", "Back it up by other means if it holds data.")
+        yield warned("disk_left_out", f"{target} is not in the snapshot: {reason}.", "Back it up by other means if it holds data.")
     for disk in found.selection.taken:
         yield from _chain(disk, found.max_chain_depth)
     for space in found.spaces:
         if space.is_enough:
-            yield _pass("space", f"{space.path} has {_mib(space.free_bytes)} MiB free for overlays.")
+            yield passed("space", f"{space.path} has {_mib(space.free_bytes)} MiB free for overlays.")
         else:
-            yield _fail(
+            yield failed(
                 "space",
                 f"{space.path} has {_mib(space.free_bytes)} MiB free; {_mib(space.needed_bytes)} MiB are needed.",
                 "Free space there, or set STILLPOINT_OVERLAY_DIR.",
@@ -136,13 +127,13 @@ def _disks(found: Circumstances) -> Iterator[Check]:
 
 def _chain(disk: Disk, limit: int) -> Iterator[Check]:
     if disk.chain_depth >= limit:
-        yield _warn(
+        yield warned(
             "chain_depth",
             f"{disk.target} has {disk.chain_depth} files below the active one; every read may go through all of them.",
             f"Merge old points: `virsh blockcommit DOMAIN {disk.target} --base … --top …`.",
         )
     else:
-        yield _pass("chain_depth", f"{disk.target} has {disk.chain_depth} file(s) below the active one.")
+        yield passed("chain_depth", f"{disk.target} has {disk.chain_depth} file(s) below the active one.")
 
 
 def _agent(found: Circumstances) -> Iterator[Check]:
@@ -150,19 +141,19 @@ def _agent(found: Circumstances) -> Iterator[Check]:
     if survey.state is not DomainState.running:
         return
     if found.freeze_mode is FreezeMode.off:
-        yield _warn(
+        yield warned(
             "freeze", "The job asks for no freeze: the point will be crash-consistent at best.", "Leave freeze.mode at its default."
         )
         return
     fault = why_not_freezable(survey, found.scope)
     if fault is None:
-        yield _pass("freeze", f"The agent {survey.agent.version or 'of unknown version'} answers, is thawed, and may freeze.")
+        yield passed("freeze", f"The agent {survey.agent.version or 'of unknown version'} answers, is thawed, and may freeze.")
     elif found.freeze_mode is FreezeMode.required:
-        yield _fail(fault.code, fault.detail, fault.remedy)
+        yield failed(fault.code, fault.detail, fault.remedy)
     else:
-        yield _warn(fault.code, f"{fault.detail} The point will be crash-consistent.", fault.remedy)
+        yield warned(fault.code, f"{fault.detail} The point will be crash-consistent.", fault.remedy)
     if survey.agent.answers and not survey.agent.allows("guest-exec"):
-        yield _warn(
+        yield warned(
             "agent_exec_blocked",
             "The agent does not allow guest-exec: no pre-flush, and hooks, uptime and mounts cannot be read.",
             _UNBLOCK,
@@ -180,7 +171,7 @@ def _guest(found: Circumstances) -> Iterator[Check]:
 def _coverage(found: Circumstances) -> Iterator[Check]:
     filesystems, selection = found.survey.filesystems, found.selection
     if filesystems is None or selection is None:
-        yield _warn(
+        yield warned(
             "coverage",
             "The agent did not list the filesystems: what the point covers is not known.",
             "Update qemu-guest-agent (2.2 or newer).",
@@ -190,22 +181,22 @@ def _coverage(found: Circumstances) -> Iterator[Check]:
     outside = [fs.mountpoint for fs in filesystems if fs.disks and not taken.issuperset(fs.disks)]
     bare = sorted(taken.difference(*[fs.disks for fs in filesystems]))
     if outside:
-        yield _warn(
+        yield warned(
             "filesystem_not_covered", f"On disks that are not in the snapshot: {', '.join(outside)}.", "Add their disks to the job."
         )
     if bare:
-        yield _warn(
+        yield warned(
             "disk_without_filesystem",
             f"No mounted filesystem lies on {', '.join(bare)}.",
             "Fine for swap; raw data there is only crash-consistent.",
         )
     if found.scope is not None and found.scope.unfreezable:
         names = ", ".join(found.scope.unfreezable)
-        yield _warn(
+        yield warned(
             "filesystem_not_freezable", f"Of a type that cannot be frozen: {names}.", "Fine for boot partitions; keep data elsewhere."
         )
     if not outside and not bare:
-        yield _pass("coverage", "The filesystems of the guest and the disks of the job cover each other.")
+        yield passed("coverage", "The filesystems of the guest and the disks of the job cover each other.")
 
 
 def _linux(found: Circumstances) -> Iterator[Check]:
@@ -213,25 +204,25 @@ def _linux(found: Circumstances) -> Iterator[Check]:
     if linux is None:
         return
     if linux.loop_mounts:
-        yield _warn(
+        yield warned(
             "loop_mounts",
             f"Loop-mounted filesystems: {', '.join(linux.loop_mounts)}. Freezing the filesystem below one can deadlock on some kernels.",
             "Unmount them for the backup, or move them to disks of their own.",
         )
     else:
-        yield _pass("loop_mounts", "No loop-mounted filesystem.")
+        yield passed("loop_mounts", "No loop-mounted filesystem.")
     if linux.network_mounts:
-        yield _warn(
+        yield warned(
             "network_mounts", f"Not on any disk of this domain: {', '.join(linux.network_mounts)}.", "Back them up where they are stored."
         )
     if linux.uptime_s is not None and linux.uptime_s < YOUNG_GUEST_S:
-        yield _warn(
+        yield warned(
             "guest_booted_recently",
             f"The guest is up for {linux.uptime_s:.0f} s; its services may not be ready.",
             "Wait a minute after a boot.",
         )
     elif linux.uptime_s is not None:
-        yield _pass("guest_booted_recently", f"The guest is up for {linux.uptime_s:.0f} s.")
+        yield passed("guest_booted_recently", f"The guest is up for {linux.uptime_s:.0f} s.")
 
 
 def _hook(found: Circumstances) -> Iterator[Check]:
@@ -240,32 +231,20 @@ def _hook(found: Circumstances) -> Iterator[Check]:
     where = (found.survey.linux.hook_path if found.survey.linux else None) or "the hook"
     match found.survey.hook:
         case HookState.truthful:
-            yield _pass("fsfreeze_hook", f"{where} declares that it reports failures: `application` can be reached.")
+            yield passed("fsfreeze_hook", f"{where} declares that it reports failures: `application` can be reached.")
         case HookState.absent:
-            yield _pass("fsfreeze_hook", "No fsfreeze hook: applications are not told, `filesystem` is the best verdict.")
+            yield passed("fsfreeze_hook", "No fsfreeze hook: applications are not told, `filesystem` is the best verdict.")
         case HookState.swallowing:
-            yield _warn(
+            yield warned(
                 "fsfreeze_hook",
                 f"{where} exits 0 whatever its scripts do: it proves nothing.",
                 "Install contrib/fsfreeze-hook in the guest.",
             )
         case HookState.unknown:
-            yield _warn("fsfreeze_hook", f"Whether {where} reports failures is not known.", "Install contrib/fsfreeze-hook in the guest.")
+            yield warned("fsfreeze_hook", f"Whether {where} reports failures is not known.", "Install contrib/fsfreeze-hook in the guest.")
         case HookState.not_inspected:
-            yield _warn("fsfreeze_hook", "Whether there is an fsfreeze hook could not be read.", "Allow guest-exec in the agent.")
+            yield warned("fsfreeze_hook", "Whether there is an fsfreeze hook could not be read.", "Allow guest-exec in the agent.")
 
 
 def _mib(size: int) -> int:
     return size // (1024 * 1024)
-
-
-def _pass(code: str, detail: str) -> Check:
-    return Check(code, CheckStatus.passed, detail)
-
-
-def _warn(code: str, detail: str, remedy: str) -> Check:
-    return Check(code, CheckStatus.warn, detail, remedy)
-
-
-def _fail(code: str, detail: str, remedy: str) -> Check:
-    return Check(code, CheckStatus.fail, detail, remedy)

@@ -1,5 +1,6 @@
 """What a domain and the guest in it are made of: plain facts, read by the hypervisor layer, judged elsewhere."""
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -13,6 +14,10 @@ FREEZABLE_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "gf
 """Linux filesystems that implement freeze; the agent skips the rest without a word (EOPNOTSUPP, F§2)."""
 
 
+WINDOWS_VOLUME_TYPES = frozenset({"ntfs", "refs", "csvfs", "fat", "fat32", "exfat"})
+"""Of fixed disks; what is left (CDFS, UDF) is no volume that VSS would hold."""
+
+
 class DomainState(StrEnum):
     running = "running"
     paused = "paused"
@@ -24,6 +29,9 @@ class OsFamily(StrEnum):
     linux = "linux"
     windows = "windows"
     unknown = "unknown"
+
+
+_DRIVE = re.compile(r"[A-Za-z]:\\")
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,12 @@ class Filesystem:
 
     @property
     def is_freezable(self) -> bool:
+        """On Linux; Windows holds every fixed volume (F§1.1)."""
         return self.type in FREEZABLE_TYPES
+
+    @property
+    def is_windows_volume(self) -> bool:
+        return self.type.lower() in WINDOWS_VOLUME_TYPES
 
     def as_document(self) -> dict[str, Any]:
         return {"mountpoint": self.mountpoint, "name": self.name, "type": self.type, "disks": list(self.disks)}
@@ -160,6 +173,13 @@ class Survey:
     linux: LinuxFacts | None = None
     #: Disk target to what runs on it; the key "" is a job of the whole domain.
     busy: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_windows(self) -> bool:
+        """By guest-get-osinfo; agents older than 2.10 have none, and then drive letters tell it."""
+        if self.agent.os_family is not OsFamily.unknown:
+            return self.agent.os_family is OsFamily.windows
+        return any(_DRIVE.match(filesystem.mountpoint) for filesystem in self.filesystems or ())
 
     @property
     def hook(self) -> HookState:

@@ -53,6 +53,7 @@ class PhaseName(StrEnum):
     thaw = "thaw"
     writers_after = "writers_after"
     evaluate = "evaluate"
+    discard = "discard"
     seal = "seal"
     recover = "recover"
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from service.model import verdict_windows
+from service.model.reasons import Reason, lifts, lowers, notes
+from service.model.verdict_windows import WindowsEvidence
 from service.model.window import FreezeOutcome, ThawOutcome, WindowRecord
 
 
@@ -20,12 +23,6 @@ class Verdict(StrEnum):
 _RANK = {Verdict.none: 0, Verdict.crash: 1, Verdict.filesystem: 2, Verdict.application_unverified: 3, Verdict.application: 4}
 
 
-class Effect(StrEnum):
-    lifts = "lifts"
-    lowers = "lowers"
-    notes = "notes"
-
-
 class HookState(StrEnum):
     """What is known of the guest's fsfreeze hook (F§2)."""
 
@@ -37,16 +34,6 @@ class HookState(StrEnum):
     unknown = "unknown"
     """There is one, and it cannot be told whether it reports failures."""
     not_inspected = "not_inspected"
-
-
-@dataclass(frozen=True)
-class Reason:
-    code: str
-    effect: Effect
-    detail: str
-
-    def as_document(self) -> dict[str, str]:
-        return {"code": self.code, "effect": self.effect.value, "detail": self.detail}
 
 
 @dataclass(frozen=True)
@@ -64,6 +51,8 @@ class Evidence:
     expected_filesystems: int | None = None
     #: Mounted on the job's disks, of a type that Linux cannot freeze (vfat, ...).
     unfreezable_filesystems: tuple[str, ...] = ()
+    #: What VSS did; None: the guest is no Windows.
+    windows: WindowsEvidence | None = None
 
 
 @dataclass(frozen=True)
@@ -91,17 +80,30 @@ def judge(evidence: Evidence) -> Judgement:
     crash = list(_crash_reasons(evidence))
     if crash:
         return Judgement(Verdict.crash, [*crash, *_notes(evidence)])
-    lifted = [_lifts("held", _held_detail(evidence))]
+    lifted = [lifts("held", _held_detail(evidence))]
+    if evidence.windows is not None:
+        return _judge_windows(evidence, evidence.windows, lifted)
     below_application = list(_below_application(evidence))
     if below_application:
         return Judgement(Verdict.filesystem, [*lifted, *below_application, *_notes(evidence)])
-    lifted.append(_lifts("hook_truthful", "The guest's fsfreeze hook reports failures, ran before the freeze, and reported none."))
+    lifted.append(lifts("hook_truthful", "The guest's fsfreeze hook reports failures, ran before the freeze, and reported none."))
     return Judgement(Verdict.application, [*lifted, *_notes(evidence)])
+
+
+def _judge_windows(evidence: Evidence, windows: WindowsEvidence, lifted: list[Reason]) -> Judgement:
+    for_the_reader = [*verdict_windows.writer_notes(windows), *_notes(evidence)]
+    to_filesystem = list(verdict_windows.to_filesystem(windows))
+    to_unverified = list(verdict_windows.to_unverified(windows))
+    if to_filesystem:
+        return Judgement(Verdict.filesystem, [*lifted, *to_filesystem, *to_unverified, *for_the_reader])
+    lifted.append(lifts("vss_completed", windows.reading.detail))
+    verdict = Verdict.application_unverified if to_unverified else Verdict.application
+    return Judgement(verdict, [*lifted, *to_unverified, *for_the_reader])
 
 
 def no_point() -> Judgement:
     """The judgement of a job that took nothing."""
-    return Judgement(Verdict.none, [_lowers("no_snapshot", "No snapshot was taken.")])
+    return Judgement(Verdict.none, [lowers("no_snapshot", "No snapshot was taken.")])
 
 
 # --- crash: the freeze does not cover the point in time -------------------------------------------
@@ -113,14 +115,17 @@ def _crash_reasons(evidence: Evidence) -> Iterator[Reason]:
     if window.freeze.outcome is not FreezeOutcome.frozen:
         return
     if not window.instants.point_in_time_was_inside_the_hold:
-        yield _lowers("outside_the_hold", "The snapshot was not inside the interval between the freeze reply and the thaw.")
+        yield lowers("outside_the_hold", "The snapshot was not inside the interval between the freeze reply and the thaw.")
     hold_ms = window.instants.hold_ms
     if window.watchdog_fired:
-        yield _lowers(
+        yield lowers(
             "hold_limit_exceeded", f"The point in time was not reached within {evidence.hold_limit_ms:.0f} ms, so the guest was thawed."
         )
     elif hold_ms is not None and hold_ms > evidence.hold_limit_ms:
-        yield _lowers("hold_limit_exceeded", f"Writes were held for {hold_ms:.0f} ms; the limit is {evidence.hold_limit_ms:.0f} ms.")
+        yield lowers("hold_limit_exceeded", f"Writes were held for {hold_ms:.0f} ms; the limit is {evidence.hold_limit_ms:.0f} ms.")
+    if evidence.windows is not None:
+        yield from verdict_windows.thaw_reasons(evidence.windows)
+        return
     yield from _thaw_reasons(window)
     yield from _coverage_reasons(evidence)
 
@@ -131,23 +136,25 @@ def _freeze_reasons(window: WindowRecord) -> Iterator[Reason]:
     match freeze.outcome:
         case FreezeOutcome.frozen:
             if freeze.count is None or freeze.count <= 0:
-                yield _lowers("freeze_count_invalid", f"The agent's count of frozen filesystems is {freeze.count}.")
+                yield lowers("freeze_count_invalid", f"The agent's count of frozen filesystems is {freeze.count}.")
         case FreezeOutcome.empty:
-            yield _lowers("nothing_frozen", "The agent answered that it froze no filesystem.")
+            yield lowers("nothing_frozen", "The agent answered that it froze no filesystem.")
+        case FreezeOutcome.absurd:
+            yield lowers("freeze_count_invalid", f"The agent's count of frozen filesystems is {freeze.count}, which cannot be.")
         case FreezeOutcome.refused:
-            yield _lowers("freeze_refused", f"The agent refused to freeze.{said}")
+            yield lowers("freeze_refused", f"The agent refused to freeze.{said}")
         case FreezeOutcome.blocked:
-            yield _lowers("freeze_blocked", f"The agent no longer took the freeze, though it did just before.{said}")
+            yield lowers("freeze_blocked", f"The agent no longer took the freeze, though it did just before.{said}")
         case FreezeOutcome.hook_failed:
-            yield _lowers("freeze_hook_failed", f"The guest's fsfreeze hook failed, so nothing was frozen.{said}")
+            yield lowers("freeze_hook_failed", f"The guest's fsfreeze hook failed, so nothing was frozen.{said}")
         case FreezeOutcome.unanswered:
-            yield _lowers("freeze_unanswered", f"The agent did not answer the freeze in time.{said}")
+            yield lowers("freeze_unanswered", f"The agent did not answer the freeze in time.{said}")
         case FreezeOutcome.not_possible:
-            yield _lowers("freeze_not_possible", freeze.message or "The guest could not be frozen.")
+            yield lowers("freeze_not_possible", freeze.message or "The guest could not be frozen.")
         case FreezeOutcome.not_requested:
-            yield _lowers("freeze_off", "The job asked for no freeze.")
+            yield lowers("freeze_off", "The job asked for no freeze.")
         case FreezeOutcome.not_needed:
-            yield _lowers("freeze_skipped", "The guest was not frozen.")
+            yield lowers("freeze_skipped", "The guest was not frozen.")
 
 
 def _thaw_reasons(window: WindowRecord) -> Iterator[Reason]:
@@ -156,29 +163,29 @@ def _thaw_reasons(window: WindowRecord) -> Iterator[Reason]:
         case ThawOutcome.completed:
             pass
         case ThawOutcome.count_differs:
-            yield _lowers(
+            yield lowers(
                 "thaw_count_differs",
                 f"{window.freeze.count} filesystem(s) were frozen and {thaw.count} thawed: some were thawed or frozen by somebody else.",
             )
         case ThawOutcome.lost:
-            yield _lowers("thaw_lost", "There was nothing left to thaw: somebody thawed the guest before, or its agent was started anew.")
+            yield lowers("thaw_lost", "There was nothing left to thaw: somebody thawed the guest before, or its agent was started anew.")
         case ThawOutcome.hook_failed:
             if window.frozen_before_thaw is not True:
-                yield _lowers(
+                yield lowers(
                     "hold_not_proven", "The thaw reply carries the hook's failure instead of the count, so nothing proves the hold."
                 )
         case ThawOutcome.refused:
-            yield _lowers("thaw_refused", f"The agent answered the thaw with an error: {thaw.message}")
+            yield lowers("thaw_refused", f"The agent answered the thaw with an error: {thaw.message}")
         case ThawOutcome.unanswered:
-            yield _lowers("thaw_unanswered", "The thaw was never answered, so nothing proves that the freeze held.")
+            yield lowers("thaw_unanswered", "The thaw was never answered, so nothing proves that the freeze held.")
         case ThawOutcome.not_needed:
-            yield _lowers("thaw_not_sent", "No thaw was recorded.")
+            yield lowers("thaw_not_sent", "No thaw was recorded.")
 
 
 def _coverage_reasons(evidence: Evidence) -> Iterator[Reason]:
     count, expected = evidence.window.freeze.count, evidence.expected_filesystems
     if count is not None and expected is not None and 0 < count < expected:
-        yield _lowers("fewer_frozen_than_mounted", f"{expected} filesystems that can be frozen are mounted, and {count} were frozen.")
+        yield lowers("fewer_frozen_than_mounted", f"{expected} filesystems that can be frozen are mounted, and {count} were frozen.")
 
 
 # --- between filesystem and application -----------------------------------------------------------
@@ -186,20 +193,20 @@ def _coverage_reasons(evidence: Evidence) -> Iterator[Reason]:
 
 def _below_application(evidence: Evidence) -> Iterator[Reason]:
     if evidence.window.thaw.outcome is ThawOutcome.hook_failed:
-        yield _lowers("thaw_hook_failed", f"The guest's fsfreeze hook failed on thaw: {evidence.window.thaw.message}")
+        yield lowers("thaw_hook_failed", f"The guest's fsfreeze hook failed on thaw: {evidence.window.thaw.message}")
     match evidence.hook:
         case HookState.truthful:
             pass
         case HookState.absent:
-            yield _lowers("no_hook", "The guest has no fsfreeze hook, so its applications were not told.")
+            yield lowers("no_hook", "The guest has no fsfreeze hook, so its applications were not told.")
         case HookState.swallowing:
-            yield _lowers(
+            yield lowers(
                 "hook_swallows_failures", "The guest's fsfreeze hook exits 0 whatever its scripts do, so it proves nothing about them."
             )
         case HookState.unknown:
-            yield _lowers("hook_truth_unknown", "The guest has an fsfreeze hook, and it is not known whether it reports failures.")
+            yield lowers("hook_truth_unknown", "The guest has an fsfreeze hook, and it is not known whether it reports failures.")
         case HookState.not_inspected:
-            yield _lowers("hook_not_inspected", "Whether the guest has an fsfreeze hook could not be read.")
+            yield lowers("hook_not_inspected", "Whether the guest has an fsfreeze hook could not be read.")
 
 
 # --- for the reader -------------------------------------------------------------------------------
@@ -207,16 +214,19 @@ def _below_application(evidence: Evidence) -> Iterator[Reason]:
 
 def _notes(evidence: Evidence) -> Iterator[Reason]:
     if evidence.window.frozen_afterwards is True:
-        yield Reason("frozen_afterwards", Effect.notes, "After the thaw the agent still said that the guest is frozen.")
+        yield notes("frozen_afterwards", "After the thaw the agent still said that the guest is frozen.")
     if evidence.unfreezable_filesystems:
         names = ", ".join(evidence.unfreezable_filesystems)
-        yield Reason("filesystems_not_freezable", Effect.notes, f"Of a type that cannot be frozen, so only crash-consistent: {names}.")
-    if evidence.window.freeze.outcome is FreezeOutcome.frozen and evidence.expected_filesystems is None:
-        yield Reason("coverage_unknown", Effect.notes, "The agent did not list the filesystems, so their number could not be compared.")
+        yield notes("filesystems_not_freezable", f"Of a type that cannot be frozen, so only crash-consistent: {names}.")
+    is_unknown = evidence.windows is None and evidence.expected_filesystems is None
+    if evidence.window.freeze.outcome is FreezeOutcome.frozen and is_unknown:
+        yield notes("coverage_unknown", "The agent did not list the filesystems, so their number could not be compared.")
 
 
 def _held_detail(evidence: Evidence) -> str:
     window = evidence.window
+    if evidence.windows is not None:
+        return f"The point in time lies inside a hold of {window.instants.hold_ms or 0.0:.1f} ms."
     proof = (
         f"{window.thaw.count} of {window.freeze.count} filesystem(s) were thawed after it"
         if window.thaw.outcome is ThawOutcome.completed
@@ -227,15 +237,7 @@ def _held_detail(evidence: Evidence) -> str:
 
 def _offline_reason(cleanly: bool | None) -> Reason:
     if cleanly is True:
-        return _lifts("shut_down_cleanly", "The domain was shut down by itself, so nothing was in flight.")
+        return lifts("shut_down_cleanly", "The domain was shut down by itself, so nothing was in flight.")
     if cleanly is False:
-        return _lowers("shut_off_by_force", "The domain was destroyed or crashed: its filesystems recover at the next start.")
-    return _lowers("shut_off_unknown", "The domain is shut off, and libvirt does not know how that came about.")
-
-
-def _lifts(code: str, detail: str) -> Reason:
-    return Reason(code, Effect.lifts, detail)
-
-
-def _lowers(code: str, detail: str) -> Reason:
-    return Reason(code, Effect.lowers, detail)
+        return lowers("shut_off_by_force", "The domain was destroyed or crashed: its filesystems recover at the next start.")
+    return lowers("shut_off_unknown", "The domain is shut off, and libvirt does not know how that came about.")

@@ -14,6 +14,8 @@ class FreezeOutcome(StrEnum):
     frozen = "frozen"
     empty = "empty"
     """The agent answered that it froze nothing."""
+    absurd = "absurd"
+    """The agent answered a count that cannot be one: whether anything is frozen is not known."""
     refused = "refused"
     """The agent answered with an error: nothing is frozen."""
     blocked = "blocked"
@@ -69,6 +71,8 @@ class WindowRecord:
     #: The error of the snapshot call; None: it returned.
     snapshot_error: str | None = None
     snapshot_was_called: bool = False
+    #: The soft limit of the hold had passed before the snapshot could be asked for, so it was not.
+    was_too_late: bool = False
     #: The watchdog thawed because the hold limit passed before the snapshot call came back.
     watchdog_fired: bool = False
     #: guest-fsfreeze-status just before the thaw; asked only where a hook may make the thaw reply useless.
@@ -87,6 +91,7 @@ class WindowRecord:
                 "attempts": self.thaw.attempts,
             },
             "snapshot_error": self.snapshot_error,
+            "was_too_late": self.was_too_late,
             "watchdog_fired": self.watchdog_fired,
             "frozen_before_thaw": self.frozen_before_thaw,
             "frozen_afterwards": self.frozen_afterwards,

@@ -25,6 +25,7 @@ from service.errors import (
     ValidationFailed,
 )
 from service.model.lifecycle import JobKind
+from service.model.policy import OnShortfall
 
 router = APIRouter(prefix="/api/v1/domains", tags=["domains"])
 DomainPath = Annotated[Name, Path(description="Name or UUID.", examples=[examples.DOMAIN_ID])]
@@ -90,7 +91,8 @@ def preflight(
     asked = (body or PreflightRequest()).model_dump(mode="json")
 
     def order(session: Session) -> Order:
-        stored = {"kind": JobKind.preflight.value, "domain": domain, "host": host, **asked, "required_verdict": None}
+        whole = {"required_verdict": None, "on_shortfall": OnShortfall.keep.value}
+        stored = {"kind": JobKind.preflight.value, "domain": domain, "host": host, **asked, **whole}
         return Order(JobKind.preflight, place_of(session, domain, host), stored)
 
     return create_job(request, idempotency_key, {**asked, "host": host}, order)

@@ -79,7 +79,10 @@ def create(request: Request, body: JobRequest, idempotency_key: IdempotencyKey =
     responses=answers(200, JobPage, {"items": [examples.JOB_SUMMARY], "next_cursor": None}, ValidationFailed, CursorInvalid),
 )
 async def list_jobs(request: Request) -> Response:
-    """Filters narrow together. New jobs never shift a page that is being read. `evidence` is left out here: read the job for it."""
+    """Filters narrow together. New jobs never shift a page that is being read.
+
+    `vss`, `auto_recovery` and `evidence` are left out here: read the job for them.
+    """
     wanted = query_of(request, JobFilter)
     page, parameters = page_of_jobs(wanted)
     return await versioned_page_response(context_of(request).reader, page, parameters, wanted.limit)
@@ -89,7 +92,7 @@ async def list_jobs(request: Request) -> Response:
     "/{job_id}",
     operation_id="get_job",
     summary="Read a job",
-    responses=answers(200, JobAnswer, examples.JOB, JobNotFound, ValidationFailed),
+    responses=answers(200, JobAnswer, examples.WINDOWS_JOB, JobNotFound, ValidationFailed),
 )
 async def get_job(request: Request, job_id: UUID) -> Response:
     """Everything that is known of it so far; what is not known yet is null."""
@@ -153,7 +156,9 @@ def _again(session: Session, job_id: str) -> Order:
         reason = "it has succeeded" if job.state == JobState.succeeded else "it is not finished"
         raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
     place = place_of(session, job.domain_id, job.request.get("host"))
-    return Order(JobKind(job.kind), place, dict(job.request), dict(job.labels), retry_of=job_id)
+    # Only what was asked for: the count of the tries that the service made by itself begins anew.
+    asked = {name: value for name, value in job.request.items() if name in JobRequest.model_fields}
+    return Order(JobKind(job.kind), place, asked, dict(job.labels), retry_of=job_id)
 
 
 async def _document(request: Request, job_id: UUID) -> str:

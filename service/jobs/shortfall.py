@@ -1,0 +1,61 @@
+"""What becomes of a job whose point is worse than what was required: `on_shortfall` of the request."""
+
+from datetime import UTC, datetime, timedelta
+
+from service.errors import DiscardFailed, StillpointError, VerdictBelowRequired, VssFreezeFailed
+from service.hypervisor.guest import Guest
+from service.jobs.attempt import Attempt
+from service.jobs.discard import merge_back
+from service.jobs.queue import NewJob
+from service.jobs.run import JobRun
+from service.model.policy import OnShortfall
+from service.model.vss_outcome import RETRIES
+
+TRY = "shortfall_try"
+"""In the request of a follow-up: which try it is. The first has none."""
+
+
+class Shortfall:
+    """Microsoft's advice for what passes by itself: ten minutes later, up to three times, never within the same window (F§5.2)."""
+
+    def __init__(self, run: JobRun, attempt: Attempt, error: StillpointError | None) -> None:
+        self._run = run
+        self._attempt = attempt
+        self._error = error
+        self._wish = OnShortfall(run.claim.request.get("on_shortfall") or OnShortfall.keep)
+
+    @property
+    def is_discarded(self) -> bool:
+        """A domain that is shut off has no block jobs: its point is kept, and the error says what it is."""
+        fell_short = isinstance(self._error, VerdictBelowRequired) and self._attempt.point_was_taken
+        return fell_short and self._wish is OnShortfall.discard and self._attempt.is_running
+
+    def discard(self, guest: Guest) -> StillpointError:
+        """Merge the overlays back; answers the error of the job."""
+        assert self._error is not None
+        facts = self._error.facts
+        try:
+            merge_back(guest, self._attempt.overlays)
+        except StillpointError as error:
+            return DiscardFailed(verdict=facts["verdict"], required=facts["required"], message=error.detail, domain=guest.name)
+        return VerdictBelowRequired(**{**facts, "kept": "was removed again, as the job asks for"})
+
+    @property
+    def next_try(self) -> NewJob | None:
+        """The job that tries again after a pause, as a job of its own: a final state never changes."""
+        is_transient = isinstance(self._error, VssFreezeFailed) and bool(self._error.facts["transient"])
+        claim, tries = self._run.claim, int(self._run.claim.request.get(TRY) or 0)
+        if self._wish is not OnShortfall.retry or tries >= RETRIES or not (is_transient or isinstance(self._error, VerdictBelowRequired)):
+            return None
+        return NewJob(
+            kind=claim.kind,
+            domain_id=claim.domain_id,
+            domain_name=claim.domain_name,
+            host_id=claim.host_id,
+            storage_id=claim.storage_id,
+            request={**claim.request, TRY: tries + 1},
+            labels=dict(claim.labels),
+            max_attempts=claim.max_attempts,
+            run_after=datetime.now(UTC) + timedelta(seconds=self._run.shortfall_pause_s),
+            retry_of=claim.job_id,
+        )

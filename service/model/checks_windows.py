@@ -1,0 +1,142 @@
+"""Preflight of a Windows guest: what its agent, VSS, its writers and its registry let a backup expect."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.model.agent_generation import AgentGeneration
+from service.model.auto_recovery import AutoRecovery, BackupType
+from service.model.check import Check, passed, warned
+from service.model.drift import Change
+from service.model.inventory import Filesystem
+from service.model.verdict import Verdict
+from service.model.vss_writers import WriterReport
+from service.model.well_known_writers import EXCHANGE, SQL_SERVER
+
+SET_COPY = (
+    'In the guest: reg add "HKLM\\SYSTEM\\CurrentControlSet\\Services\\QEMU Guest Agent VSS Provider" '
+    "/v VssOption /t REG_DWORD /d 5 /f (5 is COPY; the agent reads it at each freeze, from QEMU 8.0 or virtio-win 106 on)."
+)
+
+
+@dataclass(frozen=True)
+class WindowsCircumstances:
+    generation: AgentGeneration
+    nt: tuple[int, int] | None
+    backup_type: BackupType
+    recovery: AutoRecovery
+    writers: WriterReport | None
+    writers_unavailable: str | None
+    volumes: Sequence[Filesystem] | None
+    drift: Sequence[Change] = ()
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "agent": self.generation.as_document(),
+            "kernel_version": ".".join(map(str, self.nt)) if self.nt else None,
+            "backup_type": self.backup_type.value,
+            "context": self.recovery.context,
+            "auto_recovery": self.recovery.as_document(),
+            "volumes": [volume.as_document() for volume in self.volumes] if self.volumes is not None else None,
+            "writers": [{"name": writer.name, "class_id": writer.class_id, **writer.as_document()} for writer in self._listed],
+            "writers_unavailable_reason": self.writers_unavailable,
+            "drift": [change.as_document() for change in self.drift],
+        }
+
+    @property
+    def _listed(self) -> Sequence[Any]:
+        return self.writers.writers if self.writers is not None else ()
+
+    def has(self, class_id: str) -> bool:
+        return any(writer.class_id == class_id for writer in self._listed)
+
+
+def expected_verdict(found: WindowsCircumstances) -> Verdict:
+    """If everything goes as it does now."""
+    if found.writers is None or found.writers.problem is not None or found.nt is None or found.nt <= (6, 1):
+        return Verdict.application_unverified
+    return Verdict.application
+
+
+def checks(found: WindowsCircumstances) -> Iterator[Check]:
+    yield from _agent(found)
+    yield from _system(found)
+    yield from _backup_type(found)
+    yield from _writers(found)
+    yield from _volumes(found)
+    for change in found.drift:
+        yield warned(change.code, change.detail, change.remedy)
+
+
+def _agent(found: WindowsCircumstances) -> Iterator[Check]:
+    generation = found.generation
+    about = (
+        f"{generation.family.value.replace('_', '-')}, about QEMU {generation.qemu_guess}"
+        if generation.qemu_guess
+        else generation.family.value
+    )
+    yield passed("agent_generation", f"Agent {generation.version or 'of unknown version'} ({about}).")
+    for fault in generation.faults:
+        yield warned(fault.code, fault.detail, fault.remedy)
+
+
+def _system(found: WindowsCircumstances) -> Iterator[Check]:
+    if found.nt is None:
+        yield warned("windows_version_unknown", "The agent did not tell which Windows it is.", "Update the guest agent (2.10 or newer).")
+    elif found.nt <= (6, 1):
+        yield warned(
+            "windows_is_old", f"NT {found.nt[0]}.{found.nt[1]}: {found.recovery.detail}", "Upgrade the guest, or accept the doubt."
+        )
+    else:
+        yield passed("windows_version", f"NT {found.nt[0]}.{found.nt[1]}, VSS context {found.recovery.context or 'unknown'} (derived).")
+
+
+def _backup_type(found: WindowsCircumstances) -> Iterator[Check]:
+    kind = found.backup_type
+    if kind is BackupType.full and found.has(SQL_SERVER):
+        detail = "The agent asks VSS for a FULL backup and SQL Server is there: each job may become the base of its differential backups."
+        yield warned("backup_type_full_with_sql_server", detail, SET_COPY)
+    elif kind is BackupType.unknown:
+        yield warned(
+            "backup_type_unknown", "VssOption could not be read, so the VSS backup type is not known.", "Allow guest-exec in the agent."
+        )
+    else:
+        yield passed("backup_type", f"The VSS backup type is {kind.value.upper()}.")
+
+
+def _writers(found: WindowsCircumstances) -> Iterator[Check]:
+    report = found.writers
+    if report is None:
+        why = found.writers_unavailable or "they were not read"
+        yield warned(
+            "writers_unavailable", f"The VSS writers are not known: {why}.", "Allow guest-exec and guest-exec-status in the agent."
+        )
+        return
+    if report.problem is not None:
+        detail = f"vssadmin's list of writers cannot be relied on ({report.problem.value})."
+        yield warned("writers_unavailable", detail, "Run `vssadmin list writers` in the guest as administrator.")
+        return
+    broken = [f"{writer.name} ([{writer.state}], {writer.last_error})" for writer in report.writers if not writer.is_healthy]
+    if broken:
+        yield warned(
+            "writer_not_healthy", f"Before any freeze: {', '.join(broken)}.", "Restart the services of these writers in the guest."
+        )
+    else:
+        yield passed("writers", f"{len(report.writers)} VSS writers, all stable and without an error.")
+    if found.has(EXCHANGE):
+        detail = "The Exchange writer gives up after 20 s frozen, not after 60."
+        yield warned("exchange_20_s", detail, "Keep freeze.hold_limit_ms small, and take the backup when the guest writes little.")
+
+
+def _volumes(found: WindowsCircumstances) -> Iterator[Check]:
+    if found.volumes is None:
+        yield warned("volumes_unknown", "The agent did not list the volumes.", "Update the guest agent.")
+        return
+    odd = [volume.mountpoint for volume in found.volumes if not volume.is_windows_volume]
+    if odd:
+        yield warned(
+            "volumes_not_frozen", f"VSS does not hold: {', '.join(odd)}.", "Fine for CD-ROMs; keep data on fixed NTFS or ReFS volumes."
+        )
+    unmapped = [volume.mountpoint for volume in found.volumes if volume.is_windows_volume and not volume.disks]
+    if unmapped:
+        yield warned("volume_disk_unknown", f"The disks under {', '.join(unmapped)} are not known.", "Give the domain's disks serials.")
