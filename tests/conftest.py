@@ -9,7 +9,7 @@ import pytest
 from service.db.engine import Database, open_engine
 from tests.databases import PostgresCluster, migrate, postgres_cluster, sqlite_url
 
-pytest_plugins = ["tests.lab.fixtures"]
+pytest_plugins = ["tests.lab.fixtures", "tests.lab.windows.fixtures"]
 
 
 @pytest.fixture(scope="session")

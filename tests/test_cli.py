@@ -190,3 +190,14 @@ def test_the_settings_file_is_read_and_the_environment_wins(migrated: Command, t
     result = migrated("doctor", settings_file=str(file))
     assert "STILLPOINT_HOST_ID=hv1" in result.stdout
     assert "STILLPOINT_JOBS_PER_HOST=7" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [("{", "it is no JSON"), ('{"a65faa63-5ea8-4ebc-9dbd-a0c4db26912a": "warn"}', "an effect is one of lowers, warns, ignored")],
+)
+def test_writer_rules_that_cannot_be_used_are_named_at_the_start(migrated: Command, rules: str, reason: str) -> None:
+    result = migrated("worker", writer_rules=rules)
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False)
+    assert "STILLPOINT_WRITER_RULES: " in result.stderr
+    assert reason in result.stderr

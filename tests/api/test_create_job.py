@@ -43,11 +43,14 @@ def test_a_new_job_is_answered_with_202_its_address_and_everything_that_is_known
             "domain": "db1",
             "host": None,
             "disks": None,
-            "freeze": {"mode": "preferred", "timeout_ms": 120000, "hold_limit_ms": 30000, "preflush": True},
+            "freeze": {"mode": "preferred", "timeout_ms": 120000, "hold_limit_ms": None, "hold_soft_ms": None, "preflush": True},
             "required_verdict": None,
+            "on_shortfall": "keep",
         },
         "verdict": None,
         "verdict_reasons": [],
+        "vss_outcome": None,
+        "writer_failed": None,
         "freeze": None,
         "timing": None,
         "phases": [],
@@ -55,6 +58,8 @@ def test_a_new_job_is_answered_with_202_its_address_and_everything_that_is_known
         "result": None,
         "error": None,
         "links": {"self": f"/api/v1/jobs/{job['id']}", "explain": f"/api/v1/jobs/{job['id']}/explain"},
+        "vss": None,
+        "auto_recovery": None,
         "evidence": None,
     }
 
@@ -112,6 +117,12 @@ def test_a_name_on_two_hosts_is_ambiguous_until_the_host_is_named(api: TestClien
         ({"freeze": {"timeout_ms": 600_001}}, "body.freeze.timeout_ms"),
         ({"freeze": {"timeout_ms": "1000"}}, "body.freeze.timeout_ms"),
         ({"freeze": {"hold_limit_ms": 99}}, "body.freeze.hold_limit_ms"),
+        ({"freeze": {"hold_limit_ms": 600_001}}, "body.freeze.hold_limit_ms"),
+        ({"freeze": {"hold_soft_ms": 99}}, "body.freeze.hold_soft_ms"),
+        ({"freeze": {"hold_soft_ms": 600_001}}, "body.freeze.hold_soft_ms"),
+        ({"freeze": {"hold_soft_ms": "5000"}}, "body.freeze.hold_soft_ms"),
+        ({"on_shortfall": "ignore"}, "body.on_shortfall"),
+        ({"on_shortfall": None}, "body.on_shortfall"),
         ({"freeze": {"preflush": "yes"}}, "body.freeze.preflush"),
         ({"required_verdict": "offline"}, "body.required_verdict"),
         ({"labels": {f"k{n}": "" for n in range(33)}}, "body.labels"),
@@ -125,6 +136,26 @@ def test_a_field_out_of_its_bounds_is_refused_by_name(api: TestClient, change: d
 
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
     assert [one["field"] for one in answer.json()["facts"]["fields"]] == [field]
+
+
+@pytest.mark.parametrize(("hold_limit_ms", "hold_soft_ms"), [(100, 100), (600_000, 600_000), (None, None), (8000, None)])
+def test_limits_of_the_hold_are_stored_as_they_were_asked_for(
+    api: TestClient, sqlite_database: Database, hold_limit_ms: int | None, hold_soft_ms: int | None
+) -> None:
+    wanted = {"hold_limit_ms": hold_limit_ms, "hold_soft_ms": hold_soft_ms}
+    job = api.post("/api/v1/jobs", json={**BODY, "freeze": wanted}).json()
+
+    with sqlite_database.read() as session:
+        stored = session.get_one(Job, job["id"]).request["freeze"]
+    assert {name: stored[name] for name in wanted} == wanted
+    assert stored == job["request"]["freeze"]
+
+
+@pytest.mark.parametrize("wish", ["keep", "discard", "retry"])
+def test_what_becomes_of_a_point_that_falls_short_is_stored(api: TestClient, sqlite_database: Database, wish: str) -> None:
+    job = api.post("/api/v1/jobs", json={**BODY, "on_shortfall": wish}).json()
+    with sqlite_database.read() as session:
+        assert session.get_one(Job, job["id"]).request["on_shortfall"] == wish
 
 
 def test_text_that_is_no_unicode_is_refused(api: TestClient) -> None:

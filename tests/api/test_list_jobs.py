@@ -27,11 +27,16 @@ FILTERS: list[dict[str, Any]] = [
     {"domain": "db1"},
     {"host": "hv1"},
     {"verdict": "crash"},
+    {"vss_outcome": "lost"},
+    {"writer_failed": True},
+    {"writer_failed": False},
+    {"writer_failed": True, "vss_outcome": "completed", "since": NOW},
     {"since": NOW},
     {"until": NOW},
     {"label": ["plan:nightly"]},
     {"label": ["plan:nightly", "tier:gold"]},
     {"label": ["plan:nightly"], "state": "failed"},
+    {"label": ["plan:nightly"], "writer_failed": True},
     {"state": "failed", "kind": "snapshot", "domain": "db1", "host": "hv1", "verdict": "crash", "since": NOW, "until": NOW},
 ]
 CURSOR = "MjAyNi0wMy0wMVQxMjowMDowMC4wMDAwMDBaCmM3YTVmZGJkLWVkYWYtOTQ1NS05MjZhLWQ2NWMxNmRiMTgwOQ"
@@ -54,13 +59,15 @@ def test_jobs_come_newest_first_and_those_of_one_instant_by_id(api_on_both: Test
     assert _ids(api_on_both) == [*reversed(same), old]
 
 
-def test_an_item_is_the_job_without_its_evidence(api: TestClient, sqlite_database: Database) -> None:
-    with sqlite_database.write() as session:
-        job_id = add_job(session, evidence={"raw": "…"}, error={"code": "x"}, labels={"a": "b"})
-    job = api.get(f"/api/v1/jobs/{job_id}").json()
+def test_an_item_is_the_job_without_its_evidence_and_what_vss_did(api_on_both: TestClient, database: Database) -> None:
+    alone: dict[str, Any] = {"evidence": {"raw": "…"}, "vss": {"applicable": True, "steps": []}, "auto_recovery": {"mode": "unknown"}}
+    with database.write() as session:
+        job_id = add_job(session, **alone, vss_outcome="lost", writer_failed=False, error={"code": "x"}, labels={"a": "b"})
+    job = api_on_both.get(f"/api/v1/jobs/{job_id}").json()
 
-    assert job.pop("evidence") == {"raw": "…"}
-    assert api.get("/api/v1/jobs").json()["items"] == [job]
+    assert {name: job.pop(name) for name in alone} == alone
+    assert (job["vss_outcome"], job["writer_failed"]) == ("lost", False)
+    assert api_on_both.get("/api/v1/jobs").json()["items"] == [job]
 
 
 def test_every_filter_finds_its_jobs_and_no_others(api_on_both: TestClient, database: Database) -> None:
@@ -86,7 +93,24 @@ def test_every_filter_finds_its_jobs_and_no_others(api_on_both: TestClient, data
     assert _ids(find, domain="db1", state="succeeded", since="2026-03-01T10:00:00Z", until="2026-03-01T11:00:00Z") == [thaw]
 
 
-@pytest.mark.parametrize("query", [{}, {"label": "plan:nightly"}, {"domain": "db1"}])
+def test_jobs_with_bad_writers_and_lost_holds_are_found(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        failed = add_job(session, NOW, vss_outcome="completed", writer_failed=True)
+        well = add_job(session, NOW - timedelta(hours=1), vss_outcome="completed", writer_failed=False)
+        lost = add_job(session, NOW - timedelta(hours=2), vss_outcome="hold_writes_timeout", writer_failed=True)
+        unreadable = add_job(session, NOW - timedelta(hours=3), vss_outcome="completed")
+        add_job(session, NOW - timedelta(hours=4))
+    find = api_on_both
+
+    assert _ids(find, writer_failed="true") == [failed, lost]
+    assert _ids(find, writer_failed="false") == [well]
+    assert _ids(find, vss_outcome="hold_writes_timeout") == [lost]
+    assert _ids(find, vss_outcome="completed") == [failed, well, unreadable]
+    assert _ids(find, vss_outcome="completed", writer_failed="true") == [failed]
+    assert _ids(find, writer_failed="true", until="2026-03-01T11:00:00Z") == [lost]
+
+
+@pytest.mark.parametrize("query", [{}, {"label": "plan:nightly"}, {"domain": "db1"}, {"writer_failed": "false"}])
 @pytest.mark.parametrize("limit", [1, 3, 7])
 def test_pages_follow_each_other_without_gap_or_repetition(
     api_on_both: TestClient, database: Database, query: dict[str, str], limit: int
@@ -94,7 +118,7 @@ def test_pages_follow_each_other_without_gap_or_repetition(
     with database.write() as session:
         # Several of one instant, so that the id has to decide inside a page and between pages.
         for n in range(14):
-            add_job(session, NOW - timedelta(seconds=n // 4), labels={"plan": "nightly"})
+            add_job(session, NOW - timedelta(seconds=n // 4), labels={"plan": "nightly"}, writer_failed=False)
     whole = _ids(api_on_both, **query)
 
     read: list[str] = []
@@ -181,8 +205,21 @@ def test_what_was_read_before_and_what_is_new_stand_in_one_order(api_on_both: Te
         assert [job["labels"]["n"] for job in items] == ["0", "1", "2", "3", "4", "5"]
         for job in items:
             whole = api_on_both.get(job["links"]["self"]).json()
-            del whole["evidence"]
+            for name in ("vss", "auto_recovery", "evidence"):
+                del whole[name]
             assert job == whole
+
+
+def test_bad_windows_jobs_are_found_by_their_outcome_and_by_their_writers(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        lost = add_job(session, vss_outcome="lost", writer_failed=None)
+        failed = add_job(session, vss_outcome="completed", writer_failed=True)
+        good = add_job(session, vss_outcome="completed", writer_failed=False)
+        add_job(session)
+    assert _ids(api_on_both, vss_outcome="lost") == [lost]
+    assert sorted(_ids(api_on_both, vss_outcome="completed")) == sorted([failed, good])
+    assert _ids(api_on_both, writer_failed="true") == [failed]
+    assert _ids(api_on_both, writer_failed="false") == [good]
 
 
 class _Interrupted(Reader):
@@ -247,6 +284,12 @@ def _read(reader: Reader) -> list[dict[str, Any]]:
         "surprise=1",
         "state=failed&state=queued",
         "label=plan",
+        "writer_failed=",
+        "writer_failed=1",
+        "writer_failed=yes",
+        "writer_failed=True",
+        "writer_failed=null",
+        "vss_outcome=bad",
         "since=yesterday",
         "since=2026-03-01T12:00:00",
         "since=1",
@@ -303,10 +346,13 @@ def _plan(database: Database, statement: Any, parameters: dict[str, Any]) -> lis
 def test_postgresql_walks_an_index_too(postgres_url: str) -> None:
     engine = open_engine(postgres_url)
     fill = """INSERT INTO jobs (id, kind, state, domain_id, domain_name, host_id, created_at, run_after, updated_at, attempt, max_attempts,
-        cancel_requested, request, labels, phases, verdict_reasons)
+        cancel_requested, request, labels, phases, verdict_reasons, vss_outcome, writer_failed)
         SELECT gen_random_uuid()::text, 'snapshot', 'succeeded', md5((n % 100)::text), 'vm' || n % 100, 'hv' || n % 5,
-        now() - n * interval '1 second', now(), now(), 1, 3, false, '{}', '{}', '[]', '[]' FROM generate_series(1, 20000) n"""
-    filters: list[dict[str, Any]] = [{}, {"host": "hv1"}, {"domain": "vm7"}]
+        now() - n * interval '1 second', now(), now(), 1, 3, false, '{}', '{}', '[]', '[]',
+        CASE WHEN n % 500 = 0 THEN 'lost' WHEN n % 2 = 0 THEN 'completed' END, CASE WHEN n % 2 = 0 THEN n % 100 = 0 END
+        FROM generate_series(1, 20000) n"""
+    filters: list[dict[str, Any]] = [{}, {"host": "hv1"}, {"domain": "vm7"}, {"vss_outcome": "lost"}, {"vss_outcome": "completed"}]
+    filters += [{"writer_failed": True}, {"writer_failed": False}]
     with engine.begin() as connection:
         connection.execute(text(fill))
         connection.execute(text("ANALYZE jobs"))
@@ -322,3 +368,4 @@ def test_postgresql_walks_an_index_too(postgres_url: str) -> None:
     for plan in plans:
         assert "Index Scan" in plan, plan
         assert "Seq Scan" not in plan, plan
+        assert "Sort" not in plan, plan

@@ -28,6 +28,10 @@ def test_a_job_is_answered_as_it_is_stored(api_on_both: TestClient, database: Da
             phases=[{"name": "freeze"}],
             evidence={"raw": 'a "quoted" text\nwith lines \x1e and %s'},
             recovery_point={"id": "p"},
+            vss={"applicable": True, "writers": [{"name": 'SQL "ü" %s'}]},
+            vss_outcome="completed",
+            writer_failed=True,
+            auto_recovery={"mode": "disabled_by_requester"},
             error=None,
             cancel_requested=True,
         )
@@ -38,6 +42,8 @@ def test_a_job_is_answered_as_it_is_stored(api_on_both: TestClient, database: Da
     assert job["verdict_reasons"] == [{"code": "x", "effect": "lifts", "detail": "ü"}]
     assert (job["timing"], job["freeze"], job["phases"]) == ({"freeze_ms": 1.5}, {"outcome": "frozen"}, [{"name": "freeze"}])
     assert job["evidence"] == {"raw": 'a "quoted" text\nwith lines \x1e and %s'}
+    assert job["vss"] == {"applicable": True, "writers": [{"name": 'SQL "ü" %s'}]}
+    assert (job["vss_outcome"], job["writer_failed"], job["auto_recovery"]) == ("completed", True, {"mode": "disabled_by_requester"})
     assert (job["recovery_point"], job["error"], job["cancel_requested"]) == ({"id": "p"}, None, True)
 
 
@@ -102,6 +108,15 @@ def test_a_retry_is_a_new_job_with_the_same_request(api_on_both: TestClient, dat
     assert (new["request"], new["labels"], new["domain"]) == (old["request"], old["labels"], old["domain"])
     assert api_on_both.get(f"/api/v1/jobs/{job_id}").json() == old
     assert [job["id"] for job in api_on_both.get("/api/v1/jobs?label=plan:nightly").json()["items"]] == [new["id"], job_id]
+
+
+def test_a_retry_leaves_out_what_the_service_had_counted_by_itself(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        job_id = add_job(
+            session, state="failed", request={"kind": "snapshot", "domain": "db1", "on_shortfall": "retry", "shortfall_try": 3}
+        )
+    new = api.post(f"/api/v1/jobs/{job_id}/retry").json()
+    assert new["request"] == {"kind": "snapshot", "domain": "db1", "on_shortfall": "retry"}
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "interrupted", "succeeded"])

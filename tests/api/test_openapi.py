@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.api import problems
+from service.api import examples, problems
 from service.api.openapi import REASONS
+from service.api.schemas import JobAnswer
+from tests.api.undocumented import undocumented
 
 
 @pytest.fixture
@@ -58,6 +60,13 @@ def test_every_body_has_an_example_that_is_accepted(document: dict[str, Any], ap
             example = document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
             tried.append(api.post(path.format(domain="db1"), json=example).status_code)
     assert tried == [202, 202]
+
+
+def test_every_example_of_a_job_fits_what_is_documented_to_the_last_field() -> None:
+    jobs = [value for name, value in vars(examples).items() if name.endswith("JOB")]
+    assert len(jobs) == 8
+    for job in jobs:
+        assert undocumented(JobAnswer.model_validate(job)) == []
 
 
 def test_every_error_is_a_documented_problem(document: dict[str, Any]) -> None:

@@ -75,6 +75,8 @@ class FakeDomain:
         self.log: list[str] = []
         self.points: list[PointInTime] = []
         self.block_jobs: dict[str, dict[str, Any]] = {}
+        #: Disks whose active commit has caught up.
+        self.mirrors: set[str] = set()
         self.disks = list(disks)
         self.domain_job = libvirt.VIR_DOMAIN_JOB_NONE
         self._name = name
@@ -166,6 +168,21 @@ class FakeDomain:
 
     def snapshot_create(self, xml: str, flags: int) -> None:
         self._call("snapshot_create", lambda: self._snapshot(xml, flags))
+
+    def block_commit_active(self, target: str) -> None:
+        self._call("block_commit_active", lambda: self.mirrors.add(target))
+
+    def block_pivot(self, target: str) -> None:
+        self._call("block_pivot", lambda: self._pivot(target))
+
+    def block_abort(self, target: str) -> None:
+        self._call("block_abort", lambda: self.mirrors.discard(target))
+
+    def _pivot(self, target: str) -> None:
+        """The active file is merged into the one below, and the guest goes on with that."""
+        self.mirrors.remove(target)
+        for chains in (self._live, self._saved):
+            chains[target].files.pop(0)
 
     def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
         return self._call("guest-get-fsinfo", self._filesystems)
@@ -279,7 +296,9 @@ class FakeDomain:
         ET.SubElement(root, "uuid").text = self._uuid
         devices = ET.SubElement(root, "devices")
         for chain in chains.values():
-            _add_disk(devices, chain, live=live)
+            disk = _add_disk(devices, chain, live=live)
+            if live and chain.disk.target in self.mirrors:
+                ET.SubElement(disk, "mirror", type="file", job="active-commit", ready="yes")
         if self.channel:
             channel = ET.SubElement(devices, "channel", type="unix")
             target = ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
@@ -303,7 +322,7 @@ def _overlay_of(disk: ET.Element) -> str:
     return source.get("file", "")
 
 
-def _add_disk(devices: ET.Element, chain: _Chain, *, live: bool) -> None:
+def _add_disk(devices: ET.Element, chain: _Chain, *, live: bool) -> ET.Element:
     disk = chain.disk
     active_type = disk.type if len(chain.files) < 2 else "file"
     element = ET.SubElement(devices, "disk", type=active_type, device=disk.device)
@@ -321,6 +340,7 @@ def _add_disk(devices: ET.Element, chain: _Chain, *, live: bool) -> None:
     if disk.read_only:
         ET.SubElement(element, "readonly")
     ET.SubElement(element, "serial").text = f"serial-{disk.target}"
+    return element
 
 
 def _attribute(kind: str) -> str:

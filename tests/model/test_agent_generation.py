@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from service.model.agent_generation import AgentFamily, AgentGeneration, DisabledText, generation_of
 
+pytestmark = pytest.mark.windows
+
 OLD, FROZEN, NOT_ALLOWED = DisabledText.for_this_instance, DisabledText.frozen_state, DisabledText.not_allowed
 
 VERSIONS = [

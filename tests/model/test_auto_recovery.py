@@ -21,6 +21,8 @@ from service.model.auto_recovery import (
 from service.model.vss_writers import parse
 from tests.model.vssadmin_samples import SQL, TASKS, THIRD_PARTY, english, well
 
+pytestmark = pytest.mark.windows
+
 
 def windows(kernel: str | None, variant: str | None = "server", **more: Any) -> dict[str, Any]:
     answered = {"id": "mswindows", "kernel-version": kernel, "variant-id": variant, **more}

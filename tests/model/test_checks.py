@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from service.errors import AgentNotAnswering, NoDiskCanTakePart, StillpointError
-from service.model.checks import Check, CheckStatus, Circumstances, evaluate, why_not_freezable
+from service.model.check import Check, CheckStatus
+from service.model.checks import Circumstances, evaluate, why_not_freezable
 from service.model.inventory import AgentFacts, Disk, DomainState, Filesystem, LinuxFacts, Space, Survey
 from service.model.policy import FreezeMode
 from service.model.scope import DiskSelection, freeze_scope

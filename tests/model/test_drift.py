@@ -5,6 +5,8 @@ import pytest
 from service.model.auto_recovery import VssOption, VssOptionState
 from service.model.drift import ABSENT, INVALID, Fact, FactValue, Memory, Remembered, compare, memory_document, memory_from, vss_option_fact
 
+pytestmark = pytest.mark.windows
+
 MONDAY, TUESDAY, WEDNESDAY = "2026-03-02T09:00:00Z", "2026-03-03T09:00:00Z", "2026-03-04T09:00:00Z"
 
 FACTS: dict[Fact, FactValue | None] = {

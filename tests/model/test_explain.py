@@ -6,7 +6,8 @@ import pytest
 
 from service.errors import SnapshotFailed, VerdictBelowRequired
 from service.model.explain import explain
-from service.model.verdict import Effect, Reason, Verdict
+from service.model.reasons import Effect, Reason
+from service.model.verdict import Verdict
 
 
 def a_job(**changes: Any) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def test_a_job_without_a_point_has_no_verdict(kind: str) -> None:
 
 
 def test_the_error_comes_first_and_its_remedy_too() -> None:
-    error = VerdictBelowRequired(verdict="filesystem", required="application")
+    error = VerdictBelowRequired(verdict="filesystem", required="application", kept="is kept")
     reasons = [Reason("held", Effect.lifts, "It held."), Reason("no_hook", Effect.lowers, "There is no hook.")]
     explained = explain(a_job(state="failed", error=error.as_document(), verdict_reasons=[reason.as_document() for reason in reasons]))
     assert explained["because"] == [error.detail, "It held.", "There is no hook."]

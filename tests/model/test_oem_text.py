@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from service.model.oem_text import CODE_PAGES, decode
 
+pytestmark = pytest.mark.windows
+
 SENTENCES = [
     ("utf-8", "Dernière erreur : aucune – エラーなし"),
     ("cp850", "Letzter Fehler: Zeitüberschreitung für die Schattenkopie"),

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from service.model.sql_evidence import IO_FROZEN, IO_RESUMED, SqlProblem, gather, newest_record_id
 
+pytestmark = pytest.mark.windows
+
 NAMESPACE = "xmlns='http://schemas.microsoft.com/win/2004/08/events/event'"
 
 

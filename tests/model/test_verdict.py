@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from service.model.reasons import Effect
 from service.model.timing import WindowInstants
-from service.model.verdict import Effect, Evidence, HookState, Verdict, judge, no_point, satisfies
+from service.model.verdict import Evidence, HookState, Verdict, judge, no_point, satisfies
 from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, ThawReply, WindowRecord
 
 MS = 1_000_000
@@ -54,6 +55,7 @@ def test_none_when_no_snapshot_was_taken_however_well_the_freeze_held() -> None:
 NOT_FROZEN = [
     (FreezeOutcome.empty, "nothing_frozen"),
     (FreezeOutcome.refused, "freeze_refused"),
+    (FreezeOutcome.absurd, "freeze_count_invalid"),
     (FreezeOutcome.blocked, "freeze_blocked"),
     (FreezeOutcome.hook_failed, "freeze_hook_failed"),
     (FreezeOutcome.unanswered, "freeze_unanswered"),

@@ -6,7 +6,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 
 from service.model.explain import explain
-from service.model.verdict import Effect, Evidence, HookState, Verdict, judge, satisfies
+from service.model.reasons import Effect
+from service.model.verdict import Evidence, HookState, Verdict, judge, satisfies
 from service.model.window import FreezeOutcome, ThawOutcome
 from tests.model.evidence_strategies import any_evidence
 

@@ -18,6 +18,8 @@ from service.model.vss_outcome import (
 from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, ThawReply, WindowRecord
 from tests.model.evidence_strategies import windows
 
+pytestmark = pytest.mark.windows
+
 MS = 1_000_000
 LIBVIRT = "internal error: unable to execute QEMU agent command 'guest-fsfreeze-thaw': "
 

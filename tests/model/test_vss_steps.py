@@ -14,6 +14,8 @@ from service.model.well_known_writers import EXCHANGE_FREEZE_LIMIT_MS
 from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, ThawReply, WindowRecord
 from tests.model.evidence_strategies import windows
 
+pytestmark = pytest.mark.windows
+
 MS = 1_000_000
 OBSERVED, INFERRED = Observation.observed, Observation.inferred
 UNSEEN, NOT = Observation.not_observable, Observation.did_not_happen

@@ -31,6 +31,8 @@ from tests.model.vssadmin_samples import (
     well,
 )
 
+pytestmark = pytest.mark.windows
+
 
 def states(report: WriterReport) -> list[tuple[str, int, bool | None]]:
     return [(writer.name, writer.state, writer.failed) for writer in report.writers]

@@ -1,8 +1,12 @@
 """The writers before the freeze and after the thaw, compared instance by instance."""
 
+import pytest
+
 from service.model.vss_writers import WriterReport, parse
 from service.model.writer_changes import ChangeKind, compare
 from tests.model.vssadmin_samples import BITS, ESPERANTO, REGISTRY, SQL, SYSTEM, TASKS, WMI, Identity, english, output_of, well
+
+pytestmark = pytest.mark.windows
 
 Listed = tuple[Identity, int, str]
 

@@ -29,6 +29,8 @@ from tests.model.vssadmin_samples import (
     well,
 )
 
+pytestmark = pytest.mark.windows
+
 BEFORE = parse(english(*well(TASKS, SQL, BITS, THIRD_PARTY)))
 
 PROOF = SqlEvidence(

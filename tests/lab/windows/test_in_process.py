@@ -18,6 +18,8 @@ from tests.lab.windows.domain import WindowsDomain
 from tests.lab.windows.in_process import BLOCK, AgentChannel
 from tests.lab.windows.scenario import load
 
+pytestmark = pytest.mark.windows
+
 
 def _channel(scenario: str, changes: Mapping[str, Any] | None = None, *, scale: float | None = None) -> AgentChannel:
     clock = ManualClock() if scale is None else ScaledClock(scale)

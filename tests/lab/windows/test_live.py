@@ -15,7 +15,7 @@ from tests.lab.guests import BOOT_TIMEOUT
 from tests.lab.windows.fixtures import MakeWindowsGuest
 from tests.lab.windows.guest import WindowsGuest
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.windows]
 
 
 def _agent_refuses(guest: WindowsGuest, command: str, **arguments: Any) -> str:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.lab.windows.talk import Talk
 
+pytestmark = pytest.mark.windows
+
 LIST = ("vssadmin.exe", "list", "writers")
 VSS_KEY = r"HKLM\SYSTEM\CurrentControlSet\Services\QEMU Guest Agent VSS Provider"
 REG = ("reg.exe", "query", VSS_KEY, "/v", "VssOption")

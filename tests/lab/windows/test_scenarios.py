@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from tests.lab.windows.scenario import SCENARIOS, Scenario, load, scenario_names
 from tests.lab.windows.talk import Talk
 
+pytestmark = pytest.mark.windows
+
 
 @pytest.mark.parametrize("name", scenario_names())
 def test_every_scenario_can_be_frozen_and_thawed_and_ends_thawed(name: str) -> None:

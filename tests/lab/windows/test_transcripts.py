@@ -7,6 +7,8 @@ import pytest
 
 from tests.lab.windows.talk import Talk
 
+pytestmark = pytest.mark.windows
+
 VSSADMIN = {"path": "vssadmin.exe", "arg": ["list", "writers"], "capture_output": True}
 
 

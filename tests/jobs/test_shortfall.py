@@ -1,0 +1,112 @@
+"""A point that is worse than what was required is kept, taken back, or tried again after a pause."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from service.db.engine import Database
+from service.db.tables import Job, RecoveryPoint
+from tests.fakes import libvirt_error
+from tests.jobs.scene import FREEZE, THAW, Scene
+from tests.lab.windows import scenario
+from tests.lab.windows.clock import ScaledClock
+from tests.lab.windows.domain import WindowsDomain
+
+CRASH_IS_TOO_LITTLE: dict[str, Any] = {"freeze": {"mode": "off"}, "required_verdict": "filesystem"}
+
+
+@pytest.fixture
+def scene(sqlite_database: Database, tmp_path: Path) -> Scene:
+    return Scene(sqlite_database, tmp_path, disks=("vda", "vdb"))
+
+
+def points(scene: Scene) -> list[RecoveryPoint]:
+    with scene.database.read() as session:
+        return list(session.scalars(select(RecoveryPoint)))
+
+
+def waiting(scene: Scene) -> list[Job]:
+    with scene.database.read() as session:
+        return list(session.scalars(select(Job).where(Job.state == "queued")))
+
+
+def test_kept_unless_something_else_is_asked_for(scene: Scene) -> None:
+    job = scene.run(**CRASH_IS_TOO_LITTLE)
+    assert (job.state, (job.error or {})["code"]) == ("failed", "verdict_below_required")
+    assert [point.verdict for point in points(scene)] == ["crash"]
+    assert waiting(scene) == []
+
+
+def test_discarded_the_disks_are_back_on_their_files_and_no_point_is_listed(scene: Scene) -> None:
+    before = {target: scene.domain.source(target) for target in ("vda", "vdb")}
+    job = scene.run(**CRASH_IS_TOO_LITTLE, on_shortfall="discard")
+    assert (job.state, (job.error or {})["code"]) == ("failed", "verdict_below_required")
+    assert "was removed again" in (job.error or {})["detail"]
+    assert {target: scene.domain.source(target) for target in ("vda", "vdb")} == before
+    assert (points(scene), job.recovery_point) == ([], None)
+    assert sorted(path.name for path in scene.images.iterdir()) == ["db1-vda.qcow2", "db1-vdb.qcow2"]
+    assert [phase["name"] for phase in job.phases][-1] == "discard"
+
+
+def test_a_point_that_cannot_be_taken_back_is_kept_and_named(scene: Scene) -> None:
+    scene.domain.fail_next("block_commit_active", libvirt_error(1, "no room"))
+    job = scene.run(**CRASH_IS_TOO_LITTLE, on_shortfall="discard")
+    assert (job.error or {})["code"] == "discard_failed"
+    assert "no room" in (job.error or {})["detail"]
+    assert [point.verdict for point in points(scene)] == ["crash"]
+    assert scene.domain.source("vda") != str(scene.images / "db1-vda.qcow2")
+
+
+def test_a_good_point_is_never_discarded(scene: Scene) -> None:
+    job = scene.run(on_shortfall="discard")
+    assert (job.state, job.verdict, len(points(scene))) == ("succeeded", "filesystem", 1)
+
+
+def test_retry_makes_a_job_of_its_own_after_the_pause(scene: Scene) -> None:
+    job = scene.run(**CRASH_IS_TOO_LITTLE, on_shortfall="retry")
+    (follower,) = waiting(scene)
+    assert (follower.retry_of, follower.request["shortfall_try"]) == (job.id, 1)
+    assert timedelta(minutes=9) < follower.run_after - datetime.now(UTC) < timedelta(minutes=11)
+    assert (job.result or {})["next_try"]["job_id"] == follower.id
+    assert job.state == "failed"
+
+
+def test_the_third_retry_is_the_last(scene: Scene) -> None:
+    scene.run(**CRASH_IS_TOO_LITTLE, on_shortfall="retry", shortfall_try=3)
+    assert waiting(scene) == []
+
+
+def test_a_job_that_succeeded_or_failed_for_another_reason_is_not_tried_again(scene: Scene) -> None:
+    scene.run(on_shortfall="retry")
+    scene.run(disks=["nope"], on_shortfall="retry")
+    scene.domain.fail_next("snapshot_create", libvirt_error(1, "no"))
+    scene.run(on_shortfall="retry")
+    assert waiting(scene) == []
+    assert {FREEZE, THAW} <= set(scene.domain.log)
+
+
+def windows(scene: Scene, name: str) -> WindowsDomain:
+    domain = WindowsDomain(f"win-{name}", [scene.disk("vda", f"win-{name}")], scenario.load(name), clock=ScaledClock(200))
+    scene.host.domains.append(domain)
+    return domain
+
+
+@pytest.mark.windows
+def test_a_vss_failure_that_passes_by_itself_is_tried_again_and_one_that_does_not_is_not(scene: Scene) -> None:
+    busy = scene.run(domain=windows(scene, "other-requester"), on_shortfall="retry")
+    refused = scene.run(domain=windows(scene, "volume-refused"), on_shortfall="retry")
+    assert [(busy.error or {})["code"], (refused.error or {})["code"]] == ["vss_freeze_failed", "vss_freeze_failed"]
+    assert [job.retry_of for job in waiting(scene)] == [busy.id]
+    assert "other backup" in (busy.error or {})["remedy"]
+
+
+@pytest.mark.windows
+def test_a_lost_hold_that_is_tried_again_is_step_nine_as_planned(scene: Scene) -> None:
+    job = scene.run(domain=windows(scene, "hold-lost-once"), on_shortfall="retry")
+    assert job.vss is not None
+    assert (job.vss_outcome, job.vss["steps"][8]["observation"]) == ("hold_writes_timeout", "observed")
+    assert "tries again" in job.vss["steps"][8]["detail"]
+    assert [follower.retry_of for follower in waiting(scene)] == [job.id]
