@@ -5,7 +5,7 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from benchmarks import api, lists, pickup, stall
+from benchmarks import api, lists, pickup, stall, windows
 from benchmarks.interleaving import Plan
 from benchmarks.report import Report, save, show
 from tests.lab.places import LabError
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[Plan], Report]] = {
     "api": api.measure,
     "list": lists.measure,
     "pickup": pickup.measure,
+    "windows": windows.measure,
 }
 
 

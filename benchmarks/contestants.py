@@ -107,8 +107,7 @@ class Virsh(_OnLabGuest):
     """What most scripts do."""
 
     def take(self) -> Numbers:
-        flags = ["--disk-only", "--atomic", "--quiesce", "--no-metadata"]
-        _run(["virsh", "-q", "-c", uri(), "snapshot-create-as", self.guest.name, "bench", *flags])
+        take_with_virsh(self.guest.name)
         return {}
 
 
@@ -162,6 +161,12 @@ class Floor:
 
     def pause(self) -> None:
         self.guest.monitor("stop")
+
+
+def take_with_virsh(domain: str) -> None:
+    """Raises LabError."""
+    flags = ["--disk-only", "--atomic", "--quiesce", "--no-metadata"]
+    _run(["virsh", "-q", "-c", uri(), "snapshot-create-as", domain, "bench", *flags])
 
 
 def merge_back(guest: LabGuest) -> None:

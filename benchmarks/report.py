@@ -41,6 +41,8 @@ GOALS = {
     "list_1m_vs_1k": Goal(1.3),
     "pickup_p50_ms": Goal(50),
     "idle_rss_mb": Goal(150),
+    "hold_windows_1disk_ms": Goal(40),
+    "hold_windows_8disks_ms": Goal(80),
 }
 
 

@@ -1,1 +1,1 @@
-"""`make demo`: the main job on a real guest, told step by step. Nothing here is imported by the service."""
+"""`make demo`: the main job on a real guest, and on a simulated Windows, step by step. Nothing here is imported by the service."""

@@ -15,7 +15,8 @@ import libvirt
 from demo import stage
 from demo.curl import Refused
 from demo.screen import Colour, Screen
-from demo.story import Ending, tell
+from demo.story import Ending, sign_in, tell
+from demo.windows import HEALTHY, tell_windows
 from tests.lab.places import LabError
 
 INTERRUPTED = 130
@@ -28,7 +29,7 @@ class Stopped(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description="The main job on a real guest, told step by step.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the final job document to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the final job document of the Linux guest to FILE")
     document: Path | None = parser.parse_args().json
     screen = Screen()
     started = time.monotonic()
@@ -52,7 +53,10 @@ def _play(screen: Screen) -> Ending:
         stack.enter_context(stage.libvirt(screen))
         guest = stack.enter_context(stage.linux_guest(screen))
         service = stack.enter_context(stage.service(screen))
-        ending = tell(screen, service, guest)
+        curl = sign_in(screen, service)
+        linux = tell(screen, curl, guest)
+        windows = tell_windows(screen, curl, stack.enter_context(stage.windows_guest(screen, HEALTHY)))
+        ending = Ending(linux.job, [*linux.checks, *windows])
         patience.finish_undisturbed()
         return ending
 
@@ -61,7 +65,7 @@ def _conclude(screen: Screen, ending: Ending, seconds: float) -> int:
     screen.line()
     if ending.is_good:
         screen.line(
-            screen.paint(f"All of it is true. The guest and the service are stopped and removed; this took {seconds:.0f} s.", Colour.green)
+            screen.paint(f"All of it is true. The guests and the service are stopped and removed; this took {seconds:.0f} s.", Colour.green)
         )
         return 0
     failed = ", ".join(check.claim for check in ending.checks if not check.holds)

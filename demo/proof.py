@@ -1,9 +1,10 @@
 """What must be true for the demo to succeed, from the job and from what was seen without the service."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+SQL_WRITER = "SqlServerWriter"
 CONSISTENT = ("filesystem", "application_unverified", "application")
 
 
@@ -65,3 +66,56 @@ def _clean(witness: Witness) -> Check:
         return Check(claim, False, f"ext4 needs recovery in {', '.join(dirty)}")
     contrast = ", while the running disk has it" if witness.running_disk_needs_recovery else ""
     return Check(claim, bool(witness.needs_recovery), f"dumpe2fs finds no needs_recovery in its ext4{contrast}")
+
+
+# --- Windows --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WindowsWitness:
+    """What the simulated agent knows and no agent tells: how long writes were really held, and what ended that."""
+
+    held_ms: float | None
+    ended_by: str | None
+    is_frozen: bool
+
+
+def prove_healthy(job: Mapping[str, Any], witness: WindowsWitness) -> list[Check]:
+    """A run in which nothing fails."""
+    steps = [step["step"] for step in (job["vss"] or {}).get("steps", [])]
+    vss = (job["vss"] or {}).get("outcome")
+    return [
+        _came_out_as(job, "application"),
+        Check("VSS completed", vss == "completed", f"its outcome is {vss}"),
+        Check("ten steps on record", steps == list(range(1, 11)), f"the job has {len(steps)}"),
+        *_let_go(witness),
+    ]
+
+
+def prove_failed_writer(job: Mapping[str, Any], witness: WindowsWitness, listed: Sequence[str]) -> list[Check]:
+    """A run in which SQL Server's writer fails. `listed`: ids of the jobs that the API lists under writer_failed."""
+    failed = [writer["name"] for writer in (job["vss"] or {}).get("writers", []) if writer["newly_failed"]]
+    reasons = " ".join(reason["detail"] for reason in job["verdict_reasons"] if reason["code"] == "writer_newly_failed")
+    is_named = failed == [SQL_WRITER] and SQL_WRITER in reasons
+    found = "?writer_failed=true lists the job" if job["id"] in listed else "?writer_failed=true does not list the job"
+    return [
+        _came_out_as(job, "filesystem"),
+        Check("the writer is named", is_named, f"newly failed: {', '.join(failed) or 'none'}"),
+        Check("the job can be found", job["id"] in listed, found),
+        *_let_go(witness),
+    ]
+
+
+def _came_out_as(job: Mapping[str, Any], verdict: str) -> Check:
+    error = f": {job['error']['detail']}" if job["error"] else ""
+    holds = job["state"] == "succeeded" and job["verdict"] == verdict
+    return Check(f"the verdict is {verdict}", holds, f"the job {job['state']} with the verdict {job['verdict']}{error}")
+
+
+def _let_go(witness: WindowsWitness) -> list[Check]:
+    held = "nothing was held" if witness.held_ms is None else f"the simulator held writes for {witness.held_ms:.1f} ms"
+    now = "frozen" if witness.is_frozen else "not frozen"
+    return [
+        Check("held until the thaw", witness.ended_by == "thaw", f"{held}; what ended it: {witness.ended_by}"),
+        Check("thawed in the end", not witness.is_frozen, f"the simulator is {now}"),
+    ]

@@ -10,9 +10,11 @@ from demo.screen import Screen
 from tests.lab.daemon import Daemon, uri
 from tests.lab.guests import LabGuest
 from tests.lab.options import GuestOptions
+from tests.lab.windows.guest import WindowsGuest, windows_options
 from tests.service_process import ServiceProcess
 
 LINUX = GuestOptions(name="lab-demo")
+WINDOWS = windows_options(name="lab-demo-windows")
 
 
 @contextmanager
@@ -35,6 +37,21 @@ def linux_guest(screen: Screen) -> Iterator[LabGuest]:
         guest.start_and_wait()
         what = f"{guest.name}: QEMU with Debian's kernel and qemu-guest-agent, one disk with ext4, a program that writes all the time"
         screen.fact("guest", f"{what}; its agent answered after {time.monotonic() - started:.1f} s")
+        yield guest
+    finally:
+        guest.destroy()
+
+
+@contextmanager
+def windows_guest(screen: Screen, scenario: str) -> Iterator[WindowsGuest]:
+    """No Windows: a guest whose agent is a program on this machine that answers as the one of Windows does."""
+    started = time.monotonic()
+    guest = WindowsGuest(scenario, guest=LabGuest(WINDOWS))
+    try:
+        guest.start()
+        what = f"{guest.name}: real QEMU, real libvirt, and a SIMULATED Windows agent; no Windows runs here"
+        screen.line()
+        screen.fact("guest", f"{what}. It answered after {time.monotonic() - started:.1f} s")
         yield guest
     finally:
         guest.destroy()
