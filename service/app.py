@@ -136,14 +136,18 @@ def _database(settings: Settings) -> Iterator[Database]:
 def _running_worker(settings: Settings, database: Database, wake: Wake) -> Iterator["Worker"]:
     # Imported here, so that an API without libvirt-python starts.
     from service.hypervisor.connection import HostConnection
+    from service.jobs.guard import GuardKeeper
     from service.jobs.worker import Worker
 
-    worker = Worker(settings, database, HostConnection(settings.libvirt_uri), wake)
+    guards = GuardKeeper(settings.state_dir, settings.libvirt_uri)
+    worker = Worker(settings, database, HostConnection(settings.libvirt_uri), wake, guards)
     worker.start()
     try:
+        guards.start()
         yield worker
     finally:
         worker.stop(settings.shutdown_seconds)
+        guards.close()
 
 
 @contextmanager

@@ -425,6 +425,20 @@ class WorkerLost(StillpointError):
     remedy_template = "Retry the job. What recovery found and did stands in the job's evidence."
 
 
+class GuardNotReady(StillpointError):
+    code = "guard_not_ready"
+    title = "The guest was not frozen, because nothing stood ready to thaw it"
+    detail_template = "The thaw guard for {domain} did not come up: {reason}."
+    remedy_template = "Nothing was changed. Look at libvirt and at the memory of this host, then try again."
+
+
+class HoldSpent(StillpointError):
+    code = "hold_spent"
+    title = "It was too late for the point in time, so none was taken"
+    detail_template = "{domain} was frozen, but {why}; it was thawed and nothing was taken."
+    remedy_template = "Try again. If it happens often, look at the load of this host, or allow more with freeze.hold_limit_ms."
+
+
 class GuestStillFrozen(StillpointError):
     code = "guest_still_frozen"
     title = "The guest could not be thawed"

@@ -81,6 +81,8 @@ JOB: dict[str, Any] = {
         "thaw_message": None,
         "thaw_attempts": 1,
         "watchdog_fired": False,
+        "guard_died": False,
+        "guard": None,
         "frozen_afterwards": False,
         "preflush": {"rounds": 1, "duration_ms": 38.2, "message": None},
     },

@@ -7,6 +7,7 @@ from service.config import Settings
 from service.errors import JobCancelled, LeaseLost, SettingInvalid, StillpointError
 from service.hypervisor.connection import HostConnection
 from service.jobs.emergency import run_thaw
+from service.jobs.guard import GuardSource
 from service.jobs.preflight import run_preflight
 from service.jobs.run import JobRun, MustRecover
 from service.jobs.snapshot import SnapshotSettings, run_snapshot
@@ -19,7 +20,7 @@ _logger = log.get(__name__)
 
 
 class Execution:
-    def __init__(self, settings: Settings, connection: HostConnection) -> None:
+    def __init__(self, settings: Settings, connection: HostConnection, guards: GuardSource) -> None:
         """Raises SettingInvalid."""
         self._settings = settings
         self._connection = connection
@@ -28,6 +29,7 @@ class Execution:
             settings.overlay_reserve_bytes,
             writers_settle_s=settings.writers_settle_seconds,
             writer_rules=writer_rules(settings),
+            guards=guards,
         )
 
     def execute(self, run: JobRun) -> None:

@@ -4,6 +4,8 @@ No database, no logging, no retry library, no callback: whatever the window need
 whatever it saw is interpreted after it. The order of calls is F§6.1, the instants are F§6.2.
 """
 
+import os
+import select
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ from service.errors import AgentCommandBlocked, AgentCommandFailed, DomainGone, 
 from service.model.window import (
     FreezeOutcome,
     FreezeReply,
+    GuardDeed,
     ThawOutcome,
     ThawReply,
     WindowRecord,
@@ -26,6 +29,9 @@ THAW_TIMEOUT_MS = 60_000
 """A thaw reply may take its time (hooks, VSS); giving up early would lose the evidence in it."""
 THAW_PATIENCE_S = 600.0
 """How long an unanswered thaw is repeated."""
+LOCK_WAIT_MS = 30_000
+"""libvirt waits so long for another client's agent command (VIR_JOB_WAIT_TIME, F§4.1) before it sends ours."""
+NS_PER_MS = 1_000_000
 THAW_PAUSE_S = 0.05
 THAW_PAUSE_MAX_S = 5.0
 
@@ -38,6 +44,26 @@ class FreezableGuest(Protocol):
     def is_frozen(self) -> bool: ...
 
     def is_shut_off(self) -> bool: ...
+
+
+class WindowGuard(Protocol):
+    """A process that thaws when we cannot. Nothing here waits, but for `dismiss`; instants are of time.monotonic_ns."""
+
+    def fileno(self) -> int | None:
+        """Readable when the guard has something to say or died; None: there is no guard."""
+        ...
+
+    def is_gone(self) -> bool: ...
+
+    def freezing(self, over_by_ns: int, hold_ns: int) -> None:
+        """Freeze is sent now: no later than `over_by_ns` it is over, and then it may hold for `hold_ns`."""
+        ...
+
+    def frozen(self, count: int, thaw_by_ns: int) -> None: ...
+
+    def dismiss(self) -> GuardDeed | None:
+        """After a thaw that was answered: the guard ends, and tells what it did."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,8 +81,13 @@ class WindowPlan:
     confirm_before_thaw: bool = False
     thaw_patience_s: float = THAW_PATIENCE_S
 
+    @property
+    def latest_ms(self) -> int:
+        """After the freeze reply: a point in time that begins later could not end inside the hold."""
+        return self.hold_limit_ms if self.hold_soft_ms is None else min(self.hold_soft_ms, self.hold_limit_ms)
 
-def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPlan) -> WindowRecord:
+
+def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPlan, guard: WindowGuard) -> WindowRecord:
     """Freeze, take the point in time, thaw. Returns only after a thaw was answered, or was tried for `thaw_patience_s`.
 
     The snapshot is taken only inside a freeze that was answered. Thaw is sent whatever else happened: a freeze
@@ -65,15 +96,18 @@ def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPl
     """
     record = WindowRecord()
     at = record.instants
-    watchdog = _Watchdog(guest, plan)
+    watchdog = _Watchdog(guest, plan, guard)
     try:
         at.freeze_sent = time.monotonic_ns()
+        guard.freezing(at.freeze_sent + (plan.freeze_timeout_ms + LOCK_WAIT_MS) * NS_PER_MS, plan.hold_limit_ms * NS_PER_MS)
         record.freeze = _freeze(guest, plan)
         at.freeze_reply = time.monotonic_ns()
         if record.freeze.outcome is FreezeOutcome.frozen:
-            watchdog.start(record.freeze.count)
+            deadline = at.freeze_reply + plan.hold_limit_ms * NS_PER_MS
+            guard.frozen(record.freeze.count or 0, deadline)
+            watchdog.arm(deadline, record.freeze.count)
             at.snapshot_sent = time.monotonic_ns()
-            record.was_too_late = plan.hold_soft_ms is not None and at.snapshot_sent - at.freeze_reply > plan.hold_soft_ms * 1_000_000
+            record.was_too_late = watchdog.fired or at.snapshot_sent > at.freeze_reply + plan.latest_ms * NS_PER_MS
             if not record.was_too_late:
                 record.snapshot_was_called = True
                 record.snapshot_error = _take(take_snapshot)
@@ -86,8 +120,23 @@ def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPl
             at.thaw_sent = watchdog.thaw_sent or time.monotonic_ns()
             record.thaw = watchdog.reply or thaw_until_answered(guest, record.freeze.count, plan.thaw_patience_s)
             at.thaw_reply = watchdog.thaw_reply or time.monotonic_ns()
+        else:
+            watchdog.stop()
+        record.guard_died = watchdog.guard_died
+    _hear_guard(guard, record)
     record.frozen_afterwards = _status(guest)
     return record
+
+
+def _hear_guard(guard: WindowGuard, record: WindowRecord) -> None:
+    """A guard that thawed before us has the reply that tells of the hold; ours says only that there was nothing left to thaw."""
+    if record.thaw.outcome is ThawOutcome.unanswered:
+        # It goes on where we gave up.
+        return
+    record.guard = guard.dismiss()
+    if record.guard is not None and record.instants.thaw_sent and record.guard.thaw_sent < record.instants.thaw_sent:
+        record.thaw = record.guard.reply
+        record.instants.thaw_sent, record.instants.thaw_reply = record.guard.thaw_sent, record.guard.thaw_reply
 
 
 def thaw_until_answered(guest: FreezableGuest, frozen: int | None, patience_s: float) -> ThawReply:
@@ -112,41 +161,68 @@ def thaw_until_answered(guest: FreezableGuest, frozen: int | None, patience_s: f
 
 
 class _Watchdog:
-    """Thaws from a thread of its own when the hold limit passes while the snapshot call is still out.
+    """Thaws from a thread of its own: when the hold limit passes while the snapshot call is still out, and when the guard dies.
 
-    It can: libvirt's agent lock is another one than the snapshot's (F§4.1).
+    It can: libvirt's agent lock is another one than the snapshot's (F§4.1). The thread runs before the freeze is sent.
     """
 
-    def __init__(self, guest: FreezableGuest, plan: WindowPlan) -> None:
+    def __init__(self, guest: FreezableGuest, plan: WindowPlan, guard: WindowGuard) -> None:
         self.reply: ThawReply | None = None
         self.thaw_sent: int | None = None
         self.thaw_reply: int | None = None
+        self.guard_died = False
+        self.fired = False
         self._guest = guest
         self._plan = plan
+        self._guard = guard
         self._frozen: int | None = None
+        self._deadline: int | None = None
         self._lock = threading.Lock()
         self._settled = False
-        self._timer = threading.Timer(plan.hold_limit_ms / 1000, self._fire)
-        self._timer.daemon = True
+        self._woken = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
 
-    def start(self, frozen: int | None) -> None:
-        self._frozen = frozen
-        self._timer.start()
+    def arm(self, deadline: int, frozen: int | None) -> None:
+        """The guest is frozen; `deadline` in time.monotonic_ns."""
+        self._deadline, self._frozen = deadline, frozen
+        os.eventfd_write(self._woken, 1)
 
     def stop(self) -> bool:
         """True when it fired; then its thaw has ended and `reply` is set."""
         with self._lock:
-            fired, self._settled = self._settled, True
-        self._timer.cancel()
-        if fired:
-            self._timer.join()
-        return fired
+            self._settled = True
+        os.eventfd_write(self._woken, 1)
+        self._thread.join()
+        os.close(self._woken)
+        return self.fired
+
+    def _watch(self) -> None:
+        events = select.poll()
+        events.register(self._woken, select.POLLIN)
+        guard = self._guard.fileno()
+        if guard is not None:
+            events.register(guard, select.POLLIN)
+        while not self._settled:
+            ready = [descriptor for descriptor, _ in events.poll(self._milliseconds_left())]
+            if self._woken in ready:
+                os.eventfd_read(self._woken)
+            if guard in ready and self._guard.is_gone():
+                self.guard_died = True
+                events.unregister(guard)
+            # Before the freeze is answered a thaw would only wait behind it, or come before it.
+            if self._deadline is not None and (self.guard_died or self._milliseconds_left() == 0):
+                self._fire()
+                return
+
+    def _milliseconds_left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, (self._deadline - time.monotonic_ns()) / 1e6)
 
     def _fire(self) -> None:
         with self._lock:
             if self._settled:
                 return
-            self._settled = True
+            self._settled = self.fired = True
         self.thaw_sent = time.monotonic_ns()
         self.reply = thaw_until_answered(self._guest, self._frozen, self._plan.thaw_patience_s)
         self.thaw_reply = time.monotonic_ns()

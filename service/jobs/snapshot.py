@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from service.errors import DomainBusy, DomainPaused, DomainStateUnsuitable, Gues
 from service.hypervisor.guest import Guest
 from service.jobs import freeze_window, overlays, snapshot_outcome, vss_evidence
 from service.jobs.attempt import Attempt
-from service.jobs.freeze_window import THAW_PATIENCE_S, WindowPlan
+from service.jobs.freeze_window import THAW_PATIENCE_S, WindowGuard, WindowPlan
+from service.jobs.guard import Guard, GuardSource, NoGuards, Unguarded
 from service.jobs.overlays import Overlay
 from service.jobs.preflush import preflush
 from service.jobs.run import JobRun, MustRecover
@@ -38,6 +39,7 @@ class SnapshotSettings:
     thaw_patience_s: float = THAW_PATIENCE_S
     writers_settle_s: float = SETTLE_BUDGET_S
     writer_rules: WriterRules = DEFAULT_RULES
+    guards: GuardSource = field(default_factory=NoGuards)
 
 
 def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
@@ -55,24 +57,17 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
             attempt.drift = run.remember(attempt.found, attempt.vss)
             if attempt.vss.before.unavailable:
                 phase.warn(attempt.vss.before.unavailable)
-    try:
-        with run.phase(PhaseName.prepare) as phase:
-            _prepare(run, guest, attempt, settings)
-            if attempt.preflush and attempt.preflush["message"]:
-                phase.warn(f"pre-flush: {attempt.preflush['message']}")
-        take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
-        run.safe_point(PhaseName.freeze)
-        run.write({"phase": PhaseName.freeze.value, "intent": _intent(attempt.overlays, will_freeze=attempt.will_freeze)})
-    except BaseException:
-        overlays.remove(attempt.overlays)
-        raise
-    _take_point(run, guest, attempt, take, settings.thaw_patience_s)
+    guard = settings.guards.appoint(run.claim.job_id, run.claim.domain_id, guest.name) if attempt.will_freeze else Unguarded()
+    with guard:
+        take = _make_ready(run, guest, attempt, settings, guard)
+        _take_point(run, guest, attempt, take, thaw_patience_s=settings.thaw_patience_s, guard=guard)
     if attempt.vss is not None:
         with run.phase_that_cannot_be_cancelled(PhaseName.writers_after) as phase:
             vss_evidence.read_after(guest, attempt.found, attempt.vss, settings.writers_settle_s)
             if attempt.vss.after.unavailable:
                 phase.warn(attempt.vss.after.unavailable)
     snapshot_outcome.conclude(run, guest, attempt, settings.writer_rules)
+    settings.guards.forget(run.claim.job_id)
 
 
 def freeze_policy(run: JobRun) -> FreezePolicy:
@@ -119,6 +114,23 @@ def _check_state(found: Survey, policy: FreezePolicy) -> None:
         raise DomainBusy(domain=found.domain, what="; ".join(f"{target or 'domain'}: {job}" for target, job in found.busy.items()))
 
 
+def _make_ready(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings, guard: Guard | Unguarded) -> Callable[[], None]:
+    """Everything that the window needs; the answer takes the point in time. Whatever goes wrong, no overlay is left."""
+    try:
+        with run.phase(PhaseName.prepare) as phase:
+            _prepare(run, guest, attempt, settings)
+            if attempt.preflush and attempt.preflush["message"]:
+                phase.warn(f"pre-flush: {attempt.preflush['message']}")
+            guard.wait_until_ready()
+        take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
+        run.safe_point(PhaseName.freeze)
+        run.write({"phase": PhaseName.freeze.value, "intent": _intent(attempt.overlays, will_freeze=attempt.will_freeze)})
+    except BaseException:
+        overlays.remove(attempt.overlays)
+        raise
+    return take
+
+
 def _prepare(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
     assert attempt.selection is not None
     planned = overlays.plan(guest, attempt.selection.taken, run.claim.job_id, run.claim.attempt, settings.overlay_dir)
@@ -140,7 +152,9 @@ def _intent(planned: Sequence[Overlay], *, will_freeze: bool) -> dict[str, Any]:
 # --- the window and what is around it -------------------------------------------------------------
 
 
-def _take_point(run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], None], thaw_patience_s: float) -> None:
+def _take_point(
+    run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], None], *, thaw_patience_s: float, guard: WindowGuard
+) -> None:
     policy = attempt.policy
     if attempt.will_freeze:
         assert attempt.scope is not None
@@ -153,7 +167,7 @@ def _take_point(run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], 
             confirm_before_thaw=not attempt.found.is_windows and attempt.found.hook is not HookState.absent,
             thaw_patience_s=thaw_patience_s,
         )
-        attempt.window = freeze_window.run(guest, take, plan)
+        attempt.window = freeze_window.run(guest, take, plan, guard)
     if not attempt.window.snapshot_was_called and _may_go_on_without_freeze(attempt):
         _take_unfrozen(take, attempt.window)
     attempt.switched = _look_at_disks(guest, attempt.overlays) if attempt.window.snapshot_was_called else {}

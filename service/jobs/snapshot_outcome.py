@@ -12,6 +12,7 @@ from service.errors import (
     FreezeFailed,
     GuestAlreadyFrozen,
     GuestStillFrozen,
+    HoldSpent,
     SnapshotFailed,
     StillpointError,
     VerdictBelowRequired,
@@ -80,6 +81,8 @@ def freeze_document(attempt: Attempt) -> dict[str, Any]:
         "thaw_message": thaw.message,
         "thaw_attempts": thaw.attempts,
         "watchdog_fired": attempt.window.watchdog_fired,
+        "guard_died": attempt.window.guard_died,
+        "guard": attempt.window.guard.as_document() if attempt.window.guard else None,
         "frozen_afterwards": attempt.window.frozen_afterwards,
         "preflush": attempt.preflush,
     }
@@ -140,6 +143,10 @@ def _why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
             step=failure.step,
             transient=failure.is_transient,
         )
+    if window.was_too_late:
+        spent = "the time for it had passed before it could be asked for"
+        why = "its thaw guard died" if window.guard_died else spent
+        return HoldSpent(domain=guest.name, why=why)
     if not window.snapshot_was_called:
         return FreezeFailed(domain=guest.name, outcome=window.freeze.outcome.value, message=window.freeze.message or "nothing was frozen")
     state = "every disk is on the file it was on before, and the unused overlays were removed"

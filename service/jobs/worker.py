@@ -18,6 +18,7 @@ from service.errors import DatabaseUnavailable, LeaseLost, StillpointError, Work
 from service.hypervisor.connection import HostConnection
 from service.jobs import metrics, queue
 from service.jobs.execution import Execution
+from service.jobs.guard import GuardSource
 from service.jobs.inventory import Inventory
 from service.jobs.recovery import Recovery
 from service.jobs.run import JobRun
@@ -37,7 +38,7 @@ _logger = log.get(__name__)
 class Worker:
     """Three threads (claims, leases, inventory) and one more for each running job. One worker per host: a lock file."""
 
-    def __init__(self, settings: Settings, database: Database, connection: HostConnection, wake: Wake) -> None:
+    def __init__(self, settings: Settings, database: Database, connection: HostConnection, wake: Wake, guards: GuardSource) -> None:
         self._settings = settings
         self._database = database
         self._connection = connection
@@ -45,7 +46,7 @@ class Worker:
         self._host_id = settings.host_id
         self._owner = f"{settings.host_id}:{os.getpid()}"
         self._inventory = Inventory(database, connection, settings.host_id)
-        self._execution = Execution(settings, connection)
+        self._execution = Execution(settings, connection, guards)
         self._recovery = Recovery(database, connection)
         self._stopping = threading.Event()
         self._abandoned = threading.Event()

@@ -117,7 +117,12 @@ def _crash_reasons(evidence: Evidence) -> Iterator[Reason]:
     if not window.instants.point_in_time_was_inside_the_hold:
         yield lowers("outside_the_hold", "The snapshot was not inside the interval between the freeze reply and the thaw.")
     hold_ms = window.instants.hold_ms
-    if window.watchdog_fired:
+    if window.guard_died:
+        yield lowers("guard_died", "The thaw guard died while the guest was frozen, so the guest was thawed at once.")
+    elif window.guard is not None:
+        why = {"worker_gone": "it took the worker for dead", "deadline": "the worker let the deadline pass"}[window.guard.reason]
+        yield lowers("guard_thawed", f"The thaw guard thawed the guest, because {why}.")
+    elif window.watchdog_fired:
         yield lowers(
             "hold_limit_exceeded", f"The point in time was not reached within {evidence.hold_limit_ms:.0f} ms, so the guest was thawed."
         )

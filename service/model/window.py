@@ -61,6 +61,25 @@ class ThawReply:
     attempts: int = 0
 
 
+@dataclass(frozen=True)
+class GuardDeed:
+    """A thaw that the thaw guard sent; `reason`: `worker_gone` or `deadline`. Instants as in WindowInstants."""
+
+    reason: str
+    reply: ThawReply
+    thaw_sent: int
+    thaw_reply: int
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "reason": self.reason,
+            "outcome": self.reply.outcome,
+            "count": self.reply.count,
+            "message": self.reply.message,
+            "attempts": self.reply.attempts,
+        }
+
+
 @dataclass
 class WindowRecord:
     """Filled by the window, read by the verdict. Nothing in it is interpreted yet."""
@@ -75,6 +94,10 @@ class WindowRecord:
     was_too_late: bool = False
     #: The watchdog thawed because the hold limit passed before the snapshot call came back.
     watchdog_fired: bool = False
+    #: The thaw guard died in the window, so the guest was thawed at once.
+    guard_died: bool = False
+    #: What the thaw guard did; None: it had nothing to do.
+    guard: GuardDeed | None = None
     #: guest-fsfreeze-status just before the thaw; asked only where a hook may make the thaw reply useless.
     frozen_before_thaw: bool | None = None
     #: guest-fsfreeze-status after the thaw; None: the agent did not say.
@@ -93,6 +116,8 @@ class WindowRecord:
             "snapshot_error": self.snapshot_error,
             "was_too_late": self.was_too_late,
             "watchdog_fired": self.watchdog_fired,
+            "guard_died": self.guard_died,
+            "guard": self.guard.as_document() if self.guard else None,
             "frozen_before_thaw": self.frozen_before_thaw,
             "frozen_afterwards": self.frozen_afterwards,
         }

@@ -12,6 +12,7 @@ from service.db.engine import Database
 from service.db.tables import Job, RecoveryPoint
 from service.jobs import queue
 from service.jobs.execution import Execution
+from service.jobs.guard import NoGuards
 from service.jobs.queue import Claim, NewJob
 from service.jobs.run import JobRun
 from tests.fakes import FakeDisk, FakeDomain, FakeHost
@@ -30,7 +31,7 @@ class Scene:
         self.host = FakeHost()
         self.domain = self.add("db1", disks)
         self.settings = Settings(state_dir=folder / "state", host_id=HOST, **({"overlay_reserve_bytes": 4096} | settings))
-        self.execution = Execution(self.settings, self.host)
+        self.execution = Execution(self.settings, self.host, NoGuards())
         self.abandoned = threading.Event()
         with database.write() as session:
             queue.ensure_slots(session, f"host:{HOST}", 4)

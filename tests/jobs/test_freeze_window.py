@@ -1,8 +1,9 @@
 """The freeze window: what is sent in which order, and that a thaw is always answered."""
 
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 
 from service.hypervisor.guest import Guest
 from service.jobs import freeze_window
-from service.jobs.freeze_window import WindowPlan, thaw_until_answered
+from service.jobs.freeze_window import WindowGuard, WindowPlan, thaw_until_answered
+from service.jobs.guard import Unguarded
 from service.model.verdict import Evidence, HookState, Verdict, judge
-from service.model.window import FreezeOutcome, ThawOutcome, WindowRecord
+from service.model.window import FreezeOutcome, GuardDeed, ThawOutcome, ThawReply, WindowRecord
 from tests.fakes import FakeAgent, FakeDisk, FakeDomain, FakeFilesystem, agent_error, agent_silent, libvirt_error
 from tests.fakes.libvirt_errors import agent_busy
 
 INTERNAL_ERROR = 1
+UNGUARDED = Unguarded()
 FREEZE, THAW, STATUS = "guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-fsfreeze-status"
 
 
@@ -33,9 +36,9 @@ class Scene:
         self.take = self.guest.prepare_snapshot(self.overlays)
         self.domain.log.clear()
 
-    def run(self, take: Callable[[], None] | None = None, **plan: Any) -> WindowRecord:
+    def run(self, take: Callable[[], None] | None = None, guard: WindowGuard = UNGUARDED, **plan: Any) -> WindowRecord:
         defaults: dict[str, Any] = {"mountpoints": None, "freeze_timeout_ms": 5_000, "hold_limit_ms": 5_000, "thaw_patience_s": 0.5}
-        return freeze_window.run(self.guest, take or self.take, WindowPlan(**(defaults | plan)))
+        return freeze_window.run(self.guest, take or self.take, WindowPlan(**(defaults | plan)), guard)
 
     @property
     def is_frozen(self) -> bool:
@@ -336,3 +339,101 @@ def test_a_thaw_alone_tells_what_it_found(tmp_path: Path) -> None:
     assert thaw_until_answered(guest, None, 1).outcome is ThawOutcome.lost
     domain.agent.freeze_by_somebody_else()
     assert thaw_until_answered(guest, 1, 1).outcome is ThawOutcome.completed
+
+
+# --- the guard ------------------------------------------------------------------------------------
+
+
+class FakeGuard(Unguarded):
+    """Tells its window that it is there until it is killed; `deed` is what it says when it is dismissed."""
+
+    def __init__(self, deed: GuardDeed | None = None) -> None:
+        self._end, self._other = socket.socketpair()
+        self.deed = deed
+        self.told: list[str] = []
+
+    def fileno(self) -> int | None:
+        return self._end.fileno()
+
+    def die(self) -> None:
+        self._other.close()
+
+    def is_gone(self) -> bool:
+        return not self._end.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+
+    def freezing(self, over_by_ns: int, hold_ns: int) -> None:
+        self.told.append(f"freezing for {hold_ns // 1_000_000} ms")
+
+    def frozen(self, count: int, thaw_by_ns: int) -> None:
+        self.told.append(f"{count} frozen")
+
+    def dismiss(self) -> GuardDeed | None:
+        self.told.append("dismissed")
+        return self.deed
+
+    def close(self) -> None:
+        self._end.close()
+        self._other.close()
+
+
+@pytest.fixture
+def guard() -> Iterator[FakeGuard]:
+    guard = FakeGuard()
+    yield guard
+    guard.close()
+
+
+def test_the_guard_knows_of_the_freeze_before_it_is_sent_and_is_dismissed_after_the_thaw(scene: Scene, guard: FakeGuard) -> None:
+    scene.run(guard=guard, hold_limit_ms=700)
+    assert guard.told == ["freezing for 700 ms", "2 frozen", "dismissed"]
+
+
+def test_a_guard_that_dies_in_the_hold_ends_it_at_once(scene: Scene, guard: FakeGuard) -> None:
+    def take_slowly() -> None:
+        guard.die()
+        while THAW not in scene.domain.log:
+            time.sleep(0.005)
+        scene.take()
+
+    record = scene.run(take_slowly, guard=guard)
+    assert (record.guard_died, record.thaw.outcome, scene.is_frozen) == (True, ThawOutcome.completed, False)
+    assert verdict(record) is Verdict.crash
+
+
+def test_a_guard_that_dies_before_the_freeze_is_answered_leaves_nothing_frozen_and_nothing_is_taken(scene: Scene, guard: FakeGuard) -> None:
+    guard.die()
+    scene.domain.delay_next(FREEZE, 0.1)
+    record = scene.run(guard=guard, hold_limit_ms=60_000)
+    assert scene.domain.log[:2] == [FREEZE, THAW]
+    assert not scene.is_frozen
+    assert not (record.snapshot_was_called and record.instants.point_in_time_was_inside_the_hold)
+
+
+def test_the_reply_to_a_guard_that_was_first_is_the_evidence(scene: Scene, guard: FakeGuard) -> None:
+    def let_the_guard_thaw() -> None:
+        sent = time.monotonic_ns()
+        count = scene.guest.thaw(1_000)
+        guard.deed = GuardDeed("deadline", ThawReply(ThawOutcome.completed, count=count, attempts=1), sent, time.monotonic_ns())
+
+    record = scene.run(let_the_guard_thaw, guard=guard)
+    assert (record.thaw.outcome, record.thaw.count) == (ThawOutcome.completed, 2)
+    assert record.instants.thaw_sent == record.guard.thaw_sent if record.guard else False
+    assert not record.instants.point_in_time_was_inside_the_hold
+    assert verdict(record) is Verdict.crash
+
+
+def test_a_guest_that_answers_no_thaw_keeps_its_guard(scene: Scene, guard: FakeGuard) -> None:
+    def take_then_fall_silent() -> None:
+        scene.take()
+        scene.domain.agent.answers = False
+
+    scene.run(take_then_fall_silent, guard=guard, thaw_patience_s=0.1)
+    assert "dismissed" not in guard.told
+
+
+def test_too_late_is_no_snapshot_and_not_a_bad_one(scene: Scene) -> None:
+    """A worker that was stopped between the freeze and the snapshot finds its time gone."""
+    record = scene.run(hold_limit_ms=0)
+    assert (record.was_too_late, record.snapshot_was_called) == (True, False)
+    assert "snapshot_create" not in scene.domain.log
+    assert not scene.is_frozen

@@ -13,6 +13,7 @@ from service.db.engine import Database
 from service.db.tables import Domain, Host, Job
 from service.errors import WorkerAlreadyRuns
 from service.jobs import queue
+from service.jobs.guard import NoGuards
 from service.jobs.wake import Wake
 from service.jobs.worker import Worker
 from tests.fakes import FakeDomain
@@ -46,7 +47,7 @@ class Plant:
     def worker(self, **settings: Any) -> Worker:
         usual: dict[str, Any] = {"poll_seconds": 0.05, "lease_seconds": 3, "inventory_seconds": 5, "overlay_reserve_bytes": 4096}
         chosen = Settings(state_dir=self._folder / "state", host_id=HOST, **(usual | settings))
-        worker = Worker(chosen, self.scene.database, self.scene.host, self.wake)
+        worker = Worker(chosen, self.scene.database, self.scene.host, self.wake, NoGuards())
         self.workers.append(worker)
         return worker
 

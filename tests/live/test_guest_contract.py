@@ -21,6 +21,7 @@ from service.hypervisor.guest import Guest
 from service.hypervisor.handle import LibvirtDomain
 from service.jobs import overlays
 from service.jobs.freeze_window import WindowPlan, run
+from service.jobs.guard import Unguarded
 from service.jobs.survey import survey
 from service.model.inventory import Disk, DomainState
 from service.model.verdict import HookState
@@ -306,7 +307,7 @@ def test_an_overlay_that_is_in_use_cannot_be_used_again(make_subject: MakeSubjec
 def test_a_whole_window_holds_and_proves_it(make_subject: MakeSubject) -> None:
     guest = make_subject(Wish()).guest
     take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in _overlays(guest, "0a1b2c3d")})
-    record = run(guest, take, WindowPlan(mountpoints=None, freeze_timeout_ms=20_000, hold_limit_ms=10_000))
+    record = run(guest, take, WindowPlan(mountpoints=None, freeze_timeout_ms=20_000, hold_limit_ms=10_000), Unguarded())
     assert (record.freeze.outcome, record.thaw.outcome, record.snapshot_error) == (FreezeOutcome.frozen, ThawOutcome.completed, None)
     assert record.instants.point_in_time_was_inside_the_hold
     assert record.frozen_afterwards is False

@@ -1,5 +1,6 @@
 """The service is killed at the worst moments; what the next start finds is thawed, known and told."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,17 +31,40 @@ def test_killed_while_the_guest_is_frozen_and_before_the_point_in_time(
     job_id = slow.create(lab_guest.name, freeze={"preflush": False})
     wait_until_frozen(lab_guest)
 
+    mark = lab_guest.mark()
     slow.kill()
     relay.delay_s = 0
-    assert lab_guest.freeze_status() == "frozen"
+    assert max(stall.ms for stall in lab_guest.stalls(mark)) < 2_000
+    assert lab_guest.freeze_status() == "thawed"
     slow.start()
     job = slow.wait(job_id)
 
     recovered = next(phase for phase in job["phases"] if phase["name"] == "recover")
-    assert "was frozen and was thawed" in recovered["detail"]
-    assert lab_guest.freeze_status() == "thawed"
+    assert "was not frozen" in recovered["detail"]
     assert (job["state"], job["attempt"], job["verdict"]) == ("succeeded", 2, "filesystem")
     assert len(overlays_beside(lab_guest)) == 1
+
+
+def test_stopped_while_the_guest_is_frozen_it_is_thawed_at_the_deadline_and_the_job_tells_by_whom(
+    slow: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
+) -> None:
+    slow.run(lab_guest.name, kind="preflight")
+    relay.delay_s = 0.3
+    mark = lab_guest.mark()
+    job_id = slow.create(lab_guest.name, freeze={"preflush": False, "hold_limit_ms": 1_000})
+    wait_until_frozen(lab_guest)
+
+    slow.signal(signal.SIGSTOP)
+    relay.delay_s = 0
+    assert max(stall.ms for stall in lab_guest.stalls(mark)) < 3_000
+    assert lab_guest.freeze_status() == "thawed"
+    slow.signal(signal.SIGCONT)
+    job = slow.wait(job_id)
+
+    assert (job["state"], job["verdict"], job["error"]["code"]) == ("failed", "crash", "verdict_below_required")
+    assert (job["freeze"]["guard"]["reason"], job["freeze"]["guard"]["count"]) == ("deadline", 1)
+    assert "guard_thawed" in [reason["code"] for reason in job["verdict_reasons"]]
+    assert slow.run(lab_guest.name)["verdict"] == "filesystem"
 
 
 def test_killed_after_the_point_in_time_keeps_the_point_as_crash_consistent(
