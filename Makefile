@@ -40,7 +40,7 @@ lab: ready ## start a lab guest and leave it running for hand work; says how to 
 lab-down: ready ## remove the lab guest, and the libvirt daemon if the lab started it
 	@$(PYTHON) -m tests.lab down
 
-bench: ## benchmarks beside their peers, results in build/bench/; ONLY=stall, api, list, pickup or windows for one
+bench: ## benchmarks beside their peers, results in build/bench/; ONLY=stall, api, list, pickup, windows or guard for one
 	@scripts/prepare bench
 	@$(PYTHON) -m benchmarks $(if $(ONLY),--only "$(ONLY)")
 

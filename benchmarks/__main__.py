@@ -5,7 +5,7 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from benchmarks import api, lists, pickup, stall, windows
+from benchmarks import api, guard, lists, pickup, stall, windows
 from benchmarks.interleaving import Plan
 from benchmarks.report import Report, save, show
 from tests.lab.places import LabError
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[Plan], Report]] = {
     "list": lists.measure,
     "pickup": pickup.measure,
     "windows": windows.measure,
+    "guard": guard.measure,
 }
 
 

@@ -43,6 +43,7 @@ GOALS = {
     "idle_rss_mb": Goal(150),
     "hold_windows_1disk_ms": Goal(40),
     "hold_windows_8disks_ms": Goal(80),
+    "guard_cost_ms": Goal(2),
 }
 
 
