@@ -107,7 +107,8 @@ def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPl
             guard.frozen(record.freeze.count or 0, deadline)
             watchdog.arm(deadline, record.freeze.count)
             at.snapshot_sent = time.monotonic_ns()
-            record.was_too_late = watchdog.fired or at.snapshot_sent > at.freeze_reply + plan.latest_ms * NS_PER_MS
+            late = at.snapshot_sent > at.freeze_reply + plan.latest_ms * NS_PER_MS
+            record.was_too_late = late or watchdog.fired or watchdog.guard_died
             if not record.was_too_late:
                 record.snapshot_was_called = True
                 record.snapshot_error = _take(take_snapshot)

@@ -242,8 +242,9 @@ class GuardKeeper:
             self._control.close()
             self._control = None
         if self._process is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(0)
+            # Dead, or dying: without its socket it is of no use.
+            self._process.kill()
+            self._process.wait(DISMISS_S)
             self._process = None
 
     def _end_others(self, domain_id: str) -> None:
