@@ -22,7 +22,7 @@ from service.api.auth import Authentication, TokenCheck
 from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.metrics import Metrics, RequestMetrics, worker_metrics
-from service.api.routes import domains, hosts, jobs, recovery_points
+from service.api.routes import domains, hosts, jobs, quiesce, recovery_points
 from service.api.routes import service as service_routes
 from service.config import Settings
 from service.db import tokens
@@ -104,7 +104,7 @@ def create_api(settings: Settings, database: Database, wake: Wake) -> FastAPI:
     )
     app.state.context = Context(settings, database, reader, metrics, wake.wake)
     problems.install_handlers(app)
-    for router in (jobs.router, domains.router, recovery_points.router, hosts.router, service_routes.router):
+    for router in (jobs.router, domains.router, quiesce.router, recovery_points.router, hosts.router, service_routes.router):
         # The routes themselves, not include_router: that would match every path twice, once per level.
         app.router.routes.extend(router.routes)
     return app

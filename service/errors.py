@@ -367,7 +367,9 @@ class HoldLimitTooLong(StillpointError):
     code = "hold_limit_too_long"
     title = "Windows cannot hold writes for so long"
     detail_template = "A hold of {asked_ms} ms was asked for; Windows lets writes go after {limit_ms} ms."
-    remedy_template = "Leave freeze.hold_limit_ms and freeze.hold_soft_ms out, or set both below 10000."
+    remedy_template = (
+        "Leave freeze.hold_limit_ms and freeze.hold_soft_ms out, or set both below 10000; the same for deadline_ms of a quiesce."
+    )
 
 
 class FreezeFailed(StillpointError):
@@ -423,6 +425,50 @@ class WorkerLost(StillpointError):
     title = "The worker died or lost its lease while the job ran"
     detail_template = "{story}."
     remedy_template = "Retry the job. What recovery found and did stands in the job's evidence."
+
+
+class GateNotFound(StillpointError):
+    code = "gate_not_found"
+    title = "No such gate"
+    detail_template = "Job {job_id} is no quiesce of {domain}."
+    remedy_template = "POST /api/v1/domains/{{domain}}/quiesce makes one; its answer has the id of the job."
+
+
+class GateTokenWrong(StillpointError):
+    code = "gate_token_wrong"
+    title = "This is not the token of the gate"
+    detail_template = "The token does not release the gate of job {job_id}."
+    remedy_template = (
+        "Send the token that the quiesce was answered with. Without it, POST /api/v1/domains/{{domain}}/thaw thaws the guest all the same."
+    )
+
+
+class GateClosed(StillpointError):
+    code = "gate_closed"
+    title = "This gate is closed"
+    detail_template = "The gate of job {job_id} is closed: it was released, or its time is over."
+    remedy_template = "Read the job for how it went. A new quiesce needs another Idempotency-Key."
+
+
+class GateNotOpened(StillpointError):
+    code = "gate_not_opened"
+    title = "The gate did not open"
+    detail_template = "{domain} was frozen, but {why}; it was thawed."
+    remedy_template = "Ask for a new quiesce, with a longer deadline_ms if the time was too short."
+
+
+class GateDeadlinePassed(StillpointError):
+    code = "gate_deadline_passed"
+    title = "The gate was not released in time"
+    detail_template = "Nobody released the gate of {domain} within {hold_budget_ms} ms, so the guest was thawed."
+    remedy_template = "What was copied meanwhile is crash-consistent at most. Ask for a new quiesce, with a longer deadline_ms if need be."
+
+
+class GateClosedEarly(StillpointError):
+    code = "gate_closed_early"
+    title = "The guest was thawed before the gate was released"
+    detail_template = "{domain} was thawed before its gate was released: {why}."
+    remedy_template = "What was copied meanwhile is crash-consistent at most. Ask for a new quiesce."
 
 
 class GuardNotReady(StillpointError):

@@ -83,7 +83,7 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         try:
-            token_id = await self._check.token_id(_secret_in(scope))
+            token_id = await self._check.token_id(secret_in(scope))
         except StillpointError as error:
             await problem_response(error, scope["path"], _challenge(scope["path"]))(scope, receive, send)
             return
@@ -95,8 +95,8 @@ def _one_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="token-use")
 
 
-def _secret_in(scope: Scope) -> str:
-    """Raises TokenMissing."""
+def secret_in(scope: Scope) -> str:
+    """The token of a request. Raises TokenMissing."""
     scheme, _, value = Headers(scope=scope).get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and value.strip():
         return value.strip()

@@ -40,10 +40,31 @@ class Order:
     request: dict[str, Any]
     labels: dict[str, str] = field(default_factory=dict)
     retry_of: str | None = None
+    max_attempts: int = 3
+    #: Stored with the job, in one transaction; gets its id.
+    beside: Callable[[Session, str], None] | None = None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """`created` False: the job is the one that this key has made before."""
+
+    job_id: str
+    created: bool
+    document: str | None
 
 
 def create_job(request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], Order]) -> Response:
-    """202 with the job: a new one, or the one that this key has made before.
+    """202 with the job: a new one, or the one that this key has made before. Raises as `place_order`."""
+    placed = place_order(request, key, body, order)
+    headers = {"Location": f"/api/v1/jobs/{placed.job_id}"}
+    if not placed.created:
+        headers["Idempotent-Replayed"] = "true"
+    return Response(placed.document, status_code=202, media_type="application/json", headers=headers)
+
+
+def place_order(request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], Order]) -> Placed:
+    """Record the job, and wake the worker.
 
     `body` is what the key stands for, validated, so that the order of its fields does not matter.
     Raises IdempotencyMismatch, and what `order` raises.
@@ -57,13 +78,12 @@ def create_job(request: Request, key: str | None, body: dict[str, Any], order: C
             new = order(session)
             enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest))
             job_id, created = enqueued.job.id, enqueued.created
+            if created and new.beside is not None:
+                new.beside(session, job_id)
         document = document_of_job(session, job_id)
     if created:
         context.wake()
-    headers = {"Location": f"/api/v1/jobs/{job_id}"}
-    if not created:
-        headers["Idempotent-Replayed"] = "true"
-    return Response(document, status_code=202, media_type="application/json", headers=headers)
+    return Placed(job_id, created, document)
 
 
 def document_of_job(session: Session, job_id: str) -> str | None:
@@ -95,6 +115,7 @@ def _new_job(order: Order, token_id: str, key: str | None, digest: str) -> NewJo
         request=order.request,
         labels=order.labels,
         retry_of=order.retry_of,
+        max_attempts=order.max_attempts,
         token_id=token_id,
         idempotency_key=key,
         idempotency_digest=digest if key is not None else None,

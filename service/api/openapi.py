@@ -18,6 +18,7 @@ Responses = dict[int | str, dict[str, Any]]
 REASONS = {
     400: "The body is not JSON",
     401: "A valid token is needed",
+    403: "Not allowed",
     404: "Not found",
     409: "Not possible now",
     413: "The body is too large",

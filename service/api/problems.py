@@ -24,13 +24,30 @@ STATUS: dict[type[StillpointError], int] = {
     errors.DomainUnknown: 404,
     errors.MethodNotAllowed: 405,
     errors.DomainAmbiguous: 409,
+    errors.GateTokenWrong: 403,
+    errors.GateNotFound: 404,
     errors.CancelRefused: 409,
+    errors.GateClosed: 409,
+    errors.GuestAlreadyFrozen: 409,
+    errors.DomainPaused: 409,
+    errors.DomainStateUnsuitable: 409,
+    errors.DomainBusy: 409,
+    errors.NoAgentChannel: 409,
+    errors.AgentNotAnswering: 409,
+    errors.AgentCommandBlocked: 409,
+    errors.NothingToFreeze: 409,
+    errors.FreezeFailed: 409,
+    errors.VssFreezeFailed: 409,
+    errors.HoldSpent: 409,
+    errors.GateNotOpened: 409,
+    errors.JobCancelled: 409,
     errors.RetryRefused: 409,
     errors.BodyTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.ValidationFailed: 422,
     errors.CursorInvalid: 422,
     errors.IdempotencyMismatch: 422,
+    errors.HoldLimitTooLong: 422,
     errors.DatabaseUnavailable: 503,
     errors.SchemaOutdated: 503,
 }
@@ -67,6 +84,19 @@ def problem_document(error: StillpointError, path: str) -> dict[str, Any]:
         "facts": document["facts"],
         "instance": path,
     }
+
+
+def job_problem_response(error: dict[str, Any], job_id: str, path: str) -> Response:
+    """The error that a job ended with, for a caller who waited for it. `error`: as it stands in the job."""
+    status = {kind.code: status for kind, status in STATUS.items()}.get(error["code"], 409)
+    content = {
+        "type": f"urn:stillpoint:problem:{error['code']}",
+        **{name: error[name] for name in ("title", "detail", "code", "remedy")},
+        "status": status,
+        "facts": {**error["facts"], "job_id": job_id},
+        "instance": path,
+    }
+    return Response(json.dumps(content), status_code=status, media_type=MEDIA_TYPE)
 
 
 def status_of(error: type[StillpointError]) -> int:

@@ -155,6 +155,23 @@ class Slot(Base):
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
 
 
+class Gate(Base):
+    """The gate of a quiesce job: where the API and the worker that holds the guest tell each other what they know."""
+
+    __tablename__ = "gates"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    #: SHA-256 of the token that releases it.
+    token_digest: Mapped[str] = mapped_column(String(64))
+    #: How long the guest may be held, from the freeze reply.
+    hold_budget_ms: Mapped[int] = mapped_column(Integer)
+    filesystems_frozen: Mapped[int | None] = mapped_column(Integer)
+    opened_at: Mapped[datetime | None]
+    deadline_at: Mapped[datetime | None]
+    release_requested_at: Mapped[datetime | None]
+
+
 class Host(Base):
     __tablename__ = "hosts"
 

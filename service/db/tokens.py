@@ -1,6 +1,8 @@
 """Bearer tokens: made once, shown once, kept as SHA-256 only."""
 
+import base64
 import hashlib
+import hmac
 import os
 import secrets
 from contextlib import suppress
@@ -17,6 +19,7 @@ from service.db.tables import Token
 from service.errors import TokenFileUnwritable, TokenNotFound
 
 PREFIX = "sp_"
+DERIVED_PREFIX = "spg_"
 SHOWN_CHARACTERS = 10
 """How much of a token is kept readable, so that a person can tell two of them apart."""
 FIRST_TOKEN_NAME = "admin"  # noqa: S105 - the name of the first token, not a token
@@ -85,6 +88,17 @@ def revoke(session: Session, token_id: str) -> Token:
 
 def note_use(session: Session, token_id: str, at: datetime) -> None:
     session.execute(update(Token).where(Token.id == token_id).values(last_used_at=at))
+
+
+def derived(secret: str, purpose: str) -> str:
+    """A token that follows from another one and tells nothing of it: made again for the same purpose, it is the same."""
+    made = hmac.digest(secret.encode("utf-8", "surrogatepass"), purpose.encode(), "sha256")
+    return DERIVED_PREFIX + base64.urlsafe_b64encode(made).rstrip(b"=").decode()
+
+
+def opens(secret: str, digest: str) -> bool:
+    """Whether this is the secret of that digest; takes equally long either way."""
+    return secrets.compare_digest(digest_of(secret), digest)
 
 
 def digest_of(secret: str) -> str:

@@ -6,7 +6,9 @@ from service import log
 from service.config import Settings
 from service.errors import JobCancelled, LeaseLost, SettingInvalid, StillpointError
 from service.hypervisor.connection import HostConnection
+from service.jobs import gates
 from service.jobs.emergency import run_thaw
+from service.jobs.gate import columns_of_none, run_gate
 from service.jobs.guard import GuardSource
 from service.jobs.preflight import run_preflight
 from service.jobs.run import JobRun, MustRecover
@@ -59,6 +61,8 @@ class Execution:
         match JobKind(run.claim.kind):
             case JobKind.snapshot:
                 run_snapshot(run, guest, self._snapshot_settings)
+            case JobKind.quiesce:
+                run_gate(run, guest, self._snapshot_settings)
             case JobKind.preflight:
                 run_preflight(run, guest, self._snapshot_settings, self._settings.max_chain_depth)
             case JobKind.thaw:
@@ -79,4 +83,7 @@ def _end(run: JobRun, state: JobState, error: StillpointError) -> None:
     if run.claim.kind == JobKind.snapshot:
         judgement = no_point()
         values |= {"verdict": judgement.verdict.value, "verdict_reasons": judgement.as_documents()}
+    elif run.claim.kind == JobKind.quiesce:
+        run.write_beside(lambda session: gates.close(session, run.claim.job_id))
+        values |= columns_of_none(run)
     run.finish(state, values)

@@ -12,13 +12,13 @@ from service.db.tables import Job, RecoveryPoint
 from service.errors import DisksInDoubt, DomainGone, GuestStillFrozen, JobCancelled, LibvirtUnavailable, StillpointError, WorkerLost
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
-from service.jobs import overlays, queue
+from service.jobs import gates, overlays, queue
 from service.jobs.freeze_window import THAW_PATIENCE_S, thaw_until_answered
 from service.jobs.overlays import Overlay
 from service.jobs.run import Phase
 from service.jobs.snapshot_outcome import disk_document, point_document
 from service.model.inventory import DomainState
-from service.model.lifecycle import JobState, PhaseName
+from service.model.lifecycle import JobKind, JobState, PhaseName
 from service.model.reasons import Effect, Reason
 from service.model.verdict import Verdict, no_point
 from service.model.window import ThawOutcome
@@ -95,6 +95,8 @@ class Recovery:
         elif to is not JobState.queued and job.kind == "snapshot":
             values |= {"verdict": no_point().verdict.value, "verdict_reasons": no_point().as_documents()}
         with self._database.write() as session:
+            if to is not JobState.queued and job.kind == JobKind.quiesce:
+                values |= gates.close_after_death(session, job)
             if found.point is not None:
                 session.add(found.point)
             queue.resolve_interrupted(session, job.id, to, values)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from service import log
 from service.db.engine import Database
 from service.db.tables import RecoveryPoint
@@ -132,6 +134,14 @@ class JobRun:
         with self._database.write() as session:
             return guest_memory.remember(session, self.claim.domain_id, found, evidence)
 
+    @property
+    def database(self) -> Database:
+        return self._database
+
+    def write_beside(self, work: Callable[[Session], object]) -> None:
+        """`work` in a transaction of its own, for what is not in the job's row; a database that is away is waited for."""
+        self._persist(lambda: self._write_beside(work))
+
     def write(self, values: dict[str, Any]) -> None:
         """Committed when this returns. A database that is away is waited for: what was seen must not be lost."""
         self._persist(lambda: self._write(values))
@@ -152,6 +162,10 @@ class JobRun:
     def leave_to_recovery(self) -> None:
         """End the lease now instead of letting it run out."""
         self._persist(self._end_lease)
+
+    def _write_beside(self, work: Callable[[Session], object]) -> None:
+        with self._database.write() as session:
+            work(session)
 
     def _write(self, values: dict[str, Any]) -> None:
         with self._database.write() as session:

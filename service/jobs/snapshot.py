@@ -14,7 +14,7 @@ from service.jobs.freeze_window import THAW_PATIENCE_S, WindowGuard, WindowPlan
 from service.jobs.guard import Guard, GuardSource, NoGuards, Unguarded
 from service.jobs.overlays import Overlay
 from service.jobs.preflush import preflush
-from service.jobs.run import JobRun, MustRecover
+from service.jobs.run import JobRun, MustRecover, Phase
 from service.jobs.survey import survey
 from service.jobs.vss_evidence import SETTLE_BUDGET_S
 from service.model.checks import why_not_freezable
@@ -51,21 +51,12 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
     attempt = Attempt(freeze_policy(run))
     with run.phase(PhaseName.preflight):
         _preflight(run, guest, attempt, settings)
-    if attempt.will_freeze and attempt.found.is_windows:
-        with run.phase(PhaseName.writers_before) as phase:
-            attempt.vss = vss_evidence.read_before(guest, attempt.found)
-            attempt.drift = run.remember(attempt.found, attempt.vss)
-            if attempt.vss.before.unavailable:
-                phase.warn(attempt.vss.before.unavailable)
+    read_writers_before(run, guest, attempt)
     guard = settings.guards.appoint(run.claim.job_id, run.claim.domain_id, guest.name) if attempt.will_freeze else Unguarded()
     with guard:
         take = _make_ready(run, guest, attempt, settings, guard)
         _take_point(run, guest, attempt, take, thaw_patience_s=settings.thaw_patience_s, guard=guard)
-    if attempt.vss is not None:
-        with run.phase_that_cannot_be_cancelled(PhaseName.writers_after) as phase:
-            vss_evidence.read_after(guest, attempt.found, attempt.vss, settings.writers_settle_s)
-            if attempt.vss.after.unavailable:
-                phase.warn(attempt.vss.after.unavailable)
+    read_writers_after(run, guest, attempt, settings.writers_settle_s)
     snapshot_outcome.conclude(run, guest, attempt, settings.writer_rules)
     settings.guards.forget(run.claim.job_id)
 
@@ -83,7 +74,7 @@ def freeze_policy(run: JobRun) -> FreezePolicy:
 
 def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
     found = attempt.survey = survey(guest)
-    _check_state(found, attempt.policy)
+    check_state(found, attempt.policy)
     attempt.selection = select_disks(
         guest.name, found.disks, run.claim.request.get("disks"), has_overlay_dir=settings.overlay_dir is not None
     )
@@ -105,7 +96,7 @@ def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSe
     run.write({"freeze": snapshot_outcome.freeze_document(attempt)})
 
 
-def _check_state(found: Survey, policy: FreezePolicy) -> None:
+def check_state(found: Survey, policy: FreezePolicy) -> None:
     if found.state is DomainState.paused and policy.mode is not FreezeMode.off:
         raise DomainPaused(domain=found.domain, state="paused")
     if found.state is DomainState.other:
@@ -114,17 +105,26 @@ def _check_state(found: Survey, policy: FreezePolicy) -> None:
         raise DomainBusy(domain=found.domain, what="; ".join(f"{target or 'domain'}: {job}" for target, job in found.busy.items()))
 
 
+def read_writers_before(run: JobRun, guest: Guest, attempt: Attempt) -> None:
+    if not (attempt.will_freeze and attempt.found.is_windows):
+        return
+    with run.phase(PhaseName.writers_before) as phase:
+        attempt.vss = vss_evidence.read_before(guest, attempt.found)
+        attempt.drift = run.remember(attempt.found, attempt.vss)
+        if attempt.vss.before.unavailable:
+            phase.warn(attempt.vss.before.unavailable)
+
+
 def _make_ready(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings, guard: Guard | Unguarded) -> Callable[[], None]:
     """Everything that the window needs; the answer takes the point in time. Whatever goes wrong, no overlay is left."""
     try:
         with run.phase(PhaseName.prepare) as phase:
             _prepare(run, guest, attempt, settings)
-            if attempt.preflush and attempt.preflush["message"]:
-                phase.warn(f"pre-flush: {attempt.preflush['message']}")
+            flush(guest, attempt, phase)
             guard.wait_until_ready()
         take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
         run.safe_point(PhaseName.freeze)
-        run.write({"phase": PhaseName.freeze.value, "intent": _intent(attempt.overlays, will_freeze=attempt.will_freeze)})
+        run.write({"phase": PhaseName.freeze.value, "intent": intent(attempt.overlays, will_freeze=attempt.will_freeze)})
     except BaseException:
         overlays.remove(attempt.overlays)
         raise
@@ -136,15 +136,21 @@ def _prepare(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSett
     planned = overlays.plan(guest, attempt.selection.taken, run.claim.job_id, run.claim.attempt, settings.overlay_dir)
     overlays.refuse_existing(planned)
     # Before the first file is made: whoever finds this row after our death knows which files are ours.
-    run.write({"intent": _intent(planned, will_freeze=False)})
+    run.write({"intent": intent(planned, will_freeze=False)})
     overlays.create(planned)
     attempt.overlays = planned
+
+
+def flush(guest: Guest, attempt: Attempt, phase: Phase) -> None:
+    """The dirty pages of a guest that will be frozen, if that is wanted and can be done; what went wrong is a warning."""
     agent = attempt.found.agent
     if attempt.will_freeze and attempt.policy.preflush and agent.os_family is OsFamily.linux and agent.allows("guest-exec"):
         attempt.preflush = preflush(guest).as_document()
+        if attempt.preflush["message"]:
+            phase.warn(f"pre-flush: {attempt.preflush['message']}")
 
 
-def _intent(planned: Sequence[Overlay], *, will_freeze: bool) -> dict[str, Any]:
+def intent(planned: Sequence[Overlay], *, will_freeze: bool) -> dict[str, Any]:
     """What recovery needs to know if nobody comes back; committed before files are made and again before freeze is sent."""
     return {"will_freeze": will_freeze, "overlays": [overlay.as_document() for overlay in planned]}
 
@@ -155,24 +161,39 @@ def _intent(planned: Sequence[Overlay], *, will_freeze: bool) -> dict[str, Any]:
 def _take_point(
     run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], None], *, thaw_patience_s: float, guard: WindowGuard
 ) -> None:
-    policy = attempt.policy
     if attempt.will_freeze:
-        assert attempt.scope is not None
-        plan = WindowPlan(
-            mountpoints=attempt.scope.mountpoints,
-            freeze_timeout_ms=policy.timeout_ms,
-            hold_limit_ms=attempt.hold_limits.hard_ms,
-            hold_soft_ms=attempt.hold_limits.soft_ms,
-            most_filesystems=MOST_VOLUMES if attempt.found.is_windows else None,
-            confirm_before_thaw=not attempt.found.is_windows and attempt.found.hook is not HookState.absent,
-            thaw_patience_s=thaw_patience_s,
-        )
-        attempt.window = freeze_window.run(guest, take, plan, guard)
+        attempt.window = freeze_window.run(guest, take, window_plan(attempt, thaw_patience_s), guard)
     if not attempt.window.snapshot_was_called and _may_go_on_without_freeze(attempt):
         _take_unfrozen(take, attempt.window)
     attempt.switched = _look_at_disks(guest, attempt.overlays) if attempt.window.snapshot_was_called else {}
+    record_window(run, attempt)
+
+
+def window_plan(attempt: Attempt, thaw_patience_s: float) -> WindowPlan:
+    assert attempt.scope is not None
+    return WindowPlan(
+        mountpoints=attempt.scope.mountpoints,
+        freeze_timeout_ms=attempt.policy.timeout_ms,
+        hold_limit_ms=attempt.hold_limits.hard_ms,
+        hold_soft_ms=attempt.hold_limits.soft_ms,
+        most_filesystems=MOST_VOLUMES if attempt.found.is_windows else None,
+        confirm_before_thaw=not attempt.found.is_windows and attempt.found.hook is not HookState.absent,
+        thaw_patience_s=thaw_patience_s,
+    )
+
+
+def record_window(run: JobRun, attempt: Attempt) -> None:
     run.add_window_phases(attempt.window.instants, _phase_outcomes(attempt.window), attempt.wall)
     run.write({"freeze": snapshot_outcome.freeze_document(attempt), "timing": snapshot_outcome.timing_document(attempt)})
+
+
+def read_writers_after(run: JobRun, guest: Guest, attempt: Attempt, settle_s: float) -> None:
+    if attempt.vss is None:
+        return
+    with run.phase_that_cannot_be_cancelled(PhaseName.writers_after) as phase:
+        vss_evidence.read_after(guest, attempt.found, attempt.vss, settle_s)
+        if attempt.vss.after.unavailable:
+            phase.warn(attempt.vss.after.unavailable)
 
 
 def _may_go_on_without_freeze(attempt: Attempt) -> bool:

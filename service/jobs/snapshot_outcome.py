@@ -40,7 +40,7 @@ def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) ->
         if not attempt.point_was_taken and not attempt.is_in_doubt:
             overlays.remove(attempt.overlays)
         writers = attempt.vss.judge_writers(rules) if attempt.vss else None
-        judgement = judge(_evidence(attempt, writers))
+        judgement = judge(evidence(attempt, writers, was_taken=attempt.point_was_taken))
         point = _recovery_point(run, attempt, judgement) if attempt.point_was_taken else None
         error = _error(run, guest, attempt, judgement)
     shortfall = Shortfall(run, attempt, error)
@@ -56,7 +56,7 @@ def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) ->
             "phase": None,
             "verdict": judgement.verdict.value,
             "verdict_reasons": judgement.as_documents(),
-            "evidence": _evidence_document(attempt),
+            "evidence": evidence_document(attempt),
             "recovery_point": point_document(point) if point else None,
             "error": error.as_document() if error else None,
             **vss_record.columns(attempt, judgement, is_tried_again=shortfall.next_try is not None),
@@ -94,11 +94,11 @@ def timing_document(attempt: Attempt) -> dict[str, Any]:
     return Timing(attempt.window.instants, limits, froze=attempt.window.freeze.outcome is FreezeOutcome.frozen).as_document()
 
 
-def _evidence(attempt: Attempt, writers: WritersJudgement | None) -> Evidence:
+def evidence(attempt: Attempt, writers: WritersJudgement | None, *, was_taken: bool) -> Evidence:
     scope, found = attempt.scope, attempt.found
     return Evidence(
         domain_was_running=attempt.is_running,
-        snapshot_taken=attempt.point_was_taken,
+        snapshot_taken=was_taken,
         window=attempt.window,
         hold_limit_ms=float(attempt.hold_limits.hard_ms),
         hook=found.hook,
@@ -113,7 +113,7 @@ def _error(run: JobRun, guest: Guest, attempt: Attempt, judgement: Judgement) ->
     """The worst that is true of the job; None: it succeeded."""
     window = attempt.window
     if window.thaw.outcome is ThawOutcome.unanswered:
-        return GuestStillFrozen(domain=guest.name, tried_ms=_thaw_ms(attempt), message=window.thaw.message)
+        return still_frozen(guest, attempt)
     if attempt.is_in_doubt:
         return DisksInDoubt(
             domain=guest.name,
@@ -121,14 +121,14 @@ def _error(run: JobRun, guest: Guest, attempt: Attempt, judgement: Judgement) ->
             unswitched=", ".join(target for target, is_on in attempt.switched.items() if not is_on),
         )
     if not attempt.point_was_taken:
-        return _why_no_point(guest, attempt)
-    required = _required(run, attempt)
+        return why_no_point(guest, attempt)
+    required = required_verdict(run, attempt)
     if not satisfies(judgement.verdict, required, attempt.found.shut_off_cleanly):
         return VerdictBelowRequired(verdict=judgement.verdict.value, required=required.value, kept="is kept with its true verdict")
     return None
 
 
-def _why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
+def why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
     window = attempt.window
     if window.freeze.outcome is FreezeOutcome.blocked and window.frozen_afterwards:
         return GuestAlreadyFrozen(domain=guest.name)
@@ -153,7 +153,7 @@ def _why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
     return SnapshotFailed(domain=guest.name, message=window.snapshot_error or "the call returned, but no disk moved", disks_state=state)
 
 
-def _required(run: JobRun, attempt: Attempt) -> Verdict:
+def required_verdict(run: JobRun, attempt: Attempt) -> Verdict:
     """What the caller demands; without a word of theirs, what the freeze mode promises."""
     asked = run.claim.request.get("required_verdict")
     if asked is not None:
@@ -163,9 +163,8 @@ def _required(run: JobRun, attempt: Attempt) -> Verdict:
     return Verdict.crash
 
 
-def _thaw_ms(attempt: Attempt) -> float | None:
-    thaw_ms: float | None = timing_document(attempt)["thaw_ms"]
-    return thaw_ms
+def still_frozen(guest: Guest, attempt: Attempt) -> GuestStillFrozen:
+    return GuestStillFrozen(domain=guest.name, tried_ms=timing_document(attempt)["thaw_ms"], message=attempt.window.thaw.message)
 
 
 def _recovery_point(run: JobRun, attempt: Attempt, judgement: Judgement) -> RecoveryPoint:
@@ -211,7 +210,7 @@ def point_document(point: RecoveryPoint) -> dict[str, Any]:
 _DISK_AFTER = {True: "on the overlay", False: "unchanged", None: "on a file that is not of this job"}
 
 
-def _evidence_document(attempt: Attempt) -> dict[str, Any]:
+def evidence_document(attempt: Attempt) -> dict[str, Any]:
     return {
         "survey": survey_document(attempt.found),
         "window": attempt.window.as_document(),

@@ -59,6 +59,8 @@ _REMEDIES = {
     "writer_vanished": "See in the guest why the service of this writer stopped during the backup.",
     "writer_appeared": "Retry the job: the writer was not listed before the freeze.",
     "writer_restarted": "Retry the job: the service of the writer was started anew during it.",
+    "gate_not_opened": "Mend what the error names, then POST /api/v1/domains/{domain}/quiesce again.",
+    "gate_not_released": "Release the gate before its deadline, or ask for a longer deadline_ms.",
     "worker_lost": "Retry the job: a new point carries its own evidence.",
 }
 
@@ -78,7 +80,7 @@ def _summary(job: Mapping[str, Any]) -> str:
     state, verdict, kind = job["state"], job.get("verdict"), job["kind"]
     if state in ("queued", "running", "interrupted"):
         return f"The job is {state}{_phase(job)}; nothing is decided yet."
-    if kind != "snapshot":
+    if kind not in ("snapshot", "quiesce"):
         return f"This {kind} {state}; a verdict belongs to jobs that take a point."
     meaning = _MEANING.get(verdict or "none", "")
     outcome = {"succeeded": "The job succeeded.", "failed": "The job failed.", "cancelled": "The job was cancelled."}[state]

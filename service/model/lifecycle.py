@@ -17,6 +17,7 @@ class JobKind(StrEnum):
     snapshot = "snapshot"
     preflight = "preflight"
     thaw = "thaw"
+    quiesce = "quiesce"
 
 
 class JobState(StrEnum):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.api import examples, problems
+from service.api import examples, examples_gate, problems
 from service.api.openapi import REASONS
 from service.api.schemas import JobAnswer
 from tests.api.undocumented import undocumented
@@ -33,7 +33,9 @@ def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
         ("list_recovery_points", "get /api/v1/recovery-points"),
         ("metrics", "get /metrics"),
         ("preflight_domain", "post /api/v1/domains/{domain}/preflight"),
+        ("quiesce_domain", "post /api/v1/domains/{domain}/quiesce"),
         ("readiness", "get /readyz"),
+        ("release_gate", "post /api/v1/domains/{domain}/quiesce/{job_id}/release"),
         ("retry_job", "post /api/v1/jobs/{job_id}/retry"),
         ("thaw_domain", "post /api/v1/domains/{domain}/thaw"),
     ]
@@ -58,13 +60,16 @@ def test_every_body_has_an_example_that_is_accepted(document: dict[str, Any], ap
         for content in operation.get("requestBody", {}).get("content", {}).values():
             reference = content["schema"].get("$ref") or content["schema"]["anyOf"][0]["$ref"]
             example = document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
-            tried.append(api.post(path.format(domain="db1"), json=example).status_code)
-    assert tried == [202, 202]
+            wait = {"wait_ms": 0} if path.endswith("/quiesce") else {}
+            tried.append(api.post(path.format(domain="db1", job_id=examples.JOB_ID), json={**example, **wait}).status_code)
+    # The gate to release is not there.
+    assert sorted(tried) == [202, 202, 202, 404]
 
 
 def test_every_example_of_a_job_fits_what_is_documented_to_the_last_field() -> None:
     jobs = [value for name, value in vars(examples).items() if name.endswith("JOB")]
     assert len(jobs) == 8
+    jobs.append(examples_gate.GATE_JOB)
     for job in jobs:
         assert undocumented(JobAnswer.model_validate(job)) == []
 

@@ -155,6 +155,9 @@ def _again(session: Session, job_id: str) -> Order:
     if job.state not in RETRYABLE:
         reason = "it has succeeded" if job.state == JobState.succeeded else "it is not finished"
         raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
+    if job.kind == JobKind.quiesce:
+        reason = "nobody would wait for its gate; POST /api/v1/domains/{domain}/quiesce opens another"
+        raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
     place = place_of(session, job.domain_id, job.request.get("host"))
     # Only what was asked for: the count of the tries that the service made by itself begins anew.
     asked = {name: value for name, value in job.request.items() if name in JobRequest.model_fields}

@@ -1,0 +1,240 @@
+"""The quiesce gate: a guest is held while the caller takes the point in time with means of its own."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm import Session
+
+from service.api import examples_gate
+from service.api.auth import secret_in
+from service.api.context import Context, context_of
+from service.api.creation import IdempotencyKey, Order, Placed, document_of_job, place_order
+from service.api.documents import document_of
+from service.api.openapi import answers
+from service.api.placement import place_of
+from service.api.problems import job_problem_response
+from service.api.routes.domains import DomainPath
+from service.api.schemas_gate import GateAnswer, QuiesceRequest, ReleaseAnswer, ReleaseRequest
+from service.db import tokens
+from service.db.engine import database_now
+from service.db.reader import Reader, Statement
+from service.db.tables import Gate, Job
+from service.errors import (
+    AgentNotAnswering,
+    BodyTooLarge,
+    DomainAmbiguous,
+    DomainPaused,
+    DomainStateUnsuitable,
+    DomainUnknown,
+    FreezeFailed,
+    GateClosed,
+    GateNotFound,
+    GateNotOpened,
+    GateTokenWrong,
+    GuestAlreadyFrozen,
+    HoldLimitTooLong,
+    IdempotencyMismatch,
+    JobCancelled,
+    MalformedJson,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from service.jobs import gates, queue
+from service.model.gate import GateState
+from service.model.lifecycle import FINAL_STATES, JobKind
+from service.model.moment import rfc3339
+from service.model.policy import FreezeMode
+
+POLL_S = 0.02
+RELEASE_WAIT_S = 120.0
+"""The writers of a Windows guest are waited for after the thaw; what takes longer than this is asked for again."""
+
+router = APIRouter(prefix="/api/v1/domains", tags=["domains"])
+_STATES = Statement(
+    select(document_of({"gate": ("%s", Gate.state), "job": ("%s", Job.state)}))
+    .join(Job, Job.id == Gate.job_id)
+    .where(Job.id == bindparam("id"))
+)
+_BODY = (MalformedJson, BodyTooLarge, UnsupportedMediaType, ValidationFailed)
+_NOT_FREEZABLE = (GuestAlreadyFrozen, DomainPaused, DomainStateUnsuitable, AgentNotAnswering, FreezeFailed, HoldLimitTooLong)
+
+
+@dataclass(frozen=True)
+class _States:
+    gate: GateState
+    job: str
+
+    @property
+    def has_ended(self) -> bool:
+        return self.job in FINAL_STATES
+
+    @property
+    def is_decided(self) -> bool:
+        return self.has_ended or self.gate is not GateState.opening
+
+
+@router.post(
+    "/{domain}/quiesce",
+    operation_id="quiesce_domain",
+    summary="Hold a guest frozen while you take the point in time yourself",
+    status_code=201,
+    responses={
+        202: {"model": GateAnswer, "content": {"application/json": {"example": examples_gate.OPENING_GATE}}},
+        **answers(
+            201,
+            GateAnswer,
+            examples_gate.OPEN_GATE,
+            *_BODY,
+            *_NOT_FREEZABLE,
+            DomainUnknown,
+            DomainAmbiguous,
+            IdempotencyMismatch,
+            GateClosed,
+            GateNotOpened,
+            JobCancelled,
+        ),
+    },
+)
+async def quiesce(request: Request, domain: DomainPath, body: QuiesceRequest, idempotency_key: IdempotencyKey = None) -> Response:
+    """201: the guest is held now; copy, then release. 202: it is not yet; the same request again, under the same Idempotency-Key, waits on.
+
+    Nobody needs to be trusted with the release: when `deadline_ms` have passed the guest is thawed.
+    """
+    placed = await run_sync(_place, request, domain, body, idempotency_key)
+    context = context_of(request)
+    await _wait(context.reader, placed.job_id, lambda states: states.is_decided, body.wait_ms / 1000)
+    return await run_sync(_gate_answer, request, placed)
+
+
+@router.post(
+    "/{domain}/quiesce/{job_id}/release",
+    operation_id="release_gate",
+    summary="Release a gate: the guest is thawed, and the answer says whether the hold lasted",
+    responses={
+        202: {"model": ReleaseAnswer, "content": {"application/json": {"example": examples_gate.RELEASING}}},
+        **answers(200, ReleaseAnswer, examples_gate.RELEASED, *_BODY, GateNotFound, GateTokenWrong),
+    },
+)
+async def release(request: Request, domain: DomainPath, job_id: UUID, body: ReleaseRequest) -> Response:
+    """Asked again, it answers the same. A gate that had closed by itself is answered too, with `held` false.
+
+    202, with `held` null, where the job has not ended after two minutes: ask again.
+    """
+    context, wanted = context_of(request), str(job_id)
+    await run_sync(_mark_released, context, domain, wanted, body.token)
+    await _wait(context.reader, wanted, lambda states: states.has_ended, RELEASE_WAIT_S)
+    return await run_sync(_release_answer, context, wanted)
+
+
+async def _wait(reader: Reader, job_id: str, is_over: Callable[[_States], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        text = await reader.text(_STATES, {"id": job_id})
+        seen = json.loads(text or "{}")
+        if not seen or is_over(_States(GateState(seen["gate"]), seen["job"])):
+            return
+        await asyncio.sleep(POLL_S)
+
+
+# --- quiesce --------------------------------------------------------------------------------------
+
+
+def _place(request: Request, domain: str, body: QuiesceRequest, key: str | None) -> Placed:
+    asked = body.model_dump(mode="json", exclude={"wait_ms"})
+    freeze = {
+        "mode": FreezeMode.required.value,
+        "timeout_ms": body.timeout_ms,
+        "hold_limit_ms": body.deadline_ms,
+        "hold_soft_ms": None,
+        "preflush": body.preflush,
+    }
+    stored = {
+        "kind": JobKind.quiesce.value,
+        "domain": domain,
+        "host": body.host,
+        "freeze": freeze,
+        "required_verdict": body.required_verdict,
+    }
+
+    def order(session: Session) -> Order:
+        place = place_of(session, domain, body.host)
+        # Once: a caller who waited for a gate that never came does not wait for the next attempt.
+        return Order(JobKind.quiesce, place, stored, body.labels, max_attempts=1, beside=add_gate)
+
+    def add_gate(session: Session, job_id: str) -> None:
+        gates.add(session, job_id, _token(request, job_id), body.deadline_ms)
+
+    return place_order(request, key, asked, order)
+
+
+def _token(request: Request, job_id: str) -> str:
+    """From the caller's own token: nothing of it is stored, and a repeated request gets it again."""
+    return tokens.derived(secret_in(request.scope), f"gate {job_id}")
+
+
+def _gate_answer(request: Request, placed: Placed) -> Response:
+    with context_of(request).database.read() as session:
+        job, gate, now = session.get_one(Job, placed.job_id), session.get_one(Gate, placed.job_id), database_now(session)
+    if job.error is not None and gate.opened_at is None:
+        return job_problem_response(job.error, job.id, request.url.path)
+    left_ms = (gate.deadline_at - now).total_seconds() * 1000 if gate.deadline_at else None
+    if gate.state in (GateState.releasing, GateState.closed) or job.state in FINAL_STATES or (left_ms is not None and left_ms <= 0):
+        raise GateClosed(job_id=job.id)
+    document = {
+        "job": {"id": job.id, "links": _links(job)},
+        "token": _token(request, job.id),
+        "state": gate.state,
+        "opened_at": rfc3339(gate.opened_at) if gate.opened_at else None,
+        "deadline_at": rfc3339(gate.deadline_at) if gate.deadline_at else None,
+        "hold_budget_ms": round(left_ms, 3) if left_ms is not None else None,
+        "filesystems_frozen": gate.filesystems_frozen,
+    }
+    return _json(document, 201 if gate.state == GateState.open else 202, _headers(job, placed))
+
+
+def _links(job: Job) -> dict[str, str]:
+    own = f"/api/v1/jobs/{job.id}"
+    return {"self": own, "explain": f"{own}/explain", "release": f"/api/v1/domains/{job.domain_id}/quiesce/{job.id}/release"}
+
+
+def _headers(job: Job, placed: Placed) -> dict[str, str]:
+    location = {"Location": f"/api/v1/jobs/{job.id}"}
+    return location if placed.created else {**location, "Idempotent-Replayed": "true"}
+
+
+# --- release --------------------------------------------------------------------------------------
+
+
+def _mark_released(context: Context, domain: str, job_id: str, token: str) -> None:
+    """Raises GateNotFound, GateTokenWrong."""
+    with context.database.write() as session:
+        job, gate = session.get(Job, job_id), session.get(Gate, job_id)
+        if job is None or gate is None or not (job.domain_id == domain.lower() or job.domain_name == domain):
+            raise GateNotFound(job_id=job_id, domain=domain)
+        if not tokens.opens(token, gate.token_digest):
+            raise GateTokenWrong(job_id=job_id)
+        is_given_up = gate.state == GateState.opening and job.state not in FINAL_STATES
+        gates.request_release(session, job_id)
+        if is_given_up:
+            queue.request_cancel(session, job_id)
+
+
+def _release_answer(context: Context, job_id: str) -> Response:
+    with context.database.read() as session:
+        document = document_of_job(session, job_id)
+    job: dict[str, Any] = json.loads(document or "{}")
+    if job["state"] not in FINAL_STATES:
+        return _json({"held": None, "job": job}, 202)
+    return _json({"held": bool((job["result"] or {}).get("held")), "job": job}, 200)
+
+
+def _json(document: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:
+    return Response(json.dumps(document), status_code=status, media_type="application/json", headers=headers)
