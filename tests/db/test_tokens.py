@@ -85,3 +85,16 @@ def test_no_token_is_stored_when_its_file_cannot_be_written(sqlite_database: Dat
         tokens.create_first(session, blocked / "admin.token")
     with sqlite_database.read() as session:
         assert tokens.list_all(session) == []
+
+
+def test_a_derived_token_is_the_same_for_one_purpose_and_another_for_any_other() -> None:
+    assert tokens.derived("sp_secret", "gate 1") == tokens.derived("sp_secret", "gate 1")
+    others = {tokens.derived("sp_secret", "gate 1"), tokens.derived("sp_secret", "gate 2"), tokens.derived("sp_other", "gate 1")}
+    assert len(others) == 3
+    assert not any("secret" in token for token in others)
+
+
+def test_only_the_secret_of_a_digest_opens_it() -> None:
+    digest = tokens.digest_of("sp_secret")
+    assert tokens.opens("sp_secret", digest)
+    assert not tokens.opens("sp_secreT", digest)

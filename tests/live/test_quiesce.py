@@ -87,6 +87,25 @@ def test_a_guest_that_somebody_else_has_frozen_is_refused_and_left_alone(service
     lab_guest.thaw_for_sure()
 
 
+def test_a_gate_whose_service_is_killed_is_thawed_at_once_and_was_not_held(service: ServiceProcess, lab_guest: LabGuest) -> None:
+    """Service and worker are killed while it is open: the guard thaws, and the release afterwards is told that it did not hold."""
+    mark = lab_guest.mark()
+    gate = open_gate(service, lab_guest.name, 60_000)
+    service.kill()
+    deadline = time.monotonic() + 5
+    while lab_guest.freeze_status() != "thawed":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    service.start()
+
+    job = service.wait(gate["job"]["id"])
+    answer = release(service, gate)
+
+    assert (job["state"], job["verdict"], job["error"]["code"], job["attempt"]) == ("failed", "crash", "worker_lost", 1)
+    assert (answer["held"], answer["job"]) == (False, job)
+    assert max(stall.ms for stall in lab_guest.stalls(mark)) < 2_000
+
+
 @pytest.fixture
 def windows(lab: None) -> Iterator[WindowsGuest]:
     guest = WindowsGuest("healthy-2022", guest=LabGuest(windows_options(name=f"lab-t-windows-gate-{os.getpid()}", disks=1)))
