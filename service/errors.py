@@ -363,6 +363,20 @@ class DiscardFailed(StillpointError):
     )
 
 
+class DiscardUnfinished(StillpointError):
+    code = "discard_unfinished"
+    title = "The point was being removed, and that could not be finished"
+    detail_template = (
+        "The verdict is {verdict}; {required} was required, so the point was to be removed. "
+        "Back on their own file: {merged}; not: {unmerged}. {message}."
+    )
+    remedy_template = (
+        "No data is lost: each disk goes on with the file that it is on, and nothing in use was deleted. There is no recovery point: "
+        "the files below the overlays were written to. While the domain runs, `virsh blockjob {domain} DISK` shows what still runs, and "
+        "`virsh blockcommit {domain} DISK --active --pivot` merges the rest."
+    )
+
+
 class HoldLimitTooLong(StillpointError):
     code = "hold_limit_too_long"
     title = "Windows cannot hold writes for so long"
@@ -432,6 +446,15 @@ class GuestStillFrozen(StillpointError):
     remedy_template = (
         "Act now: `stillpoint thaw {domain}` on the host; in the guest's console `fsfreeze --unfreeze MOUNTPOINT`; "
         "at the last, reset the guest."
+    )
+
+
+class GuestMayBeFrozen(StillpointError):
+    code = "guest_may_be_frozen"
+    title = "The guest may be frozen, and cannot be thawed now"
+    detail_template = "{domain} is {state}: its agent cannot answer, and what the dead worker froze may still be frozen."
+    remedy_template = (
+        "It is thawed by itself as soon as it runs (`virsh resume {domain}`); shutting it off ends the wait too. Until then the job waits."
     )
 
 

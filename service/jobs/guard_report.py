@@ -1,0 +1,147 @@
+"""What a thaw guard wrote about itself: it holds no database, so a file is its word (`<state_dir>/guards/<job_id>.json`)."""
+
+import fcntl
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class GuardState(StrEnum):
+    watching = "watching"
+    thawing = "thawing"
+    thawed = "thawed"
+    gave_up = "gave_up"
+    dismissed = "dismissed"
+    """The worker said that its own thaw was answered."""
+
+
+class GuardReason(StrEnum):
+    """Why it thawed."""
+
+    worker_gone = "worker_gone"
+    deadline = "deadline"
+
+
+@dataclass(frozen=True)
+class GuardReport:
+    """`is_alive`: its process still holds the lock of the file. `fault`: why the file could not be read; then nothing else is known."""
+
+    job_id: str
+    domain: str | None = None
+    pid: int | None = None
+    state: GuardState | None = None
+    reason: GuardReason | None = None
+    #: Filesystems that its thaw answered; None: it was answered with `message` instead, or not at all.
+    count: int | None = None
+    message: str | None = None
+    attempts: int = 0
+    thaw_sent_at: str | None = None
+    thawed_at: str | None = None
+    is_alive: bool = False
+    fault: str | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def is_settled(self) -> bool:
+        """A thaw was answered, its own or the worker's."""
+        return self.state in (GuardState.thawed, GuardState.dismissed)
+
+    def told(self) -> str:
+        """One sentence for the story of the job."""
+        if self.fault is not None:
+            return f"What its thaw guard did is not known: {self.fault}."
+        match self.state:
+            case GuardState.thawed:
+                return f"Its thaw guard thawed the guest {self._why()}{self._how()}."
+            case GuardState.dismissed:
+                return "Its thaw guard had been dismissed: a thaw of the worker was answered."
+            case GuardState.gave_up:
+                return f"Its thaw guard gave up after {self.attempts} attempts ({self.message})."
+        if self.is_alive:
+            return f"Its thaw guard (process {self.pid}) is still {self.state}; recovery thaws as well."
+        return f"Its thaw guard died while it was {self.state}."
+
+    def _why(self) -> str:
+        return "when its deadline passed" if self.reason is GuardReason.deadline else "when the worker was gone"
+
+    def _how(self) -> str:
+        took = _ms_between(self.thaw_sent_at, self.thawed_at)
+        answered = f", answered after {took:.0f} ms" if took is not None else ""
+        return f"{answered} ({self.count} filesystems)" if self.count is not None else f"{answered} ({self.message or 'no count'})"
+
+
+def path_of(state_dir: Path, job_id: str) -> Path:
+    return state_dir / "guards" / f"{job_id}.json"
+
+
+def read(state_dir: Path, job_id: str) -> GuardReport | None:
+    """None: there is no report, so there was no guard. A file that makes no sense is a report with a `fault`."""
+    try:
+        with path_of(state_dir, job_id).open("rb") as file:
+            return _read(job_id, file.read(), is_alive=_is_locked(file.fileno()))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return GuardReport(job_id, fault=f"its report cannot be read ({error.strerror or error})")
+
+
+def remove(state_dir: Path, job_id: str) -> None:
+    # A report that stays is read again by nobody: the job is over, and a next attempt makes its own.
+    with suppress(OSError):
+        path_of(state_dir, job_id).unlink()
+
+
+def _is_locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+
+
+def _read(job_id: str, content: bytes, *, is_alive: bool) -> GuardReport:
+    # The file is preallocated: what the guard did not write is zeros or blanks.
+    text = content.strip(b"\0 \r\n\t")
+    if not text:
+        return GuardReport(job_id, is_alive=is_alive, fault="its report is empty")
+    try:
+        said = json.loads(text)
+        return GuardReport(
+            job_id=job_id,
+            domain=_as(str, said["domain"]),
+            pid=_as(int, said["pid"]),
+            state=GuardState(said["state"]),
+            reason=GuardReason(said["reason"]) if said.get("reason") is not None else None,
+            count=_as(int, said.get("count")),
+            message=_as(str, said.get("message")),
+            attempts=_as(int, said.get("attempts")) or 0,
+            thaw_sent_at=_as(str, said.get("thaw_sent_at")),
+            thawed_at=_as(str, said.get("thawed_at")),
+            is_alive=is_alive,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return GuardReport(job_id, is_alive=is_alive, fault=f"its report makes no sense ({type(error).__name__})")
+
+
+def _as(kind: type[T], value: Any) -> T | None:
+    if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
+        return value
+    raise TypeError(f"{value!r} is no {kind.__name__}")
+
+
+def _ms_between(start: str | None, end: str | None) -> float | None:
+    if start is None or end is None:
+        return None
+    try:
+        return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000
+    except (ValueError, TypeError):
+        return None
