@@ -220,10 +220,8 @@ def _verdict(job: Job, found: Found, to: JobState) -> dict[str, Any]:
     if found.was_discarded:
         return {}
     if found.point is not None:
-        when = (
-            "after the freeze window and before the verdict" if job.timing is not None else "before it could record whether the freeze held"
-        )
-        reason = Reason("worker_lost", Effect.lowers, f"The worker died {when}.")
+        missed = "judge what it had seen of the freeze window" if job.timing is not None else "record whether the freeze held"
+        reason = Reason("worker_lost", Effect.lowers, f"The worker did not come to {missed}.")
         return {
             "verdict": Verdict.crash.value,
             "verdict_reasons": [reason.as_document()],

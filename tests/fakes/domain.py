@@ -150,6 +150,11 @@ class FakeDomain:
         for chains in ([self._live] if live else []) + ([self._saved] if saved else []):
             chains[target].files.insert(0, (str(path), "qcow2"))
 
+    def detach(self, target: str) -> None:
+        """Somebody took this disk out of the domain."""
+        for chains in (self._live, self._saved):
+            del chains[target]
+
     def source(self, target: str) -> str:
         return self._live[target].files[0][0]
 
