@@ -76,6 +76,10 @@ class Guest:
             libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED,
         )
 
+    def instance(self) -> int:
+        """Another number after each start of the domain, the same through a restart of libvirt; -1: it does not run."""
+        return self._libvirt("virDomainGetID", self._handle.instance)
+
     def xml(self) -> str:
         return self._libvirt("virDomainGetXMLDesc", self._handle.xml)
 

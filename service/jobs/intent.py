@@ -21,10 +21,14 @@ class Intent:
 
     will_freeze: bool
     overlays: Sequence[Overlay]
+    #: `Guest.instance` of the guest that is to be frozen.
+    instance: int | None = None
     discard: DiscardIntent | None = None
 
     def as_document(self) -> dict[str, Any]:
         document: dict[str, Any] = {"will_freeze": self.will_freeze, "overlays": [overlay.as_document() for overlay in self.overlays]}
+        if self.instance is not None:
+            document["instance"] = self.instance
         if self.discard is not None:
             document["discard"] = {"verdict": self.discard.verdict, "required": self.discard.required}
         return document
@@ -37,5 +41,6 @@ class Intent:
         return cls(
             will_freeze=bool(found.get("will_freeze")),
             overlays=[Overlay.from_document(overlay) for overlay in found.get("overlays", [])],
+            instance=found.get("instance"),
             discard=DiscardIntent(discard["verdict"], discard["required"]) if discard else None,
         )

@@ -4,13 +4,14 @@ from service import log
 from service.errors import GuestMayBeFrozen, GuestStillFrozen, LibvirtUnavailable, StillpointError
 from service.hypervisor.guest import Guest
 from service.jobs.freeze_window import thaw_until_answered
+from service.jobs.intent import Intent
 from service.model.inventory import DomainState
 from service.model.window import ThawOutcome
 
 _logger = log.get(__name__)
 
 
-def thaw(guest: Guest, story: list[str], patience_s: float) -> StillpointError | None:
+def thaw(guest: Guest, intent: Intent, story: list[str], patience_s: float) -> StillpointError | None:
     """End the freeze that may have been sent. An error: it could not be ended now, and must be tried again."""
     state = guest.state()
     if state is DomainState.shut_off:
@@ -32,6 +33,10 @@ def thaw(guest: Guest, story: list[str], patience_s: float) -> StillpointError |
         return None
     reply = thaw_until_answered(guest, None, patience_s)
     if reply.outcome is ThawOutcome.unanswered:
+        # Only where nobody answers: a domain that was migrated away and back has a new number too, and may be frozen.
+        if intent.instance is not None and guest.instance() not in (intent.instance, -1):
+            story.append("The domain was started anew since, so nothing of that freeze is left.")
+            return None
         story.append("The guest could not be thawed.")
         return GuestStillFrozen(domain=guest.name, tried_ms=patience_s * 1000, message=reply.message)
     if reply.outcome is ThawOutcome.lost and reply.message:

@@ -85,7 +85,7 @@ class Recovery:
                 found.error = found.lost()
                 return None
             if intent.will_freeze:
-                waits_for = interrupted_guest.thaw(guest, found.story, self._thaw_patience_s)
+                waits_for = interrupted_guest.thaw(guest, intent, found.story, self._thaw_patience_s)
                 if waits_for is not None:
                     return waits_for
             else:

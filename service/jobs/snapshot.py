@@ -62,8 +62,9 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
             if attempt.preflush and attempt.preflush["message"]:
                 phase.warn(f"pre-flush: {attempt.preflush['message']}")
         take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
+        instance = guest.instance() if attempt.will_freeze else None
         run.safe_point(PhaseName.freeze)
-        run.write({"phase": PhaseName.freeze.value, "intent": Intent(attempt.will_freeze, attempt.overlays).as_document()})
+        run.write({"phase": PhaseName.freeze.value, "intent": Intent(attempt.will_freeze, attempt.overlays, instance).as_document()})
     except BaseException:
         overlays.remove(attempt.overlays)
         raise

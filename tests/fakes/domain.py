@@ -71,6 +71,7 @@ class FakeDomain:
     def __init__(self, name: str, disks: Sequence[FakeDisk], *, agent: FakeAgent | None = None, channel: bool = True) -> None:
         self.state_now: tuple[int, int] = RUNNING
         self.persistent = True
+        self.instance_now = 1
         self.exists = True
         self.channel = channel
         self.agent = agent or FakeAgent([_filesystem(disk) for disk in disks if disk.device == "disk"])
@@ -139,6 +140,12 @@ class FakeDomain:
         self.mirrors.clear()
         self.agent.restart()
 
+    def power_cycle(self) -> None:
+        """Shut off and started again, between two looks."""
+        self.shut_off(cleanly=False)
+        self.resume()
+        self.instance_now += 1
+
     def pause(self) -> None:
         self.state_now = PAUSED
 
@@ -168,6 +175,9 @@ class FakeDomain:
 
     def state(self) -> tuple[int, int]:
         return self._call("state", lambda: self.state_now)
+
+    def instance(self) -> int:
+        return self._call("instance", lambda: self.instance_now if self._is_active else -1)
 
     def is_persistent(self) -> bool:
         return self._call("is_persistent", lambda: self.persistent)

@@ -108,9 +108,13 @@ def test_a_death_while_the_writers_are_read_after_the_thaw(sqlite_database: Data
     run = scene.claim()
     after_the_thaw = threading.Event()
 
+    def tell(inner: threading.Event) -> None:
+        if inner.wait(10):
+            after_the_thaw.set()
+
     def meet_death() -> None:
         inner = domain.die_in("guest-exec")
-        threading.Thread(target=lambda: (inner.wait(10), after_the_thaw.set()), daemon=True).start()
+        threading.Thread(target=tell, args=(inner,), daemon=True).start()
 
     domain.when_next(THAW, meet_death)
     job = recovered(scene, die(scene, after_the_thaw, run))

@@ -129,6 +129,7 @@ def test_a_wait_is_written_and_counted_once(scene: Scene) -> None:
 
 
 def test_what_it_waits_for_is_written_anew_when_that_changes(scene: Scene) -> None:
+    before = waiting_recoveries()
     job_id = left_frozen(scene)
     scene.domain.pause()
     recovered(scene, job_id)
@@ -137,6 +138,17 @@ def test_what_it_waits_for_is_written_anew_when_that_changes(scene: Scene) -> No
     job = recovered(scene, job_id)
     assert error_of(job)["code"] == "guest_still_frozen"
     assert [name for name, _ in phases_of(job)].count("recover") == 1
+    assert waiting_recoveries() == before + 1, "it is one wait"
+
+
+def test_a_guest_that_was_started_anew_is_not_waited_for_because_its_agent_is_silent(scene: Scene) -> None:
+    job_id = left_frozen(scene)
+    scene.domain.agent.answers = False
+    assert recovered(scene, job_id).state == "interrupted"
+    scene.domain.power_cycle()
+    job = recovered(scene, job_id)
+    assert job.state == "queued"
+    assert "The domain was started anew since, so nothing of that freeze is left." in story(job)
 
 
 def test_looks_come_less_and_less_often_and_at_once_when_something_happens_on_the_host(scene: Scene) -> None:
