@@ -10,6 +10,7 @@ from tests.lab.guests import LabGuest
 from tests.libvirt_relay import LibvirtRelay
 from tests.live.test_libvirt_goes_away import wait_until_frozen
 from tests.live.test_main_job import overlays_beside
+from tests.live.test_recovery import hold_before_the_point
 from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.live
@@ -28,6 +29,7 @@ def test_killed_while_the_guest_is_frozen_and_before_the_point_in_time(
     slow.run(lab_guest.name, kind="preflight")
     relay.delay_s = 0.3
     job_id = slow.create(lab_guest.name, freeze={"preflush": False})
+    hold_before_the_point(slow, relay, job_id)
     wait_until_frozen(lab_guest)
 
     slow.kill()
