@@ -315,6 +315,15 @@ class AgentCommandBlocked(StillpointError):
     )
 
 
+class WindowsCommandBlocked(AgentCommandBlocked):
+    """The same in Windows, where it is mended in another place."""
+
+    remedy_template = (
+        "Allow it in the guest: --block-rpcs (--blacklist in older agents) or --allow-rpcs in the command line of the service QEMU-GA "
+        "(`sc qc QEMU-GA` shows it), or block-rpcs/allow-rpcs in its qemu-ga.conf; then restart that service."
+    )
+
+
 class AgentCommandFailed(StillpointError):
     code = "agent_command_failed"
     title = "The guest agent answered with an error"
@@ -346,6 +355,18 @@ class NothingToFreeze(StillpointError):
     remedy_template = 'Name disks with filesystems, or ask for {{"freeze": {{"mode": "off"}}}} and accept a crash-consistent point.'
 
 
+class VssNotUsable(StillpointError):
+    code = "vss_not_usable"
+    title = "VSS cannot be used in the guest"
+    detail_template = "Windows in {domain} cannot be frozen, because VSS cannot be used there: {why}."
+    remedy_template = (
+        'In the guest, as administrator: `sc qc VSS` and `sc qc "QEMU Guest Agent VSS Provider"` must find both services and not say '
+        "DISABLED (`sc config VSS start= demand` mends the first); qga-vss.dll must lie beside qemu-ga.exe, both 64-bit on a 64-bit "
+        "Windows. Where one of these is missing, install virtio-win-guest-tools.exe of a current virtio-win image again. Then restart the "
+        "service QEMU-GA. Until then freeze.mode `preferred` gives a crash-consistent point."
+    )
+
+
 class VssFreezeFailed(StillpointError):
     code = "vss_freeze_failed"
     title = "VSS did not freeze the guest"
@@ -360,6 +381,20 @@ class DiscardFailed(StillpointError):
     remedy_template = (
         "The recovery point is kept with its true verdict. `virsh blockjob {domain} DISK` shows what still runs; "
         "`virsh blockcommit {domain} DISK --active --pivot` merges by hand."
+    )
+
+
+class DiscardUnfinished(StillpointError):
+    code = "discard_unfinished"
+    title = "The point was being removed, and that could not be finished"
+    detail_template = (
+        "The verdict is {verdict}; {required} was required, so the point was to be removed. "
+        "Back on their own file: {merged}; not: {unmerged}. {message}."
+    )
+    remedy_template = (
+        "No data is lost: each disk goes on with the file that it is on, and nothing in use was deleted. There is no recovery point: "
+        "the files below the overlays were written to. While the domain runs, `virsh blockjob {domain} DISK` shows what still runs, and "
+        "`virsh blockcommit {domain} DISK --active --pivot` merges the rest."
     )
 
 
@@ -446,6 +481,15 @@ class GuestStillFrozen(StillpointError):
     remedy_template = (
         "Act now: `stillpoint thaw {domain}` on the host; in the guest's console `fsfreeze --unfreeze MOUNTPOINT`; "
         "at the last, reset the guest."
+    )
+
+
+class GuestMayBeFrozen(StillpointError):
+    code = "guest_may_be_frozen"
+    title = "The guest may be frozen, and cannot be thawed now"
+    detail_template = "{domain} is {state}: its agent cannot answer, and what the dead worker froze may still be frozen."
+    remedy_template = (
+        "It is thawed by itself as soon as it runs (`virsh resume {domain}`); shutting it off ends the wait too. Until then the job waits."
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from service.errors import AgentNotAnswering, DomainGone, LibvirtCallFailed, LibvirtUnavailable, StillpointError
 from service.hypervisor import agent
 from service.hypervisor.handle import DomainHandle, LibvirtError, libvirt
-from service.hypervisor.xml import agent_is_connected, disks_of, has_agent_channel, is_mirror_ready, snapshot_xml
+from service.hypervisor.xml import Mirror, agent_is_connected, disks_of, has_agent_channel, mirror_of, snapshot_xml
 from service.model.inventory import Disk, DomainState, Filesystem
 
 T = TypeVar("T")
@@ -69,6 +69,17 @@ class Guest:
             return True
         return False if reason in _UNCLEAN_SHUTOFF else None
 
+    def was_migrated_away(self) -> bool:
+        """It is shut off here because it goes on running on another host."""
+        return self._libvirt("virDomainGetState", self._handle.state) == (
+            libvirt.VIR_DOMAIN_SHUTOFF,
+            libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED,
+        )
+
+    def instance(self) -> int:
+        """Another number after each start of the domain, the same through a restart of libvirt; -1: it does not run."""
+        return self._libvirt("virDomainGetID", self._handle.instance)
+
     def xml(self) -> str:
         return self._libvirt("virDomainGetXMLDesc", self._handle.xml)
 
@@ -110,9 +121,9 @@ class Guest:
         """Begin to merge the active file of a disk into the one right below it."""
         self._libvirt("virDomainBlockCommit", lambda: self._handle.block_commit_active(target))
 
-    def merge_is_ready(self, target: str) -> bool:
-        """Both files are the same now, and are kept so until the pivot."""
-        return is_mirror_ready(self.xml(), target)
+    def mirror(self, target: str) -> Mirror | None:
+        """The merge of a disk that is under way, or another block job that writes the disk into a file."""
+        return mirror_of(self.xml(), target)
 
     def pivot(self, target: str) -> None:
         """Go on with the file below; the overlay is not used any more."""

@@ -28,6 +28,10 @@ class DomainHandle(Protocol):
         """(VIR_DOMAIN_…, reason)."""
         ...
 
+    def instance(self) -> int:
+        """libvirt's id of the running domain, another one after each start; -1: it does not run."""
+        ...
+
     def is_persistent(self) -> bool: ...
 
     def xml(self) -> str:
@@ -89,6 +93,9 @@ class LibvirtDomain:
     def state(self) -> tuple[int, int]:
         state, reason = self._live().state()
         return int(state), int(reason)
+
+    def instance(self) -> int:
+        return int(self._live().ID())
 
     def is_persistent(self) -> bool:
         return bool(self._live().isPersistent())

@@ -21,6 +21,11 @@ VSS_HOLDS_LOST = Counter(
 )
 JOBS_FINISHED = Counter("stillpoint_worker_jobs", "Jobs this worker brought to an end", ["kind", "state", "verdict"])
 LEASES_LOST = Counter("stillpoint_leases_lost", "Jobs whose lease ran out while this worker ran them")
+RECOVERIES = Counter(
+    "stillpoint_recoveries",
+    "Jobs of dead workers, by what recovery made of them; `waiting` counts once for a guest that had to be waited for",
+    ["outcome"],
+)
 JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs now")
 
 MOST_CLASSES = 256

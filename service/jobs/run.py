@@ -149,9 +149,9 @@ class JobRun:
         metrics.count_job(self.claim.kind, state.value, values.get("verdict"))
         _logger.info("job_finished", state=state.value, verdict=values.get("verdict"), error=(values.get("error") or {}).get("code"))
 
-    def leave_to_recovery(self) -> None:
+    def leave_to_recovery(self, why: MustRecover) -> None:
         """End the lease now instead of letting it run out."""
-        self._persist(self._end_lease)
+        self._persist(lambda: self._end_lease(why))
 
     def _write(self, values: dict[str, Any]) -> None:
         with self._database.write() as session:
@@ -166,8 +166,9 @@ class JobRun:
                 session.merge(recovery_point)
             queue.finish(session, self.claim.job_id, self.claim.lease_token, state, {**values, "phases": list(self.phases)})
 
-    def _end_lease(self) -> None:
+    def _end_lease(self, why: MustRecover) -> None:
         with self._database.write() as session:
+            queue.write(session, self.claim.job_id, self.claim.lease_token, {"error": why.as_document(), "phases": list(self.phases)})
             queue.renew(session, self.claim.job_id, self.claim.lease_token, 0)
 
     def _persist(self, write: Callable[[], None]) -> None:

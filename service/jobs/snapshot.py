@@ -12,6 +12,7 @@ from service.jobs import freeze_window, overlays, snapshot_outcome, vss_evidence
 from service.jobs.attempt import Attempt
 from service.jobs.freeze_window import THAW_PATIENCE_S, WindowGuard, WindowPlan
 from service.jobs.guard import Guard, GuardSource, NoGuards, Unguarded
+from service.jobs.intent import Intent
 from service.jobs.overlays import Overlay
 from service.jobs.preflush import preflush
 from service.jobs.run import JobRun, MustRecover
@@ -123,8 +124,9 @@ def _make_ready(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotS
                 phase.warn(f"pre-flush: {attempt.preflush['message']}")
             guard.wait_until_ready()
         take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
+        instance = guest.instance() if attempt.will_freeze else None
         run.safe_point(PhaseName.freeze)
-        run.write({"phase": PhaseName.freeze.value, "intent": _intent(attempt.overlays, will_freeze=attempt.will_freeze)})
+        run.write({"phase": PhaseName.freeze.value, "intent": Intent(attempt.will_freeze, attempt.overlays, instance).as_document()})
     except BaseException:
         overlays.remove(attempt.overlays)
         raise
@@ -136,17 +138,12 @@ def _prepare(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSett
     planned = overlays.plan(guest, attempt.selection.taken, run.claim.job_id, run.claim.attempt, settings.overlay_dir)
     overlays.refuse_existing(planned)
     # Before the first file is made: whoever finds this row after our death knows which files are ours.
-    run.write({"intent": _intent(planned, will_freeze=False)})
+    run.write({"intent": Intent(will_freeze=False, overlays=planned).as_document()})
     overlays.create(planned)
     attempt.overlays = planned
     agent = attempt.found.agent
     if attempt.will_freeze and attempt.policy.preflush and agent.os_family is OsFamily.linux and agent.allows("guest-exec"):
         attempt.preflush = preflush(guest).as_document()
-
-
-def _intent(planned: Sequence[Overlay], *, will_freeze: bool) -> dict[str, Any]:
-    """What recovery needs to know if nobody comes back; committed before files are made and again before freeze is sent."""
-    return {"will_freeze": will_freeze, "overlays": [overlay.as_document() for overlay in planned]}
 
 
 # --- the window and what is around it -------------------------------------------------------------
@@ -172,7 +169,16 @@ def _take_point(
         _take_unfrozen(take, attempt.window)
     attempt.switched = _look_at_disks(guest, attempt.overlays) if attempt.window.snapshot_was_called else {}
     run.add_window_phases(attempt.window.instants, _phase_outcomes(attempt.window), attempt.wall)
-    run.write({"freeze": snapshot_outcome.freeze_document(attempt), "timing": snapshot_outcome.timing_document(attempt)})
+    # Answered: a guest that is found frozen later was frozen by somebody else.
+    is_open = attempt.will_freeze and attempt.window.thaw.outcome is ThawOutcome.unanswered
+    run.write(
+        {
+            "phase": PhaseName.writers_after.value if attempt.vss else PhaseName.evaluate.value,
+            "intent": Intent(is_open, attempt.overlays).as_document(),
+            "freeze": snapshot_outcome.freeze_document(attempt),
+            "timing": snapshot_outcome.timing_document(attempt),
+        }
+    )
 
 
 def _may_go_on_without_freeze(attempt: Attempt) -> bool:

@@ -44,26 +44,21 @@ def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) ->
         point = _recovery_point(run, attempt, judgement) if attempt.point_was_taken else None
         error = _error(run, guest, attempt, judgement)
     shortfall = Shortfall(run, attempt, error)
+    judged: dict[str, Any] = {
+        "verdict": judgement.verdict.value,
+        "verdict_reasons": judgement.as_documents(),
+        "evidence": _evidence_document(attempt),
+        **vss_record.columns(attempt, judgement, is_tried_again=shortfall.next_try is not None),
+    }
     if shortfall.is_discarded:
+        run.write({"phase": PhaseName.discard.value, "intent": shortfall.discard_intent.as_document(), **judged})
         with run.phase_that_cannot_be_cancelled(PhaseName.discard):
             error = shortfall.discard(guest)
-        point = None if not isinstance(error, DiscardFailed) else point
+        point = point if isinstance(error, DiscardFailed) else None
     metrics.observe_window(attempt.window)
     metrics.count_vss(vss_record.newly_failed_classes(attempt), hold_was_lost=vss_record.was_lost(attempt))
-    run.finish(
-        JobState.failed if error else JobState.succeeded,
-        {
-            "phase": None,
-            "verdict": judgement.verdict.value,
-            "verdict_reasons": judgement.as_documents(),
-            "evidence": _evidence_document(attempt),
-            "recovery_point": point_document(point) if point else None,
-            "error": error.as_document() if error else None,
-            **vss_record.columns(attempt, judgement, is_tried_again=shortfall.next_try is not None),
-        },
-        point,
-        shortfall.next_try,
-    )
+    recorded = {"recovery_point": point_document(point) if point else None, "error": error.as_document() if error else None}
+    run.finish(JobState.failed if error else JobState.succeeded, {"phase": None, **judged, **recorded}, point, shortfall.next_try)
 
 
 def freeze_document(attempt: Attempt) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Worker:
         self._owner = f"{settings.host_id}:{os.getpid()}"
         self._inventory = Inventory(database, connection, settings.host_id)
         self._execution = Execution(settings, connection, guards)
-        self._recovery = Recovery(database, connection)
+        self._recovery = Recovery(database, connection, state_dir=settings.state_dir)
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
         self._publish = threading.Event()
@@ -125,7 +125,7 @@ class Worker:
 
     def _recover_interrupted(self) -> None:
         with self._database.read() as session:
-            waiting = [job.id for job in queue.interrupted(session, self._host_id)]
+            waiting = [job.id for job in queue.interrupted(session, self._host_id) if self._recovery.is_due(job.id)]
         for job_id in waiting:
             self._start(job_id, None, partial(self._recovery.recover, job_id))
 

@@ -28,6 +28,8 @@ class WindowsCircumstances:
     writers: WriterReport | None
     writers_unavailable: str | None
     volumes: Sequence[Filesystem] | None
+    #: Targets of the job's disks; None: which disks it would take is not known, so every volume counts.
+    taken: frozenset[str] | None = None
     drift: Sequence[Change] = ()
 
     def as_document(self) -> dict[str, Any]:
@@ -46,6 +48,10 @@ class WindowsCircumstances:
     @property
     def _listed(self) -> Sequence[Any]:
         return self.writers.writers if self.writers is not None else ()
+
+    def is_taken(self, volume: Filesystem) -> bool:
+        """Whether it is on a disk of the job, or may be: libvirt does not know the disks under it."""
+        return self.taken is None or not volume.disks or not self.taken.isdisjoint(volume.disks)
 
     def has(self, class_id: str) -> bool:
         return any(writer.class_id == class_id for writer in self._listed)
@@ -130,13 +136,31 @@ def _writers(found: WindowsCircumstances) -> Iterator[Check]:
 
 def _volumes(found: WindowsCircumstances) -> Iterator[Check]:
     if found.volumes is None:
-        yield warned("volumes_unknown", "The agent did not list the volumes.", "Update the guest agent.")
+        remedy = "Allow guest-get-fsinfo in the agent, or update it. Up to QEMU 9.0 it also disables this where VSS cannot be used."
+        yield warned("volumes_unknown", "The agent did not list the volumes.", remedy)
         return
-    odd = [volume.mountpoint for volume in found.volumes if not volume.is_windows_volume]
+    mine = [volume for volume in found.volumes if found.is_taken(volume)]
+    odd = [volume for volume in mine if not volume.is_windows_volume]
     if odd:
         yield warned(
-            "volumes_not_frozen", f"VSS does not hold: {', '.join(odd)}.", "Fine for CD-ROMs; keep data on fixed NTFS or ReFS volumes."
+            "volumes_not_frozen", f"VSS does not hold: {_names(odd)}.", "Fine for CD-ROMs; keep data on fixed NTFS or ReFS volumes."
         )
-    unmapped = [volume.mountpoint for volume in found.volumes if volume.is_windows_volume and not volume.disks]
+    # On every disk: the agent's count is for the whole guest, so it costs the verdict wherever it lies.
+    doubtful = [volume for volume in found.volumes if volume.is_fat]
+    if doubtful:
+        yield warned(
+            "volumes_may_not_be_frozen",
+            f"The agent freezes fixed volumes only, and does not tell which these are: {_names(doubtful)}. What is on a removable disk is "
+            "not held, and makes the verdict `filesystem`; on a fixed one VSS may refuse it, and with it the freeze.",
+            "Keep data on fixed NTFS or ReFS volumes; detach removable disks before the backup.",
+        )
+    unmapped = [volume for volume in found.volumes if volume.is_windows_volume and not volume.disks]
     if unmapped:
-        yield warned("volume_disk_unknown", f"The disks under {', '.join(unmapped)} are not known.", "Give the domain's disks serials.")
+        names = ", ".join(volume.mountpoint for volume in unmapped)
+        yield warned("volume_disk_unknown", f"The disks under {names} are not known.", "Give the domain's disks serials.")
+    if mine and not (odd or doubtful or unmapped):
+        yield passed("volumes", f"On the disks of the job, and of a kind that VSS holds: {_names(mine)}.")
+
+
+def _names(volumes: Sequence[Filesystem]) -> str:
+    return ", ".join(f"{volume.mountpoint} ({volume.type})" for volume in volumes)

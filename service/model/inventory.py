@@ -14,7 +14,8 @@ FREEZABLE_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "gf
 """Linux filesystems that implement freeze; the agent skips the rest without a word (EOPNOTSUPP, F§2)."""
 
 
-WINDOWS_VOLUME_TYPES = frozenset({"ntfs", "refs", "csvfs", "fat", "fat32", "exfat"})
+FAT_TYPES = frozenset({"fat", "fat32", "exfat"})
+WINDOWS_VOLUME_TYPES = frozenset({"ntfs", "refs", "csvfs"}) | FAT_TYPES
 """Of fixed disks; what is left (CDFS, UDF) is no volume that VSS would hold."""
 
 
@@ -96,6 +97,11 @@ class Filesystem:
     @property
     def is_windows_volume(self) -> bool:
         return self.type.lower() in WINDOWS_VOLUME_TYPES
+
+    @property
+    def is_fat(self) -> bool:
+        """A volume as removable disks have it; the agent does not tell those from fixed ones (F§7.18)."""
+        return self.type.lower() in FAT_TYPES
 
     def as_document(self) -> dict[str, Any]:
         return {"mountpoint": self.mountpoint, "name": self.name, "type": self.type, "disks": list(self.disks)}
