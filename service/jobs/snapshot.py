@@ -8,7 +8,7 @@ from typing import Any
 
 from service.errors import DomainBusy, DomainPaused, DomainStateUnsuitable, GuestAlreadyFrozen, LibvirtUnavailable, StillpointError
 from service.hypervisor.guest import Guest
-from service.jobs import freeze_window, overlays, snapshot_outcome, vss_evidence
+from service.jobs import freeze_lease, freeze_window, overlays, snapshot_outcome, vss_evidence
 from service.jobs.attempt import Attempt
 from service.jobs.freeze_window import THAW_PATIENCE_S, WindowPlan
 from service.jobs.overlays import Overlay
@@ -62,7 +62,7 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
                 phase.warn(f"pre-flush: {attempt.preflush['message']}")
         take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
         run.safe_point(PhaseName.freeze)
-        run.write({"phase": PhaseName.freeze.value, "intent": _intent(attempt.overlays, will_freeze=attempt.will_freeze)})
+        run.write(_before_freeze(attempt))
     except BaseException:
         overlays.remove(attempt.overlays)
         raise
@@ -88,6 +88,8 @@ def freeze_policy(run: JobRun) -> FreezePolicy:
 
 def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
     found = attempt.survey = survey(guest)
+    if found.agent.frozen:
+        found.foreign_freeze = run.foreign_freeze()
     _check_state(found, attempt.policy)
     attempt.selection = select_disks(
         guest.name, found.disks, run.claim.request.get("disks"), has_overlay_dir=settings.overlay_dir is not None
@@ -140,6 +142,15 @@ def _intent(planned: Sequence[Overlay], *, will_freeze: bool) -> dict[str, Any]:
 # --- the window and what is around it -------------------------------------------------------------
 
 
+def _before_freeze(attempt: Attempt) -> dict[str, Any]:
+    """The last write before the window: whoever looks, or finds this row after our death, knows that the guest may be frozen."""
+    intent = _intent(attempt.overlays, will_freeze=attempt.will_freeze)
+    if not attempt.will_freeze:
+        return {"phase": PhaseName.freeze.value, "intent": intent}
+    limit_ms = attempt.policy.timeout_ms + attempt.hold_limits.hard_ms
+    return {"phase": PhaseName.freeze.value, "intent": {**intent, "window": freeze_lease.window_document(limit_ms)}}
+
+
 def _take_point(run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], None], thaw_patience_s: float) -> None:
     policy = attempt.policy
     if attempt.will_freeze:
@@ -158,7 +169,14 @@ def _take_point(run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], 
         _take_unfrozen(take, attempt.window)
     attempt.switched = _look_at_disks(guest, attempt.overlays) if attempt.window.snapshot_was_called else {}
     run.add_window_phases(attempt.window.instants, _phase_outcomes(attempt.window), attempt.wall)
-    run.write({"freeze": snapshot_outcome.freeze_document(attempt), "timing": snapshot_outcome.timing_document(attempt)})
+    is_open = attempt.will_freeze and attempt.window.thaw.outcome is ThawOutcome.unanswered
+    run.write(
+        {
+            "freeze": snapshot_outcome.freeze_document(attempt),
+            "timing": snapshot_outcome.timing_document(attempt),
+            "intent": _intent(attempt.overlays, will_freeze=is_open),
+        }
+    )
 
 
 def _may_go_on_without_freeze(attempt: Attempt) -> bool:

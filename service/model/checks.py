@@ -8,6 +8,7 @@ from service.errors import AgentCommandBlocked, GuestAlreadyFrozen, NoAgentChann
 from service.model import checks_windows
 from service.model.check import Check, CheckStatus, failed, passed, warned
 from service.model.checks_windows import WindowsCircumstances
+from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Disk, DomainState, OsFamily, Space, Survey
 from service.model.policy import FreezeMode
 from service.model.scope import DiskSelection, FreezeScope
@@ -63,13 +64,19 @@ def why_not_freezable(survey: Survey, scope: FreezeScope | None = None) -> Still
     if agent.fault is not None:
         return agent.fault
     if agent.frozen:
-        return GuestAlreadyFrozen(domain=domain)
+        return _already_frozen(domain, survey.foreign_freeze)
     for command in ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-fsfreeze-status"):
         if not agent.allows(command):
             return AgentCommandBlocked(domain=domain, command=command, message="guest-info lists it as disabled or not at all")
     if scope is not None and scope.nothing_to_freeze:
         return NothingToFreeze(domain=domain, why=scope.why)
     return None
+
+
+def _already_frozen(domain: str, freeze: ForeignFreeze | None) -> GuestAlreadyFrozen:
+    if freeze is None:
+        return GuestAlreadyFrozen(domain=domain)
+    return GuestAlreadyFrozen(domain=domain, frozen_by=freeze.by, frozen_since=freeze.since)
 
 
 _UNBLOCK = (
