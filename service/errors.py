@@ -341,11 +341,24 @@ class AgentAnswerUnreadable(StillpointError):
 class GuestAlreadyFrozen(StillpointError):
     code = "guest_already_frozen"
     title = "Somebody else has frozen this guest"
-    detail_template = "The agent of {domain} says it is frozen, and not by this job."
     remedy_template = (
-        "Find out who froze it (another backup tool?). If nobody: POST /api/v1/domains/{{id}}/thaw, "
-        "or `stillpoint thaw {domain}` on the host."
+        "It was left as it is. Ask whoever froze it (another backup tool?), and try again when it is thawed. "
+        "If nobody owns the freeze: POST /api/v1/domains/{{id}}/thaw, or `stillpoint thaw {domain}` on the host."
     )
+
+    def __init__(self, *, domain: str, frozen_by: str | Mapping[str, str] = "unknown", frozen_since: str | None = None) -> None:
+        """`frozen_by` and `frozen_since` as in `service.model.foreign_freeze`; None: nobody has noted since when."""
+        super().__init__(domain=domain, frozen_by=frozen_by, frozen_since=frozen_since)
+
+    @property
+    def detail(self) -> str:
+        by, since = self.facts["frozen_by"], self.facts["frozen_since"]
+        if isinstance(by, Mapping):
+            who = f"job {by['job_id']} of Stillpoint froze it, and its thaw was never answered"
+        else:
+            who = "no job of Stillpoint froze it" if by == "not_stillpoint" else "by whom is not known"
+        seen = f"; it was first seen frozen at {since}" if since else ""
+        return f"The agent of {self.facts['domain']} says it is frozen, and not by this job: {who}{seen}."
 
 
 class NothingToFreeze(StillpointError):

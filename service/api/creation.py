@@ -12,12 +12,14 @@ from sqlalchemy.orm import Session
 
 from service.api.context import context_of, token_id_of
 from service.api.documents import JOB_DOCUMENT
+from service.api.frozen import refuse_if_frozen
 from service.api.placement import Place
 from service.db.tables import Job
 from service.errors import IdempotencyMismatch
 from service.jobs import queue
 from service.jobs.queue import NewJob
 from service.model.lifecycle import JobKind
+from service.model.policy import FreezeMode
 
 IdempotencyKey = Annotated[
     str | None,
@@ -41,12 +43,17 @@ class Order:
     labels: dict[str, str] = field(default_factory=dict)
     retry_of: str | None = None
 
+    @property
+    def would_freeze(self) -> bool:
+        freeze = self.request.get("freeze") or {}
+        return self.kind is JobKind.snapshot and freeze.get("mode") != FreezeMode.off
+
 
 def create_job(request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], Order]) -> Response:
     """202 with the job: a new one, or the one that this key has made before.
 
     `body` is what the key stands for, validated, so that the order of its fields does not matter.
-    Raises IdempotencyMismatch, and what `order` raises.
+    Raises IdempotencyMismatch, GuestAlreadyFrozen, and what `order` raises.
     """
     context = context_of(request)
     digest = _digest(request.url.path, body)
@@ -55,6 +62,8 @@ def create_job(request: Request, key: str | None, body: dict[str, Any], order: C
         job_id, created = _earlier(session, token_id, key, digest), False
         if job_id is None:
             new = order(session)
+            if new.would_freeze:
+                refuse_if_frozen(session, new.place)
             enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest))
             job_id, created = enqueued.job.id, enqueued.created
         document = document_of_job(session, job_id)

@@ -202,6 +202,8 @@ DOMAIN: dict[str, Any] = {
     "published_at": CREATED_AT,
     "persistent": True,
     "frozen": False,
+    "frozen_since": None,
+    "frozen_by": None,
     "disks": [
         {
             "target": "vda",
@@ -249,6 +251,7 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "domain_unknown": {"domain": "db7", "hosts": "hv1 (last seen 2 s ago)"},
     "domain_ambiguous": {"domain": "db1", "hosts": "hv1, hv2"},
     "cancel_refused": {"job_id": JOB_ID, "state": "succeeded", "reason": "it is finished"},
+    "guest_already_frozen": {"domain": "db1", "frozen_by": "not_stillpoint", "frozen_since": "2026-01-31T21:58:30.000000Z"},
     "retry_refused": {"job_id": JOB_ID, "state": "running", "reason": "it is not finished"},
     "malformed_json": {"reason": "Expecting value at character 9"},
     "body_too_large": {"limit_bytes": 65536},

@@ -26,6 +26,7 @@ STATUS: dict[type[StillpointError], int] = {
     errors.DomainAmbiguous: 409,
     errors.CancelRefused: 409,
     errors.RetryRefused: 409,
+    errors.GuestAlreadyFrozen: 409,
     errors.BodyTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.ValidationFailed: 422,

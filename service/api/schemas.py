@@ -282,6 +282,10 @@ class NewestRecoveryPoint(BaseModel):
     verdict: Verdict
 
 
+class FreezingJob(BaseModel):
+    job_id: str
+
+
 class DomainAnswer(Answer):
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.DOMAIN]})
 
@@ -292,7 +296,17 @@ class DomainAnswer(Answer):
     stale: bool = Field(description="True: the host has not reported for more than three inventory periods.")
     published_at: str
     persistent: bool | None
-    frozen: bool | None
+    frozen: bool | None = Field(
+        description="True from the moment a job of Stillpoint sends freeze, and when the guest was found frozen by somebody else; "
+        "null: its agent did not say."
+    )
+    frozen_since: str | None = Field(
+        description="When the job of Stillpoint sent freeze, or when a freeze of somebody else was first seen; null: it is not frozen."
+    )
+    frozen_by: FreezingJob | Literal["unknown", "not_stillpoint"] | None = Field(
+        description="The job that holds it, or that ended without an answer to its thaw. `not_stillpoint`: it was seen thawed, and no "
+        "job froze it since. `unknown`: neither is known. Null: it is not frozen."
+    )
     disks: list[dict[str, Any]]
     filesystems: list[dict[str, Any]] | None
     agent: dict[str, Any] | None

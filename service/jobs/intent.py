@@ -23,12 +23,16 @@ class Intent:
     overlays: Sequence[Overlay]
     #: `Guest.instance` of the guest that is to be frozen.
     instance: int | None = None
+    #: `freeze_lease.window_document`: since when, and for how long at most.
+    window: dict[str, Any] | None = None
     discard: DiscardIntent | None = None
 
     def as_document(self) -> dict[str, Any]:
         document: dict[str, Any] = {"will_freeze": self.will_freeze, "overlays": [overlay.as_document() for overlay in self.overlays]}
         if self.instance is not None:
             document["instance"] = self.instance
+        if self.window is not None:
+            document["window"] = self.window
         if self.discard is not None:
             document["discard"] = {"verdict": self.discard.verdict, "required": self.discard.required}
         return document
@@ -42,5 +46,6 @@ class Intent:
             will_freeze=bool(found.get("will_freeze")),
             overlays=[Overlay.from_document(overlay) for overlay in found.get("overlays", [])],
             instance=found.get("instance"),
+            window=found.get("window"),
             discard=DiscardIntent(discard["verdict"], discard["required"]) if discard else None,
         )

@@ -19,6 +19,8 @@ def run_preflight(run: JobRun, guest: Guest, settings: SnapshotSettings, max_cha
     """Read everything, judge it, finish the job; `result` holds the checks."""
     with run.phase(PhaseName.preflight):
         found = survey(guest)
+        if found.agent.frozen:
+            found.foreign_freeze = run.foreign_freeze()
         selection, fault, spaces = None, None, []
         try:
             selection = select_disks(

@@ -68,6 +68,8 @@ class Recovery:
             self._note(job, waits_for, found, report)
             return
         self._resolve(job, found, report)
+        if report is not None and report.reason is not None:
+            metrics.GUARD_INTERVENTIONS.labels(reason=report.reason.value).inc()
         if self._state_dir:
             # Thawed or shut off by now: a guard that still tried would thaw the next window.
             guard_report.end(self._state_dir, job_id, 0.0)

@@ -11,10 +11,11 @@ from service import log
 from service.db.engine import Database
 from service.db.tables import RecoveryPoint
 from service.errors import DatabaseUnavailable, JobCancelled, LeaseLost, StillpointError
-from service.jobs import guest_memory, metrics, queue
+from service.jobs import freeze_lease, guest_memory, metrics, queue
 from service.jobs.queue import Claim, NewJob
 from service.jobs.vss_evidence import VssEvidence
 from service.model.drift import Change
+from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Survey
 from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.model.moment import rfc3339
@@ -131,6 +132,15 @@ class JobRun:
         """Keep what is known of this guest, and answer what changed since the last look."""
         with self._database.write() as session:
             return guest_memory.remember(session, self.claim.domain_id, found, evidence)
+
+    def foreign_freeze(self) -> ForeignFreeze:
+        """What is known of the freeze in which this job found its guest."""
+        try:
+            with self._database.read() as session:
+                return freeze_lease.foreign_freeze(session, self.claim.domain_id, self.claim.host_id, self.claim.job_id)
+        except DatabaseUnavailable:
+            # What this job saw itself is enough to refuse the guest.
+            return ForeignFreeze(rfc3339(datetime.now(UTC)))
 
     def write(self, values: dict[str, Any]) -> None:
         """Committed when this returns. A database that is away is waited for: what was seen must not be lost."""

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from service.errors import DomainBusy, DomainPaused, DomainStateUnsuitable, GuestAlreadyFrozen, LibvirtUnavailable, StillpointError
 from service.hypervisor.guest import Guest
-from service.jobs import freeze_window, overlays, snapshot_outcome, vss_evidence
+from service.jobs import freeze_lease, freeze_window, overlays, snapshot_outcome, vss_evidence
 from service.jobs.attempt import Attempt
 from service.jobs.freeze_window import THAW_PATIENCE_S, WindowGuard, WindowPlan
 from service.jobs.guard import Guard, GuardSource, NoGuards, Unguarded
@@ -84,6 +84,8 @@ def freeze_policy(run: JobRun) -> FreezePolicy:
 
 def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
     found = attempt.survey = survey(guest)
+    if found.agent.frozen:
+        found.foreign_freeze = run.foreign_freeze()
     _check_state(found, attempt.policy)
     attempt.selection = select_disks(
         guest.name, found.disks, run.claim.request.get("disks"), has_overlay_dir=settings.overlay_dir is not None
@@ -126,11 +128,20 @@ def _make_ready(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotS
         take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
         instance = guest.instance() if attempt.will_freeze else None
         run.safe_point(PhaseName.freeze)
-        run.write({"phase": PhaseName.freeze.value, "intent": Intent(attempt.will_freeze, attempt.overlays, instance).as_document()})
+        attempt.intent = _intent_of_window(attempt, instance)
+        run.write({"phase": PhaseName.freeze.value, "intent": attempt.intent.as_document()})
     except BaseException:
         overlays.remove(attempt.overlays)
         raise
     return take
+
+
+def _intent_of_window(attempt: Attempt, instance: int | None) -> Intent:
+    """Whoever looks at the row now, or finds it after our death, knows that the guest may be frozen, and since when and for how long."""
+    if not attempt.will_freeze:
+        return Intent(False, attempt.overlays)
+    limit_ms = attempt.policy.timeout_ms + attempt.hold_limits.hard_ms
+    return Intent(True, attempt.overlays, instance, freeze_lease.window_document(limit_ms))
 
 
 def _prepare(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
@@ -174,7 +185,7 @@ def _take_point(
     run.write(
         {
             "phase": PhaseName.writers_after.value if attempt.vss else PhaseName.evaluate.value,
-            "intent": Intent(is_open, attempt.overlays).as_document(),
+            "intent": replace(attempt.intent, will_freeze=is_open).as_document(),
             "freeze": snapshot_outcome.freeze_document(attempt),
             "timing": snapshot_outcome.timing_document(attempt),
         }

@@ -24,6 +24,7 @@ from service.jobs.attempt import Attempt
 from service.jobs.run import JobRun
 from service.jobs.shortfall import Shortfall
 from service.jobs.survey import as_document as survey_document
+from service.model.foreign_freeze import NOT_STILLPOINT
 from service.model.lifecycle import JobState, PhaseName
 from service.model.moment import rfc3339
 from service.model.policy import FreezeMode
@@ -126,7 +127,10 @@ def _error(run: JobRun, guest: Guest, attempt: Attempt, judgement: Judgement) ->
 def _why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
     window = attempt.window
     if window.freeze.outcome is FreezeOutcome.blocked and window.frozen_afterwards:
-        return GuestAlreadyFrozen(domain=guest.name)
+        seen = window.instants.freeze_reply
+        since = rfc3339(attempt.wall.at(seen)) if seen is not None else None
+        # It was thawed when this job looked, and this job froze nothing.
+        return GuestAlreadyFrozen(domain=guest.name, frozen_by=NOT_STILLPOINT, frozen_since=since)
     if attempt.vss is not None and window.freeze.outcome is FreezeOutcome.refused:
         failure = read_freeze_error(window.freeze.message or "")
         return VssFreezeFailed(

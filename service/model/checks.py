@@ -8,6 +8,7 @@ from service.errors import GuestAlreadyFrozen, NoAgentChannel, NothingToFreeze, 
 from service.model import checks_windows, vss_usable
 from service.model.check import Check, CheckStatus, failed, passed, warned
 from service.model.checks_windows import WindowsCircumstances
+from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Disk, DomainState, OsFamily, Space, Survey
 from service.model.policy import FreezeMode
 from service.model.scope import DiskSelection, FreezeScope
@@ -63,13 +64,19 @@ def why_not_freezable(survey: Survey, scope: FreezeScope | None = None) -> Still
     if agent.fault is not None:
         return vss_usable.why_agent_fails(domain, agent.fault)
     if agent.frozen:
-        return GuestAlreadyFrozen(domain=domain)
+        return _already_frozen(domain, survey.foreign_freeze)
     not_offered = vss_usable.why_not_offered(survey)
     if not_offered is not None:
         return not_offered
     if scope is not None and scope.nothing_to_freeze:
         return NothingToFreeze(domain=domain, why=scope.why)
     return None
+
+
+def _already_frozen(domain: str, freeze: ForeignFreeze | None) -> GuestAlreadyFrozen:
+    if freeze is None:
+        return GuestAlreadyFrozen(domain=domain)
+    return GuestAlreadyFrozen(domain=domain, frozen_by=freeze.by, frozen_since=freeze.since)
 
 
 _EXEC_BLOCKED = (

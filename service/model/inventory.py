@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.errors import StillpointError
+from service.model.foreign_freeze import ForeignFreeze
 from service.model.verdict import HookState
 
 SNAPSHOT_FORMATS = frozenset({"qcow2", "raw"})
@@ -177,6 +178,8 @@ class Survey:
     shut_off_cleanly: bool | None = None
     filesystems: list[Filesystem] | None = None
     linux: LinuxFacts | None = None
+    #: None: the guest is not frozen, or nothing more is known of it.
+    foreign_freeze: ForeignFreeze | None = None
     #: Disk target to what runs on it; the key "" is a job of the whole domain.
     busy: dict[str, str] = field(default_factory=dict)
 
