@@ -82,6 +82,7 @@ def freeze_document(attempt: Attempt) -> dict[str, Any]:
         "watchdog_fired": attempt.window.watchdog_fired,
         "frozen_afterwards": attempt.window.frozen_afterwards,
         "preflush": attempt.preflush,
+        "fuse": attempt.fuse.report.as_document() if attempt.fuse else None,
     }
 
 
@@ -103,6 +104,7 @@ def _evidence(attempt: Attempt, writers: WritersJudgement | None) -> Evidence:
         expected_filesystems=scope.expected if scope else None,
         unfreezable_filesystems=scope.unfreezable if scope else (),
         windows=vss_record.windows_evidence(attempt, writers) if writers else None,
+        fuse=attempt.fuse.report if attempt.fuse else None,
     )
 
 
