@@ -8,7 +8,7 @@ JOB_ID = "7f1c0a54-6d0e-4c1b-9a35-0f6f7f1f2c11"
 DOMAIN_ID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
 POINT_ID = "e2b7c1de-8d5c-4f0a-b3f4-5a0f6f1c9d22"
 CREATED_AT = "2026-01-31T22:00:00.000000Z"
-FREEZE = {"mode": "required", "timeout_ms": 120000, "hold_limit_ms": None, "hold_soft_ms": None, "preflush": True}
+FREEZE = {"mode": "required", "timeout_ms": 120000, "hold_limit_ms": None, "hold_soft_ms": None, "preflush": True, "fuse": True}
 
 SNAPSHOT_REQUEST: dict[str, Any] = {"kind": "snapshot", "domain": "db1", "freeze": {"mode": "required"}, "labels": {"plan": "nightly"}}
 PREFLIGHT_REQUEST: dict[str, Any] = {"disks": ["vda"], "freeze": {"mode": "required"}}
@@ -85,6 +85,7 @@ JOB: dict[str, Any] = {
         "guard": None,
         "frozen_afterwards": False,
         "preflush": {"rounds": 1, "duration_ms": 38.2, "message": None},
+        "fuse": {"state": "disarmed", "after_s": 155, "reason": None, "arm_ms": 31.7, "disarm_ms": 27.4},
     },
     "timing": {
         "freeze_ms": 21.4,
@@ -126,7 +127,12 @@ WINDOWS_JOB: dict[str, Any] = {
     "verdict_reasons": examples_windows.VERDICT_REASONS,
     "vss_outcome": "completed",
     "writer_failed": True,
-    "freeze": {**JOB["freeze"], "scope": "all: on Windows a subset is never safe", "preflush": None},
+    "freeze": {
+        **JOB["freeze"],
+        "scope": "all: on Windows a subset is never safe",
+        "preflush": None,
+        "fuse": {"state": "unavailable", "after_s": 133, "reason": "Windows lets writes go by itself", "arm_ms": None, "disarm_ms": None},
+    },
     "timing": examples_windows.TIMING,
     "phases": [
         {"name": "preflight", "started_at": "2026-01-31T22:05:00.021000Z", "duration_ms": 60.2, "outcome": "ok", "detail": None},

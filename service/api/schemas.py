@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service.api import examples
 from service.api.schemas_windows import AutoRecovery, VssNotApplicable, VssRecord
+from service.model.fuse import FUSE_MARGIN_S
 from service.model.lifecycle import JobKind, JobState, PhaseName, PhaseOutcome
 from service.model.policy import (
     DEFAULT_FREEZE_TIMEOUT_MS,
@@ -101,6 +102,12 @@ class FreezeRequest(Request):
     )
     preflush: StrictBool = Field(
         default=True, description="Flush the guest's dirty pages while it still runs, so that the freeze is short."
+    )
+    fuse: StrictBool = Field(
+        default=True,
+        description="Start something in a Linux guest before the freeze that thaws the guest by itself if nobody on the host did so "
+        f"{FUSE_MARGIN_S} s after `timeout_ms` and the hold limit together. It needs guest-exec; a guest that cannot have it is "
+        "frozen without, and the job's `freeze.fuse` says why.",
     )
 
 

@@ -14,6 +14,7 @@ FREEZE_SECONDS = Histogram("stillpoint_freeze_seconds", "Freeze sent to freeze a
 HOLD_SECONDS = Histogram("stillpoint_hold_seconds", "Freeze answered to thaw sent: writes are certainly held", buckets=_BUCKETS)
 WINDOW_SECONDS = Histogram("stillpoint_freeze_window_seconds", "Freeze sent to thaw answered", buckets=_BUCKETS)
 WATCHDOG_THAWS = Counter("stillpoint_watchdog_thaws", "Windows in which the hold limit passed before the point in time was reached")
+FUSES_FIRED = Counter("stillpoint_fuses_fired", "Guests that their own fuse has thawed, or would have, as nobody disarmed it in time")
 WRITER_FAILURES = Counter("stillpoint_writer_failures", "VSS writers that failed over a freeze of this worker", ["class_id"])
 GUARD_INTERVENTIONS = Counter(
     "stillpoint_guard_interventions", "Thaws that the thaw guard sent in place of its worker, by why it had to", ["reason"]

@@ -51,4 +51,6 @@ def _windows(run: JobRun, guest: Guest, found: Survey, selection: DiskSelection 
         volumes=found.filesystems,
         taken=frozenset(disk.target for disk in selection.taken) if selection else None,
         drift=run.remember(found, evidence),
+        build=(found.agent.os or {}).get("kernel-release"),
+        variant=(found.agent.os or {}).get("variant-id"),
     )

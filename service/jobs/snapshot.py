@@ -8,9 +8,10 @@ from typing import Any
 
 from service.errors import DomainBusy, DomainPaused, DomainStateUnsuitable, GuestAlreadyFrozen, LibvirtUnavailable, StillpointError
 from service.hypervisor.guest import Guest
-from service.jobs import freeze_lease, freeze_window, overlays, snapshot_outcome, vss_evidence
+from service.jobs import freeze_lease, freeze_window, fuse, overlays, snapshot_outcome, vss_evidence
 from service.jobs.attempt import Attempt
 from service.jobs.freeze_window import THAW_PATIENCE_S, WindowGuard, WindowPlan
+from service.jobs.fuse import Fuse
 from service.jobs.guard import Guard, GuardSource, NoGuards, Unguarded
 from service.jobs.intent import Intent
 from service.jobs.overlays import Overlay
@@ -175,7 +176,11 @@ def _take_point(
             confirm_before_thaw=not attempt.found.is_windows and attempt.found.hook is not HookState.absent,
             thaw_patience_s=thaw_patience_s,
         )
+        # After the last write to the database: one that is away would be waited for while the fuse burns.
+        attempt.fuse = fuse.arm_for(guest, attempt.found, policy)
         attempt.window = freeze_window.run(guest, take, plan, guard)
+        if attempt.fuse is not None and attempt.window.thaw.outcome is not ThawOutcome.unanswered:
+            attempt.fuse = Fuse(None, fuse.disarm(guest, attempt.fuse))
     if not attempt.window.snapshot_was_called and _may_go_on_without_freeze(attempt):
         _take_unfrozen(take, attempt.window)
     attempt.switched = _look_at_disks(guest, attempt.overlays) if attempt.window.snapshot_was_called else {}

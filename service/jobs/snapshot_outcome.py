@@ -81,6 +81,7 @@ def freeze_document(attempt: Attempt) -> dict[str, Any]:
         "guard": attempt.window.guard.as_document() if attempt.window.guard else None,
         "frozen_afterwards": attempt.window.frozen_afterwards,
         "preflush": attempt.preflush,
+        "fuse": attempt.fuse.report.as_document() if attempt.fuse else None,
     }
 
 
@@ -102,6 +103,7 @@ def _evidence(attempt: Attempt, writers: WritersJudgement | None) -> Evidence:
         expected_filesystems=scope.expected if scope else None,
         unfreezable_filesystems=scope.unfreezable if scope else (),
         windows=vss_record.windows_evidence(attempt, writers) if writers else None,
+        fuse=attempt.fuse.report if attempt.fuse else None,
     )
 
 

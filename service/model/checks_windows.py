@@ -31,11 +31,16 @@ class WindowsCircumstances:
     #: Targets of the job's disks; None: which disks it would take is not known, so every volume counts.
     taken: frozenset[str] | None = None
     drift: Sequence[Change] = ()
+    #: With the kernel version all that tells which Windows it is: agents name newer ones wrongly (F§7.19).
+    build: str | None = None
+    variant: str | None = None
 
     def as_document(self) -> dict[str, Any]:
         return {
             "agent": self.generation.as_document(),
             "kernel_version": ".".join(map(str, self.nt)) if self.nt else None,
+            "build": self.build,
+            "variant": self.variant,
             "backup_type": self.backup_type.value,
             "context": self.recovery.context,
             "auto_recovery": self.recovery.as_document(),
@@ -59,7 +64,8 @@ class WindowsCircumstances:
 
 def expected_verdict(found: WindowsCircumstances) -> Verdict:
     """If everything goes as it does now."""
-    if found.writers is None or found.writers.problem is not None or found.nt is None or found.nt <= (6, 1):
+    has_writers = found.writers is not None and found.writers.problem is None
+    if not has_writers or found.volumes is None or found.nt is None or found.nt <= (6, 1):
         return Verdict.application_unverified
     return Verdict.application
 
@@ -94,7 +100,8 @@ def _system(found: WindowsCircumstances) -> Iterator[Check]:
             "windows_is_old", f"NT {found.nt[0]}.{found.nt[1]}: {found.recovery.detail}", "Upgrade the guest, or accept the doubt."
         )
     else:
-        yield passed("windows_version", f"NT {found.nt[0]}.{found.nt[1]}, VSS context {found.recovery.context or 'unknown'} (derived).")
+        system = f"NT {found.nt[0]}.{found.nt[1]}, build {found.build or 'unknown'}, {found.variant or 'unknown variant'}"
+        yield passed("windows_version", f"{system}; VSS context {found.recovery.context or 'unknown'} (derived).")
 
 
 def _backup_type(found: WindowsCircumstances) -> Iterator[Check]:

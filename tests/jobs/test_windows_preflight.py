@@ -33,6 +33,24 @@ def test_a_healthy_windows_has_nothing_to_warn_of_and_is_not_frozen(scene: Windo
     assert FREEZE not in windows.windows.commands
 
 
+@pytest.mark.parametrize(
+    ("name", "build", "variant"),
+    [("healthy-2022", "20348", "server"), ("healthy-2025", "26100", "server"), ("healthy-windows-11", None, "client")],
+)
+def test_which_windows_it_is_is_told_by_numbers(scene: WindowsScene, name: str, build: str | None, variant: str) -> None:
+    scene.play(name)
+    found = scene.preflight()["windows"]
+    assert (found["kernel_version"], found["variant"]) == ("10.0", variant)
+    assert found["build"].isdigit()
+    assert build in (None, found["build"])
+
+
+def test_what_a_preflight_expects_is_what_the_job_comes_to_where_volumes_are_unknown(scene: WindowsScene) -> None:
+    healthy = scenario.load("healthy-2022")
+    scene.play(healthy.model_copy(update={"agent": healthy.agent.model_copy(update={"blocked": ("guest-get-fsinfo",)})}))
+    assert scene.preflight()["expected_verdict"] == scene.take().verdict == "application_unverified"
+
+
 def test_full_with_sql_server_says_how_to_set_copy(scene: WindowsScene) -> None:
     scene.play("full-backup-with-sql")
     warned = warnings(scene.preflight())

@@ -86,7 +86,9 @@ def test_a_windows_that_is_old_or_unknown_leaves_the_applications_unverified(nt:
 
 
 def test_volumes_that_are_not_known_or_on_no_known_disk_are_warned_of() -> None:
-    assert list(warned(found(volumes=None))) == ["volumes_unknown"]
+    unknown = found(volumes=None)
+    assert list(warned(unknown)) == ["volumes_unknown"]
+    assert checks_windows.expected_verdict(unknown) is Verdict.application_unverified
     assert list(warned(found(volumes=[Filesystem("C:\\", "\\\\?\\Volume{1}\\", "NTFS", ())]))) == ["volume_disk_unknown"]
 
 
