@@ -1,7 +1,7 @@
 """Publishing the host: that it lives, and what its domains are. The API knows hosts through this alone."""
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import delete
@@ -11,13 +11,19 @@ import service
 from service import log
 from service.db.engine import Database
 from service.db.tables import Domain, Host
-from service.errors import LibvirtUnavailable, StillpointError
+from service.errors import LibvirtCallTimedOut, LibvirtUnavailable, StillpointError
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
+from service.jobs.readers import Readers
 from service.jobs.survey import read_agent
 from service.model.inventory import AgentFacts, DomainState
 
 READERS = 8
+READ_PATIENCE_S = 20.0
+"""How long one publication waits for its slowest domain; that one stays as it was last seen."""
+
+_GONE: dict[str, Any] = {}
+"""The row of a domain that is no more."""
 
 _logger = log.get(__name__)
 
@@ -25,18 +31,20 @@ _logger = log.get(__name__)
 class Inventory:
     """Reads the host and writes what it saw. One instance per worker; `publish` is called from one thread."""
 
-    def __init__(self, database: Database, connection: HostConnection, host_id: str) -> None:
+    def __init__(self, database: Database, connection: HostConnection, host_id: str, read_patience_s: float = READ_PATIENCE_S) -> None:
         self._database = database
         self._connection = connection
         self._host_id = host_id
         self._started_at = datetime.now(UTC)
         #: What each guest said when it was last asked; shown while a job has it and it is not asked.
         self._said_last: dict[str, dict[str, Any]] = {}
+        self._readers: Readers[dict[str, Any] | None] = Readers(READERS)
+        self._read_patience_s = read_patience_s
 
     def publish(self, busy_domains: frozenset[str]) -> bool:
         """Read libvirt and write hosts and domains; False while libvirt is away. Agents of busy domains are not asked."""
         versions: dict[str, Any] = {}
-        rows: list[dict[str, Any]] = []
+        rows: dict[str, dict[str, Any] | None] = {}
         problem: str | None = None
         try:
             versions = self._connection.versions()
@@ -63,20 +71,27 @@ class Inventory:
             if host is not None:
                 host.last_seen = datetime.now(UTC)
 
-    def _rows(self, guests: list[Guest], busy: frozenset[str]) -> list[dict[str, Any]]:
+    def _rows(self, guests: list[Guest], busy: frozenset[str]) -> dict[str, dict[str, Any] | None]:
+        """By domain id; None: it could not be read, and stays as it was last seen."""
         # Side by side: an agent that hangs costs ten seconds, and must not hide the other domains for so long.
-        with ThreadPoolExecutor(READERS, thread_name_prefix="inventory") as pool:
-            return [row for row in pool.map(lambda guest: self._row(guest, busy), guests) if row is not None]
+        read = self._readers.read({guest.uuid: partial(self._row, guest, busy) for guest in guests}, self._read_patience_s)
+        for guest in guests:
+            if guest.uuid not in read:
+                _logger.warning("domain_not_answering", domain=guest.name, reason="reading it takes too long")
+        return {guest.uuid: read.get(guest.uuid) for guest in guests if read.get(guest.uuid) is not _GONE}
 
     def _row(self, guest: Guest, busy: frozenset[str]) -> dict[str, Any] | None:
         try:
             return {"id": guest.uuid, "name": guest.name, "state": guest.state().value, "document": self._document(guest, busy)}
         except LibvirtUnavailable:
             raise
+        except LibvirtCallTimedOut as error:
+            _logger.warning("domain_not_answering", domain=guest.name, reason=error.detail)
+            return None
         except StillpointError as error:
             # It was undefined between the list and the look: the next publication is right again.
             _logger.info("domain_left_out", domain=guest.name, reason=error.detail)
-            return None
+            return _GONE
 
     def _document(self, guest: Guest, busy: frozenset[str]) -> dict[str, Any]:
         agent = AgentFacts(channel=guest.has_agent_channel())
@@ -116,11 +131,12 @@ class Inventory:
             host.inventory_at = now
         session.flush()
 
-    def _write_domains(self, session: Session, rows: list[dict[str, Any]]) -> None:
+    def _write_domains(self, session: Session, rows: dict[str, dict[str, Any] | None]) -> None:
         now = datetime.now(UTC)
-        for row in rows:
-            session.merge(Domain(host_id=self._host_id, published_at=now, **row))
-        session.execute(delete(Domain).where(Domain.host_id == self._host_id, Domain.id.not_in([row["id"] for row in rows])))
+        for row in rows.values():
+            if row is not None:
+                session.merge(Domain(host_id=self._host_id, published_at=now, **row))
+        session.execute(delete(Domain).where(Domain.host_id == self._host_id, Domain.id.not_in(rows)))
 
 
 def _filesystems(guest: Guest) -> list[dict[str, Any]] | None:

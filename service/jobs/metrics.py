@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from service.hypervisor.deadlines import HELPERS
 from service.model.timing import ms_between
 from service.model.verdict import Verdict
 from service.model.window import FreezeOutcome, WindowRecord
@@ -21,6 +22,8 @@ VSS_HOLDS_LOST = Counter(
 JOBS_FINISHED = Counter("stillpoint_worker_jobs", "Jobs this worker brought to an end", ["kind", "state", "verdict"])
 LEASES_LOST = Counter("stillpoint_leases_lost", "Jobs whose lease ran out while this worker ran them")
 JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs now")
+HUNG_CALLS = Gauge("stillpoint_hung_calls", "Calls to libvirt or to storage that were given up and have not returned")
+HUNG_CALLS.set_function(HELPERS.left_behind)
 
 MOST_CLASSES = 256
 """Class ids are the guest's words: one that makes up new ones with every job must not fill the worker's memory."""

@@ -129,7 +129,7 @@ def _thaw(guest: Guest, story: list[str], patience_s: float) -> StillpointError 
 
 def _look_at_disks(job: Job, guest: Guest, planned: list[Overlay], found: _Found) -> None:
     """All on their overlays: the point exists. None: the overlays are removed. Some: nothing is touched."""
-    sources, persistent = guest.sources(), guest.persistent_sources() if guest.is_persistent() else {}
+    sources, persistent = guest.settled_sources(), guest.persistent_sources() if guest.is_persistent() else {}
     used = [overlay for overlay in planned if overlay.path in (sources.get(overlay.target), persistent.get(overlay.target))]
     # A disk on a third file: somebody took another snapshot, and one of our overlays may lie below it.
     moved_on = [overlay for overlay in planned if overlay.is_in_use(sources.get(overlay.target)) is None]

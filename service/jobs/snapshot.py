@@ -29,6 +29,8 @@ from service.model.writer_rules import DEFAULT_RULES, WriterRules
 LOOK_PATIENCE_S = 120.0
 """How long a libvirt that went away under the snapshot call is waited for before the disks are called unknown."""
 LOOK_PAUSE_S = 0.5
+AGENT_PATIENCE_MS = 2_000
+"""How long another client's agent command is waited for before the freeze is given up."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
             if attempt.preflush and attempt.preflush["message"]:
                 phase.warn(f"pre-flush: {attempt.preflush['message']}")
         take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
+        if attempt.will_freeze:
+            guest.must_be_free(AGENT_PATIENCE_MS)
         run.safe_point(PhaseName.freeze)
         run.write({"phase": PhaseName.freeze.value, "intent": _intent(attempt.overlays, will_freeze=attempt.will_freeze)})
     except BaseException:
@@ -184,7 +188,7 @@ def _look_at_disks(guest: Guest, planned: Sequence[Overlay]) -> dict[str, bool |
     deadline = time.monotonic() + LOOK_PATIENCE_S
     while True:
         try:
-            sources = guest.sources()
+            sources = guest.settled_sources()
             return {overlay.target: overlay.is_in_use(sources.get(overlay.target)) for overlay in planned}
         except LibvirtUnavailable as error:
             if time.monotonic() > deadline:
