@@ -17,7 +17,7 @@ class Bounds:
 
     #: libvirt.open, and what a new connection is asked at once.
     open_s: float = 15.0
-    close_s: float = 5.0
+    close_s: float = 2.0
     #: Calls that need no lock of the domain's jobs.
     read_s: float = 15.0
     #: Calls that wait for that lock: libvirt gives up after 30 s (VIR_JOB_WAIT_TIME).
