@@ -234,6 +234,24 @@ class LibvirtCallFailed(StillpointError):
     remedy_template = "Read the message; the host's libvirt log has the rest."
 
 
+class LibvirtCallTimedOut(StillpointError):
+    code = "libvirt_call_timed_out"
+    title = "A call to libvirt hangs"
+    detail_template = "{call} on {domain} was given up after {timeout_ms:.0f} ms: {why}."
+    remedy_template = (
+        "libvirtd or the domain's QEMU hangs on the host: read their logs (`virsh domstate {domain}` hangs, too?), then retry."
+    )
+
+
+class StorageNotAnswering(StillpointError):
+    code = "storage_not_answering"
+    title = "The storage of the overlays does not answer"
+    detail_template = "{what} {path} was given up after {timeout_ms:.0f} ms: {why}."
+    remedy_template = (
+        "Look at the mount on the host (`stat {path}` hangs, too?). What was asked for may still happen when it answers again."
+    )
+
+
 class DomainGone(StillpointError):
     code = "domain_gone"
     title = "The domain no longer exists"
@@ -302,6 +320,18 @@ class AgentNotAnswering(StillpointError):
     remedy_template = (
         "Check that qemu-guest-agent runs in the guest (`systemctl status qemu-guest-agent`); "
         "a guest that was started seconds ago may need longer."
+    )
+
+
+class AgentBusy(StillpointError):
+    """Nothing was sent to the agent: libvirt never got to it."""
+
+    code = "agent_busy"
+    title = "Somebody else is talking to the guest agent"
+    detail_template = "The agent of {domain} was not free within {timeout_ms:.0f} ms for {command}; held by {held_by}."
+    remedy_template = (
+        "libvirt passes one command at a time to an agent, and another client's still runs (another backup tool, monitoring?). "
+        "Retry when it has ended; a command that never ends is ended by restarting the agent in the guest."
     )
 
 

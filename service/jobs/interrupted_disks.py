@@ -62,7 +62,8 @@ class _Where:
 
     @classmethod
     def of(cls, guest: Guest, planned: Sequence[Overlay]) -> "_Where":
-        live, saved = guest.sources(), guest.persistent_sources() if guest.is_persistent() else guest.sources()
+        live = guest.settled_sources()
+        saved = guest.persistent_sources() if guest.is_persistent() else live
         return cls(
             planned=[overlay.target for overlay in planned],
             live=[overlay.target for overlay in planned if live.get(overlay.target) == overlay.path],

@@ -1,8 +1,8 @@
 """Publishing the host: that it lives, and what its domains are. The API knows hosts through this alone."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -12,10 +12,11 @@ import service
 from service import log
 from service.db.engine import Database, database_now
 from service.db.tables import Domain, Host
-from service.errors import LibvirtUnavailable, StillpointError
+from service.errors import LibvirtCallTimedOut, LibvirtUnavailable, StillpointError
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from service.jobs import freeze_lease
+from service.jobs.readers import Readers
 from service.jobs.survey import read_agent
 from service.model.inventory import AgentFacts, DomainState
 from service.model.moment import rfc3339
@@ -23,6 +24,11 @@ from service.model.moment import rfc3339
 READERS = 8
 SAID = ("filesystems", "agent", "os", "frozen", "frozen_since", "frozen_by")
 """What only the guest knows: shown as it said it last while a job has the guest and it is not asked."""
+READ_PATIENCE_S = 20.0
+"""How long one publication waits for its slowest domain; that one stays as it was last seen."""
+
+_GONE: dict[str, Any] = {}
+"""The row of a domain that is no more."""
 
 _logger = log.get(__name__)
 
@@ -42,18 +48,20 @@ class _Before:
 class Inventory:
     """Reads the host and writes what it saw. One instance per worker; `publish` is called from one thread."""
 
-    def __init__(self, database: Database, connection: HostConnection, host_id: str) -> None:
+    def __init__(self, database: Database, connection: HostConnection, host_id: str, read_patience_s: float = READ_PATIENCE_S) -> None:
         self._database = database
         self._connection = connection
         self._host_id = host_id
         self._started_at = datetime.now(UTC)
         #: UUIDs of the guests that are published as frozen by somebody else.
         self._foreign: frozenset[str] = frozenset()
+        self._readers: Readers[dict[str, Any] | None] = Readers(READERS)
+        self._read_patience_s = read_patience_s
 
     def publish(self, busy_domains: frozenset[str]) -> bool:
         """Read libvirt and write hosts and domains; False while libvirt is away. Agents of busy domains are not asked."""
         versions: dict[str, Any] = {}
-        rows: list[dict[str, Any]] = []
+        rows: dict[str, dict[str, Any] | None] = {}
         problem: str | None = None
         before = self._before()
         try:
@@ -109,10 +117,14 @@ class Inventory:
         except StillpointError:
             return False
 
-    def _rows(self, guests: list[Guest], busy: frozenset[str], before: _Before) -> list[dict[str, Any]]:
+    def _rows(self, guests: list[Guest], busy: frozenset[str], before: _Before) -> dict[str, dict[str, Any] | None]:
+        """By domain id; None: it could not be read, and stays as it was last seen."""
         # Side by side: an agent that hangs costs ten seconds, and must not hide the other domains for so long.
-        with ThreadPoolExecutor(READERS, thread_name_prefix="inventory") as pool:
-            return [row for row in pool.map(lambda guest: self._row(guest, busy, before), guests) if row is not None]
+        read = self._readers.read({guest.uuid: partial(self._row, guest, busy, before) for guest in guests}, self._read_patience_s)
+        for guest in guests:
+            if guest.uuid not in read:
+                _logger.warning("domain_not_answering", domain=guest.name, reason="reading it takes too long")
+        return {guest.uuid: read.get(guest.uuid) for guest in guests if read.get(guest.uuid) is not _GONE}
 
     def _row(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any] | None:
         try:
@@ -122,10 +134,13 @@ class Inventory:
             return {"id": guest.uuid, "name": guest.name, "state": guest.state().value, "document": document}
         except LibvirtUnavailable:
             raise
+        except LibvirtCallTimedOut as error:
+            _logger.warning("domain_not_answering", domain=guest.name, reason=error.detail)
+            return None
         except StillpointError as error:
             # It was undefined between the list and the look: the next publication is right again.
             _logger.info("domain_left_out", domain=guest.name, reason=error.detail)
-            return None
+            return _GONE
 
     def _write_host(self, session: Session, versions: dict[str, Any], problem: str | None) -> None:
         now = datetime.now(UTC)
@@ -144,12 +159,15 @@ class Inventory:
             host.inventory_at = now
         session.flush()
 
-    def _write_domains(self, session: Session, rows: list[dict[str, Any]], before: _Before) -> None:
-        for row in rows:
+    def _write_domains(self, session: Session, rows: dict[str, dict[str, Any] | None], before: _Before) -> None:
+        """A domain whose row is None stays as it was."""
+        read = [row for row in rows.values() if row is not None]
+        for row in read:
             row["document"] |= _freeze(session, row, before)
             session.merge(Domain(host_id=self._host_id, published_at=before.read_at, **row))
-        session.execute(delete(Domain).where(Domain.host_id == self._host_id, Domain.id.not_in([row["id"] for row in rows])))
-        self._foreign = frozenset(row["id"] for row in rows if row["document"]["frozen"] and row["document"]["frozen_since"])
+        session.execute(delete(Domain).where(Domain.host_id == self._host_id, Domain.id.not_in(rows)))
+        unread = self._foreign & {uuid for uuid, row in rows.items() if row is None}
+        self._foreign = unread | {row["id"] for row in read if row["document"]["frozen"] and row["document"]["frozen_since"]}
 
 
 def _freeze(session: Session, row: dict[str, Any], before: _Before) -> dict[str, Any]:

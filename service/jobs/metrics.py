@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from service.hypervisor.deadlines import HELPERS
 from service.model.timing import ms_between
 from service.model.verdict import Verdict
 from service.model.window import FreezeOutcome, WindowRecord
@@ -33,6 +34,8 @@ RECOVERIES = Counter(
     ["outcome"],
 )
 JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs now")
+HUNG_CALLS = Gauge("stillpoint_hung_calls", "Calls to libvirt or to storage that were given up and have not returned")
+HUNG_CALLS.set_function(HELPERS.left_behind)
 
 MOST_CLASSES = 256
 """Class ids are the guest's words: one that makes up new ones with every job must not fill the worker's memory."""

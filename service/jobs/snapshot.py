@@ -32,6 +32,8 @@ from service.model.writer_rules import DEFAULT_RULES, WriterRules
 LOOK_PATIENCE_S = 120.0
 """How long a libvirt that went away under the snapshot call is waited for before the disks are called unknown."""
 LOOK_PAUSE_S = 0.5
+AGENT_PATIENCE_MS = 2_000
+"""How long another client's agent command is waited for before the freeze is given up."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,8 @@ def _make_ready(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotS
             guard.wait_until_ready()
         take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
         instance = guest.instance() if attempt.will_freeze else None
+        if attempt.will_freeze:
+            guest.must_be_free(AGENT_PATIENCE_MS)
         run.safe_point(PhaseName.freeze)
         attempt.intent = _intent_of_window(attempt, instance)
         run.write({"phase": PhaseName.freeze.value, "intent": attempt.intent.as_document()})
@@ -220,7 +224,7 @@ def _look_at_disks(guest: Guest, planned: Sequence[Overlay]) -> dict[str, bool |
     deadline = time.monotonic() + LOOK_PATIENCE_S
     while True:
         try:
-            sources = guest.sources()
+            sources = guest.settled_sources()
             return {overlay.target: overlay.is_in_use(sources.get(overlay.target)) for overlay in planned}
         except LibvirtUnavailable as error:
             if time.monotonic() > deadline:

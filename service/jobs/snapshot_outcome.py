@@ -15,11 +15,12 @@ from service.errors import (
     HoldSpent,
     SnapshotFailed,
     StillpointError,
+    StorageNotAnswering,
     VerdictBelowRequired,
     VssFreezeFailed,
 )
 from service.hypervisor.guest import Guest
-from service.jobs import metrics, overlays, vss_evidence, vss_record
+from service.jobs import metrics, overlays, storage, vss_evidence, vss_record
 from service.jobs.attempt import Attempt
 from service.jobs.run import JobRun
 from service.jobs.shortfall import Shortfall
@@ -200,8 +201,8 @@ def disk_document(overlay: overlays.Overlay) -> dict[str, Any]:
 
 def _allocated(path: str) -> int | None:
     try:
-        return Path(path).stat().st_blocks * 512
-    except OSError:
+        return storage.answered("looking at", path, Path(path).stat).st_blocks * 512
+    except (OSError, StorageNotAnswering):
         return None
 
 

@@ -88,8 +88,9 @@ class Worker:
         for thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._abandoned.set()
+        deadline = time.monotonic() + STOP_LOOPS_S
         for thread in self._threads:
-            thread.join(STOP_LOOPS_S)
+            thread.join(max(0.0, deadline - time.monotonic()))
         self._connection.close()
         if self._lock_file is not None:
             self._lock_file.close()
