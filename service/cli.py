@@ -1,5 +1,6 @@
 """The command line: `stillpoint --help`."""
 
+import os
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -32,7 +33,10 @@ def main() -> None:
     try:
         app()
     except StillpointError as error:
-        _fail(error)
+        _show(error)
+        _end(1)
+    except SystemExit as ended:
+        _end(ended.code)
 
 
 @app.command("all")
@@ -179,9 +183,19 @@ def _settings() -> Settings:
         raise SettingInvalid(setting=name, reason=first["msg"]) from error
 
 
-def _fail(error: StillpointError) -> NoReturn:
+def _show(error: StillpointError) -> None:
     typer.echo(f"{error.title}: {error.detail}\n{error.remedy}", err=True)
-    sys.exit(1)
+
+
+def _end(code: int | str | None) -> NoReturn:
+    """Exit; with calls that hang inside libvirt at once, because the interpreter's own end would wait for what they hold."""
+    from service.hypervisor.deadlines import HELPERS
+
+    if HELPERS.left_behind() and not isinstance(code, str):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -234,6 +234,24 @@ class LibvirtCallFailed(StillpointError):
     remedy_template = "Read the message; the host's libvirt log has the rest."
 
 
+class LibvirtCallTimedOut(StillpointError):
+    code = "libvirt_call_timed_out"
+    title = "A call to libvirt hangs"
+    detail_template = "{call} on {domain} was given up after {timeout_ms:.0f} ms: {why}."
+    remedy_template = (
+        "libvirtd or the domain's QEMU hangs on the host: read their logs (`virsh domstate {domain}` hangs, too?), then retry."
+    )
+
+
+class StorageNotAnswering(StillpointError):
+    code = "storage_not_answering"
+    title = "The storage of the overlays does not answer"
+    detail_template = "{what} {path} was given up after {timeout_ms:.0f} ms: {why}."
+    remedy_template = (
+        "Look at the mount on the host (`stat {path}` hangs, too?). What was asked for may still happen when it answers again."
+    )
+
+
 class DomainGone(StillpointError):
     code = "domain_gone"
     title = "The domain no longer exists"
@@ -305,6 +323,18 @@ class AgentNotAnswering(StillpointError):
     )
 
 
+class AgentBusy(StillpointError):
+    """Nothing was sent to the agent: libvirt never got to it."""
+
+    code = "agent_busy"
+    title = "Somebody else is talking to the guest agent"
+    detail_template = "The agent of {domain} was not free within {timeout_ms:.0f} ms for {command}; held by {held_by}."
+    remedy_template = (
+        "libvirt passes one command at a time to an agent, and another client's still runs (another backup tool, monitoring?). "
+        "Retry when it has ended; a command that never ends is ended by restarting the agent in the guest."
+    )
+
+
 class AgentCommandBlocked(StillpointError):
     code = "agent_command_blocked"
     title = "The guest agent is not allowed to run a command"
@@ -312,6 +342,15 @@ class AgentCommandBlocked(StillpointError):
     remedy_template = (
         "Allow it in the guest: BLACKLIST_RPC, BLOCK_RPCS or FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga, "
         "or block-rpcs/allow-rpcs in qemu-ga.conf; then restart the agent."
+    )
+
+
+class WindowsCommandBlocked(AgentCommandBlocked):
+    """The same in Windows, where it is mended in another place."""
+
+    remedy_template = (
+        "Allow it in the guest: --block-rpcs (--blacklist in older agents) or --allow-rpcs in the command line of the service QEMU-GA "
+        "(`sc qc QEMU-GA` shows it), or block-rpcs/allow-rpcs in its qemu-ga.conf; then restart that service."
     )
 
 
@@ -332,11 +371,24 @@ class AgentAnswerUnreadable(StillpointError):
 class GuestAlreadyFrozen(StillpointError):
     code = "guest_already_frozen"
     title = "Somebody else has frozen this guest"
-    detail_template = "The agent of {domain} says it is frozen, and not by this job."
     remedy_template = (
-        "Find out who froze it (another backup tool?). If nobody: POST /api/v1/domains/{{id}}/thaw, "
-        "or `stillpoint thaw {domain}` on the host."
+        "It was left as it is. Ask whoever froze it (another backup tool?), and try again when it is thawed. "
+        "If nobody owns the freeze: POST /api/v1/domains/{{id}}/thaw, or `stillpoint thaw {domain}` on the host."
     )
+
+    def __init__(self, *, domain: str, frozen_by: str | Mapping[str, str] = "unknown", frozen_since: str | None = None) -> None:
+        """`frozen_by` and `frozen_since` as in `service.model.foreign_freeze`; None: nobody has noted since when."""
+        super().__init__(domain=domain, frozen_by=frozen_by, frozen_since=frozen_since)
+
+    @property
+    def detail(self) -> str:
+        by, since = self.facts["frozen_by"], self.facts["frozen_since"]
+        if isinstance(by, Mapping):
+            who = f"job {by['job_id']} of Stillpoint froze it, and its thaw was never answered"
+        else:
+            who = "no job of Stillpoint froze it" if by == "not_stillpoint" else "by whom is not known"
+        seen = f"; it was first seen frozen at {since}" if since else ""
+        return f"The agent of {self.facts['domain']} says it is frozen, and not by this job: {who}{seen}."
 
 
 class NothingToFreeze(StillpointError):
@@ -344,6 +396,18 @@ class NothingToFreeze(StillpointError):
     title = "There is nothing that could be frozen"
     detail_template = "{domain}: {why}."
     remedy_template = 'Name disks with filesystems, or ask for {{"freeze": {{"mode": "off"}}}} and accept a crash-consistent point.'
+
+
+class VssNotUsable(StillpointError):
+    code = "vss_not_usable"
+    title = "VSS cannot be used in the guest"
+    detail_template = "Windows in {domain} cannot be frozen, because VSS cannot be used there: {why}."
+    remedy_template = (
+        'In the guest, as administrator: `sc qc VSS` and `sc qc "QEMU Guest Agent VSS Provider"` must find both services and not say '
+        "DISABLED (`sc config VSS start= demand` mends the first); qga-vss.dll must lie beside qemu-ga.exe, both 64-bit on a 64-bit "
+        "Windows. Where one of these is missing, install virtio-win-guest-tools.exe of a current virtio-win image again. Then restart the "
+        "service QEMU-GA. Until then freeze.mode `preferred` gives a crash-consistent point."
+    )
 
 
 class VssFreezeFailed(StillpointError):
@@ -360,6 +424,20 @@ class DiscardFailed(StillpointError):
     remedy_template = (
         "The recovery point is kept with its true verdict. `virsh blockjob {domain} DISK` shows what still runs; "
         "`virsh blockcommit {domain} DISK --active --pivot` merges by hand."
+    )
+
+
+class DiscardUnfinished(StillpointError):
+    code = "discard_unfinished"
+    title = "The point was being removed, and that could not be finished"
+    detail_template = (
+        "The verdict is {verdict}; {required} was required, so the point was to be removed. "
+        "Back on their own file: {merged}; not: {unmerged}. {message}."
+    )
+    remedy_template = (
+        "No data is lost: each disk goes on with the file that it is on, and nothing in use was deleted. There is no recovery point: "
+        "the files below the overlays were written to. While the domain runs, `virsh blockjob {domain} DISK` shows what still runs, and "
+        "`virsh blockcommit {domain} DISK --active --pivot` merges the rest."
     )
 
 
@@ -492,6 +570,15 @@ class GuestStillFrozen(StillpointError):
     remedy_template = (
         "Act now: `stillpoint thaw {domain}` on the host; in the guest's console `fsfreeze --unfreeze MOUNTPOINT`; "
         "at the last, reset the guest."
+    )
+
+
+class GuestMayBeFrozen(StillpointError):
+    code = "guest_may_be_frozen"
+    title = "The guest may be frozen, and cannot be thawed now"
+    detail_template = "{domain} is {state}: its agent cannot answer, and what the dead worker froze may still be frozen."
+    remedy_template = (
+        "It is thawed by itself as soon as it runs (`virsh resume {domain}`); shutting it off ends the wait too. Until then the job waits."
     )
 
 

@@ -11,11 +11,16 @@ from tests.lab.daemon import uri
 
 
 class LibvirtRelay:
-    """`uri` is what a client connects to. `delay_s` holds back every message from the client to libvirt."""
+    """`uri` is what a client connects to. `delay_s` holds back every message from the client to libvirt.
+
+    `is_mute`: connections are accepted and nothing is passed on, either way, on those that were made before too.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "relay.sock"
         self.delay_s = 0.0
+        self.is_mute = False
+        self._muted: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
@@ -48,6 +53,11 @@ class LibvirtRelay:
             for end in pair:
                 _shut(end)
 
+    def mute_open_ones(self) -> None:
+        """The connections that are open now hang for ever; new ones work."""
+        with self._lock:
+            self._muted |= {end for pair in self._pairs for end in pair}
+
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
@@ -69,7 +79,8 @@ class LibvirtRelay:
                     # A client that died meanwhile never asked: what it had sent is not passed on after its death.
                     if _has_hung_up(source):
                         return
-                target.sendall(data)
+                if not (self.is_mute or source in self._muted):
+                    target.sendall(data)
         except OSError:
             pass
         finally:

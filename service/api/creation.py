@@ -12,12 +12,14 @@ from sqlalchemy.orm import Session
 
 from service.api.context import context_of, token_id_of
 from service.api.documents import JOB_DOCUMENT
+from service.api.frozen import refuse_if_frozen
 from service.api.placement import Place
 from service.db.tables import Job
 from service.errors import IdempotencyMismatch
 from service.jobs import queue
 from service.jobs.queue import NewJob
 from service.model.lifecycle import JobKind
+from service.model.policy import FreezeMode
 
 IdempotencyKey = Annotated[
     str | None,
@@ -44,6 +46,11 @@ class Order:
     #: Stored with the job, in one transaction; gets its id.
     beside: Callable[[Session, str], None] | None = None
 
+    @property
+    def would_freeze(self) -> bool:
+        freeze = self.request.get("freeze") or {}
+        return self.kind in (JobKind.snapshot, JobKind.quiesce) and freeze.get("mode") != FreezeMode.off
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -67,7 +74,7 @@ def place_order(request: Request, key: str | None, body: dict[str, Any], order: 
     """Record the job, and wake the worker.
 
     `body` is what the key stands for, validated, so that the order of its fields does not matter.
-    Raises IdempotencyMismatch, and what `order` raises.
+    Raises IdempotencyMismatch, GuestAlreadyFrozen, and what `order` raises.
     """
     context = context_of(request)
     digest = _digest(request.url.path, body)
@@ -76,6 +83,8 @@ def place_order(request: Request, key: str | None, body: dict[str, Any], order: 
         job_id, created = _earlier(session, token_id, key, digest), False
         if job_id is None:
             new = order(session)
+            if new.would_freeze:
+                refuse_if_frozen(session, new.place)
             enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest))
             job_id, created = enqueued.job.id, enqueued.created
             if created and new.beside is not None:

@@ -8,7 +8,7 @@ JOB_ID = "7f1c0a54-6d0e-4c1b-9a35-0f6f7f1f2c11"
 DOMAIN_ID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
 POINT_ID = "e2b7c1de-8d5c-4f0a-b3f4-5a0f6f1c9d22"
 CREATED_AT = "2026-01-31T22:00:00.000000Z"
-FREEZE = {"mode": "required", "timeout_ms": 120000, "hold_limit_ms": None, "hold_soft_ms": None, "preflush": True}
+FREEZE = {"mode": "required", "timeout_ms": 120000, "hold_limit_ms": None, "hold_soft_ms": None, "preflush": True, "fuse": True}
 
 SNAPSHOT_REQUEST: dict[str, Any] = {"kind": "snapshot", "domain": "db1", "freeze": {"mode": "required"}, "labels": {"plan": "nightly"}}
 PREFLIGHT_REQUEST: dict[str, Any] = {"disks": ["vda"], "freeze": {"mode": "required"}}
@@ -85,6 +85,7 @@ JOB: dict[str, Any] = {
         "guard": None,
         "frozen_afterwards": False,
         "preflush": {"rounds": 1, "duration_ms": 38.2, "message": None},
+        "fuse": {"state": "disarmed", "after_s": 155, "reason": None, "arm_ms": 31.7, "disarm_ms": 27.4},
     },
     "timing": {
         "freeze_ms": 21.4,
@@ -126,7 +127,12 @@ WINDOWS_JOB: dict[str, Any] = {
     "verdict_reasons": examples_windows.VERDICT_REASONS,
     "vss_outcome": "completed",
     "writer_failed": True,
-    "freeze": {**JOB["freeze"], "scope": "all: on Windows a subset is never safe", "preflush": None},
+    "freeze": {
+        **JOB["freeze"],
+        "scope": "all: on Windows a subset is never safe",
+        "preflush": None,
+        "fuse": {"state": "unavailable", "after_s": 133, "reason": "Windows lets writes go by itself", "arm_ms": None, "disarm_ms": None},
+    },
     "timing": examples_windows.TIMING,
     "phases": [
         {"name": "preflight", "started_at": "2026-01-31T22:05:00.021000Z", "duration_ms": 60.2, "outcome": "ok", "detail": None},
@@ -202,6 +208,8 @@ DOMAIN: dict[str, Any] = {
     "published_at": CREATED_AT,
     "persistent": True,
     "frozen": False,
+    "frozen_since": None,
+    "frozen_by": None,
     "disks": [
         {
             "target": "vda",
@@ -249,6 +257,7 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "domain_unknown": {"domain": "db7", "hosts": "hv1 (last seen 2 s ago)"},
     "domain_ambiguous": {"domain": "db1", "hosts": "hv1, hv2"},
     "cancel_refused": {"job_id": JOB_ID, "state": "succeeded", "reason": "it is finished"},
+    "guest_already_frozen": {"domain": "db1", "frozen_by": "not_stillpoint", "frozen_since": "2026-01-31T21:58:30.000000Z"},
     "retry_refused": {"job_id": JOB_ID, "state": "running", "reason": "it is not finished"},
     "malformed_json": {"reason": "Expecting value at character 9"},
     "body_too_large": {"limit_bytes": 65536},
@@ -265,7 +274,6 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "gate_token_wrong": {"job_id": JOB_ID},
     "gate_closed": {"job_id": JOB_ID},
     "gate_not_opened": {"domain": "db1", "why": "the caller had given up"},
-    "guest_already_frozen": {"domain": "db1"},
     "domain_paused": {"domain": "db1", "state": "paused"},
     "domain_state_unsuitable": {"domain": "db1", "state": "not running, so there is nothing to freeze"},
     "agent_not_answering": {"domain": "db1", "command": "guest-ping", "timeout_ms": 5000, "message": "not connected"},

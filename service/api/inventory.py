@@ -1,5 +1,6 @@
 """Hosts and domains as answered: what the workers published, and whether that can still be believed."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,8 @@ from service.api.schemas import DomainFilter, Filter
 from service.db.engine import database_now
 from service.db.tables import Domain, Host, RecoveryPoint
 from service.errors import CursorInvalid
+from service.jobs import freeze_lease
+from service.jobs.freeze_lease import Window
 
 STALE_PERIODS = 3
 UNKNOWN = "unknown"
@@ -36,12 +39,13 @@ class Inventory:
         if wanted.cursor is not None:
             rows = rows.where(tuple_(*key) > tuple_(*_cursor_key(wanted.cursor, len(key))))
         found = self._session.execute(rows.order_by(*key).limit(wanted.limit + 1)).all()
-        items = [self._domain(row) for row in found[: wanted.limit]]
+        items = self._documents(found[: wanted.limit])
         more = len(found) > wanted.limit
         return {"items": items, "next_cursor": encode_cursor(items[-1]["name"], items[-1]["id"], items[-1]["host"]) if more else None}
 
     def domain(self, domain_id: str, host_id: str) -> dict[str, Any]:
-        return self._domain(self._session.execute(_domain_rows().where(Domain.id == domain_id, Domain.host_id == host_id)).one())
+        row = self._session.execute(_domain_rows().where(Domain.id == domain_id, Domain.host_id == host_id)).one()
+        return self._documents([row])[0]
 
     def hosts(self, wanted: Filter) -> dict[str, Any]:
         """A page of hosts by id. Raises CursorInvalid."""
@@ -52,10 +56,15 @@ class Inventory:
         items = [self._host(host) for host in found[: wanted.limit]]
         return {"items": items, "next_cursor": encode_cursor(items[-1]["id"]) if len(found) > wanted.limit else None}
 
-    def _domain(self, row: Row[Any]) -> dict[str, Any]:
+    def _documents(self, rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
+        windows = freeze_lease.open_windows(self._session, [row[0].id for row in rows]) if rows else []
+        held = {(window.domain_id, window.host_id): window for window in windows}
+        return [self._domain(row, held.get((row[0].id, row[0].host_id))) for row in rows]
+
+    def _domain(self, row: Row[Any], window: Window | None) -> dict[str, Any]:
         domain: Domain = row[0]
         stale = row.last_seen < self._believed_since
-        published = {name: domain.document.get(name) for name in ("persistent", "frozen", "disks", "filesystems", "agent", "os")}
+        published = {name: domain.document.get(name) for name in ("persistent", "disks", "filesystems", "agent", "os")}
         newest = None
         if row.point_id is not None:
             newest = {"id": row.point_id, "created_at": rfc3339(row.point_created_at), "verdict": row.point_verdict}
@@ -67,6 +76,7 @@ class Inventory:
             "stale": stale,
             "published_at": rfc3339(domain.published_at),
             **published,
+            **_freeze(domain, window),
             "disks": published["disks"] or [],
             "newest_recovery_point": newest,
             "links": {"self": f"/api/v1/domains/{domain.id}", "jobs": f"/api/v1/jobs?domain={domain.id}"},
@@ -86,6 +96,13 @@ class Inventory:
             "versions": host.versions,
             "inventory_at": rfc3339(host.inventory_at) if host.inventory_at is not None else None,
         }
+
+
+def _freeze(domain: Domain, window: Window | None) -> dict[str, Any]:
+    """A running job is known at once; what else holds the guest is what its host saw."""
+    if window is not None:
+        return {"frozen": True, "frozen_since": rfc3339(window.since), "frozen_by": {"job_id": window.job_id}}
+    return {name: domain.document.get(name) for name in ("frozen", "frozen_since", "frozen_by")}
 
 
 def rfc3339(moment: datetime) -> str:

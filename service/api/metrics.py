@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
@@ -15,11 +16,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.db.engine import Database, database_now
 from service.db.tables import Domain, Host, Job, RecoveryPoint
 from service.errors import DatabaseUnavailable
+from service.jobs import freeze_lease
 from service.model.lifecycle import FINAL_STATES, JobState
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 TOTALS_SECONDS = 30.0
 """Finished jobs and recovery points only pile up; counting a million of them for every scrape would be a waste."""
+MOST_GUESTS = 1_000
+"""Series of single frozen guests, those that are frozen for longest: where so many are frozen, more would help nobody."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STATES)
 
@@ -86,7 +90,8 @@ class RecordedState(Collector):
         try:
             with self._database.read() as session:
                 now = database_now(session)
-                found = [_unfinished_jobs(session), _queued_age(session, now), _frozen(session), _last_seen(session, now)]
+                found = [_unfinished_jobs(session), _queued_age(session, now), _last_seen(session, now)]
+                found += _frozen(session, now)
                 found += self._counted_totals(session)
         except DatabaseUnavailable:
             available.add_metric([], 0)
@@ -140,14 +145,51 @@ def _recovery_points(session: Session) -> Metric:
     return gauge
 
 
-def _frozen(session: Session) -> Metric:
-    gauge = GaugeMetricFamily("stillpoint_domains_frozen", "Domains whose guest was frozen when last looked at, by host.", labels=["host"])
-    counts = dict.fromkeys(session.scalars(select(Host.id)), 0)
-    for host in session.scalars(select(Domain.host_id).where(Domain.document["frozen"].as_boolean())):
-        counts[host] += 1
-    for host, count in counts.items():
-        gauge.add_metric([host], count)
-    return gauge
+@dataclass(frozen=True)
+class _FrozenGuest:
+    """`limit_s` None: somebody else has frozen it, and nobody knows for how long."""
+
+    since: datetime
+    limit_s: float | None
+
+
+def _frozen(session: Session, now: datetime) -> list[Metric]:
+    """From the record alone, so that guests which a dead worker left frozen are told as well."""
+    count = GaugeMetricFamily(
+        "stillpoint_guests_frozen", "Guests that are frozen, by a job or by somebody else, or may be, by host.", labels=["host"]
+    )
+    seconds = GaugeMetricFamily(
+        "stillpoint_guest_frozen_seconds",
+        "Seconds since freeze was sent by a job that runs, or since a freeze of somebody else was first seen.",
+        labels=["domain", "host"],
+    )
+    deadline = GaugeMetricFamily(
+        "stillpoint_guest_frozen_deadline_seconds",
+        "Seconds after which Stillpoint has promised the guest to be thawed; 0: its thaw was never answered. Absent: not its freeze.",
+        labels=["domain", "host"],
+    )
+    guests = _frozen_guests(session)
+    places = [host for _, host in guests]
+    for host in session.scalars(select(Host.id)):
+        count.add_metric([host], places.count(host))
+    for (domain, host), guest in sorted(guests.items(), key=lambda item: item[1].since)[:MOST_GUESTS]:
+        seconds.add_metric([domain, host], max(0.0, (now - guest.since).total_seconds()))
+        if guest.limit_s is not None:
+            deadline.add_metric([domain, host], guest.limit_s)
+    return [count, seconds, deadline]
+
+
+def _frozen_guests(session: Session) -> dict[tuple[str, str], _FrozenGuest]:
+    """By name and host: what the hosts saw, and over it the jobs, which know it better."""
+    since, by = Domain.document["frozen_since"].as_string(), Domain.document["frozen_by"]
+    foreign = select(Domain.name, Domain.host_id, since.label("since"), by.label("by")).where(since.is_not(None))
+    guests = {
+        (row.name, row.host_id): _FrozenGuest(datetime.fromisoformat(row.since), 0.0 if isinstance(row.by, dict) else None)
+        for row in session.execute(foreign)
+    }
+    for window in freeze_lease.open_windows(session):
+        guests[window.domain_name, window.host_id] = _FrozenGuest(window.since, window.limit_s)
+    return guests
 
 
 def _last_seen(session: Session, now: datetime) -> Metric:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service.api import examples
 from service.api.schemas_windows import AutoRecovery, VssNotApplicable, VssRecord
+from service.model.fuse import FUSE_MARGIN_S
 from service.model.lifecycle import JobKind, JobState, PhaseName, PhaseOutcome
 from service.model.policy import (
     DEFAULT_FREEZE_TIMEOUT_MS,
@@ -101,6 +102,12 @@ class FreezeRequest(Request):
     )
     preflush: StrictBool = Field(
         default=True, description="Flush the guest's dirty pages while it still runs, so that the freeze is short."
+    )
+    fuse: StrictBool = Field(
+        default=True,
+        description="Start something in a Linux guest before the freeze that thaws the guest by itself if nobody on the host did so "
+        f"{FUSE_MARGIN_S} s after `timeout_ms` and the hold limit together. It needs guest-exec; a guest that cannot have it is "
+        "frozen without, and the job's `freeze.fuse` says why.",
     )
 
 
@@ -282,6 +289,10 @@ class NewestRecoveryPoint(BaseModel):
     verdict: Verdict
 
 
+class FreezingJob(BaseModel):
+    job_id: str
+
+
 class DomainAnswer(Answer):
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.DOMAIN]})
 
@@ -292,7 +303,17 @@ class DomainAnswer(Answer):
     stale: bool = Field(description="True: the host has not reported for more than three inventory periods.")
     published_at: str
     persistent: bool | None
-    frozen: bool | None
+    frozen: bool | None = Field(
+        description="True from the moment a job of Stillpoint sends freeze, and when the guest was found frozen by somebody else; "
+        "null: its agent did not say."
+    )
+    frozen_since: str | None = Field(
+        description="When the job of Stillpoint sent freeze, or when a freeze of somebody else was first seen; null: it is not frozen."
+    )
+    frozen_by: FreezingJob | Literal["unknown", "not_stillpoint"] | None = Field(
+        description="The job that holds it, or that ended without an answer to its thaw. `not_stillpoint`: it was seen thawed, and no "
+        "job froze it since. `unknown`: neither is known. Null: it is not frozen."
+    )
     disks: list[dict[str, Any]]
     filesystems: list[dict[str, Any]] | None
     agent: dict[str, Any] | None

@@ -29,6 +29,7 @@ class QuiesceRequest(Request):
     preflush: StrictBool = Field(
         default=True, description="Flush the guest's dirty pages while it still runs, so that the freeze is short."
     )
+    fuse: StrictBool = Field(default=True, description="As in the `freeze` of a job: a Linux guest thaws itself if nobody else can.")
     host: HostName | None = Field(default=None, description="Needed only when several hosts have a domain of this name.")
     required_verdict: Literal["crash", "filesystem", "application_unverified", "application"] | None = Field(
         default=None, description="The least verdict that counts as success. Left out: `filesystem`."

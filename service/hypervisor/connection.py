@@ -1,16 +1,25 @@
 """The connection to the host's libvirt: made when it is needed, watched, and made again when it breaks."""
 
 import threading
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
 
 from service import log
 from service.errors import DomainGone, LibvirtUnavailable
+from service.hypervisor.bounded_domain import BOUNDS, BoundedDomain, Bounds
+from service.hypervisor.deadlines import HELPERS, GivenUp, HelperThreads
 from service.hypervisor.guest import Guest
-from service.hypervisor.handle import LibvirtDomain, LibvirtError, libvirt
+from service.hypervisor.handle import LibvirtDomain, LibvirtError, is_alive, libvirt
+
+T = TypeVar("T")
 
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
+RETIRED_KEPT_S = 120.0
+"""How long a connection on which a call hung is kept for those who may still get their answers over it."""
 
 _logger = log.get(__name__)
 _event_loop_started = threading.Lock()
@@ -42,12 +51,18 @@ def _run_event_loop() -> None:
 
 
 class HostConnection:
-    """One libvirt connection for all threads of a worker. Calls raise LibvirtUnavailable while libvirt is away."""
+    """One libvirt connection for all threads of a worker. Calls raise LibvirtUnavailable while libvirt is away or does not answer."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, bounds: Bounds = BOUNDS, helpers: HelperThreads = HELPERS) -> None:
         self.uri = uri
+        self._bounds = bounds
+        self._helpers = helpers
+        #: Of the fields; never held over a call to libvirt.
         self._lock = threading.Lock()
+        #: Held by the one thread that connects, for `open_s` at most.
+        self._connecting = threading.Lock()
         self._connection: Any = None
+        self._retired: list[tuple[float, Any]] = []
         self._listeners: list[Callable[[], None]] = []
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -56,85 +71,165 @@ class HostConnection:
 
     def versions(self) -> dict[str, str]:
         connection = self._open()
-        try:
-            return {
-                "libvirt": _dotted(connection.getLibVersion()),
-                "hypervisor": f"{connection.getType()} {_dotted(connection.getVersion())}",
-                "hostname": str(connection.getHostname()),
-            }
-        except LibvirtError as error:
-            raise self._lost(error) from error
+        with self._translated(connection):
+            return self._run("virConnectGetVersion", self._bounds.read_s, partial(_versions, connection))
 
     def guests(self) -> list[Guest]:
         """Every domain of the host, running or not."""
         connection = self._open()
-        try:
-            return [Guest(LibvirtDomain(domain, self._look_up), self.uri) for domain in connection.listAllDomains(0)]
-        except LibvirtError as error:
-            raise self._lost(error) from error
+        with self._translated(connection):
+            domains = self._run("virConnectListAllDomains", self._bounds.read_s, partial(connection.listAllDomains, 0))
+            return [self._guest(domain) for domain in domains]
 
     def guest(self, name_or_uuid: str) -> Guest:
         """Raises DomainGone when the host has no such domain."""
         connection = self._open()
         for lookup in (connection.lookupByUUIDString, connection.lookupByName):
-            try:
-                return Guest(LibvirtDomain(lookup(name_or_uuid), self._look_up), self.uri)
-            except LibvirtError as error:
-                if _error_code(error) not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
-                    raise self._lost(error) from error
+            with self._translated(connection):
+                try:
+                    return self._guest(self._run("virDomainLookup", self._bounds.read_s, partial(lookup, name_or_uuid)))
+                except LibvirtError as error:
+                    if _error_code(error) not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
+                        raise
         raise DomainGone(uri=self.uri, domain=name_or_uuid)
 
-    def _look_up(self, uuid: str) -> Any:
-        return self._open().lookupByUUIDString(uuid)
-
     def close(self) -> None:
+        """What hangs is left behind: the end of the process does not wait for it."""
         with self._lock:
-            self._drop()
+            retired, self._retired = [connection for _, connection in self._retired], []
+            current, self._connection = self._connection, None
+        self._bury([*retired, *([] if current is None else [current])])
+
+    def retire(self, connection: Any) -> None:
+        """A call over it hung: the next call, of whomever, goes over a new one. Calls that are under way go on over the old one."""
+        with self._lock:
+            if connection is not self._connection:
+                return
+            self._connection = None
+            self._retired.append((time.monotonic(), connection))
+        _logger.warning("libvirt_connection_retired", uri=self.uri)
+
+    # --- domains --------------------------------------------------------------------------------
+
+    def _guest(self, domain: Any) -> Guest:
+        handle = LibvirtDomain(domain, self._look_up, self._is_current)
+        return Guest(BoundedDomain(handle, self._bounds, lambda: self.retire(handle.connection), self._helpers), self.uri, self._helpers)
+
+    def _look_up(self, uuid: str) -> Any:
+        """Raises libvirtError for the caller's own words about it, LibvirtUnavailable where libvirt does not answer."""
+        connection = self._open()
+        try:
+            return self._run("virDomainLookup", self._bounds.read_s, partial(connection.lookupByUUIDString, uuid))
+        except GivenUp as hung:
+            raise self._hung(connection, hung) from hung
+
+    def _is_current(self, connection: Any) -> bool:
+        return connection is self._connection and is_alive(connection)
+
+    # --- the connection -------------------------------------------------------------------------
 
     def _open(self) -> Any:
-        with self._lock:
-            if self._connection is not None and self._is_alive():
-                return self._connection
-            self._drop()
-            start_event_loop()
-            try:
-                connection = libvirt.open(self.uri)
-                _keep_alive(connection)
-                self._subscribe(connection)
-            except LibvirtError as error:
-                raise LibvirtUnavailable(uri=self.uri, reason=str(error)) from error
-            self._connection = connection
-            _logger.info("libvirt_connected", uri=self.uri)
+        connection = self._connection
+        if connection is not None and is_alive(connection):
             return connection
-
-    def _is_alive(self) -> bool:
+        if not self._connecting.acquire(timeout=self._bounds.open_s):
+            raise LibvirtUnavailable(uri=self.uri, reason="libvirt does not answer; another call is waiting for it")
         try:
-            return bool(self._connection.isAlive())
-        except LibvirtError:
-            return False
+            connection = self._connection
+            if connection is not None and is_alive(connection):
+                return connection
+            return self._connect()
+        finally:
+            self._connecting.release()
 
-    def _subscribe(self, connection: Any) -> None:
-        for event in (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE):
+    def _connect(self) -> Any:
+        self._sweep()
+        start_event_loop()
+        try:
+            connection = self._run("virConnectOpen", self._bounds.open_s, self._connected, discard=_close)
+        except LibvirtError as error:
+            raise LibvirtUnavailable(uri=self.uri, reason=str(error)) from error
+        except GivenUp as hung:
+            raise self._hung(None, hung) from hung
+        with self._lock:
+            self._connection = connection
+        _logger.info("libvirt_connected", uri=self.uri)
+        return connection
+
+    def _connected(self) -> Any:
+        connection = libvirt.open(self.uri)
+        _keep_alive(connection)
+        for event in _EVENTS:
             connection.domainEventRegisterAny(None, event, self._changed, None)
         connection.registerCloseCallback(self._changed, None)
+        return connection
 
     def _changed(self, *_details: Any) -> None:
         for listener in self._listeners:
             listener()
 
-    def _lost(self, error: Exception) -> LibvirtUnavailable:
-        return LibvirtUnavailable(uri=self.uri, reason=str(error))
+    def _sweep(self) -> None:
+        """Let go of the connection that died, and of those that were retired and have died or are old."""
+        oldest = time.monotonic() - RETIRED_KEPT_S
+        with self._lock:
+            gone = [] if self._connection is None else [self._connection]
+            self._connection = None
+            gone += [connection for since, connection in self._retired if since < oldest or not is_alive(connection)]
+            self._retired = [(since, connection) for since, connection in self._retired if connection not in gone]
+        self._bury(gone)
 
-    def _drop(self) -> None:
-        if self._connection is None:
+    def _bury(self, connections: list[Any]) -> None:
+        """In a helper: closing is a question to libvirt, too. Until then its callbacks hold a connection, so it dies nowhere else."""
+        if not connections:
             return
+        with suppress(GivenUp):
+            self._helpers.run(
+                partial(_close_all, connections),
+                self._bounds.close_s,
+                call="virConnectClose",
+                lane=f"close {id(connections)}",
+            )
+
+    def _run(self, call: str, limit_s: float, function: Callable[[], T], discard: Callable[[T], object] | None = None) -> T:
+        return self._helpers.run(function, limit_s, call=call, lane=f"{call} {self.uri}", discard=discard)
+
+    @contextmanager
+    def _translated(self, connection: Any) -> Iterator[None]:
         try:
-            self._connection.unregisterCloseCallback()
-            self._connection.close()
-        except LibvirtError:
-            # The other end is gone: there is nothing left to close.
-            pass
-        self._connection = None
+            yield
+        except GivenUp as hung:
+            raise self._hung(connection, hung) from hung
+        except LibvirtError as error:
+            raise LibvirtUnavailable(uri=self.uri, reason=str(error)) from error
+
+    def _hung(self, connection: Any, hung: GivenUp) -> LibvirtUnavailable:
+        if connection is not None:
+            self.retire(connection)
+        return LibvirtUnavailable(uri=self.uri, reason=f"{hung.call} was given up after {hung.waited_s * 1000:.0f} ms: {hung.why}")
+
+
+_EVENTS = (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE)
+
+
+def _versions(connection: Any) -> dict[str, str]:
+    return {
+        "libvirt": _dotted(connection.getLibVersion()),
+        "hypervisor": f"{connection.getType()} {_dotted(connection.getVersion())}",
+        "hostname": str(connection.getHostname()),
+    }
+
+
+def _close_all(connections: list[Any]) -> None:
+    for connection in connections:
+        _close(connection)
+
+
+def _close(connection: Any) -> None:
+    # The other end may be gone: then there is nothing left to close.
+    with suppress(LibvirtError):
+        connection.unregisterCloseCallback()
+    with suppress(LibvirtError):
+        connection.close()
 
 
 def _keep_alive(connection: Any) -> None:

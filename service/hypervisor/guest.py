@@ -6,17 +6,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from service.errors import AgentNotAnswering, DomainGone, LibvirtCallFailed, LibvirtUnavailable, StillpointError
+from service.errors import (
+    AgentBusy,
+    AgentNotAnswering,
+    DomainBusy,
+    DomainGone,
+    GuestAlreadyFrozen,
+    LibvirtCallFailed,
+    LibvirtCallTimedOut,
+    LibvirtUnavailable,
+    StillpointError,
+)
 from service.hypervisor import agent
+from service.hypervisor.bounded_domain import PIVOT_CALL, SNAPSHOT_CALL, domain_lane
+from service.hypervisor.deadlines import HELPERS, GivenUp, HelperThreads
 from service.hypervisor.handle import DomainHandle, LibvirtError, libvirt
-from service.hypervisor.xml import agent_is_connected, disks_of, has_agent_channel, is_mirror_ready, snapshot_xml
+from service.hypervisor.xml import Mirror, agent_is_connected, disks_of, has_agent_channel, mirror_of, snapshot_xml
 from service.model.inventory import Disk, DomainState, Filesystem
 
 T = TypeVar("T")
 
 EXEC_POLL_S = 0.02
 EXEC_POLL_MAX_S = 0.5
-
+STATUS = "guest-fsfreeze-status"
 
 _STATES = {
     libvirt.VIR_DOMAIN_RUNNING: DomainState.running,
@@ -43,9 +55,10 @@ class ExecResult:
 class Guest:
     """Small verbs over one domain. libvirt's errors become ours here and in `agent`, nowhere else."""
 
-    def __init__(self, handle: DomainHandle, uri: str) -> None:
+    def __init__(self, handle: DomainHandle, uri: str, helpers: HelperThreads = HELPERS) -> None:
         self._handle = handle
         self._uri = uri
+        self._helpers = helpers
         self.name = handle.name()
         self.uuid = handle.uuid()
 
@@ -69,6 +82,17 @@ class Guest:
             return True
         return False if reason in _UNCLEAN_SHUTOFF else None
 
+    def was_migrated_away(self) -> bool:
+        """It is shut off here because it goes on running on another host."""
+        return self._libvirt("virDomainGetState", self._handle.state) == (
+            libvirt.VIR_DOMAIN_SHUTOFF,
+            libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED,
+        )
+
+    def instance(self) -> int:
+        """Another number after each start of the domain, the same through a restart of libvirt; -1: it does not run."""
+        return self._libvirt("virDomainGetID", self._handle.instance)
+
     def xml(self) -> str:
         return self._libvirt("virDomainGetXMLDesc", self._handle.xml)
 
@@ -78,6 +102,18 @@ class Guest:
     def sources(self) -> dict[str, str | None]:
         """Target to the file that is written now: the truth about where the disks are."""
         return {disk.target: disk.source for disk in self.disks()}
+
+    def settled_sources(self) -> dict[str, str | None]:
+        """`sources`, when no call that moves disks is still under way behind our back.
+
+        Raises LibvirtCallTimedOut while a snapshot or pivot that was given up has not returned: it may move them yet.
+        """
+        for call in (SNAPSHOT_CALL, PIVOT_CALL):
+            if self._helpers.hangs(call, domain_lane(self.uuid)):
+                raise LibvirtCallTimedOut(
+                    call=call, domain=self.name, timeout_ms=0, why="it has not returned yet, and may still move disks"
+                )
+        return self.sources()
 
     def persistent_sources(self) -> dict[str, str | None]:
         """The same of the definition that the next start will use."""
@@ -110,17 +146,17 @@ class Guest:
         """Begin to merge the active file of a disk into the one right below it."""
         self._libvirt("virDomainBlockCommit", lambda: self._handle.block_commit_active(target))
 
-    def merge_is_ready(self, target: str) -> bool:
-        """Both files are the same now, and are kept so until the pivot."""
-        return is_mirror_ready(self.xml(), target)
+    def mirror(self, target: str) -> Mirror | None:
+        """The merge of a disk that is under way, or another block job that writes the disk into a file."""
+        return mirror_of(self.xml(), target)
 
     def pivot(self, target: str) -> None:
         """Go on with the file below; the overlay is not used any more."""
-        self._libvirt("virDomainBlockJobAbort", lambda: self._handle.block_pivot(target))
+        self._libvirt(PIVOT_CALL, lambda: self._handle.block_pivot(target))
 
     def stop_merge(self, target: str) -> None:
         """Go on with the overlay, as if nothing had been begun."""
-        self._libvirt("virDomainBlockJobAbort", lambda: self._handle.block_abort(target))
+        self._libvirt(PIVOT_CALL, lambda: self._handle.block_abort(target))
 
     # --- the agent ------------------------------------------------------------------------------
 
@@ -133,10 +169,29 @@ class Guest:
 
     def is_frozen(self) -> bool:
         """What the agent says. On Windows this is a flag and no measurement (F§0.1)."""
-        return bool(self.agent("guest-fsfreeze-status", timeout_ms=agent.PING_TIMEOUT_MS) == "frozen")
+        return bool(self.agent(STATUS, timeout_ms=agent.PING_TIMEOUT_MS) == "frozen")
+
+    def must_be_free(self, within_ms: int) -> None:
+        """The last question before a freeze: nobody else has the agent, and nobody has frozen the guest.
+
+        Raises AgentBusy when the agent was not had in time: libvirt lets a command wait 30 s for another client's, and
+        inside the window that wait would be a stall. Nothing may be frozen then: the question is still in libvirt's
+        queue, and would take its turn before our thaw. Raises GuestAlreadyFrozen, and whatever an agent command raises.
+        """
+        # The limit in libvirt is as short: a question that was given up must not hold the agent for long when it gets it.
+        lane, ask = f"agent-check {self.uuid}", lambda: self.agent(STATUS, timeout_ms=within_ms)
+        try:
+            frozen = self._helpers.run(ask, within_ms / 1000, call=STATUS, lane=lane) == "frozen"
+        except GivenUp as hung:
+            raise AgentBusy(domain=self.name, command=STATUS, timeout_ms=within_ms, held_by="another client or a hung command") from hung
+        if frozen:
+            raise GuestAlreadyFrozen(domain=self.name)
 
     def filesystems(self) -> list[Filesystem]:
         """Mounted filesystems with libvirt's targets under them; fails while frozen (F§4.1)."""
+        # libvirt's own call below has no limit: an agent that hangs in it would be lost to the thaw, too. So it is tried
+        # with one first (a dead network mount in the guest is enough).
+        self.agent("guest-get-fsinfo")
         try:
             rows = self._handle.filesystems()
         except LibvirtError as error:
@@ -199,7 +254,7 @@ class Guest:
         )
 
         def take() -> None:
-            self._libvirt("virDomainSnapshotCreateXML", lambda: self._handle.snapshot_create(document, flags))
+            self._libvirt(SNAPSHOT_CALL, lambda: self._handle.snapshot_create(document, flags))
 
         return take
 
@@ -215,6 +270,11 @@ class Guest:
             return LibvirtUnavailable(uri=self._uri, reason=message)
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return DomainGone(uri=self._uri, domain=self.name)
+        holder = agent.lock_holder(error)
+        if holder is not None and holder.startswith("agent="):
+            return AgentBusy(domain=self.name, command=call, timeout_ms=agent.LOCK_WAIT_MS, held_by=holder)
+        if holder is not None:
+            return DomainBusy(domain=self.name, what=f"its lock is held by {holder}")
         return LibvirtCallFailed(call=call, libvirt_code=error.get_error_code(), message=message)
 
 

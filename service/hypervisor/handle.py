@@ -28,6 +28,10 @@ class DomainHandle(Protocol):
         """(VIR_DOMAIN_…, reason)."""
         ...
 
+    def instance(self) -> int:
+        """libvirt's id of the running domain, another one after each start; -1: it does not run."""
+        ...
+
     def is_persistent(self) -> bool: ...
 
     def xml(self) -> str:
@@ -74,9 +78,11 @@ class LibvirtDomain:
     `look_up`, which connects anew. A thaw that is repeated must not be tied to a dead connection.
     """
 
-    def __init__(self, domain: Any, look_up: Callable[[str], Any]) -> None:
+    def __init__(self, domain: Any, look_up: Callable[[str], Any], is_usable: Callable[[Any], bool] | None = None) -> None:
+        """`is_usable`: whether a connection is still to be used; without it, one that is alive is."""
         self._domain = domain
         self._look_up = look_up
+        self._is_usable = is_usable or is_alive
         self._name = str(domain.name())
         self._uuid = str(domain.UUIDString())
 
@@ -89,6 +95,9 @@ class LibvirtDomain:
     def state(self) -> tuple[int, int]:
         state, reason = self._live().state()
         return int(state), int(reason)
+
+    def instance(self) -> int:
+        return int(self._live().ID())
 
     def is_persistent(self) -> bool:
         return bool(self._live().isPersistent())
@@ -128,15 +137,21 @@ class LibvirtDomain:
     def job_type(self) -> int:
         return int(self._live().jobInfo()[0])
 
-    def _live(self) -> Any:
-        if not self._is_connected():
-            self._domain = self._look_up(self._uuid)
-        return self._domain
+    @property
+    def connection(self) -> Any:
+        return self._domain.connect()
 
-    def _is_connected(self) -> bool:
-        # isAlive is answered by the client library itself: no call goes out, so the window may pay for it.
-        try:
-            return bool(self._domain.connect().isAlive())
-        except LibvirtError:
-            # Another thread has found the connection dead before us, and closed it.
-            return False
+    def _live(self) -> Any:
+        domain = self._domain
+        if not self._is_usable(domain.connect()):
+            domain = self._domain = self._look_up(self._uuid)
+        return domain
+
+
+def is_alive(connection: Any) -> bool:
+    """Answered by the client library itself: no call goes out, so the window may pay for it."""
+    try:
+        return bool(connection.isAlive())
+    except LibvirtError:
+        # Another thread has found the connection dead before us, and closed it.
+        return False

@@ -1,10 +1,21 @@
 """Reading a domain's XML, and writing the XML of a snapshot. Never by string formatting."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 
 from service.model.inventory import Disk
 
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A block job that writes what a disk holds into another file. `job`: `copy` or `active-commit`."""
+
+    job: str
+    into: str | None
+    #: Both files are the same now, and are kept so.
+    is_ready: bool
 
 
 def disks_of(domain_xml: str) -> list[Disk]:
@@ -23,13 +34,15 @@ def agent_is_connected(domain_xml: str) -> bool | None:
     return None if state is None else state == "connected"
 
 
-def is_mirror_ready(domain_xml: str, target: str) -> bool:
-    """Whether an active commit of this disk has caught up: `<mirror … ready='yes'>`."""
+def mirror_of(domain_xml: str, target: str) -> Mirror | None:
+    """The `<mirror>` of a disk; None: no block job writes this disk into another file."""
     for disk in ET.fromstring(domain_xml).iterfind("./devices/disk"):
         mirror, name = disk.find("mirror"), disk.find("target")
         if mirror is not None and name is not None and name.get("dev") == target:
-            return mirror.get("ready") == "yes"
-    return False
+            return Mirror(
+                mirror.get("job", "copy"), _source_name(mirror.get("type", "file"), mirror.find("source")), mirror.get("ready") == "yes"
+            )
+    return None
 
 
 def snapshot_xml(overlays: dict[str, str], all_targets: list[str]) -> str:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.errors import StillpointError
+from service.jobs.fuse import Fuse
+from service.jobs.intent import Intent
 from service.jobs.overlays import Overlay
 from service.jobs.run import WallClock
 from service.jobs.vss_evidence import VssEvidence
@@ -25,7 +27,11 @@ class Attempt:
     scope: FreezeScope | None = None
     freeze_fault: StillpointError | None = None
     overlays: list[Overlay] = field(default_factory=list)
+    #: As it was committed before the window.
+    intent: Intent = field(default_factory=lambda: Intent(False, []))
     preflush: dict[str, Any] | None = None
+    #: What thaws the guest by itself; None: the job wants none, or does not freeze.
+    fuse: Fuse | None = None
     #: What is known beside the window of a Windows guest; None: it is none, or it is not frozen.
     vss: VssEvidence | None = None
     #: What changed in a Windows guest since the last look at it.

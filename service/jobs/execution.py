@@ -46,13 +46,13 @@ class Execution:
             _logger.warning("lease_lost", detail=error.detail)
         except MustRecover as error:
             _logger.warning("left_to_recovery", detail=error.detail)
-            run.leave_to_recovery()
+            run.leave_to_recovery(error)
         except StillpointError as error:
             _end(run, JobState.failed, error)
-        except Exception:
+        except Exception as error:
             # The edge of the thread: whatever this is, the guest and its disks must be looked at before the job ends.
             _logger.exception("job_crashed")
-            run.leave_to_recovery()
+            run.leave_to_recovery(MustRecover(what=f"the job crashed ({type(error).__name__})"))
         finally:
             log.unbind_all()
 

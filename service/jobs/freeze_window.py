@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.errors import AgentCommandBlocked, AgentCommandFailed, DomainGone, StillpointError
+from service.errors import AgentBusy, AgentCommandBlocked, AgentCommandFailed, DomainGone, StillpointError
 from service.model.window import (
     FreezeOutcome,
     FreezeReply,
@@ -235,7 +235,7 @@ def _freeze(guest: FreezableGuest, plan: WindowPlan) -> FreezeReply:
     except AgentCommandFailed as error:
         text = str(error.facts["message"])
         return FreezeReply(classify_freeze_error(text), message=text)
-    except AgentCommandBlocked as error:
+    except (AgentCommandBlocked, AgentBusy) as error:
         return FreezeReply(FreezeOutcome.blocked, message=error.detail)
     except StillpointError as error:
         return FreezeReply(FreezeOutcome.unanswered, message=error.detail)

@@ -6,23 +6,22 @@ from typing import Any
 from service.db.tables import Gate
 from service.errors import DomainStateUnsuitable, StillpointError, VerdictBelowRequired
 from service.hypervisor.guest import Guest
-from service.jobs import freeze_window, gates, metrics, snapshot_outcome, vss_record
+from service.jobs import gates, metrics, snapshot_outcome, vss_record
 from service.jobs.attempt import Attempt
 from service.jobs.freeze_window import WindowGuard
 from service.jobs.gate_hold import GateHold
 from service.jobs.run import JobRun
 from service.jobs.snapshot import (
     SnapshotSettings,
-    check_state,
+    announce_window,
     flush,
     freeze_policy,
-    intent,
+    look,
+    pass_window,
     read_writers_after,
     read_writers_before,
     record_window,
-    window_plan,
 )
-from service.jobs.survey import survey
 from service.model.checks import why_not_freezable
 from service.model.gate import judge_gate, never_opened
 from service.model.inventory import DomainState
@@ -37,14 +36,13 @@ def run_gate(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
     """Every phase of the job, in order; finishes the job. Raises StillpointError where it ended before the window."""
     attempt = Attempt(freeze_policy(run))
     with run.phase(PhaseName.preflight):
-        _preflight(guest, attempt)
+        _preflight(run, guest, attempt)
     read_writers_before(run, guest, attempt)
     with settings.guards.appoint(run.claim.job_id, run.claim.domain_id, guest.name) as guard:
         with run.phase(PhaseName.prepare) as phase:
             flush(guest, attempt, phase)
             guard.wait_until_ready()
-        run.safe_point(PhaseName.freeze)
-        run.write({"phase": PhaseName.freeze.value, "intent": intent([], will_freeze=True)})
+        announce_window(run, guest, attempt)
         held = _hold(run, guest, attempt, guard, settings.thaw_patience_s)
     read_writers_after(run, guest, attempt, settings.writers_settle_s)
     _conclude(run, guest, attempt, held, settings.writer_rules)
@@ -61,9 +59,8 @@ def columns_of_none(run: JobRun) -> dict[str, Any]:
     }
 
 
-def _preflight(guest: Guest, attempt: Attempt) -> None:
-    found = attempt.survey = survey(guest)
-    check_state(found, attempt.policy)
+def _preflight(run: JobRun, guest: Guest, attempt: Attempt) -> None:
+    found = look(run, guest, attempt)
     if found.state is not DomainState.running:
         raise DomainStateUnsuitable(domain=found.domain, state="not running, so there is nothing to freeze")
     attempt.policy.hold_limits(is_windows=found.is_windows)
@@ -89,7 +86,7 @@ class _Held:
 
 def _hold(run: JobRun, guest: Guest, attempt: Attempt, guard: WindowGuard, thaw_patience_s: float) -> _Held:
     hold = GateHold(run.database, run.claim.job_id, guest.name, guard)
-    attempt.window = freeze_window.run(guest, hold.hold, window_plan(attempt, thaw_patience_s), hold)
+    pass_window(guest, attempt, hold.hold, thaw_patience_s=thaw_patience_s, guard=hold)
     closed: list[Gate | None] = []
     run.write_beside(lambda session: closed.append(gates.close(session, run.claim.job_id)))
     record_window(run, attempt)

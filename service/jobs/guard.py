@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -249,8 +248,5 @@ class GuardKeeper:
 
     def _end_others(self, domain_id: str) -> None:
         """A guard of an earlier job that is still at work on this guest would thaw the window that comes now."""
-        end = time.monotonic() + OTHERS_S
         for report in guard_report.of_domain(self._state_dir, domain_id):
-            while (found := guard_report.read(self._state_dir, report.job_id)) and found.is_alive and time.monotonic() < end:
-                time.sleep(0.05)
-            guard_report.end(self._state_dir, report.job_id)
+            guard_report.end(self._state_dir, report.job_id, OTHERS_S)

@@ -1,33 +1,85 @@
-"""What thaw guards left on this host: a file for each that has something to tell, or is still at work."""
+"""What a thaw guard wrote about itself: it holds no database, so a file is its word (`<state_dir>/guards/<job_id>.json`)."""
 
 import fcntl
 import json
 import os
 import signal
+import time
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-LONGEST = 4096
+T = TypeVar("T")
+POLL_S = 0.05
+
+
+class GuardState(StrEnum):
+    watching = "watching"
+    thawing = "thawing"
+    thawed = "thawed"
+    gave_up = "gave_up"
+    dismissed = "dismissed"
+    """The worker said that its own thaw was answered."""
+
+
+class GuardReason(StrEnum):
+    """Why it thawed."""
+
+    worker_gone = "worker_gone"
+    deadline = "deadline"
 
 
 @dataclass(frozen=True)
 class GuardReport:
-    """`state`: `watching`, `thawing` or `thawed`. `is_alive`: the guard was there when this was read."""
+    """`is_alive`: its process still holds the lock of the file. `fault`: why the file could not be read; then nothing else is known."""
 
     job_id: str
-    domain: str
-    pid: int
-    state: str
-    is_alive: bool
-    reason: str | None = None
-    outcome: str | None = None
+    domain: str | None = None
+    pid: int | None = None
+    state: GuardState | None = None
+    reason: GuardReason | None = None
+    #: Filesystems that its thaw answered; None: it was answered with `message` instead, or not at all.
     count: int | None = None
     message: str | None = None
     attempts: int = 0
     thaw_sent_at: str | None = None
     thawed_at: str | None = None
+    is_alive: bool = False
+    fault: str | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def is_settled(self) -> bool:
+        """A thaw was answered, its own or the worker's."""
+        return self.state in (GuardState.thawed, GuardState.dismissed)
+
+    def told(self) -> str:
+        """One sentence for the story of the job."""
+        if self.fault is not None:
+            return f"What its thaw guard did is not known: {self.fault}."
+        match self.state:
+            case GuardState.thawed:
+                return f"Its thaw guard thawed the guest {self._why()}{self._how()}."
+            case GuardState.dismissed:
+                return "Its thaw guard had been dismissed: a thaw of the worker was answered."
+            case GuardState.gave_up:
+                return f"Its thaw guard gave up after {self.attempts} attempts ({self.message})."
+        if self.is_alive:
+            return f"Its thaw guard (process {self.pid}) is still {self.state}; recovery thaws as well."
+        return f"Its thaw guard died while it was {self.state}."
+
+    def _why(self) -> str:
+        return "when its deadline passed" if self.reason is GuardReason.deadline else "when the worker was gone"
+
+    def _how(self) -> str:
+        took = _ms_between(self.thaw_sent_at, self.thawed_at)
+        answered = f", answered after {took:.0f} ms" if took is not None else ""
+        return f"{answered} ({self.count} filesystems)" if self.count is not None else f"{answered} ({self.message or 'no count'})"
 
 
 def folder(state_dir: Path) -> Path:
@@ -38,44 +90,84 @@ def path_of(state_dir: Path, job_id: str) -> Path:
     return folder(state_dir) / f"{job_id}.json"
 
 
-def read(state_dir: Path, job_id: str) -> GuardReport | None:
-    """None: there is none, or it cannot be read."""
-    return _read(path_of(state_dir, job_id))
-
-
 def of_domain(state_dir: Path, domain_id: str) -> list[GuardReport]:
-    reports = [_read(path) for path in folder(state_dir).glob("*.json")]
+    """Those of all jobs of one domain."""
+    reports = [read(state_dir, path.stem) for path in folder(state_dir).glob("*.json")]
     return [report for report in reports if report is not None and report.domain == domain_id]
 
 
-def remove(state_dir: Path, job_id: str) -> None:
-    with suppress(OSError):
-        path_of(state_dir, job_id).unlink(missing_ok=True)
-
-
-def end(state_dir: Path, job_id: str) -> None:
-    """Kill the guard if it is still there; only for a guest that is known to be thawed."""
-    report = read(state_dir, job_id)
-    if report is not None and report.is_alive:
-        # The lock says that the process of this number is still the guard: it is released with its death.
-        with suppress(OSError):
-            os.kill(report.pid, signal.SIGKILL)
-
-
-def _read(path: Path) -> GuardReport | None:
+def read(state_dir: Path, job_id: str) -> GuardReport | None:
+    """None: there is no report, so there was no guard. A file that makes no sense is a report with a `fault`."""
     try:
-        with path.open("rb") as file:
-            is_alive = _is_locked(file.fileno())
-            document: dict[str, Any] = json.loads(file.read(LONGEST))
-        known = {field.name for field in fields(GuardReport)}
-        return GuardReport(**{name: value for name, value in document.items() if name in known}, is_alive=is_alive)
-    except (OSError, ValueError, TypeError, AttributeError):
+        with path_of(state_dir, job_id).open("rb") as file:
+            return _read(job_id, file.read(), is_alive=_is_locked(file.fileno()))
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        return GuardReport(job_id, fault=f"its report cannot be read ({error.strerror or error})")
 
 
-def _is_locked(descriptor: int) -> bool:
+def end(state_dir: Path, job_id: str, patience_s: float) -> None:
+    """Wait for the guard to end by itself, then kill it; only for a guest that is known to be thawed."""
+    end = time.monotonic() + patience_s
+    while (report := read(state_dir, job_id)) is not None and report.is_alive:
+        if time.monotonic() > end and report.pid is not None:
+            # The lock says that the process of this number is still the guard: it is released with its death.
+            with suppress(OSError):
+                os.kill(report.pid, signal.SIGKILL)
+            return
+        time.sleep(POLL_S)
+
+
+def remove(state_dir: Path, job_id: str) -> None:
+    # A report that stays is read again by nobody: the job is over, and a next attempt makes its own.
+    with suppress(OSError):
+        path_of(state_dir, job_id).unlink()
+
+
+def _is_locked(file: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    fcntl.flock(file, fcntl.LOCK_UN)
     return False
+
+
+def _read(job_id: str, content: bytes, *, is_alive: bool) -> GuardReport:
+    # The file is preallocated: what the guard did not write is zeros or blanks.
+    text = content.strip(b"\0 \r\n\t")
+    if not text:
+        return GuardReport(job_id, is_alive=is_alive, fault="its report is empty")
+    try:
+        said = json.loads(text)
+        return GuardReport(
+            job_id=job_id,
+            domain=_as(str, said["domain"]),
+            pid=_as(int, said["pid"]),
+            state=GuardState(said["state"]),
+            reason=GuardReason(said["reason"]) if said.get("reason") is not None else None,
+            count=_as(int, said.get("count")),
+            message=_as(str, said.get("message")),
+            attempts=_as(int, said.get("attempts")) or 0,
+            thaw_sent_at=_as(str, said.get("thaw_sent_at")),
+            thawed_at=_as(str, said.get("thawed_at")),
+            is_alive=is_alive,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return GuardReport(job_id, is_alive=is_alive, fault=f"its report makes no sense ({type(error).__name__})")
+
+
+def _as(kind: type[T], value: Any) -> T | None:
+    if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
+        return value
+    raise TypeError(f"{value!r} is no {kind.__name__}")
+
+
+def _ms_between(start: str | None, end: str | None) -> float | None:
+    if start is None or end is None:
+        return None
+    try:
+        return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000
+    except (ValueError, TypeError):
+        return None

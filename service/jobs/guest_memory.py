@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from sqlalchemy.orm import Session
 
 from service.db.tables import GuestMemory
+from service.errors import VssNotUsable
 from service.jobs.vss_evidence import VssEvidence
-from service.model import drift
+from service.model import drift, vss_usable
 from service.model.drift import Change, Fact, FactValue
 from service.model.inventory import Survey
 from service.model.moment import rfc3339
@@ -36,7 +37,13 @@ def _facts(found: Survey, evidence: VssEvidence) -> dict[Fact, FactValue | None]
 
 
 def _provider(found: Survey) -> str | None:
-    """Agents up to 9.0 disable the freeze when VSS cannot be used (F§1.5); later ones say so only when they are asked to freeze."""
+    """Agents up to 9.0 tell by what they disable; later ones only in an error, and where a command is blocked nobody can tell."""
     if not found.agent.commands:
         return None
-    return "usable" if found.agent.allows("guest-fsfreeze-freeze") else "not usable"
+    match vss_usable.why_not_offered(found):
+        case None:
+            return "usable"
+        case VssNotUsable():
+            return "not usable"
+        case _:
+            return None

@@ -1,53 +1,96 @@
 """Publishing the host: that it lives, and what its domains are. The API knows hosts through this alone."""
 
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 import service
 from service import log
-from service.db.engine import Database
+from service.db.engine import Database, database_now
 from service.db.tables import Domain, Host
-from service.errors import LibvirtUnavailable, StillpointError
+from service.errors import LibvirtCallTimedOut, LibvirtUnavailable, StillpointError
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
+from service.jobs import freeze_lease
+from service.jobs.readers import Readers
 from service.jobs.survey import read_agent
 from service.model.inventory import AgentFacts, DomainState
+from service.model.moment import rfc3339
 
 READERS = 8
+SAID = ("filesystems", "agent", "os", "frozen", "frozen_since", "frozen_by")
+"""What only the guest knows: shown as it said it last while a job has the guest and it is not asked."""
+READ_PATIENCE_S = 20.0
+"""How long one publication waits for its slowest domain; that one stays as it was last seen."""
+
+_GONE: dict[str, Any] = {}
+"""The row of a domain that is no more."""
 
 _logger = log.get(__name__)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What was published last, and when that was read: by the clock of the database, before any guest is asked."""
+
+    read_at: datetime
+    rows: dict[str, Domain]
+
+    def said(self, uuid: str) -> dict[str, Any]:
+        row = self.rows.get(uuid)
+        return {name: row.document.get(name) for name in SAID} if row is not None else {}
 
 
 class Inventory:
     """Reads the host and writes what it saw. One instance per worker; `publish` is called from one thread."""
 
-    def __init__(self, database: Database, connection: HostConnection, host_id: str) -> None:
+    def __init__(self, database: Database, connection: HostConnection, host_id: str, read_patience_s: float = READ_PATIENCE_S) -> None:
         self._database = database
         self._connection = connection
         self._host_id = host_id
         self._started_at = datetime.now(UTC)
-        #: What each guest said when it was last asked; shown while a job has it and it is not asked.
-        self._said_last: dict[str, dict[str, Any]] = {}
+        #: UUIDs of the guests that are published as frozen by somebody else.
+        self._foreign: frozenset[str] = frozenset()
+        self._readers: Readers[dict[str, Any] | None] = Readers(READERS)
+        self._read_patience_s = read_patience_s
 
     def publish(self, busy_domains: frozenset[str]) -> bool:
         """Read libvirt and write hosts and domains; False while libvirt is away. Agents of busy domains are not asked."""
         versions: dict[str, Any] = {}
-        rows: list[dict[str, Any]] = []
+        rows: dict[str, dict[str, Any] | None] = {}
         problem: str | None = None
+        before = self._before()
         try:
             versions = self._connection.versions()
-            rows = self._rows(self._connection.guests(), busy_domains)
+            rows = self._rows(self._connection.guests(), busy_domains, before)
         except LibvirtUnavailable as error:
             problem = error.detail
         with self._database.write() as session:
             self._write_host(session, versions, problem)
             if problem is None:
-                self._write_domains(session, rows)
+                self._write_domains(session, rows, before)
         return problem is None
+
+    def look_again(self, busy_domains: frozenset[str]) -> bool:
+        """Ask the guests that somebody else has frozen whether they still are; False: not all are, publish them anew."""
+        asked = self._foreign - busy_domains
+        if not asked:
+            return True
+        with self._database.read() as session:
+            now = database_now(session)
+        still = {uuid for uuid in asked if self._is_still_frozen(uuid)}
+        with self._database.write() as session:
+            seen = update(Domain).where(Domain.host_id == self._host_id, Domain.id.in_(still))
+            session.execute(seen.values(published_at=now))
+        return still == asked
+
+    @property
+    def sees_foreign_freezes(self) -> bool:
+        return bool(self._foreign)
 
     def libvirt_answers(self) -> bool:
         try:
@@ -63,41 +106,41 @@ class Inventory:
             if host is not None:
                 host.last_seen = datetime.now(UTC)
 
-    def _rows(self, guests: list[Guest], busy: frozenset[str]) -> list[dict[str, Any]]:
-        # Side by side: an agent that hangs costs ten seconds, and must not hide the other domains for so long.
-        with ThreadPoolExecutor(READERS, thread_name_prefix="inventory") as pool:
-            return [row for row in pool.map(lambda guest: self._row(guest, busy), guests) if row is not None]
+    def _before(self) -> _Before:
+        with self._database.read() as session:
+            rows = session.scalars(select(Domain).where(Domain.host_id == self._host_id))
+            return _Before(database_now(session), {row.id: row for row in rows})
 
-    def _row(self, guest: Guest, busy: frozenset[str]) -> dict[str, Any] | None:
+    def _is_still_frozen(self, uuid: str) -> bool:
         try:
-            return {"id": guest.uuid, "name": guest.name, "state": guest.state().value, "document": self._document(guest, busy)}
+            return self._connection.guest(uuid).is_frozen()
+        except StillpointError:
+            return False
+
+    def _rows(self, guests: list[Guest], busy: frozenset[str], before: _Before) -> dict[str, dict[str, Any] | None]:
+        """By domain id; None: it could not be read, and stays as it was last seen."""
+        # Side by side: an agent that hangs costs ten seconds, and must not hide the other domains for so long.
+        read = self._readers.read({guest.uuid: partial(self._row, guest, busy, before) for guest in guests}, self._read_patience_s)
+        for guest in guests:
+            if guest.uuid not in read:
+                _logger.warning("domain_not_answering", domain=guest.name, reason="reading it takes too long")
+        return {guest.uuid: read.get(guest.uuid) for guest in guests if read.get(guest.uuid) is not _GONE}
+
+    def _row(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any] | None:
+        try:
+            said = before.said(guest.uuid) if guest.uuid in busy else {}
+            document = said or _said(guest, is_busy=guest.uuid in busy)
+            document |= {"persistent": guest.is_persistent(), "disks": [disk.as_document() for disk in guest.disks()]}
+            return {"id": guest.uuid, "name": guest.name, "state": guest.state().value, "document": document}
         except LibvirtUnavailable:
             raise
+        except LibvirtCallTimedOut as error:
+            _logger.warning("domain_not_answering", domain=guest.name, reason=error.detail)
+            return None
         except StillpointError as error:
             # It was undefined between the list and the look: the next publication is right again.
             _logger.info("domain_left_out", domain=guest.name, reason=error.detail)
-            return None
-
-    def _document(self, guest: Guest, busy: frozenset[str]) -> dict[str, Any]:
-        agent = AgentFacts(channel=guest.has_agent_channel())
-        filesystems = None
-        # libvirt runs one agent command at a time: asking a guest that is being frozen would stand in the way.
-        ask = guest.state() is DomainState.running and agent.channel and guest.agent_is_connected() is not False and guest.uuid not in busy
-        if ask:
-            read_agent(guest, agent)
-        if ask and agent.answers and not agent.frozen:
-            filesystems = _filesystems(guest)
-        said = {
-            "filesystems": filesystems,
-            "agent": {**agent.as_document(), "connected": agent.answers if ask else guest.agent_is_connected()},
-            "os": _os_document(agent),
-            "frozen": agent.frozen,
-        }
-        if guest.uuid in busy:
-            said = self._said_last.get(guest.uuid, said)
-        else:
-            self._said_last[guest.uuid] = said
-        return {"persistent": guest.is_persistent(), "disks": [disk.as_document() for disk in guest.disks()], **said}
+            return _GONE
 
     def _write_host(self, session: Session, versions: dict[str, Any], problem: str | None) -> None:
         now = datetime.now(UTC)
@@ -116,11 +159,50 @@ class Inventory:
             host.inventory_at = now
         session.flush()
 
-    def _write_domains(self, session: Session, rows: list[dict[str, Any]]) -> None:
-        now = datetime.now(UTC)
-        for row in rows:
-            session.merge(Domain(host_id=self._host_id, published_at=now, **row))
-        session.execute(delete(Domain).where(Domain.host_id == self._host_id, Domain.id.not_in([row["id"] for row in rows])))
+    def _write_domains(self, session: Session, rows: dict[str, dict[str, Any] | None], before: _Before) -> None:
+        """A domain whose row is None stays as it was."""
+        read = [row for row in rows.values() if row is not None]
+        for row in read:
+            row["document"] |= _freeze(session, row, before)
+            session.merge(Domain(host_id=self._host_id, published_at=before.read_at, **row))
+        session.execute(delete(Domain).where(Domain.host_id == self._host_id, Domain.id.not_in(rows)))
+        unread = self._foreign & {uuid for uuid, row in rows.items() if row is None}
+        self._foreign = unread | {row["id"] for row in read if row["document"]["frozen"] and row["document"]["frozen_since"]}
+
+
+def _freeze(session: Session, row: dict[str, Any], before: _Before) -> dict[str, Any]:
+    """`frozen`, and since when and by whom where it is not by a job that runs."""
+    frozen = row["document"]["frozen"]
+    earlier, said = before.rows.get(row["id"]), before.said(row["id"])
+    if frozen is False or row["state"] not in (DomainState.running, DomainState.paused):
+        return {"frozen": frozen, "frozen_since": None, "frozen_by": None}
+    known = {"frozen_since": said.get("frozen_since"), "frozen_by": said.get("frozen_by")}
+    if frozen is None or known["frozen_since"]:
+        # An agent that fell silent does not end a freeze.
+        return {"frozen": frozen, **known}
+    thawed_at = earlier.published_at if earlier is not None and said["frozen"] is False else None
+    by = freeze_lease.freezer_of(session, row["id"], thawed_at=thawed_at, looked_at=before.read_at)
+    if by is None:
+        # A job of ours began or ended while this guest was asked: what it said is not news of anybody else.
+        return {"frozen": said.get("frozen"), **known}
+    return {"frozen": True, "frozen_since": rfc3339(before.read_at), "frozen_by": by}
+
+
+def _said(guest: Guest, *, is_busy: bool) -> dict[str, Any]:
+    agent = AgentFacts(channel=guest.has_agent_channel())
+    filesystems = None
+    # libvirt runs one agent command at a time: asking a guest that is being frozen would stand in the way.
+    ask = guest.state() is DomainState.running and agent.channel and guest.agent_is_connected() is not False and not is_busy
+    if ask:
+        read_agent(guest, agent)
+    if ask and agent.answers and not agent.frozen:
+        filesystems = _filesystems(guest)
+    return {
+        "filesystems": filesystems,
+        "agent": {**agent.as_document(), "connected": agent.answers if ask else guest.agent_is_connected()},
+        "os": _os_document(agent),
+        "frozen": agent.frozen,
+    }
 
 
 def _filesystems(guest: Guest) -> list[dict[str, Any]] | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from service.hypervisor.deadlines import HELPERS
 from service.model.timing import ms_between
 from service.model.verdict import Verdict
 from service.model.window import FreezeOutcome, WindowRecord
@@ -14,14 +15,27 @@ FREEZE_SECONDS = Histogram("stillpoint_freeze_seconds", "Freeze sent to freeze a
 HOLD_SECONDS = Histogram("stillpoint_hold_seconds", "Freeze answered to thaw sent: writes are certainly held", buckets=_BUCKETS)
 WINDOW_SECONDS = Histogram("stillpoint_freeze_window_seconds", "Freeze sent to thaw answered", buckets=_BUCKETS)
 WATCHDOG_THAWS = Counter("stillpoint_watchdog_thaws", "Windows in which the hold limit passed before the point in time was reached")
-GUARD_INTERVENTIONS = Counter("stillpoint_guard_interventions", "Thaws sent by a thaw guard", ["reason"])
+FUSES_FIRED = Counter("stillpoint_fuses_fired", "Guests that their own fuse has thawed, or would have, as nobody disarmed it in time")
 WRITER_FAILURES = Counter("stillpoint_writer_failures", "VSS writers that failed over a freeze of this worker", ["class_id"])
+GUARD_INTERVENTIONS = Counter(
+    "stillpoint_guard_interventions", "Thaws that the thaw guard sent in place of its worker, by why it had to", ["reason"]
+)
+for _reason in ("worker_gone", "deadline"):
+    # Known from the start: an alarm on the increase of a counter never sees the first step of one that begins at 1.
+    GUARD_INTERVENTIONS.labels(reason=_reason)
 VSS_HOLDS_LOST = Counter(
     "stillpoint_vss_holds_lost", "Freezes of Windows guests whose hold did not last, or was not shown to last, to the thaw"
 )
 JOBS_FINISHED = Counter("stillpoint_worker_jobs", "Jobs this worker brought to an end", ["kind", "state", "verdict"])
 LEASES_LOST = Counter("stillpoint_leases_lost", "Jobs whose lease ran out while this worker ran them")
+RECOVERIES = Counter(
+    "stillpoint_recoveries",
+    "Jobs of dead workers, by what recovery made of them; `waiting` counts once for a guest that had to be waited for",
+    ["outcome"],
+)
 JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs now")
+HUNG_CALLS = Gauge("stillpoint_hung_calls", "Calls to libvirt or to storage that were given up and have not returned")
+HUNG_CALLS.set_function(HELPERS.left_behind)
 
 MOST_CLASSES = 256
 """Class ids are the guest's words: one that makes up new ones with every job must not fill the worker's memory."""

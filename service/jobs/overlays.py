@@ -6,14 +6,18 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from service.errors import OverlayPreparationFailed, SpaceInsufficient
 from service.hypervisor.guest import Guest
+from service.jobs import storage
 from service.model.inventory import Disk, Space
 
 QEMU_IMG_TIMEOUT_S = 60
+KILL_S = 2
+"""How long a qemu-img that was killed may take to die; one that hangs in the storage dies when that answers."""
 _OUR_SUFFIX = re.compile(r"\.[0-9a-f]{8}(-\d+)?$")
 
 
@@ -77,12 +81,16 @@ def spaces(disks: Sequence[Disk], overlay_dir: Path | None, reserve_bytes: int) 
     for disk in disks:
         folder = folder_of(disk, overlay_dir)
         try:
-            device = folder.stat().st_dev
+            device = storage.answered("looking at", folder, folder.stat).st_dev
         except OSError as error:
             raise OverlayPreparationFailed(path=str(folder), reason=error.strerror or str(error)) from error
         first, so_far = needed.get(device, (folder, 0))
         needed[device] = (first, so_far + reserve_bytes)
-    return [Space(str(folder), shutil.disk_usage(folder).free, bytes_needed) for folder, bytes_needed in needed.values()]
+    return [Space(str(folder), _free_bytes(folder), bytes_needed) for folder, bytes_needed in needed.values()]
+
+
+def _free_bytes(folder: Path) -> int:
+    return storage.answered("asking for the free space of", folder, lambda: shutil.disk_usage(folder).free)
 
 
 def check_space(found: Sequence[Space]) -> None:
@@ -94,7 +102,7 @@ def check_space(found: Sequence[Space]) -> None:
 def refuse_existing(overlays: Sequence[Overlay]) -> None:
     """Before the files are written down as ours: one that is there already is not, and must never be removed as ours."""
     for overlay in overlays:
-        if Path(overlay.path).exists():
+        if storage.answered("looking for", overlay.path, Path(overlay.path).exists):
             raise OverlayPreparationFailed(path=overlay.path, reason="a file of this name exists already")
 
 
@@ -128,8 +136,8 @@ def _create(overlay: Overlay) -> None:
         str(overlay.virtual_size),
     ]
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=QEMU_IMG_TIMEOUT_S)
-        _take_owner_of_base(overlay)
+        storage.answered("qemu-img create", overlay.path, lambda: _run(command), QEMU_IMG_TIMEOUT_S + KILL_S)
+        storage.answered("giving its owner to", overlay.path, lambda: _take_owner_of_base(overlay))
     except subprocess.CalledProcessError as error:
         raise OverlayPreparationFailed(
             path=overlay.path, reason=error.stderr.strip() or f"qemu-img exited with {error.returncode}"
@@ -138,6 +146,10 @@ def _create(overlay: Overlay) -> None:
         raise OverlayPreparationFailed(path=overlay.path, reason=f"qemu-img did not end within {QEMU_IMG_TIMEOUT_S} s") from error
     except OSError as error:
         raise OverlayPreparationFailed(path=overlay.path, reason=error.strerror or str(error)) from error
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=QEMU_IMG_TIMEOUT_S)
 
 
 def _take_owner_of_base(overlay: Overlay) -> None:
@@ -149,6 +161,6 @@ def _take_owner_of_base(overlay: Overlay) -> None:
 
 
 def remove(overlays: Sequence[Overlay]) -> None:
-    """Delete overlays that no disk uses; the caller has looked (`Guest.sources`)."""
+    """Delete overlays that no disk uses; the caller has looked (`Guest.settled_sources`). Raises StorageNotAnswering."""
     for overlay in overlays:
-        Path(overlay.path).unlink(missing_ok=True)
+        storage.answered("removing", overlay.path, partial(Path(overlay.path).unlink, missing_ok=True))

@@ -12,13 +12,15 @@ from service.model.checks import Circumstances, evaluate
 from service.model.checks_windows import WindowsCircumstances
 from service.model.inventory import DomainState, Survey
 from service.model.lifecycle import JobState, PhaseName
-from service.model.scope import freeze_scope, select_disks
+from service.model.scope import DiskSelection, freeze_scope, select_disks
 
 
 def run_preflight(run: JobRun, guest: Guest, settings: SnapshotSettings, max_chain_depth: int) -> None:
     """Read everything, judge it, finish the job; `result` holds the checks."""
     with run.phase(PhaseName.preflight):
         found = survey(guest)
+        if found.agent.frozen:
+            found.foreign_freeze = run.foreign_freeze()
         selection, fault, spaces = None, None, []
         try:
             selection = select_disks(
@@ -29,14 +31,14 @@ def run_preflight(run: JobRun, guest: Guest, settings: SnapshotSettings, max_cha
             fault = error
         scope = freeze_scope(found, selection.taken) if selection and found.state is DomainState.running and found.agent.answers else None
         mode = freeze_policy(run).mode
-        windows = _windows(run, guest, found) if found.is_windows and found.agent.answers and not found.agent.frozen else None
+        windows = _windows(run, guest, found, selection) if found.is_windows and found.agent.answers and not found.agent.frozen else None
         taken = selection if fault is None else None
         result = evaluate(Circumstances(found, taken, fault, scope, spaces, mode, max_chain_depth, windows))
     document = {**result.as_document(), "windows": windows.as_document() if windows else None}
     run.finish(JobState.succeeded, {"phase": None, "result": document, "evidence": {"survey": survey_document(found)}})
 
 
-def _windows(run: JobRun, guest: Guest, found: Survey) -> WindowsCircumstances:
+def _windows(run: JobRun, guest: Guest, found: Survey, selection: DiskSelection | None) -> WindowsCircumstances:
     evidence = vss_evidence.read_before(guest, found)
     report = evidence.before.report
     return WindowsCircumstances(
@@ -47,5 +49,8 @@ def _windows(run: JobRun, guest: Guest, found: Survey) -> WindowsCircumstances:
         writers=report,
         writers_unavailable=evidence.before.unavailable,
         volumes=found.filesystems,
+        taken=frozenset(disk.target for disk in selection.taken) if selection else None,
         drift=run.remember(found, evidence),
+        build=(found.agent.os or {}).get("kernel-release"),
+        variant=(found.agent.os or {}).get("variant-id"),
     )

@@ -33,6 +33,7 @@ __all__ = [
     "ensure_slots",
     "finish",
     "interrupted",
+    "note_interrupted",
     "release_expired",
     "renew",
     "request_cancel",
@@ -352,6 +353,14 @@ def release_expired(
 def interrupted(session: Session, host_id: str) -> list[Job]:
     waiting = select(Job).where(Job.host_id == host_id, Job.state == _sql(JobState.interrupted))
     return list(session.scalars(waiting.order_by(Job.run_after, Job.id)))
+
+
+def note_interrupted(session: Session, job_id: str, values: dict[str, Any]) -> None:
+    """Record what an interrupted job waits for. Raises LeaseLost when it is no longer interrupted; nothing is written then."""
+    _refuse_own_columns(values)
+    noted = update(Job).where(Job.id == job_id, Job.state == JobState.interrupted.value)
+    if session.scalar(noted.values({**values, "updated_at": database_now(session)}).returning(Job.id)) is None:
+        raise LeaseLost(job_id=job_id)
 
 
 def resolve_interrupted(session: Session, job_id: str, to: JobState, values: dict[str, Any]) -> Job:

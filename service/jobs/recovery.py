@@ -1,170 +1,256 @@
-"""Jobs whose worker died: libvirt and the agent are asked what is true before anything is decided (lifecycle e, f, g, i)."""
+"""Jobs whose worker died: libvirt and the agent are asked what is true before anything is decided (lifecycle e, f, g, i).
 
-import uuid
-from dataclasses import dataclass
+A guest that may be frozen and cannot be thawed now is not given up: its job stays `interrupted`, says what it waits for,
+and is looked at again until the guest is thawed or shut off.
+"""
+
+import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from service import log
 from service.db.engine import Database
-from service.db.tables import Job, RecoveryPoint
-from service.errors import DisksInDoubt, DomainGone, GuestStillFrozen, JobCancelled, LibvirtUnavailable, StillpointError, WorkerLost
+from service.db.tables import Job
+from service.errors import DomainGone, JobCancelled, StillpointError
 from service.hypervisor.connection import HostConnection
-from service.hypervisor.guest import Guest
-from service.jobs import gates, overlays, queue
-from service.jobs.freeze_window import THAW_PATIENCE_S, thaw_until_answered
-from service.jobs.overlays import Overlay
-from service.jobs.run import Phase
-from service.jobs.snapshot_outcome import disk_document, point_document
-from service.model.inventory import DomainState
-from service.model.lifecycle import JobKind, JobState, PhaseName
+from service.jobs import gates, guard_report, interrupted_disks, interrupted_guest, metrics, moved_guest, queue
+from service.jobs.guard_report import GuardReport
+from service.jobs.intent import Intent
+from service.jobs.interrupted_disks import Found
+from service.jobs.run import MustRecover
+from service.jobs.snapshot_outcome import point_document
+from service.model.lifecycle import JobKind, JobState, PhaseName, PhaseOutcome
+from service.model.moment import rfc3339
 from service.model.reasons import Effect, Reason
 from service.model.verdict import Verdict, no_point
-from service.model.window import ThawOutcome
+
+THAW_PATIENCE_S = 30.0
+"""How long one look repeats an unanswered thaw; the next look goes on with it."""
+GUARD_PATIENCE_S = 3.0
+LOOK_AGAIN_S = 1.0
+LOOK_AGAIN_MAX_S = 30.0
 
 _logger = log.get(__name__)
 
 
-@dataclass
-class _Found:
-    """What recovery saw and did; `error` ends the job, None puts it back into the queue."""
-
-    story: list[str]
-    error: StillpointError | None = None
-    point: RecoveryPoint | None = None
-
-
 class Recovery:
-    def __init__(self, database: Database, connection: HostConnection, thaw_patience_s: float = THAW_PATIENCE_S) -> None:
+    """`state_dir`: where the thaw guards of this host leave their reports; None: there are none."""
+
+    def __init__(
+        self, database: Database, connection: HostConnection, thaw_patience_s: float = THAW_PATIENCE_S, state_dir: Path | None = None
+    ) -> None:
         self._database = database
         self._connection = connection
         self._thaw_patience_s = thaw_patience_s
+        self._state_dir = state_dir
+        self._schedule = _Schedule()
+        connection.on_change(self._schedule.make_all_due)
+
+    def is_due(self, job_id: str) -> bool:
+        """False: it was looked at a moment ago, nothing has happened on the host since, and it is not its turn again."""
+        return self._schedule.is_due(job_id)
 
     def recover(self, job_id: str) -> None:
         """Thaw, look at the disks, and decide. Raises LibvirtUnavailable or DatabaseUnavailable: then it is tried again later."""
+        # First, so that no failure below is repeated at once.
+        self._schedule.put_off(job_id)
         with self._database.read() as session:
             job = session.get(Job, job_id)
         if job is None or job.state != JobState.interrupted:
+            self._schedule.forget(job_id)
             return
-        phase = Phase(PhaseName.recover)
-        found = self._look(job)
-        if found.error is not None:
-            phase.fail(" ".join(found.story))
-        else:
-            phase.warn(" ".join(found.story))
-        _logger.warning("job_recovered", job_id=job_id, story=found.story, point=bool(found.point))
-        self._resolve(job, found, phase)
+        report = self._guard(job_id)
+        found = Found()
+        waits_for = self._look(job, report, found)
+        if waits_for is not None:
+            self._note(job, waits_for, found, report)
+            return
+        self._resolve(job, found, report)
+        if report is not None and report.reason is not None:
+            metrics.GUARD_INTERVENTIONS.labels(reason=report.reason.value).inc()
+        if self._state_dir:
+            # Thawed or shut off by now: a guard that still tried would thaw the next window.
+            guard_report.end(self._state_dir, job_id, 0.0)
+            guard_report.remove(self._state_dir, job_id)
+        self._schedule.forget(job_id)
 
-    def _look(self, job: Job) -> _Found:
-        found = _Found([f"The worker was lost in phase {job.phase or 'start'} of attempt {job.attempt}."])
-        intent = job.intent or {}
+    def _guard(self, job_id: str) -> GuardReport | None:
+        """What the guard of the job did; one that is at its work is given a moment, because its reply is the evidence."""
+        if self._state_dir is None:
+            return None
+        deadline = time.monotonic() + GUARD_PATIENCE_S
+        while (report := guard_report.read(self._state_dir, job_id)) is not None and report.is_alive and time.monotonic() < deadline:
+            time.sleep(guard_report.POLL_S)
+        return report
+
+    def _look(self, job: Job, report: GuardReport | None, found: Found) -> StillpointError | None:
+        """Fills `found`; answers what the job has to wait for."""
+        intent = Intent.from_document(job.intent)
+        found.story.append(_beginning(job))
+        if report is not None:
+            found.story.append(report.told())
         try:
             guest = self._connection.guest(job.domain_id)
+            if guest.was_migrated_away():
+                found.story.append("The domain was migrated to another host.")
+                self._tell_of_the_move(job, intent, report, found)
+                found.error = found.lost()
+                return None
+            if intent.will_freeze:
+                waits_for = interrupted_guest.thaw(guest, intent, found.story, self._thaw_patience_s)
+                if waits_for is not None:
+                    return waits_for
+            else:
+                interrupted_guest.report_foreign_freeze(guest, found.story)
+            _tell_waiting(job, found)
+            interrupted_disks.settle(job, guest, intent, found)
         except DomainGone as error:
             found.story.append(error.detail)
+            self._tell_of_the_move(job, intent, report, found)
             found.error = error
-            return found
-        if intent.get("will_freeze"):
-            found.error = _thaw(guest, found.story, self._thaw_patience_s)
-        _look_at_disks(job, guest, [Overlay.from_document(document) for document in intent.get("overlays", [])], found)
         if found.error is None and job.attempt >= job.max_attempts:
             found.story.append(f"This was the last of {job.max_attempts} attempts.")
-            found.error = WorkerLost(story=" ".join(found.story).rstrip("."))
-        return found
+            found.error = found.lost()
+        return None
 
-    def _resolve(self, job: Job, found: _Found, phase: Phase) -> None:
-        values: dict[str, Any] = {"phases": [*job.phases, phase.as_document()], "phase": None}
+    def _tell_of_the_move(self, job: Job, intent: Intent, report: GuardReport | None, found: Found) -> None:
+        is_thawed = report is not None and report.is_settled
+        found.story += moved_guest.tell(self._database, job, intent, is_thawed=is_thawed)
+
+    def _note(self, job: Job, waits_for: StillpointError, found: Found, report: GuardReport | None) -> None:
+        """The job waits; its row says for what. Written when that changes, and not at every look."""
+        document = waits_for.as_document()
+        if job.error is not None and job.error["code"] == document["code"]:
+            return
+        phases = [*_earlier(job), _phase(job, found, PhaseOutcome.warning, is_over=False)]
+        with self._database.write() as session:
+            queue.note_interrupted(session, job.id, {"error": document, "phases": phases, "evidence": _evidence(job, report)})
+        if _waiting(job) is None:
+            metrics.RECOVERIES.labels(outcome="waiting").inc()
+        _logger.error("recovery_waits", job_id=job.id, code=waits_for.code, story=found.story)
+
+    def _resolve(self, job: Job, found: Found, report: GuardReport | None) -> None:
+        outcome = PhaseOutcome.failed if found.error is not None else PhaseOutcome.warning
+        values: dict[str, Any] = {
+            "phases": [*_earlier(job), _phase(job, found, outcome, is_over=True)],
+            "phase": None,
+            "error": None,
+            "evidence": _evidence(job, report),
+        }
         to = JobState.queued
-        if found.error is None:
-            # What was intended is settled: a death early in the next attempt must not be judged by it.
-            values["intent"] = None
         if found.error is not None:
             to = JobState.failed
             values["error"] = found.error.as_document()
         elif job.cancel_requested:
             to = JobState.cancelled
             values["error"] = JobCancelled(phase="the next attempt").as_document()
-        if found.point is not None:
-            reason = Reason("worker_lost", Effect.lowers, "The worker died before it could record whether the freeze held.")
-            values |= {
-                "verdict": Verdict.crash.value,
-                "verdict_reasons": [reason.as_document()],
-                "recovery_point": point_document(found.point),
-            }
-        elif to is not JobState.queued and job.kind == "snapshot":
-            values |= {"verdict": no_point().verdict.value, "verdict_reasons": no_point().as_documents()}
+        else:
+            # What was intended and seen is settled: the next attempt must not be judged by it.
+            values |= {"intent": None, "freeze": None, "timing": None}
+        values |= _verdict(job, found, to)
         with self._database.write() as session:
             if to is not JobState.queued and job.kind == JobKind.quiesce:
                 values |= gates.close_after_death(session, job)
             if found.point is not None:
                 session.add(found.point)
-            queue.resolve_interrupted(session, job.id, to, values)
+            resolved = queue.resolve_interrupted(session, job.id, to, values)
+        label = _label(found, JobState(resolved.state))
+        metrics.RECOVERIES.labels(outcome=label).inc()
+        _logger.warning("job_recovered", job_id=job.id, outcome=label, story=found.story)
 
 
-def _thaw(guest: Guest, story: list[str], patience_s: float) -> StillpointError | None:
-    """The freeze may have been sent: nothing is assumed, the agent is asked and a thaw is answered."""
-    state = guest.state()
-    if state is DomainState.shut_off:
-        story.append("The domain is shut off, so nothing is frozen.")
-        return None
-    if state is not DomainState.running:
-        story.append("The domain is paused: its agent cannot answer, and it may be frozen.")
-        return GuestStillFrozen(domain=guest.name, tried_ms=0, message="the domain is paused")
-    try:
-        was_frozen = guest.is_frozen()
-    except LibvirtUnavailable:
-        raise
-    except StillpointError as error:
-        story.append(f"The agent did not say whether the guest is frozen ({error.detail}).")
-        was_frozen = True
-    if not was_frozen:
-        story.append("The guest was not frozen.")
-        return None
-    reply = thaw_until_answered(guest, None, patience_s)
-    if reply.outcome is ThawOutcome.unanswered:
-        story.append("The guest could not be thawed.")
-        return GuestStillFrozen(domain=guest.name, tried_ms=patience_s * 1000, message=reply.message)
-    story.append(f"The guest was frozen and was thawed ({reply.count} filesystems)." if reply.count else "A thaw was sent and answered.")
-    return None
+class _Schedule:
+    """When each interrupted job is looked at again: at once after a change on the host, else less and less often."""
+
+    def __init__(self) -> None:
+        self._pauses: dict[str, float] = {}
+        self._due_at: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def is_due(self, job_id: str) -> bool:
+        with self._lock:
+            return time.monotonic() >= self._due_at.get(job_id, 0.0)
+
+    def put_off(self, job_id: str) -> None:
+        with self._lock:
+            pause = self._pauses.get(job_id, LOOK_AGAIN_S)
+            self._due_at[job_id] = time.monotonic() + pause
+            self._pauses[job_id] = min(pause * 2, LOOK_AGAIN_MAX_S)
+
+    def make_all_due(self) -> None:
+        with self._lock:
+            self._due_at.clear()
+
+    def forget(self, job_id: str) -> None:
+        with self._lock:
+            self._due_at.pop(job_id, None)
+            self._pauses.pop(job_id, None)
 
 
-def _look_at_disks(job: Job, guest: Guest, planned: list[Overlay], found: _Found) -> None:
-    """All on their overlays: the point exists. None: the overlays are removed. Some: nothing is touched."""
-    sources, persistent = guest.sources(), guest.persistent_sources() if guest.is_persistent() else {}
-    used = [overlay for overlay in planned if overlay.path in (sources.get(overlay.target), persistent.get(overlay.target))]
-    # A disk on a third file: somebody took another snapshot, and one of our overlays may lie below it.
-    moved_on = [overlay for overlay in planned if overlay.is_in_use(sources.get(overlay.target)) is None]
-    if not used and not moved_on:
-        overlays.remove(planned)
-        found.story.append("The disks are as they were; overlays that were made are removed." if planned else "Nothing was made yet.")
-        return
-    if len(used) < len(planned):
-        found.story.append("Not every disk is on its overlay or on the file below it; nothing was deleted.")
-        on = {overlay.target for overlay in used}
-        found.error = found.error or DisksInDoubt(
-            domain=guest.name, switched=", ".join(sorted(on)), unswitched=", ".join(o.target for o in planned if o.target not in on)
-        )
-        return
-    found.story.append("The disks are on their overlays: the point in time was taken, and is kept as crash-consistent.")
-    found.point = _point(job, planned)
-    found.error = found.error or WorkerLost(story=" ".join(found.story).rstrip("."))
+def _beginning(job: Job) -> str:
+    # What happens inside the window is recorded after it: nobody knows how far it had come.
+    place = "the freeze window" if job.phase == PhaseName.freeze else f"phase {job.phase or 'start'}"
+    if job.error is not None and job.error["code"] == MustRecover.code:
+        return f"The worker gave up in {place} of attempt {job.attempt}: {job.error['detail'].rstrip('.')}."
+    did = "did not come to the end of" if _waiting(job) else "was lost in"
+    return f"The worker {did} {place} of attempt {job.attempt}."
 
 
-def _point(job: Job, planned: list[Overlay]) -> RecoveryPoint:
-    # libvirt wrote nothing into the base since; its last change is the nearest thing to the instant that is left.
-    changed = [Path(overlay.base).stat().st_mtime for overlay in planned if Path(overlay.base).exists()]
-    instant = datetime.fromtimestamp(max(changed), UTC) if changed else job.updated_at
-    return RecoveryPoint(
-        id=str(uuid.uuid4()),
-        job_id=job.id,
-        kind=job.kind,
-        domain_id=job.domain_id,
-        domain_name=job.domain_name,
-        host_id=job.host_id,
-        created_at=datetime.now(UTC),
-        point_in_time_at=instant,
-        verdict=Verdict.crash.value,
-        labels=job.labels,
-        disks=[disk_document(overlay) for overlay in planned],
-    )
+def _waiting(job: Job) -> dict[str, Any] | None:
+    """The phase of an earlier look that found the job waiting: it has not ended yet."""
+    last: dict[str, Any] | None = job.phases[-1] if job.phases else None
+    return last if last is not None and last["name"] == PhaseName.recover and last["duration_ms"] is None else None
+
+
+def _earlier(job: Job) -> list[Any]:
+    return list(job.phases[:-1] if _waiting(job) else job.phases)
+
+
+def _phase(job: Job, found: Found, outcome: PhaseOutcome, *, is_over: bool) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    waiting = _waiting(job)
+    since = datetime.fromisoformat(waiting["started_at"]) if waiting else now
+    return {
+        "name": PhaseName.recover.value,
+        "started_at": rfc3339(since),
+        "duration_ms": (now - since).total_seconds() * 1000 if is_over else None,
+        "outcome": outcome.value,
+        "detail": " ".join(found.story),
+    }
+
+
+def _tell_waiting(job: Job, found: Found) -> None:
+    waiting = _waiting(job)
+    if waiting is not None and job.error is not None:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(waiting["started_at"])).total_seconds()
+        found.story.append(f"This was waited for since {waiting['started_at']}, for {seconds:.0f} s: {job.error['detail']}")
+
+
+def _evidence(job: Job, report: GuardReport | None) -> dict[str, Any] | None:
+    return {**(job.evidence or {}), "guard": report.as_document()} if report is not None else job.evidence
+
+
+def _verdict(job: Job, found: Found, to: JobState) -> dict[str, Any]:
+    if found.was_discarded:
+        return {}
+    if found.point is not None:
+        missed = "judge what it had seen of the freeze window" if job.timing is not None else "record whether the freeze held"
+        reason = Reason("worker_lost", Effect.lowers, f"The worker did not come to {missed}.")
+        return {
+            "verdict": Verdict.crash.value,
+            "verdict_reasons": [reason.as_document()],
+            "recovery_point": point_document(found.point),
+        }
+    if to is not JobState.queued and job.kind == "snapshot":
+        return {"verdict": no_point().verdict.value, "verdict_reasons": no_point().as_documents()}
+    return {}
+
+
+def _label(found: Found, state: JobState) -> str:
+    if found.point is not None:
+        return "point_kept"
+    if found.was_discarded and found.error is not None and found.error.code == "verdict_below_required":
+        return "rolled_back"
+    return "requeued" if state is JobState.queued else state.value

@@ -13,10 +13,11 @@ from service import log
 from service.db.engine import Database
 from service.db.tables import RecoveryPoint
 from service.errors import DatabaseUnavailable, JobCancelled, LeaseLost, StillpointError
-from service.jobs import guest_memory, metrics, queue
+from service.jobs import freeze_lease, guest_memory, metrics, queue
 from service.jobs.queue import Claim, NewJob
 from service.jobs.vss_evidence import VssEvidence
 from service.model.drift import Change
+from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Survey
 from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.model.moment import rfc3339
@@ -134,6 +135,15 @@ class JobRun:
         with self._database.write() as session:
             return guest_memory.remember(session, self.claim.domain_id, found, evidence)
 
+    def foreign_freeze(self) -> ForeignFreeze:
+        """What is known of the freeze in which this job found its guest."""
+        try:
+            with self._database.read() as session:
+                return freeze_lease.foreign_freeze(session, self.claim.domain_id, self.claim.host_id, self.claim.job_id)
+        except DatabaseUnavailable:
+            # What this job saw itself is enough to refuse the guest.
+            return ForeignFreeze(rfc3339(datetime.now(UTC)))
+
     @property
     def database(self) -> Database:
         return self._database
@@ -159,9 +169,9 @@ class JobRun:
         metrics.count_job(self.claim.kind, state.value, values.get("verdict"))
         _logger.info("job_finished", state=state.value, verdict=values.get("verdict"), error=(values.get("error") or {}).get("code"))
 
-    def leave_to_recovery(self) -> None:
+    def leave_to_recovery(self, why: MustRecover) -> None:
         """End the lease now instead of letting it run out."""
-        self._persist(self._end_lease)
+        self._persist(lambda: self._end_lease(why))
 
     def _write_beside(self, work: Callable[[Session], object]) -> None:
         with self._database.write() as session:
@@ -180,8 +190,9 @@ class JobRun:
                 session.merge(recovery_point)
             queue.finish(session, self.claim.job_id, self.claim.lease_token, state, {**values, "phases": list(self.phases)})
 
-    def _end_lease(self) -> None:
+    def _end_lease(self, why: MustRecover) -> None:
         with self._database.write() as session:
+            queue.write(session, self.claim.job_id, self.claim.lease_token, {"error": why.as_document(), "phases": list(self.phases)})
             queue.renew(session, self.claim.job_id, self.claim.lease_token, 0)
 
     def _persist(self, write: Callable[[], None]) -> None:

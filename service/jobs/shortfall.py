@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
-from service.errors import DiscardFailed, StillpointError, VerdictBelowRequired, VssFreezeFailed
+from service.errors import DiscardFailed, DiscardUnfinished, LibvirtUnavailable, StillpointError, VerdictBelowRequired, VssFreezeFailed
 from service.hypervisor.guest import Guest
 from service.jobs.attempt import Attempt
-from service.jobs.discard import merge_back
+from service.jobs.discard import Merge, merge_back
+from service.jobs.intent import DiscardIntent, Intent
 from service.jobs.queue import NewJob
-from service.jobs.run import JobRun
+from service.jobs.run import JobRun, MustRecover
 from service.model.policy import OnShortfall
 from service.model.vss_outcome import RETRIES
 
@@ -30,15 +31,26 @@ class Shortfall:
         fell_short = isinstance(self._error, VerdictBelowRequired) and self._attempt.point_was_taken
         return fell_short and self._wish is OnShortfall.discard and self._attempt.is_running
 
+    @property
+    def discard_intent(self) -> Intent:
+        """Committed before the first merge: from then on there is no point that recovery could keep."""
+        assert self._error is not None
+        facts = self._error.facts
+        return Intent(will_freeze=False, overlays=self._attempt.overlays, discard=DiscardIntent(facts["verdict"], facts["required"]))
+
     def discard(self, guest: Guest) -> StillpointError:
-        """Merge the overlays back; answers the error of the job."""
+        """Merge the overlays back; answers the error of the job. Raises MustRecover when libvirt went away: recovery goes on then."""
         assert self._error is not None
         facts = self._error.facts
         try:
-            merge_back(guest, self._attempt.overlays)
-        except StillpointError as error:
-            return DiscardFailed(verdict=facts["verdict"], required=facts["required"], message=error.detail, domain=guest.name)
-        return VerdictBelowRequired(**{**facts, "kept": "was removed again, as the job asks for"})
+            merge = merge_back(guest, self._attempt.overlays)
+        except LibvirtUnavailable as error:
+            raise MustRecover(what=error.detail) from error
+        if not merge.errors:
+            return removed_again(facts["verdict"], facts["required"])
+        if not merge.was_begun:
+            return DiscardFailed(verdict=facts["verdict"], required=facts["required"], message=merge.message, domain=guest.name)
+        return unfinished(guest, self.discard_intent, merge)
 
     @property
     def next_try(self) -> NewJob | None:
@@ -59,3 +71,19 @@ class Shortfall:
             run_after=datetime.now(UTC) + timedelta(seconds=self._run.shortfall_pause_s),
             retry_of=claim.job_id,
         )
+
+
+def removed_again(verdict: str, required: str) -> VerdictBelowRequired:
+    return VerdictBelowRequired(verdict=verdict, required=required, kept="was removed again, as the job asks for")
+
+
+def unfinished(guest: Guest, intent: Intent, merge: Merge) -> DiscardUnfinished:
+    assert intent.discard is not None
+    return DiscardUnfinished(
+        domain=guest.name,
+        verdict=intent.discard.verdict,
+        required=intent.discard.required,
+        merged=", ".join(merge.merged) or "none",
+        unmerged=", ".join(merge.errors) or "none",
+        message=merge.message,
+    )

@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from service.errors import DomainBusy, DomainPaused, DomainStateUnsuitable, GuestAlreadyFrozen, LibvirtUnavailable, StillpointError
 from service.hypervisor.guest import Guest
-from service.jobs import freeze_window, overlays, snapshot_outcome, vss_evidence
+from service.jobs import freeze_lease, freeze_window, fuse, overlays, snapshot_outcome, vss_evidence
 from service.jobs.attempt import Attempt
 from service.jobs.freeze_window import THAW_PATIENCE_S, WindowGuard, WindowPlan
+from service.jobs.fuse import Fuse
 from service.jobs.guard import Guard, GuardSource, NoGuards, Unguarded
+from service.jobs.intent import Intent
 from service.jobs.overlays import Overlay
 from service.jobs.preflush import preflush
 from service.jobs.run import JobRun, MustRecover, Phase
@@ -30,6 +32,8 @@ from service.model.writer_rules import DEFAULT_RULES, WriterRules
 LOOK_PATIENCE_S = 120.0
 """How long a libvirt that went away under the snapshot call is waited for before the disks are called unknown."""
 LOOK_PAUSE_S = 0.5
+AGENT_PATIENCE_MS = 2_000
+"""How long another client's agent command is waited for before the freeze is given up."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,7 @@ def freeze_policy(run: JobRun) -> FreezePolicy:
 
 
 def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
-    found = attempt.survey = survey(guest)
-    check_state(found, attempt.policy)
+    found = look(run, guest, attempt)
     attempt.selection = select_disks(
         guest.name, found.disks, run.claim.request.get("disks"), has_overlay_dir=settings.overlay_dir is not None
     )
@@ -96,7 +99,15 @@ def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSe
     run.write({"freeze": snapshot_outcome.freeze_document(attempt)})
 
 
-def check_state(found: Survey, policy: FreezePolicy) -> None:
+def look(run: JobRun, guest: Guest, attempt: Attempt) -> Survey:
+    found = attempt.survey = survey(guest)
+    if found.agent.frozen:
+        found.foreign_freeze = run.foreign_freeze()
+    _check_state(found, attempt.policy)
+    return found
+
+
+def _check_state(found: Survey, policy: FreezePolicy) -> None:
     if found.state is DomainState.paused and policy.mode is not FreezeMode.off:
         raise DomainPaused(domain=found.domain, state="paused")
     if found.state is DomainState.other:
@@ -123,12 +134,29 @@ def _make_ready(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotS
             flush(guest, attempt, phase)
             guard.wait_until_ready()
         take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
-        run.safe_point(PhaseName.freeze)
-        run.write({"phase": PhaseName.freeze.value, "intent": intent(attempt.overlays, will_freeze=attempt.will_freeze)})
+        announce_window(run, guest, attempt)
     except BaseException:
         overlays.remove(attempt.overlays)
         raise
     return take
+
+
+def announce_window(run: JobRun, guest: Guest, attempt: Attempt) -> None:
+    """The last safe point, and the last write before the freeze."""
+    instance = guest.instance() if attempt.will_freeze else None
+    if attempt.will_freeze:
+        guest.must_be_free(AGENT_PATIENCE_MS)
+    run.safe_point(PhaseName.freeze)
+    attempt.intent = _intent_of_window(attempt, instance)
+    run.write({"phase": PhaseName.freeze.value, "intent": attempt.intent.as_document()})
+
+
+def _intent_of_window(attempt: Attempt, instance: int | None) -> Intent:
+    """Whoever looks at the row now, or finds it after our death, knows that the guest may be frozen, and since when and for how long."""
+    if not attempt.will_freeze:
+        return Intent(False, attempt.overlays)
+    limit_ms = attempt.policy.timeout_ms + attempt.hold_limits.hard_ms
+    return Intent(True, attempt.overlays, instance, freeze_lease.window_document(limit_ms))
 
 
 def _prepare(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
@@ -136,7 +164,7 @@ def _prepare(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSett
     planned = overlays.plan(guest, attempt.selection.taken, run.claim.job_id, run.claim.attempt, settings.overlay_dir)
     overlays.refuse_existing(planned)
     # Before the first file is made: whoever finds this row after our death knows which files are ours.
-    run.write({"intent": intent(planned, will_freeze=False)})
+    run.write({"intent": Intent(will_freeze=False, overlays=planned).as_document()})
     overlays.create(planned)
     attempt.overlays = planned
 
@@ -150,11 +178,6 @@ def flush(guest: Guest, attempt: Attempt, phase: Phase) -> None:
             phase.warn(f"pre-flush: {attempt.preflush['message']}")
 
 
-def intent(planned: Sequence[Overlay], *, will_freeze: bool) -> dict[str, Any]:
-    """What recovery needs to know if nobody comes back; committed before files are made and again before freeze is sent."""
-    return {"will_freeze": will_freeze, "overlays": [overlay.as_document() for overlay in planned]}
-
-
 # --- the window and what is around it -------------------------------------------------------------
 
 
@@ -162,29 +185,44 @@ def _take_point(
     run: JobRun, guest: Guest, attempt: Attempt, take: Callable[[], None], *, thaw_patience_s: float, guard: WindowGuard
 ) -> None:
     if attempt.will_freeze:
-        attempt.window = freeze_window.run(guest, take, window_plan(attempt, thaw_patience_s), guard)
+        pass_window(guest, attempt, take, thaw_patience_s=thaw_patience_s, guard=guard)
     if not attempt.window.snapshot_was_called and _may_go_on_without_freeze(attempt):
         _take_unfrozen(take, attempt.window)
     attempt.switched = _look_at_disks(guest, attempt.overlays) if attempt.window.snapshot_was_called else {}
     record_window(run, attempt)
 
 
-def window_plan(attempt: Attempt, thaw_patience_s: float) -> WindowPlan:
+def pass_window(guest: Guest, attempt: Attempt, take: Callable[[], None], *, thaw_patience_s: float, guard: WindowGuard) -> None:
+    policy = attempt.policy
     assert attempt.scope is not None
-    return WindowPlan(
+    plan = WindowPlan(
         mountpoints=attempt.scope.mountpoints,
-        freeze_timeout_ms=attempt.policy.timeout_ms,
+        freeze_timeout_ms=policy.timeout_ms,
         hold_limit_ms=attempt.hold_limits.hard_ms,
         hold_soft_ms=attempt.hold_limits.soft_ms,
         most_filesystems=MOST_VOLUMES if attempt.found.is_windows else None,
         confirm_before_thaw=not attempt.found.is_windows and attempt.found.hook is not HookState.absent,
         thaw_patience_s=thaw_patience_s,
     )
+    # After the last write to the database: one that is away would be waited for while the fuse burns.
+    attempt.fuse = fuse.arm_for(guest, attempt.found, policy)
+    attempt.window = freeze_window.run(guest, take, plan, guard)
+    if attempt.fuse is not None and attempt.window.thaw.outcome is not ThawOutcome.unanswered:
+        attempt.fuse = Fuse(None, fuse.disarm(guest, attempt.fuse))
 
 
 def record_window(run: JobRun, attempt: Attempt) -> None:
     run.add_window_phases(attempt.window.instants, _phase_outcomes(attempt.window), attempt.wall)
-    run.write({"freeze": snapshot_outcome.freeze_document(attempt), "timing": snapshot_outcome.timing_document(attempt)})
+    # Answered: a guest that is found frozen later was frozen by somebody else.
+    is_open = attempt.will_freeze and attempt.window.thaw.outcome is ThawOutcome.unanswered
+    run.write(
+        {
+            "phase": PhaseName.writers_after.value if attempt.vss else PhaseName.evaluate.value,
+            "intent": replace(attempt.intent, will_freeze=is_open).as_document(),
+            "freeze": snapshot_outcome.freeze_document(attempt),
+            "timing": snapshot_outcome.timing_document(attempt),
+        }
+    )
 
 
 def read_writers_after(run: JobRun, guest: Guest, attempt: Attempt, settle_s: float) -> None:
@@ -219,7 +257,7 @@ def _look_at_disks(guest: Guest, planned: Sequence[Overlay]) -> dict[str, bool |
     deadline = time.monotonic() + LOOK_PATIENCE_S
     while True:
         try:
-            sources = guest.sources()
+            sources = guest.settled_sources()
             return {overlay.target: overlay.is_in_use(sources.get(overlay.target)) for overlay in planned}
         except LibvirtUnavailable as error:
             if time.monotonic() > deadline:

@@ -15,15 +15,17 @@ from service.errors import (
     HoldSpent,
     SnapshotFailed,
     StillpointError,
+    StorageNotAnswering,
     VerdictBelowRequired,
     VssFreezeFailed,
 )
 from service.hypervisor.guest import Guest
-from service.jobs import metrics, overlays, vss_evidence, vss_record
+from service.jobs import metrics, overlays, storage, vss_evidence, vss_record
 from service.jobs.attempt import Attempt
 from service.jobs.run import JobRun
 from service.jobs.shortfall import Shortfall
 from service.jobs.survey import as_document as survey_document
+from service.model.foreign_freeze import NOT_STILLPOINT
 from service.model.lifecycle import JobState, PhaseName
 from service.model.moment import rfc3339
 from service.model.policy import FreezeMode
@@ -44,26 +46,21 @@ def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) ->
         point = _recovery_point(run, attempt, judgement) if attempt.point_was_taken else None
         error = _error(run, guest, attempt, judgement)
     shortfall = Shortfall(run, attempt, error)
+    judged: dict[str, Any] = {
+        "verdict": judgement.verdict.value,
+        "verdict_reasons": judgement.as_documents(),
+        "evidence": evidence_document(attempt),
+        **vss_record.columns(attempt, judgement, is_tried_again=shortfall.next_try is not None),
+    }
     if shortfall.is_discarded:
+        run.write({"phase": PhaseName.discard.value, "intent": shortfall.discard_intent.as_document(), **judged})
         with run.phase_that_cannot_be_cancelled(PhaseName.discard):
             error = shortfall.discard(guest)
-        point = None if not isinstance(error, DiscardFailed) else point
+        point = point if isinstance(error, DiscardFailed) else None
     metrics.observe_window(attempt.window)
     metrics.count_vss(vss_record.newly_failed_classes(attempt), hold_was_lost=vss_record.was_lost(attempt))
-    run.finish(
-        JobState.failed if error else JobState.succeeded,
-        {
-            "phase": None,
-            "verdict": judgement.verdict.value,
-            "verdict_reasons": judgement.as_documents(),
-            "evidence": evidence_document(attempt),
-            "recovery_point": point_document(point) if point else None,
-            "error": error.as_document() if error else None,
-            **vss_record.columns(attempt, judgement, is_tried_again=shortfall.next_try is not None),
-        },
-        point,
-        shortfall.next_try,
-    )
+    recorded = {"recovery_point": point_document(point) if point else None, "error": error.as_document() if error else None}
+    run.finish(JobState.failed if error else JobState.succeeded, {"phase": None, **judged, **recorded}, point, shortfall.next_try)
 
 
 def freeze_document(attempt: Attempt) -> dict[str, Any]:
@@ -85,6 +82,7 @@ def freeze_document(attempt: Attempt) -> dict[str, Any]:
         "guard": attempt.window.guard.as_document() if attempt.window.guard else None,
         "frozen_afterwards": attempt.window.frozen_afterwards,
         "preflush": attempt.preflush,
+        "fuse": attempt.fuse.report.as_document() if attempt.fuse else None,
     }
 
 
@@ -106,6 +104,7 @@ def evidence(attempt: Attempt, writers: WritersJudgement | None, *, was_taken: b
         expected_filesystems=scope.expected if scope else None,
         unfreezable_filesystems=scope.unfreezable if scope else (),
         windows=vss_record.windows_evidence(attempt, writers) if writers else None,
+        fuse=attempt.fuse.report if attempt.fuse else None,
     )
 
 
@@ -131,7 +130,10 @@ def _error(run: JobRun, guest: Guest, attempt: Attempt, judgement: Judgement) ->
 def why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
     window = attempt.window
     if window.freeze.outcome is FreezeOutcome.blocked and window.frozen_afterwards:
-        return GuestAlreadyFrozen(domain=guest.name)
+        seen = window.instants.freeze_reply
+        since = rfc3339(attempt.wall.at(seen)) if seen is not None else None
+        # It was thawed when this job looked, and this job froze nothing.
+        return GuestAlreadyFrozen(domain=guest.name, frozen_by=NOT_STILLPOINT, frozen_since=since)
     if attempt.vss is not None and window.freeze.outcome is FreezeOutcome.refused:
         failure = read_freeze_error(window.freeze.message or "")
         return VssFreezeFailed(
@@ -198,8 +200,8 @@ def disk_document(overlay: overlays.Overlay) -> dict[str, Any]:
 
 def _allocated(path: str) -> int | None:
     try:
-        return Path(path).stat().st_blocks * 512
-    except OSError:
+        return storage.answered("looking at", path, Path(path).stat).st_blocks * 512
+    except (OSError, StorageNotAnswering):
         return None
 
 

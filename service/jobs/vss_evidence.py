@@ -50,7 +50,9 @@ class VssEvidence:
         return writer_changes.compare(self.before.report, self.after.report)
 
     def judge_writers(self, rules: WriterRules) -> WritersJudgement:
-        return writer_rules.judge(self.comparison, unavailable=self.after.unavailable, sql=self.sql, rules=rules)
+        return writer_rules.judge(
+            self.comparison, unavailable=self.after.unavailable, unavailable_before=self.before.unavailable, sql=self.sql, rules=rules
+        )
 
     @property
     def class_ids(self) -> frozenset[str]:

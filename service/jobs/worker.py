@@ -23,6 +23,7 @@ from service.jobs.inventory import Inventory
 from service.jobs.recovery import Recovery
 from service.jobs.run import JobRun
 from service.jobs.wake import Wake
+from service.model.foreign_freeze import FROZEN_LOOK_S
 
 RECONNECT_S = 1.0
 STOP_LOOPS_S = 5.0
@@ -47,7 +48,7 @@ class Worker:
         self._owner = f"{settings.host_id}:{os.getpid()}"
         self._inventory = Inventory(database, connection, settings.host_id)
         self._execution = Execution(settings, connection, guards)
-        self._recovery = Recovery(database, connection)
+        self._recovery = Recovery(database, connection, state_dir=settings.state_dir)
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
         self._publish = threading.Event()
@@ -87,8 +88,9 @@ class Worker:
         for thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._abandoned.set()
+        deadline = time.monotonic() + STOP_LOOPS_S
         for thread in self._threads:
-            thread.join(STOP_LOOPS_S)
+            thread.join(max(0.0, deadline - time.monotonic()))
         self._connection.close()
         if self._lock_file is not None:
             self._lock_file.close()
@@ -125,7 +127,7 @@ class Worker:
 
     def _recover_interrupted(self) -> None:
         with self._database.read() as session:
-            waiting = [job.id for job in queue.interrupted(session, self._host_id)]
+            waiting = [job.id for job in queue.interrupted(session, self._host_id) if self._recovery.is_due(job.id)]
         for job_id in waiting:
             self._start(job_id, None, partial(self._recovery.recover, job_id))
 
@@ -193,13 +195,27 @@ class Worker:
             self._publish.clear()
             with _surviving():
                 self._publish_host()
-            if self._publish.wait(self._pause()):
+            if self._wait_for_change():
                 # Events come in bursts; one publication serves them all.
                 time.sleep(EVENT_SETTLE_S)
 
-    def _publish_host(self) -> None:
+    def _wait_for_change(self) -> bool:
+        """False: the next publication is due. A guest that somebody else has frozen is looked at more often: its jobs are refused."""
+        due = time.monotonic() + self._pause()
+        while (left := due - time.monotonic()) > 0:
+            if self._publish.wait(min(left, FROZEN_LOOK_S) if self._inventory.sees_foreign_freezes else left):
+                return True
+            with _surviving():
+                if not self._inventory.look_again(self._busy_domains()):
+                    return True
+        return False
+
+    def _busy_domains(self) -> frozenset[str]:
         with self._live_lock:
-            busy = frozenset(live.run.claim.domain_id for live in self._live.values() if live.run is not None)
+            return frozenset(live.run.claim.domain_id for live in self._live.values() if live.run is not None)
+
+    def _publish_host(self) -> None:
+        busy = self._busy_domains()
         # Before the agents are asked: jobs must not wait for guests that do not answer.
         self._note_libvirt(self._inventory.libvirt_answers())
         self._note_libvirt(self._inventory.publish(busy))

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import AgentCommandBlocked, GuestAlreadyFrozen, NoAgentChannel, NothingToFreeze, StillpointError
-from service.model import checks_windows
+from service.errors import GuestAlreadyFrozen, NoAgentChannel, NothingToFreeze, StillpointError, WindowsCommandBlocked
+from service.model import checks_windows, vss_usable
 from service.model.check import Check, CheckStatus, failed, passed, warned
 from service.model.checks_windows import WindowsCircumstances
+from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Disk, DomainState, OsFamily, Space, Survey
 from service.model.policy import FreezeMode
 from service.model.scope import DiskSelection, FreezeScope
@@ -61,20 +62,31 @@ def why_not_freezable(survey: Survey, scope: FreezeScope | None = None) -> Still
     if not agent.channel:
         return NoAgentChannel(domain=domain)
     if agent.fault is not None:
-        return agent.fault
+        return vss_usable.why_agent_fails(domain, agent.fault)
     if agent.frozen:
-        return GuestAlreadyFrozen(domain=domain)
-    for command in ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-fsfreeze-status"):
-        if not agent.allows(command):
-            return AgentCommandBlocked(domain=domain, command=command, message="guest-info lists it as disabled or not at all")
+        return _already_frozen(domain, survey.foreign_freeze)
+    not_offered = vss_usable.why_not_offered(survey)
+    if not_offered is not None:
+        return not_offered
     if scope is not None and scope.nothing_to_freeze:
         return NothingToFreeze(domain=domain, why=scope.why)
     return None
 
 
-_UNBLOCK = (
+def _already_frozen(domain: str, freeze: ForeignFreeze | None) -> GuestAlreadyFrozen:
+    if freeze is None:
+        return GuestAlreadyFrozen(domain=domain)
+    return GuestAlreadyFrozen(domain=domain, frozen_by=freeze.by, frozen_since=freeze.since)
+
+
+_EXEC_BLOCKED = (
+    "The agent does not allow guest-exec: no pre-flush, and hooks, uptime and mounts cannot be read.",
     "Allow it in the guest: block-rpcs/allow-rpcs in qemu-ga.conf, or BLOCK_RPCS/FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga; "
-    "restart the agent."
+    "restart the agent.",
+)
+_EXEC_BLOCKED_IN_WINDOWS = (
+    "The agent does not allow guest-exec: the VSS writers, the backup type and the events of SQL Server cannot be read.",
+    WindowsCommandBlocked.remedy_template,
 )
 
 
@@ -153,11 +165,7 @@ def _agent(found: Circumstances) -> Iterator[Check]:
     else:
         yield warned(fault.code, f"{fault.detail} The point will be crash-consistent.", fault.remedy)
     if survey.agent.answers and not survey.agent.allows("guest-exec"):
-        yield warned(
-            "agent_exec_blocked",
-            "The agent does not allow guest-exec: no pre-flush, and hooks, uptime and mounts cannot be read.",
-            _UNBLOCK,
-        )
+        yield warned("agent_exec_blocked", *(_EXEC_BLOCKED_IN_WINDOWS if survey.is_windows else _EXEC_BLOCKED))
 
 
 def _guest(found: Circumstances) -> Iterator[Check]:
@@ -170,6 +178,9 @@ def _guest(found: Circumstances) -> Iterator[Check]:
 
 def _coverage(found: Circumstances) -> Iterator[Check]:
     filesystems, selection = found.survey.filesystems, found.selection
+    if filesystems is None and found.windows is not None:
+        # Told by the checks of Windows, where there is another cause for it.
+        return
     if filesystems is None or selection is None:
         yield warned(
             "coverage",

@@ -28,12 +28,19 @@ class WindowsCircumstances:
     writers: WriterReport | None
     writers_unavailable: str | None
     volumes: Sequence[Filesystem] | None
+    #: Targets of the job's disks; None: which disks it would take is not known, so every volume counts.
+    taken: frozenset[str] | None = None
     drift: Sequence[Change] = ()
+    #: With the kernel version all that tells which Windows it is: agents name newer ones wrongly (F§7.19).
+    build: str | None = None
+    variant: str | None = None
 
     def as_document(self) -> dict[str, Any]:
         return {
             "agent": self.generation.as_document(),
             "kernel_version": ".".join(map(str, self.nt)) if self.nt else None,
+            "build": self.build,
+            "variant": self.variant,
             "backup_type": self.backup_type.value,
             "context": self.recovery.context,
             "auto_recovery": self.recovery.as_document(),
@@ -47,13 +54,18 @@ class WindowsCircumstances:
     def _listed(self) -> Sequence[Any]:
         return self.writers.writers if self.writers is not None else ()
 
+    def is_taken(self, volume: Filesystem) -> bool:
+        """Whether it is on a disk of the job, or may be: libvirt does not know the disks under it."""
+        return self.taken is None or not volume.disks or not self.taken.isdisjoint(volume.disks)
+
     def has(self, class_id: str) -> bool:
         return any(writer.class_id == class_id for writer in self._listed)
 
 
 def expected_verdict(found: WindowsCircumstances) -> Verdict:
     """If everything goes as it does now."""
-    if found.writers is None or found.writers.problem is not None or found.nt is None or found.nt <= (6, 1):
+    has_writers = found.writers is not None and found.writers.problem is None
+    if not has_writers or found.volumes is None or found.nt is None or found.nt <= (6, 1):
         return Verdict.application_unverified
     return Verdict.application
 
@@ -88,7 +100,8 @@ def _system(found: WindowsCircumstances) -> Iterator[Check]:
             "windows_is_old", f"NT {found.nt[0]}.{found.nt[1]}: {found.recovery.detail}", "Upgrade the guest, or accept the doubt."
         )
     else:
-        yield passed("windows_version", f"NT {found.nt[0]}.{found.nt[1]}, VSS context {found.recovery.context or 'unknown'} (derived).")
+        system = f"NT {found.nt[0]}.{found.nt[1]}, build {found.build or 'unknown'}, {found.variant or 'unknown variant'}"
+        yield passed("windows_version", f"{system}; VSS context {found.recovery.context or 'unknown'} (derived).")
 
 
 def _backup_type(found: WindowsCircumstances) -> Iterator[Check]:
@@ -130,13 +143,31 @@ def _writers(found: WindowsCircumstances) -> Iterator[Check]:
 
 def _volumes(found: WindowsCircumstances) -> Iterator[Check]:
     if found.volumes is None:
-        yield warned("volumes_unknown", "The agent did not list the volumes.", "Update the guest agent.")
+        remedy = "Allow guest-get-fsinfo in the agent, or update it. Up to QEMU 9.0 it also disables this where VSS cannot be used."
+        yield warned("volumes_unknown", "The agent did not list the volumes.", remedy)
         return
-    odd = [volume.mountpoint for volume in found.volumes if not volume.is_windows_volume]
+    mine = [volume for volume in found.volumes if found.is_taken(volume)]
+    odd = [volume for volume in mine if not volume.is_windows_volume]
     if odd:
         yield warned(
-            "volumes_not_frozen", f"VSS does not hold: {', '.join(odd)}.", "Fine for CD-ROMs; keep data on fixed NTFS or ReFS volumes."
+            "volumes_not_frozen", f"VSS does not hold: {_names(odd)}.", "Fine for CD-ROMs; keep data on fixed NTFS or ReFS volumes."
         )
-    unmapped = [volume.mountpoint for volume in found.volumes if volume.is_windows_volume and not volume.disks]
+    # On every disk: the agent's count is for the whole guest, so it costs the verdict wherever it lies.
+    doubtful = [volume for volume in found.volumes if volume.is_fat]
+    if doubtful:
+        yield warned(
+            "volumes_may_not_be_frozen",
+            f"The agent freezes fixed volumes only, and does not tell which these are: {_names(doubtful)}. What is on a removable disk is "
+            "not held, and makes the verdict `filesystem`; on a fixed one VSS may refuse it, and with it the freeze.",
+            "Keep data on fixed NTFS or ReFS volumes; detach removable disks before the backup.",
+        )
+    unmapped = [volume for volume in found.volumes if volume.is_windows_volume and not volume.disks]
     if unmapped:
-        yield warned("volume_disk_unknown", f"The disks under {', '.join(unmapped)} are not known.", "Give the domain's disks serials.")
+        names = ", ".join(volume.mountpoint for volume in unmapped)
+        yield warned("volume_disk_unknown", f"The disks under {names} are not known.", "Give the domain's disks serials.")
+    if mine and not (odd or doubtful or unmapped):
+        yield passed("volumes", f"On the disks of the job, and of a kind that VSS holds: {_names(mine)}.")
+
+
+def _names(volumes: Sequence[Filesystem]) -> str:
+    return ", ".join(f"{volume.mountpoint} ({volume.type})" for volume in volumes)

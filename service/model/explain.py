@@ -30,6 +30,8 @@ _REMEDIES = {
     "or raise freeze.hold_limit_ms if the guest may wait.",
     "thaw_count_differs": "See that no second backup tool freezes or thaws this guest.",
     "thaw_lost": "See that no second backup tool thaws this guest, and that its agent is not restarted during a backup.",
+    "fuse_fired": "Find out why nobody on the host thawed the guest in time: the worker's log, libvirt, the guest's agent.",
+    "fuse_unknown": "Mend the fsfreeze hook in the guest: its failure hid the agent's count; and see why the agent was started anew.",
     "thaw_refused": "Read the message; the guest's agent log has the rest.",
     "thaw_unanswered": "Find out why the agent stopped answering; the guest may still be frozen: `stillpoint thaw DOMAIN`.",
     "hold_not_proven": "Mend the fsfreeze hook in the guest: its failure hid the agent's count.",

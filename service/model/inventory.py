@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.errors import StillpointError
+from service.model.foreign_freeze import ForeignFreeze
 from service.model.verdict import HookState
 
 SNAPSHOT_FORMATS = frozenset({"qcow2", "raw"})
@@ -14,7 +15,8 @@ FREEZABLE_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "gf
 """Linux filesystems that implement freeze; the agent skips the rest without a word (EOPNOTSUPP, F§2)."""
 
 
-WINDOWS_VOLUME_TYPES = frozenset({"ntfs", "refs", "csvfs", "fat", "fat32", "exfat"})
+FAT_TYPES = frozenset({"fat", "fat32", "exfat"})
+WINDOWS_VOLUME_TYPES = frozenset({"ntfs", "refs", "csvfs"}) | FAT_TYPES
 """Of fixed disks; what is left (CDFS, UDF) is no volume that VSS would hold."""
 
 
@@ -97,6 +99,11 @@ class Filesystem:
     def is_windows_volume(self) -> bool:
         return self.type.lower() in WINDOWS_VOLUME_TYPES
 
+    @property
+    def is_fat(self) -> bool:
+        """A volume as removable disks have it; the agent does not tell those from fixed ones (F§7.18)."""
+        return self.type.lower() in FAT_TYPES
+
     def as_document(self) -> dict[str, Any]:
         return {"mountpoint": self.mountpoint, "name": self.name, "type": self.type, "disks": list(self.disks)}
 
@@ -171,6 +178,8 @@ class Survey:
     shut_off_cleanly: bool | None = None
     filesystems: list[Filesystem] | None = None
     linux: LinuxFacts | None = None
+    #: None: the guest is not frozen, or nothing more is known of it.
+    foreign_freeze: ForeignFreeze | None = None
     #: Disk target to what runs on it; the key "" is a job of the whole domain.
     busy: dict[str, str] = field(default_factory=dict)
 

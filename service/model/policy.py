@@ -51,6 +51,8 @@ class FreezePolicy:
     hold_limit_ms: int | None = None
     hold_soft_ms: int | None = None
     preflush: bool = True
+    #: Leave something in a Linux guest that thaws it by itself if nobody on the host does.
+    fuse: bool = True
 
     def hold_limits(self, *, is_windows: bool) -> HoldLimits:
         """Raises HoldLimitTooLong: Windows holds writes for 10 s, whatever anybody asks for."""

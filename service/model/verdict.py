@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.model import verdict_windows
+from service.model.fuse import FuseReport, FuseState
 from service.model.reasons import Reason, lifts, lowers, notes
 from service.model.verdict_windows import WindowsEvidence
 from service.model.window import FreezeOutcome, ThawOutcome, WindowRecord
@@ -53,6 +54,8 @@ class Evidence:
     unfreezable_filesystems: tuple[str, ...] = ()
     #: What VSS did; None: the guest is no Windows.
     windows: WindowsEvidence | None = None
+    #: What thaws the guest by itself; None: there was none.
+    fuse: FuseReport | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ def _crash_reasons(evidence: Evidence) -> Iterator[Reason]:
         yield from verdict_windows.thaw_reasons(evidence.windows)
         return
     yield from _thaw_reasons(window)
+    yield from _fuse_reasons(evidence)
     yield from _coverage_reasons(evidence)
 
 
@@ -185,6 +189,17 @@ def _thaw_reasons(window: WindowRecord) -> Iterator[Reason]:
             yield lowers("thaw_unanswered", "The thaw was never answered, so nothing proves that the freeze held.")
         case ThawOutcome.not_needed:
             yield lowers("thaw_not_sent", "No thaw was recorded.")
+
+
+def _fuse_reasons(evidence: Evidence) -> Iterator[Reason]:
+    """A full count of the thaw proves that the fuse had not burned before it. The agent's word that it is frozen does not."""
+    fuse, thaw = evidence.fuse, evidence.window.thaw
+    if fuse is None or thaw.outcome is ThawOutcome.completed or not fuse.may_have_fired:
+        return
+    if fuse.state is FuseState.fired:
+        yield lowers("fuse_fired", "The fuse in the guest burned down: the guest thawed itself, and the hold ended then.")
+    else:
+        yield lowers("fuse_unknown", f"Nothing proves that the fuse in the guest did not end the hold: {fuse.reason}")
 
 
 def _coverage_reasons(evidence: Evidence) -> Iterator[Reason]:

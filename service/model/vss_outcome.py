@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from service.errors import VssNotUsable
 from service.model.window import FreezeOutcome, ThawOutcome, WindowRecord
 
 MOST_VOLUMES = 64
@@ -198,12 +199,12 @@ _FREEZE_TEXTS = (
             BEFORE_VSS,
             False,
             "The agent could not load VSS.",
-            "Reinstall the 64-bit guest agent with its VSS provider (qga-vss.dll), and enable the Volume Shadow Copy service.",
+            VssNotUsable.remedy_template,
         ),
     ),
     (
         "this feature or command is not currently supported",
-        FreezeFailure("vss_not_usable", BEFORE_VSS, False, "The agent could not load VSS.", _SEE_VSS),
+        FreezeFailure("vss_not_usable", BEFORE_VSS, False, "The agent could not load VSS.", VssNotUsable.remedy_template),
     ),
     ("failed to create event", FreezeFailure("vss_setup_failed", BEFORE_VSS, False, "The agent could not prepare for VSS.", _SEE_VSS)),
     (

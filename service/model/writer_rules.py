@@ -72,11 +72,12 @@ def judge(
     comparison: WriterComparison,
     *,
     unavailable: str | None = None,
+    unavailable_before: str | None = None,
     sql: SqlEvidence | None = None,
     rules: WriterRules = DEFAULT_RULES,
 ) -> WritersJudgement:
-    """`unavailable`: why the list after the thaw could not be had at all. The most pessimistic finding decides."""
-    findings = [*_availability(comparison, unavailable)]
+    """`unavailable`, `unavailable_before`: why a list could not be had at all. The most pessimistic finding decides."""
+    findings = [*_after(comparison, unavailable), *_before(comparison, unavailable_before)]
     for change in comparison.changes:
         findings += _of(change, sql, rules)
     ceiling = min((finding.ceiling for finding in findings), key=_LOWEST_FIRST.index, default=WriterCeiling.application)
@@ -88,18 +89,21 @@ def judge(
 # --- what could be read ---------------------------------------------------------------------------
 
 
-def _availability(comparison: WriterComparison, unavailable: str | None) -> Iterator[Finding]:
+def _after(comparison: WriterComparison, unavailable: str | None) -> Iterator[Finding]:
     after = comparison.after
     if after is None:
-        why = unavailable or "it was not asked for"
+        why = (unavailable or "it was not asked for").rstrip(".")
         yield _unverified("writers_unavailable", f"The state of the writers after the thaw is not known: {why}.")
     elif after.problem is not None:
         yield _unverified("writers_unavailable", f"The list of writers after the thaw cannot be relied on: {_problem(after)}.")
     elif not after.writers:
         yield _unverified("writers_unavailable", "vssadmin listed no writer after the thaw.")
+
+
+def _before(comparison: WriterComparison, unavailable: str | None) -> Iterator[Finding]:
     before = comparison.before
     if before is None or before.problem is not None:
-        why = "it was not read" if before is None else _problem(before)
+        why = (unavailable or "it was not read").rstrip(".") if before is None else _problem(before)
         yield _note("writers_not_comparable", f"There is no list of writers from before the freeze to compare with: {why}.")
     if comparison.language_doubt:
         yield _unverified("writer_state_not_understood", "The text that was taken for “no error” changed between the two lists.")

@@ -25,6 +25,8 @@ def test_a_domain_is_answered_by_name_and_by_uuid(api_on_both: TestClient, datab
         "published_at": by_name["published_at"],
         "persistent": True,
         "frozen": False,
+        "frozen_since": None,
+        "frozen_by": None,
         "disks": [{"target": "vda", "can_snapshot": True}],
         "filesystems": None,
         "agent": {"channel": True, "connected": True},

@@ -124,7 +124,7 @@ def test_what_is_asked_for_is_recorded_as_the_freeze_of_a_job_that_runs_once(api
         "kind": "quiesce",
         "domain": "db1",
         "host": None,
-        "freeze": {"mode": "required", "timeout_ms": 9000, "hold_limit_ms": 8000, "hold_soft_ms": None, "preflush": False},
+        "freeze": {"mode": "required", "timeout_ms": 9000, "hold_limit_ms": 8000, "hold_soft_ms": None, "preflush": False, "fuse": True},
         "required_verdict": "application",
     }
 

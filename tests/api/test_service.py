@@ -15,7 +15,7 @@ from service.config import Settings
 from service.db import engine as engine_module
 from service.db.engine import Database, open_engine
 from service.jobs.wake import Wake
-from tests.api.world import NOW, add_domain, add_job, add_recovery_point
+from tests.api.world import NOW, add_job, add_recovery_point
 
 
 def test_an_unknown_path_and_an_unknown_method_are_problems_too(api: TestClient) -> None:
@@ -118,7 +118,6 @@ def test_metrics_say_what_the_database_knows(api_on_both: TestClient, database: 
         job_id = add_job(session, NOW, state="succeeded")
         add_job(session, NOW, state="failed", kind="preflight")
         add_recovery_point(session, job_id)
-        add_domain(session, "web1", frozen=True)
     found = _metrics(api_on_both)
 
     assert found["stillpoint_database_available", ()] == 1
@@ -126,7 +125,6 @@ def test_metrics_say_what_the_database_knows(api_on_both: TestClient, database: 
     assert found["stillpoint_jobs_finished", ("snapshot", "succeeded")] == 1
     assert found["stillpoint_jobs_finished", ("failed", "preflight")] == 1
     assert found["stillpoint_recovery_points", ("filesystem",)] == 1
-    assert found["stillpoint_domains_frozen", ("hv1",)] == 1
     assert 120 <= found["stillpoint_oldest_queued_job_seconds", ("hv1",)] < 130
     assert 0 <= found["stillpoint_host_last_seen_seconds", ("hv1",)] < 10
 

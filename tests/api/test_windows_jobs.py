@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from service.api import examples
 from service.api.schemas import JobAnswer
 from service.db.engine import Database
+from service.model.policy import WINDOWS_HOLD_LIMIT_MS, WINDOWS_HOLD_MS
 from tests.api.undocumented import undocumented
 from tests.jobs.windows_scene import WindowsScene
 
@@ -66,3 +68,19 @@ def test_the_failed_writer_is_found_by_the_filter_and_named_in_the_job(api: Test
     assert [item["id"] for item in api.get("/api/v1/jobs?writer_failed=true").json()["items"]] == [failed]
     assert [item["id"] for item in api.get("/api/v1/jobs?writer_failed=false").json()["items"]] == [well]
     assert [writer["name"] for writer in _read(api, failed)["vss"]["writers"] if writer["newly_failed"]] == ["SqlServerWriter"]
+
+
+def test_the_example_of_a_windows_job_has_the_limits_of_windows() -> None:
+    example = examples.WINDOWS_JOB
+    asked = [example["request"]["freeze"][name] for name in ("hold_limit_ms", "hold_soft_ms")]
+    assert [limit for limit in asked if limit is not None and limit >= WINDOWS_HOLD_MS] == []
+    assert example["timing"]["limits"]["hold_ms"] == WINDOWS_HOLD_LIMIT_MS
+    assert example["timing"]["hold_ms"] == example["vss"]["steps"][5]["duration_ms"]
+
+
+def test_the_example_of_a_windows_job_has_the_fields_of_a_real_one(api: TestClient, scene: WindowsScene) -> None:
+    scene.play("sql-writer-failed")
+    real = _read(api, scene.take().id)
+    for part in ("freeze", "timing", "vss", "auto_recovery"):
+        assert set(examples.WINDOWS_JOB[part]) == set(real[part]), part
+    assert [step["name"] for step in examples.WINDOWS_JOB["vss"]["steps"]] == [step["name"] for step in real["vss"]["steps"]]

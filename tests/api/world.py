@@ -31,7 +31,14 @@ def add_host(session: Session, host_id: str = "hv1", seen_ago: timedelta = timed
     return host_id
 
 
-def add_domain(session: Session, name: str = "db1", domain_id: str | None = None, host_id: str = "hv1", **document: Any) -> str:
+def add_domain(
+    session: Session,
+    name: str = "db1",
+    domain_id: str | None = None,
+    host_id: str = "hv1",
+    published_ago: timedelta = timedelta(0),
+    **document: Any,
+) -> str:
     domain_id = domain_id or str(uuid4())
     published: dict[str, Any] = {
         "disks": [{"target": "vda", "can_snapshot": True}],
@@ -39,13 +46,24 @@ def add_domain(session: Session, name: str = "db1", domain_id: str | None = None
         "agent": {"channel": True, "connected": True},
         "os": None,
         "frozen": False,
+        "frozen_since": None,
+        "frozen_by": None,
         "persistent": True,
     }
-    session.add(
-        Domain(host_id=host_id, id=domain_id, name=name, state="running", published_at=datetime.now(UTC), document=published | document)
-    )
+    published_at = datetime.now(UTC) - published_ago
+    session.add(Domain(host_id=host_id, id=domain_id, name=name, state="running", published_at=published_at, document=published | document))
     session.flush()
     return domain_id
+
+
+FROZEN: dict[str, Any] = {"frozen": True, "frozen_since": "2026-03-01T11:00:00.000000Z", "frozen_by": "not_stillpoint"}
+"""Of a domain's document: somebody else holds the guest."""
+
+
+def window_intent(since: datetime, limit_ms: int = 150_000) -> dict[str, Any]:
+    """Of a running job: it has sent freeze."""
+    window = {"since": since.isoformat(), "limit_ms": limit_ms}
+    return {"will_freeze": True, "overlays": [], "window": window}
 
 
 def add_job(session: Session, created_at: datetime = NOW, labels: dict[str, str] | None = None, **columns: Any) -> str:

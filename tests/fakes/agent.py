@@ -63,6 +63,10 @@ class FakeAgent:
     frozen: set[str] = field(default_factory=set)
     is_frozen_flag: bool = False
     hook_calls: list[str] = field(default_factory=list)
+    #: Whether the kernel of the guest can be asked to thaw.
+    sysrq: bool = True
+    #: Token and last word of the fuse that is in the guest; the word of one that burns is empty.
+    fuse: tuple[str, str] | None = None
     programs: dict[str, Program] = field(default_factory=dict)
     executed: list[str] = field(default_factory=list)
     _processes: dict[int, _Process] = field(default_factory=dict)
@@ -94,6 +98,13 @@ class FakeAgent:
 
     def freeze_by_somebody_else(self) -> None:
         self._freeze(None)
+
+    def burn_fuse(self) -> None:
+        """Its time is over: the kernel thaws everything, and the agent knows nothing of it."""
+        assert self.fuse is not None, "no fuse was armed"
+        assert not self.fuse[1], "it does not burn any more"
+        self.fuse = (self.fuse[0], "fired")
+        self.frozen.clear()
 
     def _answer(self, name: str, arguments: dict[str, Any]) -> Any:
         if not self.answers:
@@ -210,6 +221,8 @@ class FakeAgent:
 
     def _shell(self, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
         script = arguments[1]
+        if script.startswith(": stillpoint-"):
+            return 0, self._fuse_script(*script.splitlines()[0].split()[1:]).encode(), b""
         if "@mounts" in script:
             return 0, self._survey_text().encode(), b""
         if "@scripts" in script:
@@ -217,6 +230,19 @@ class FakeAgent:
         if script.startswith("exit "):
             return int(script.removeprefix("exit ")), b"", b""
         return 127, b"", b"sh: not found"
+
+    def _fuse_script(self, verb: str, token: str) -> str:
+        if verb == "stillpoint-fuse":
+            if not self.sysrq:
+                return "unavailable: /proc/sysrq-trigger is missing or may not be written\n"
+            self.fuse = (token, "")
+            return "armed\n"
+        if self.fuse is None:
+            return "none\n"
+        if token not in (self.fuse[0], "*"):
+            return "other\n"
+        word, self.fuse = self.fuse[1], None
+        return f"{word or 'disarmed'}\n"
 
     def _survey_text(self) -> str:
         lines = ["@agent", "qemu-ga", "-m", "virtio-serial", *(["-F/etc/qemu/fsfreeze-hook"] if self.hook else []), "@config"]

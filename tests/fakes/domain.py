@@ -23,6 +23,7 @@ T = TypeVar("T")
 RUNNING = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED)
 PAUSED = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
 SHUT_DOWN = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
+MIGRATED = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED)
 DESTROYED = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED)
 SAVING = (libvirt.VIR_DOMAIN_SHUTDOWN, 0)
 
@@ -53,6 +54,7 @@ class _Fault:
     delay_s: float = 0.0
     gate: threading.Event | None = None
     action: Callable[[], object] | None = None
+    grave: threading.Event | None = None
 
 
 @dataclass
@@ -69,14 +71,19 @@ class FakeDomain:
     def __init__(self, name: str, disks: Sequence[FakeDisk], *, agent: FakeAgent | None = None, channel: bool = True) -> None:
         self.state_now: tuple[int, int] = RUNNING
         self.persistent = True
+        self.instance_now = 1
         self.exists = True
         self.channel = channel
         self.agent = agent or FakeAgent([_filesystem(disk) for disk in disks if disk.device == "disk"])
         self.log: list[str] = []
         self.points: list[PointInTime] = []
         self.block_jobs: dict[str, dict[str, Any]] = {}
-        #: Disks whose active commit has caught up.
-        self.mirrors: set[str] = set()
+        #: Disks with a mirror, to the attributes of it in the XML.
+        self.mirrors: dict[str, dict[str, str]] = {}
+        #: Where the mirror of a disk writes to when that is not the file below the active one.
+        self.mirrored_into: dict[str, str] = {}
+        #: Files that an active commit wrote into: none of them shows a point in time any more.
+        self.committed_into: set[str] = set()
         self.disks = list(disks)
         self.domain_job = libvirt.VIR_DOMAIN_JOB_NONE
         self._name = name
@@ -104,6 +111,12 @@ class FakeDomain:
         self._faults[call].append(_Fault(gate=gate))
         return gate
 
+    def die_in(self, call: str, *, after: bool = False, skip: int = 0) -> threading.Event:
+        """Whoever makes this call never comes back from it; the answered event says that it is there. `after`: it had its effect."""
+        grave = threading.Event()
+        self._faults[call].extend([_Fault()] * skip + [_Fault(after=after, grave=grave)])
+        return grave
+
     def when_next(self, call: str, action: Callable[[], object]) -> None:
         """Something else happens in the world while this call is made, before it has an effect."""
         self._faults[call].append(_Fault(action=action))
@@ -124,7 +137,14 @@ class FakeDomain:
 
     def shut_off(self, *, cleanly: bool = True) -> None:
         self.state_now = SHUT_DOWN if cleanly else DESTROYED
+        self.mirrors.clear()
         self.agent.restart()
+
+    def power_cycle(self) -> None:
+        """Shut off and started again, between two looks."""
+        self.shut_off(cleanly=False)
+        self.resume()
+        self.instance_now += 1
 
     def pause(self) -> None:
         self.state_now = PAUSED
@@ -136,6 +156,11 @@ class FakeDomain:
         """Somebody else moved this disk to a new overlay."""
         for chains in ([self._live] if live else []) + ([self._saved] if saved else []):
             chains[target].files.insert(0, (str(path), "qcow2"))
+
+    def detach(self, target: str) -> None:
+        """Somebody took this disk out of the domain."""
+        for chains in (self._live, self._saved):
+            del chains[target]
 
     def source(self, target: str) -> str:
         return self._live[target].files[0][0]
@@ -150,6 +175,9 @@ class FakeDomain:
 
     def state(self) -> tuple[int, int]:
         return self._call("state", lambda: self.state_now)
+
+    def instance(self) -> int:
+        return self._call("instance", lambda: self.instance_now if self._is_active else -1)
 
     def is_persistent(self) -> bool:
         return self._call("is_persistent", lambda: self.persistent)
@@ -170,17 +198,23 @@ class FakeDomain:
         self._call("snapshot_create", lambda: self._snapshot(xml, flags))
 
     def block_commit_active(self, target: str) -> None:
-        self._call("block_commit_active", lambda: self.mirrors.add(target))
+        self._call("block_commit_active", lambda: self._only_active(lambda: self._commit(target)))
 
     def block_pivot(self, target: str) -> None:
         self._call("block_pivot", lambda: self._pivot(target))
 
     def block_abort(self, target: str) -> None:
-        self._call("block_abort", lambda: self.mirrors.discard(target))
+        self._call("block_abort", lambda: self.mirrors.pop(target, None))
+
+    def _commit(self, target: str) -> None:
+        if target in self.mirrors:
+            raise libvirt_error(libvirt.VIR_ERR_BLOCK_COPY_ACTIVE, f"block copy still active: disk '{target}' already in active block job")
+        self.mirrors[target] = {"job": "active-commit", "ready": "yes"}
+        self.committed_into.add(self._live[target].files[1][0])
 
     def _pivot(self, target: str) -> None:
         """The active file is merged into the one below, and the guest goes on with that."""
-        self.mirrors.remove(target)
+        del self.mirrors[target]
         for chains in (self._live, self._saved):
             chains[target].files.pop(0)
 
@@ -209,6 +243,11 @@ class FakeDomain:
             fault.gate.wait()
         if fault.action is not None:
             fault.action()
+        if fault.grave is not None:
+            if fault.after:
+                action()
+            fault.grave.set()
+            threading.Event().wait()
         if fault.error is not None and not fault.after:
             raise fault.error
         result = action()
@@ -298,7 +337,10 @@ class FakeDomain:
         for chain in chains.values():
             disk = _add_disk(devices, chain, live=live)
             if live and chain.disk.target in self.mirrors:
-                ET.SubElement(disk, "mirror", type="file", job="active-commit", ready="yes")
+                mirror = ET.SubElement(disk, "mirror", self.mirrors[chain.disk.target], type="file")
+                ET.SubElement(
+                    mirror, "source", file=self.mirrored_into.get(chain.disk.target, chain.files[min(1, len(chain.files) - 1)][0])
+                )
         if self.channel:
             channel = ET.SubElement(devices, "channel", type="unix")
             target = ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")

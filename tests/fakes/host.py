@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from service.errors import DomainGone, LibvirtUnavailable
+from service.hypervisor.bounded_domain import BoundedDomain, Bounds
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from tests.fakes.domain import FakeDomain
@@ -16,6 +17,8 @@ class FakeHost(HostConnection):
     def __init__(self, *domains: FakeDomain) -> None:
         super().__init__(URI)
         self.domains = list(domains)
+        #: None: calls may hang as long as they like.
+        self.limits: Bounds | None = None
         self.is_away = False
         self.closed = False
         self.listeners: list[Callable[[], None]] = []
@@ -34,14 +37,17 @@ class FakeHost(HostConnection):
 
     def guests(self) -> list[Guest]:
         self._reach()
-        return [Guest(domain, URI) for domain in self.domains if domain.exists]
+        return [self._guest_of(domain) for domain in self.domains if domain.exists]
 
     def guest(self, name_or_uuid: str) -> Guest:
         self._reach()
         for domain in self.domains:
             if domain.exists and name_or_uuid in (domain.name(), domain.uuid()):
-                return Guest(domain, URI)
+                return self._guest_of(domain)
         raise DomainGone(uri=URI, domain=name_or_uuid)
+
+    def _guest_of(self, domain: FakeDomain) -> Guest:
+        return Guest(domain if self.limits is None else BoundedDomain(domain, self.limits), URI)
 
     def close(self) -> None:
         self.closed = True

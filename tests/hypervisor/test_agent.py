@@ -8,6 +8,7 @@ import pytest
 
 from service.errors import (
     AgentAnswerUnreadable,
+    AgentBusy,
     AgentCommandBlocked,
     AgentCommandFailed,
     AgentNotAnswering,
@@ -36,7 +37,7 @@ MEANINGS: list[tuple[Exception, type[StillpointError]]] = [
     (agent_silent(), AgentNotAnswering),
     (agent_silent("QEMU guest agent is not connected"), AgentNotAnswering),
     (agent_silent("Guest agent disappeared while executing command"), AgentNotAnswering),
-    (agent_busy(), AgentNotAnswering),
+    (agent_busy(), AgentBusy),
     (no_channel(), NoAgentChannel),
     (not_running(), DomainPaused),
     (not_running(libvirt.VIR_FROM_DOMAIN), DomainPaused),

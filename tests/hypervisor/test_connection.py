@@ -1,12 +1,17 @@
 """The connection to libvirt, on libvirt's own test driver: a real client library without a daemon."""
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from service.errors import DomainGone, LibvirtUnavailable
+from service.hypervisor.bounded_domain import Bounds
 from service.hypervisor.connection import HostConnection
+from service.hypervisor.deadlines import HelperThreads
 from service.model.inventory import DomainState
 
 URI = "test:///default"
@@ -56,3 +61,49 @@ def test_a_connection_can_be_closed_twice(connection: HostConnection) -> None:
     connection.versions()
     connection.close()
     connection.close()
+
+
+@pytest.fixture
+def mute_libvirt(tmp_path: Path) -> Iterator[str]:
+    """The URI of a libvirtd that hangs: it takes every connection, and never says a word."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "mute.sock"))
+        listener.listen(64)
+        yield f"qemu+unix:///system?socket={tmp_path / 'mute.sock'}"
+
+
+def test_a_libvirt_that_hangs_at_the_connection_is_away_after_a_while_for_every_thread(mute_libvirt: str) -> None:
+    connection = HostConnection(mute_libvirt, Bounds(open_s=0.3))
+    took: list[float] = []
+
+    def ask() -> None:
+        began = time.monotonic()
+        with pytest.raises(LibvirtUnavailable):
+            connection.versions()
+        took.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(took) == 4
+    assert max(took) < 2
+    connection.close()
+
+
+def test_a_libvirt_that_hangs_for_long_gets_no_new_threads_and_is_refused_at_once(mute_libvirt: str) -> None:
+    connection = HostConnection(mute_libvirt, Bounds(open_s=0.05), HelperThreads(most_left_behind=2))
+    for _ in range(2):
+        with pytest.raises(LibvirtUnavailable, match="virConnectOpen was given up after 50 ms"):
+            connection.versions()
+    with pytest.raises(LibvirtUnavailable, match="it was not begun"):
+        connection.versions()
+
+
+def test_a_connection_on_which_a_call_hung_is_replaced_and_the_guest_goes_on(connection: HostConnection) -> None:
+    guest = connection.guest("test")
+    before = connection._open()
+    connection.retire(before)
+    assert guest.state() is DomainState.running
+    assert connection._open() is not before

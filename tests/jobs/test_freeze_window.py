@@ -119,7 +119,6 @@ FAILED_FREEZES: dict[str, tuple[Break, FreezeOutcome]] = {
     "the hook fails": (lambda domain: setattr(domain.agent, "hook", "fail"), FreezeOutcome.hook_failed),
     "no answer": (lambda domain: domain.fail_next(FREEZE, agent_silent()), FreezeOutcome.unanswered),
     "no answer though it froze": (lambda domain: domain.fail_next(FREEZE, agent_silent(), after=True), FreezeOutcome.unanswered),
-    "the agent is held by another caller": (lambda domain: domain.fail_next(FREEZE, agent_busy()), FreezeOutcome.unanswered),
     "libvirtd dies under it": (lambda domain: domain.libvirtd_goes_away(1), FreezeOutcome.unanswered),
     "a count of zero": (_nothing_to_freeze, FreezeOutcome.empty),
     "a negative count": (lambda domain: domain.answer_next(FREEZE, {"return": -3}), FreezeOutcome.empty),
@@ -138,6 +137,16 @@ def test_no_snapshot_outside_a_freeze_and_always_a_thaw(scene: Scene, break_it: 
     assert THAW in scene.domain.log
     assert record.thaw.outcome is not ThawOutcome.unanswered
     assert not scene.is_frozen
+
+
+def test_a_freeze_that_libvirt_never_got_to_the_agent_froze_nothing_and_is_not_thawed(scene: Scene) -> None:
+    """Another client holds the agent, and perhaps the guest: our thaw would end its hold."""
+    scene.domain.fail_next(FREEZE, agent_busy())
+    record = scene.run()
+    assert record.freeze.outcome is FreezeOutcome.blocked
+    assert "remoteDispatch" in (record.freeze.message or "")
+    assert THAW not in scene.domain.log
+    assert "snapshot_create" not in scene.domain.log
 
 
 def test_a_freeze_that_the_agent_does_not_take_is_not_ours_to_thaw(scene: Scene) -> None:

@@ -26,6 +26,21 @@ def holds_lost() -> float:
     return REGISTRY.get_sample_value("stillpoint_vss_holds_lost_total") or 0.0
 
 
+def holds() -> tuple[float, float]:
+    """How many holds are in the histogram, and how many of them under 5 s."""
+    count = REGISTRY.get_sample_value("stillpoint_hold_seconds_count") or 0.0
+    return count, REGISTRY.get_sample_value("stillpoint_hold_seconds_bucket", {"le": "5.0"}) or 0.0
+
+
+def test_every_hold_is_in_the_histogram_and_no_freeze_that_failed(scene: WindowsScene) -> None:
+    count, short = holds()
+    scene.play("healthy-2022")
+    scene.take()
+    scene.play("heavy-io")
+    scene.take()
+    assert holds() == (count + 1, short + 1)
+
+
 def test_a_writer_that_failed_is_counted_under_its_class(scene: WindowsScene) -> None:
     before = failures_of(SQL_SERVER), holds_lost()
     scene.play("sql-writer-failed")

@@ -12,7 +12,6 @@ from service.errors import LibvirtUnavailable
 from service.jobs import queue
 from service.jobs.recovery import Recovery
 from service.jobs.run import JobRun
-from tests.fakes.domain import PAUSED
 from tests.jobs.scene import FREEZE, THAW, Scene, error_of, phases_of
 
 
@@ -201,24 +200,6 @@ def test_a_domain_that_is_gone_ends_the_job(scene: Scene) -> None:
     assert len(list(scene.images.glob("*.qcow2"))) == 4
 
 
-def test_a_guest_that_answers_nothing_is_reported_and_its_disks_are_put_in_order(scene: Scene) -> None:
-    corpse = Corpse(scene)
-    corpse.left(will_freeze=True)
-    scene.domain.agent.answers = False
-    job = corpse.recover()
-    assert (job.state, error_of(job)["code"]) == ("failed", "guest_still_frozen")
-    assert scene.overlays() == []
-
-
-def test_a_guest_that_answers_nothing_is_the_worse_news_even_if_its_disks_are_in_doubt(scene: Scene) -> None:
-    corpse = Corpse(scene)
-    corpse.left(will_freeze=True)
-    corpse.took("vda")
-    scene.domain.agent.answers = False
-    assert error_of(corpse.recover())["code"] == "guest_still_frozen"
-    assert scene.overlays() == corpse.overlays
-
-
 def test_a_domain_that_was_shut_off_has_nothing_frozen(scene: Scene) -> None:
     corpse = Corpse(scene)
     corpse.left(will_freeze=True)
@@ -226,14 +207,6 @@ def test_a_domain_that_was_shut_off_has_nothing_frozen(scene: Scene) -> None:
     job = corpse.recover()
     assert "shut off, so nothing is frozen" in story(job)
     assert (job.state, scene.overlays()) == ("queued", [])
-
-
-def test_a_paused_domain_may_be_frozen_and_is_reported(scene: Scene) -> None:
-    corpse = Corpse(scene)
-    corpse.left(will_freeze=True)
-    scene.domain.agent.freeze_by_somebody_else()
-    scene.domain.state_now = PAUSED
-    assert error_of(corpse.recover())["code"] == "guest_still_frozen"
 
 
 def test_while_libvirt_is_away_nothing_is_decided(scene: Scene) -> None:

@@ -95,7 +95,8 @@ def test_a_libvirtd_that_dies_under_the_snapshot_is_waited_for_and_then_asked(
     monkeypatch.setattr(snapshot, "LOOK_PAUSE_S", 0.01)
     gone = libvirt_error(libvirt.VIR_ERR_SYSTEM_ERROR, "End of file while reading data: Input/output error", libvirt.VIR_FROM_RPC)
     scene.domain.fail_next("snapshot_create", gone, after=taken)
-    scene.domain.when_next("guest-fsfreeze-status", lambda: None)
+    for _ in range(2):  # in the preflight, and right before the freeze
+        scene.domain.when_next("guest-fsfreeze-status", lambda: None)
     scene.domain.when_next("guest-fsfreeze-status", lambda: scene.domain.libvirtd_goes_away(3))  # after the thaw
     job = scene.run()
     assert not scene.domain.agent.frozen
@@ -108,7 +109,8 @@ def test_a_libvirtd_that_dies_under_the_snapshot_is_waited_for_and_then_asked(
 def test_a_libvirtd_that_stays_away_leaves_the_job_to_recovery_and_deletes_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "LOOK_PAUSE_S", 0.01)
     monkeypatch.setattr(snapshot, "LOOK_PATIENCE_S", 0.1)
-    scene.domain.when_next("guest-fsfreeze-status", lambda: None)
+    for _ in range(2):  # in the preflight, and right before the freeze
+        scene.domain.when_next("guest-fsfreeze-status", lambda: None)
     scene.domain.when_next("guest-fsfreeze-status", lambda: scene.domain.libvirtd_goes_away(10_000))
     job = scene.run()
     assert (job.state, job.verdict) == ("running", None)

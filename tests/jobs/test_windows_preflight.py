@@ -8,6 +8,7 @@ import pytest
 from service.db.engine import Database
 from tests.jobs.scene import FREEZE
 from tests.jobs.windows_scene import WindowsScene
+from tests.lab.windows import scenario
 
 pytestmark = pytest.mark.windows
 
@@ -32,6 +33,24 @@ def test_a_healthy_windows_has_nothing_to_warn_of_and_is_not_frozen(scene: Windo
     assert FREEZE not in windows.windows.commands
 
 
+@pytest.mark.parametrize(
+    ("name", "build", "variant"),
+    [("healthy-2022", "20348", "server"), ("healthy-2025", "26100", "server"), ("healthy-windows-11", None, "client")],
+)
+def test_which_windows_it_is_is_told_by_numbers(scene: WindowsScene, name: str, build: str | None, variant: str) -> None:
+    scene.play(name)
+    found = scene.preflight()["windows"]
+    assert (found["kernel_version"], found["variant"]) == ("10.0", variant)
+    assert found["build"].isdigit()
+    assert build in (None, found["build"])
+
+
+def test_what_a_preflight_expects_is_what_the_job_comes_to_where_volumes_are_unknown(scene: WindowsScene) -> None:
+    healthy = scenario.load("healthy-2022")
+    scene.play(healthy.model_copy(update={"agent": healthy.agent.model_copy(update={"blocked": ("guest-get-fsinfo",)})}))
+    assert scene.preflight()["expected_verdict"] == scene.take().verdict == "application_unverified"
+
+
 def test_full_with_sql_server_says_how_to_set_copy(scene: WindowsScene) -> None:
     scene.play("full-backup-with-sql")
     warned = warnings(scene.preflight())
@@ -49,6 +68,7 @@ def test_a_blocked_guest_exec_lowers_what_is_expected(scene: WindowsScene, name:
     result = scene.preflight()
     assert (result["would_work"], result["expected_verdict"]) == (True, "application_unverified")
     assert {"agent_exec_blocked", "backup_type_unknown", "writers_unavailable"} == set(warnings(result))
+    assert "/etc/" not in str(result["checks"])
 
 
 @pytest.mark.parametrize(
@@ -69,12 +89,46 @@ def test_an_old_agent_and_an_old_windows_are_named_with_their_faults(scene: Wind
     assert all(check["remedy"] for check in warned.values())
 
 
-@pytest.mark.parametrize(("name", "code"), [("vss-dead-old", "agent_command_blocked"), ("vss-dead-new", "agent_command_failed")])
-def test_a_guest_without_vss_would_not_work(scene: WindowsScene, name: str, code: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("vss-dead-old", "agents up to QEMU 9.0 do where they cannot load VSS"), ("vss-dead-new", "VSS failed to initialize")],
+)
+def test_a_guest_without_vss_would_not_work_and_is_told_what_to_do_in_windows(scene: WindowsScene, name: str, why: str) -> None:
     scene.play(name)
+
     result = scene.preflight()
+
     assert (result["would_work"], result["expected_verdict"]) == (False, "none")
-    assert warnings(result)[code]["status"] == "fail"
+    dead = warnings(result)["vss_not_usable"]
+    assert dead["status"] == "fail"
+    assert why in dead["detail"]
+    for word in ("sc qc VSS", "QEMU Guest Agent VSS Provider", "qga-vss.dll", "virtio-win-guest-tools.exe", "QEMU-GA"):
+        assert word in dead["remedy"]
+    assert "/etc/" not in str(result["checks"])
+
+
+def test_a_guest_without_vss_may_still_give_a_crash_point(scene: WindowsScene) -> None:
+    scene.play("vss-dead-old")
+    result = scene.run("preflight", scene.windows, freeze={"mode": "preferred"}).result or {}
+    assert (result["would_work"], result["expected_verdict"]) == (True, "crash")
+    assert warnings(result)["vss_not_usable"]["status"] == "warn"
+
+
+def test_a_blocked_freeze_is_no_dead_vss_and_is_mended_in_the_service_of_the_agent(scene: WindowsScene) -> None:
+    healthy = scenario.load("healthy-2022")
+    scene.play(healthy.model_copy(update={"agent": healthy.agent.model_copy(update={"blocked": ("guest-fsfreeze-freeze",)})}))
+
+    blocked = warnings(scene.preflight())["agent_command_blocked"]
+
+    assert "guest-fsfreeze-freeze" in blocked["detail"]
+    assert "sc qc QEMU-GA" in blocked["remedy"]
+    assert "/etc/" not in blocked["remedy"]
+
+
+def test_a_volume_that_vss_may_not_hold_is_named_before_it_costs_the_verdict(scene: WindowsScene) -> None:
+    scene.play("volumes-not-frozen")
+    assert "E:\\ (FAT32)" in warnings(scene.preflight())["volumes_may_not_be_frozen"]["detail"]
+    assert scene.take().verdict == "filesystem"
 
 
 def test_a_writer_that_is_broken_already_is_named(scene: WindowsScene) -> None:

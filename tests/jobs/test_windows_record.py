@@ -190,3 +190,17 @@ def test_a_preflight_warns_of_what_changed_since_the_last_job(scene: WindowsScen
     (change,) = result["windows"]["drift"]
     assert (change["fact"], change["before"], change["after"]) == ("agent_version", "107.0.1", "108.0.2")
     assert change["code"] in [check["code"] for check in result["checks"] if check["status"] == "warn"]
+
+
+def test_a_vss_that_died_since_the_last_job_is_a_change_and_a_blocked_freeze_is_none_of_it(scene: WindowsScene) -> None:
+    healthy = scenario.load("healthy-2022")
+    scene.play(healthy)
+    scene.take()
+    scene.play(healthy.model_copy(update={"agent": healthy.agent.model_copy(update={"blocked": ("guest-fsfreeze-freeze",)})}))
+    blocked = scene.preflight()["windows"]["drift"]
+    scene.play("vss-dead-old")
+    dead = scene.preflight()["windows"]["drift"]
+
+    assert [change["fact"] for change in blocked] == ["blocked_commands"]
+    (change,) = [change for change in dead if change["fact"] == "vss_provider"]
+    assert (change["before"], change["after"]) == ("usable", "not usable")

@@ -133,15 +133,19 @@ def test_a_count_that_is_nothing_or_absurd_is_refused_and_thawed(scene: WindowsS
     assert scene.windows.points == []
 
 
-@plays(Outcome("none", None, "agent_command_blocked"), "vss-dead-old")
+@plays(Outcome("none", None, "vss_not_usable"), "vss-dead-old")
 def test_an_old_agent_without_vss_has_no_freeze_to_ask_for(scene: WindowsScene, name: str, expected: Outcome) -> None:
-    prove(scene, name, expected)
+    error = error_of(prove(scene, name, expected))
+    assert "the agent 107.0.1 has disabled the freeze" in error["detail"]
+    assert "virtio-win-guest-tools.exe" in error["remedy"]
     assert "guest-fsfreeze-freeze" not in scene.windows.windows.commands
 
 
-@plays(Outcome("none", None, "agent_command_failed"), "vss-dead-new")
+@plays(Outcome("none", None, "vss_not_usable"), "vss-dead-new")
 def test_a_new_agent_without_vss_says_so_before_anything_is_frozen(scene: WindowsScene, name: str, expected: Outcome) -> None:
-    assert "VSS failed to initialize" in error_of(prove(scene, name, expected))["detail"]
+    error = error_of(prove(scene, name, expected))
+    assert "VSS failed to initialize" in error["detail"]
+    assert "virtio-win-guest-tools.exe" in error["remedy"]
     assert "guest-fsfreeze-freeze" not in scene.windows.windows.commands
 
 
@@ -248,7 +252,10 @@ def test_what_sql_server_said_or_did_not_say_is_among_the_reasons(scene: Windows
 def test_a_list_from_before_that_was_lost_is_not_asked_for_twice(scene: WindowsScene, name: str, expected: Outcome) -> None:
     job = prove(scene, name, expected)
     assert evidence_of(job)["writers_before"] is None
-    assert evidence_of(job)["writers_before_unavailable"]
+    why = evidence_of(job)["writers_before_unavailable"]
+    (note,) = [reason for reason in job.verdict_reasons if reason["code"] == "writers_not_comparable"]
+    assert why.startswith("agent_not_answering: ")
+    assert why.rstrip(".") in note["detail"]
 
 
 @plays(APPLICATION, "freeze-slow", "orphan-freeze")

@@ -13,11 +13,12 @@ from service.db.engine import Database
 from service.db.tables import Domain, Host, Job
 from service.errors import WorkerAlreadyRuns
 from service.jobs import queue
+from service.jobs import worker as worker_module
 from service.jobs.guard import NoGuards
 from service.jobs.wake import Wake
 from service.jobs.worker import Worker
 from tests.fakes import FakeDomain
-from tests.jobs.scene import FREEZE, HOST, Scene, error_of
+from tests.jobs.scene import FREEZE, HOST, THAW, Scene, error_of
 
 PATIENCE_S = 15.0
 
@@ -62,6 +63,12 @@ class Plant:
 
     def wait_call(self, domain: FakeDomain, call: str) -> None:
         wait_for(lambda: call in domain.log, f"{call} on {domain.name()}")
+
+    def frozen(self) -> bool | None:
+        """As it is published."""
+        with self.scene.database.read() as session:
+            row = session.get(Domain, (HOST, self.scene.domain.uuid()))
+            return row.document["frozen"] if row else None
 
     def close(self) -> None:
         for gate in self.gates:
@@ -263,6 +270,30 @@ def test_a_guest_that_answers_nonsense_does_not_stop_the_worker(plant: Plant) ->
     job_id = plant.scene.ask(domain=other)
     plant.wake.wake()
     assert plant.wait_end(job_id).state == "succeeded"
+
+
+def test_a_guest_that_somebody_else_thawed_is_soon_published_as_thawed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of a guest that is published frozen are refused: nobody tells of its thaw, so it is asked more often than the others."""
+    monkeypatch.setattr(worker_module, "FROZEN_LOOK_S", 0.1)
+    plant.scene.domain.agent.freeze_by_somebody_else()
+    plant.start(inventory_seconds=60)
+
+    wait_for(lambda: plant.frozen() is True, "the first publication")
+    time.sleep(0.3)
+    plant.scene.domain.agent.thaw_by_somebody_else()
+    wait_for(lambda: plant.frozen() is False, "the publication of the thaw")
+    assert THAW not in plant.scene.domain.log
+
+
+def test_a_thaw_that_was_asked_for_is_published_at_once(plant: Plant) -> None:
+    plant.scene.domain.agent.freeze_by_somebody_else()
+    plant.start(inventory_seconds=60)
+
+    wait_for(lambda: plant.frozen() is True, "the first publication")
+    plant.wait_end(plant.scene.ask("thaw"))
+    started = time.monotonic()
+    wait_for(lambda: plant.frozen() is False, "the publication of the thaw")
+    assert time.monotonic() - started < 3
 
 
 def test_a_change_on_the_host_is_published_at_once(plant: Plant) -> None:

@@ -194,9 +194,9 @@ def _stop_own() -> None:
 
 
 def _is_ours(pid: int) -> bool:
-    """The number may have been given to another program since."""
+    """The number may have been given to another program since; and another clone of the repository may have started it."""
     try:
-        return os.fsencode(_REAPER) in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return os.fsencode(Path(*_REAPER.parts[-3:])) in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -48,13 +48,16 @@ def test_a_freeze_that_is_known_to_be_impossible(options: GuestOptions, code: st
 def test_a_guest_that_somebody_else_froze_is_refused_and_not_thawed(
     freeze: dict[str, str], service: ServiceProcess, lab_guest: LabGuest
 ) -> None:
+    """By the API when the host has published it already, else by the job."""
+    service.run(lab_guest.name, kind="preflight")
     lab_guest.domain.fsFreeze()
 
-    job = service.run(lab_guest.name, freeze=freeze)
+    answer = service.request("POST", "/api/v1/jobs", json={"kind": "snapshot", "domain": lab_guest.name, "freeze": freeze})
+    error = service.wait(answer.json()["id"])["error"] if answer.status_code == 202 else answer.json()
     status = lab_guest.freeze_status()
     lab_guest.domain.fsThaw()
 
-    assert (job["state"], job["error"]["code"]) == ("failed", "guest_already_frozen")
+    assert error["code"] == "guest_already_frozen"
     assert status == "frozen"
     assert overlays_beside(lab_guest) == set()
 

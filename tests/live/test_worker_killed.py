@@ -11,6 +11,7 @@ from tests.lab.guests import LabGuest
 from tests.libvirt_relay import LibvirtRelay
 from tests.live.test_libvirt_goes_away import wait_until_frozen
 from tests.live.test_main_job import overlays_beside
+from tests.live.test_recovery import hold_before_the_point
 from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.live
@@ -29,11 +30,13 @@ def test_killed_while_the_guest_is_frozen_and_before_the_point_in_time(
     slow.run(lab_guest.name, kind="preflight")
     relay.delay_s = 0.3
     job_id = slow.create(lab_guest.name, freeze={"preflush": False})
+    hold_before_the_point(slow, relay, job_id)
     wait_until_frozen(lab_guest)
 
     mark = lab_guest.mark()
-    slow.kill()
+    # What the worker asked for last is still held back; what its guard asks for is not.
     relay.delay_s = 0
+    slow.kill()
     assert max(stall.ms for stall in lab_guest.stalls(mark)) < 2_000
     assert lab_guest.freeze_status() == "thawed"
     slow.start()

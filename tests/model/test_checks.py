@@ -8,6 +8,7 @@ import pytest
 from service.errors import AgentNotAnswering, NoDiskCanTakePart, StillpointError
 from service.model.check import Check, CheckStatus
 from service.model.checks import Circumstances, evaluate, why_not_freezable
+from service.model.foreign_freeze import ForeignFreeze, FrozenBy
 from service.model.inventory import AgentFacts, Disk, DomainState, Filesystem, LinuxFacts, Space, Survey
 from service.model.policy import FreezeMode
 from service.model.scope import DiskSelection, freeze_scope
@@ -71,6 +72,28 @@ def test_a_hook_that_reports_failures_lets_application_be_expected() -> None:
     survey = a_survey(linux=LinuxFacts(uptime_s=4000.0, hook=HookState.truthful, hook_path="/etc/qemu/fsfreeze-hook"))
     assert evaluate(circumstances(survey)).expected_verdict is Verdict.application
     assert check(circumstances(survey), "fsfreeze_hook").status is CheckStatus.passed
+
+
+@pytest.mark.parametrize(
+    ("by", "who"),
+    [
+        ("unknown", "by whom is not known"),
+        ("not_stillpoint", "no job of Stillpoint froze it"),
+        ({"job_id": "j1"}, "job j1 of Stillpoint froze it, and its thaw was never answered"),
+    ],
+)
+def test_a_guest_that_somebody_else_holds_is_refused_with_who_and_since_when(by: FrozenBy, who: str) -> None:
+    survey = a_survey(agent=replace(a_survey().agent, frozen=True), foreign_freeze=ForeignFreeze("2026-03-01T11:00:00Z", by))
+    fault = why_not_freezable(survey)
+    assert fault is not None
+    assert fault.detail.endswith(f"not by this job: {who}; it was first seen frozen at 2026-03-01T11:00:00Z.")
+    assert fault.facts == {"domain": "db1", "frozen_by": by, "frozen_since": "2026-03-01T11:00:00Z"}
+
+
+def test_without_anything_known_it_is_refused_all_the_same() -> None:
+    fault = why_not_freezable(a_survey(agent=replace(a_survey().agent, frozen=True)))
+    assert fault is not None
+    assert fault.detail.endswith("not by this job: by whom is not known.")
 
 
 @pytest.mark.parametrize("hook", [HookState.swallowing, HookState.unknown, HookState.not_inspected])

@@ -86,8 +86,28 @@ def test_a_windows_that_is_old_or_unknown_leaves_the_applications_unverified(nt:
 
 
 def test_volumes_that_are_not_known_or_on_no_known_disk_are_warned_of() -> None:
-    assert list(warned(found(volumes=None))) == ["volumes_unknown"]
+    unknown = found(volumes=None)
+    assert list(warned(unknown)) == ["volumes_unknown"]
+    assert checks_windows.expected_verdict(unknown) is Verdict.application_unverified
     assert list(warned(found(volumes=[Filesystem("C:\\", "\\\\?\\Volume{1}\\", "NTFS", ())]))) == ["volume_disk_unknown"]
+
+
+def volume(mountpoint: str, kind: str, *disks: str) -> Filesystem:
+    return Filesystem(mountpoint, "\\\\?\\Volume{2}\\", kind, disks)
+
+
+@pytest.mark.parametrize("kind", ["FAT", "FAT32", "exFAT"])
+def test_trap_18_a_volume_as_removable_disks_have_it_may_not_be_held_wherever_it_lies(kind: str) -> None:
+    assert list(warned(found(volumes=[volume("E:\\", kind, "vdb")], taken=frozenset({"vda"})))) == ["volumes_may_not_be_frozen"]
+
+
+@pytest.mark.parametrize(("disks", "codes"), [(("vda",), ["volumes_not_frozen"]), ((), ["volumes_not_frozen"]), (("sda",), [])])
+def test_trap_18_a_volume_that_vss_never_holds_matters_only_on_a_disk_of_the_job(disks: tuple[str, ...], codes: list[str]) -> None:
+    assert list(warned(found(volumes=[volume("D:\\", "CDFS", *disks)], taken=frozenset({"vda"})))) == codes
+
+
+def test_without_a_known_set_of_disks_every_volume_matters() -> None:
+    assert list(warned(found(volumes=[volume("D:\\", "CDFS", "sda")], taken=None))) == ["volumes_not_frozen"]
 
 
 def test_every_fault_of_an_old_agent_is_a_check_with_a_remedy() -> None:

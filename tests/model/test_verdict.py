@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.model.fuse import FuseReport, FuseState
 from service.model.reasons import Effect
 from service.model.timing import WindowInstants
 from service.model.verdict import Evidence, HookState, Verdict, judge, no_point, satisfies
@@ -182,6 +183,22 @@ def test_filesystem_when_the_hook_failed_on_thaw_but_the_guest_was_still_frozen_
 def test_crash_when_the_hook_failed_on_thaw_and_nothing_shows_that_the_guest_was_frozen(asked: bool | None) -> None:
     thaw = ThawReply(ThawOutcome.hook_failed, message="fsfreeze hook has failed with status 3")
     assert judge(evidence(held(thaw=thaw, frozen_before_thaw=asked), hook=HookState.truthful)).verdict is Verdict.crash
+
+
+FUSES = [(FuseState.fired, "fuse_fired"), (FuseState.unknown, "fuse_unknown")]
+
+
+@pytest.mark.parametrize(("state", "code"), FUSES)
+def test_crash_when_the_fuse_may_have_ended_the_hold_and_no_count_shows_that_it_did_not(state: FuseState, code: str) -> None:
+    thaw = ThawReply(ThawOutcome.hook_failed, message="fsfreeze hook has failed with status 3")
+    found = evidence(held(thaw=thaw, frozen_before_thaw=True), fuse=FuseReport(state, 155, "nobody knows"))
+    assert judge(found).verdict is Verdict.crash
+    assert codes(found) == [code]
+
+
+@pytest.mark.parametrize("state", FuseState)
+def test_a_fuse_takes_nothing_from_a_hold_that_the_count_of_the_thaw_shows(state: FuseState) -> None:
+    assert codes(evidence(fuse=FuseReport(state, 155))) == ["no_hook"]
 
 
 # --- application ----------------------------------------------------------------------------------

@@ -155,6 +155,7 @@ def _place(request: Request, domain: str, body: QuiesceRequest, key: str | None)
         "hold_limit_ms": body.deadline_ms,
         "hold_soft_ms": None,
         "preflush": body.preflush,
+        "fuse": body.fuse,
     }
     stored = {
         "kind": JobKind.quiesce.value,

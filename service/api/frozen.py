@@ -1,0 +1,40 @@
+"""Refusing what would freeze a guest that somebody else holds."""
+
+from datetime import timedelta
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from service.api.placement import Place
+from service.db.engine import database_now
+from service.db.tables import Domain, Job
+from service.errors import GuestAlreadyFrozen
+from service.jobs import freeze_lease
+from service.model.foreign_freeze import FROZEN_BELIEVED_S
+from service.model.lifecycle import JobKind, JobState
+
+
+def refuse_if_frozen(session: Session, place: Place) -> None:
+    """For whatever would freeze: only on fresh word of the host, else the worker finds out itself. Raises GuestAlreadyFrozen.
+
+    A domain that a job of ours holds is not refused: the new job queues behind it.
+    """
+    domain = session.get(Domain, (place.host_id, place.domain_id))
+    if domain is None or domain.document.get("frozen") is not True or domain.document.get("frozen_since") is None:
+        return
+    if domain.published_at < database_now(session) - timedelta(seconds=FROZEN_BELIEVED_S):
+        return
+    if freeze_lease.open_windows(session, [place.domain_id]) or _was_thawed_since(session, domain):
+        return
+    raise GuestAlreadyFrozen(domain=place.domain_name, frozen_by=domain.document["frozen_by"], frozen_since=domain.document["frozen_since"])
+
+
+def _was_thawed_since(session: Session, domain: Domain) -> bool:
+    """A thaw, or a job that froze the guest itself, has ended well since the host looked; it will look again in a moment."""
+    ended = exists().where(
+        Job.domain_id == domain.id,
+        Job.kind != JobKind.preflight,
+        Job.state == JobState.succeeded,
+        Job.finished_at > domain.published_at,
+    )
+    return bool(session.scalar(select(ended)))

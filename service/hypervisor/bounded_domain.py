@@ -1,0 +1,125 @@
+"""A domain none of whose calls can hang its caller."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from service.errors import LibvirtCallTimedOut
+from service.hypervisor.deadlines import HELPERS, GivenUp, HelperThreads
+from service.hypervisor.handle import DomainHandle
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Seconds. Longer than libvirt's own limits, so that libvirt's own error comes first where libvirt still works."""
+
+    #: libvirt.open, and what a new connection is asked at once.
+    open_s: float = 15.0
+    close_s: float = 2.0
+    #: Calls that need no lock of the domain's jobs.
+    read_s: float = 15.0
+    #: Calls that wait for that lock: libvirt gives up after 30 s (VIR_JOB_WAIT_TIME).
+    query_s: float = 40.0
+    #: On top of the limit of an agent command: 30 s for the agent's job lock, 5 s for guest-sync.
+    agent_margin_s: float = 35.0
+    #: A command that libvirt sends by itself, without a limit of its own.
+    agent_query_s: float = 45.0
+    #: The guest's writes are flushed and the disks moved: not in doubt merely because the storage is slow.
+    snapshot_s: float = 120.0
+    block_job_s: float = 60.0
+
+
+BOUNDS = Bounds()
+
+SNAPSHOT_CALL = "virDomainSnapshotCreateXML"
+PIVOT_CALL = "virDomainBlockJobAbort"
+
+
+def domain_lane(uuid: str) -> str:
+    return f"domain {uuid}"
+
+
+def agent_lane(uuid: str) -> str:
+    # Apart from the domain's: hung questions about a domain must never stand in the way of its thaw.
+    return f"agent {uuid}"
+
+
+class BoundedDomain:
+    """DomainHandle around another. Every call may raise LibvirtCallTimedOut on top of what the other raises.
+
+    `on_hang` is told of each call that hung: the connection below may be the reason.
+    """
+
+    def __init__(
+        self,
+        handle: DomainHandle,
+        bounds: Bounds = BOUNDS,
+        on_hang: Callable[[], None] | None = None,
+        helpers: HelperThreads = HELPERS,
+    ) -> None:
+        self._handle = handle
+        self._bounds = bounds
+        self._on_hang = on_hang
+        self._helpers = helpers
+        self._domain_lane, self._agent_lane = domain_lane(handle.uuid()), agent_lane(handle.uuid())
+
+    def name(self) -> str:
+        return self._handle.name()
+
+    def uuid(self) -> str:
+        return self._handle.uuid()
+
+    def state(self) -> tuple[int, int]:
+        return self._run("virDomainGetState", self._bounds.read_s, self._handle.state)
+
+    def instance(self) -> int:
+        return self._run("virDomainGetID", self._bounds.read_s, self._handle.instance)
+
+    def is_persistent(self) -> bool:
+        return self._run("virDomainIsPersistent", self._bounds.read_s, self._handle.is_persistent)
+
+    def xml(self) -> str:
+        return self._run("virDomainGetXMLDesc", self._bounds.read_s, self._handle.xml)
+
+    def inactive_xml(self) -> str:
+        return self._run("virDomainGetXMLDesc", self._bounds.read_s, self._handle.inactive_xml)
+
+    def agent_command(self, command: str, timeout_s: int) -> str:
+        limit_s = timeout_s + self._bounds.agent_margin_s
+        return self._run(
+            "virDomainQemuAgentCommand", limit_s, lambda: self._handle.agent_command(command, timeout_s), lane=self._agent_lane
+        )
+
+    def snapshot_create(self, xml: str, flags: int) -> None:
+        self._run(SNAPSHOT_CALL, self._bounds.snapshot_s, lambda: self._handle.snapshot_create(xml, flags))
+
+    def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
+        return self._run("virDomainGetFSInfo", self._bounds.agent_query_s, self._handle.filesystems, lane=self._agent_lane)
+
+    def block_job(self, target: str) -> dict[str, Any]:
+        return self._run("virDomainGetBlockJobInfo", self._bounds.query_s, lambda: self._handle.block_job(target))
+
+    def block_capacity(self, target: str) -> int:
+        return self._run("virDomainGetBlockInfo", self._bounds.query_s, lambda: self._handle.block_capacity(target))
+
+    def block_commit_active(self, target: str) -> None:
+        self._run("virDomainBlockCommit", self._bounds.block_job_s, lambda: self._handle.block_commit_active(target))
+
+    def block_pivot(self, target: str) -> None:
+        self._run(PIVOT_CALL, self._bounds.block_job_s, lambda: self._handle.block_pivot(target))
+
+    def block_abort(self, target: str) -> None:
+        self._run(PIVOT_CALL, self._bounds.block_job_s, lambda: self._handle.block_abort(target))
+
+    def job_type(self) -> int:
+        return self._run("virDomainGetJobInfo", self._bounds.read_s, self._handle.job_type)
+
+    def _run(self, call: str, limit_s: float, function: Callable[[], T], lane: str | None = None) -> T:
+        try:
+            return self._helpers.run(function, limit_s, call=call, lane=lane or self._domain_lane)
+        except GivenUp as hung:
+            if self._on_hang is not None and hung.waited_s:
+                self._on_hang()
+            raise LibvirtCallTimedOut(call=call, domain=self.name(), timeout_ms=hung.waited_s * 1000, why=hung.why) from hung

@@ -1,0 +1,171 @@
+"""Calls that may hang for ever, made with a limit: each runs in a helper thread, and one that hangs is left behind in it."""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+MOST_LEFT_BEHIND = 4
+"""Calls of one lane that may hang at once; while so many do, the lane's next call is refused instead of hanging, too."""
+MOST_IDLE = 16
+"""Helper threads that are kept for the next call."""
+
+
+class GivenUp(Exception):
+    """The call did not return in time, and goes on behind our back; or it was not begun (`waited_s` 0), because others of its lane hang."""
+
+    def __init__(self, call: str, lane: str, waited_s: float) -> None:
+        super().__init__(f"{call} of {lane} was given up after {waited_s:.3f} s")
+        self.call = call
+        self.lane = lane
+        self.waited_s = waited_s
+
+    @property
+    def why(self) -> str:
+        return "it did not return" if self.waited_s else "earlier calls of this kind hang, so it was not begun"
+
+
+class HelperThreads:
+    """Runs blocking calls with a limit.
+
+    A call that hangs costs its helper thread, not the caller's. A *lane* is what calls hang together on (a domain, an
+    agent, a folder): one lane that hangs never stops another. Threads are daemons: the process ends without waiting for them.
+    """
+
+    def __init__(self, most_left_behind: int = MOST_LEFT_BEHIND) -> None:
+        self._most_left_behind = most_left_behind
+        self._forget()
+        # A forked child has none of its parent's threads.
+        os.register_at_fork(after_in_child=self._forget)
+
+    def run(self, function: Callable[[], T], limit_s: float, *, call: str, lane: str, discard: Callable[[T], object] | None = None) -> T:
+        """What `function` returns or raises. Raises GivenUp after `limit_s`, or at once where the lane is full of hung calls.
+
+        `discard` gets what the call returns when nobody waits for it any more.
+        """
+        task = _Task(function, call, lane, discard)
+        self._helper(lane, call).put(task)
+        if not task.done.acquire(timeout=limit_s) and self._leave_behind(task):
+            _warn("call_left_behind", call=call, lane=lane, limit_s=limit_s, in_all=self.left_behind())
+            raise GivenUp(call, lane, limit_s)
+        result: T = task.outcome()
+        return result
+
+    def left_behind(self) -> int:
+        """How many calls hang now that nobody waits for any more."""
+        with self._lock:
+            return self._left_behind.total()
+
+    def hangs(self, call: str, lane: str) -> bool:
+        """Whether such a call was given up and has not returned since: what it does may still come true."""
+        with self._lock:
+            return self._calls[call, lane] > 0
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[SimpleQueue[_Task]] = []
+        self._left_behind: Counter[str] = Counter()
+        self._calls: Counter[tuple[str, str]] = Counter()
+
+    def _helper(self, lane: str, call: str) -> SimpleQueue["_Task"]:
+        """The inbox of a thread that has nothing to do."""
+        with self._lock:
+            if self._left_behind[lane] >= self._most_left_behind:
+                raise GivenUp(call, lane, 0.0)
+            if self._idle:
+                return self._idle.pop()
+        inbox: SimpleQueue[_Task] = SimpleQueue()
+        threading.Thread(target=self._serve, args=(inbox,), name="helper", daemon=True).start()
+        return inbox
+
+    def _leave_behind(self, task: "_Task") -> bool:
+        with self._lock:
+            if task.has_ended:
+                return False
+            task.is_left_behind = True
+            self._left_behind[task.lane] += 1
+            self._calls[task.call, task.lane] += 1
+            return True
+
+    def _serve(self, inbox: SimpleQueue["_Task"]) -> None:
+        stays = True
+        while stays:
+            task = inbox.get()
+            task.work()
+            stays = self._ended(task, inbox)
+            if task.is_left_behind:
+                task.throw_away()
+            del task
+
+    def _ended(self, task: "_Task", inbox: SimpleQueue["_Task"]) -> bool:
+        """True: the thread is kept for the next call."""
+        with self._lock:
+            task.has_ended = True
+            stays = len(self._idle) < MOST_IDLE
+            if stays:
+                self._idle.append(inbox)
+            if task.is_left_behind:
+                self._returned(self._left_behind, task.lane)
+                self._returned(self._calls, (task.call, task.lane))
+        if task.is_left_behind:
+            _warn("call_returned_late", call=task.call, lane=task.lane, after_s=round(time.monotonic() - task.begun, 3))
+        task.done.release()
+        return stays
+
+    @staticmethod
+    def _returned(counter: Counter[Any], key: Any) -> None:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
+
+
+class _Task:
+    def __init__(self, function: Callable[[], Any], call: str, lane: str, discard: Callable[[Any], object] | None) -> None:
+        self.call = call
+        self.lane = lane
+        self.begun = time.monotonic()
+        self.has_ended = False
+        self.is_left_behind = False
+        #: Held until the call has ended. A lock and no Event: the waiting costs a third.
+        self.done = threading.Lock()
+        self.done.acquire()
+        self._function = function
+        self._discard = discard
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def work(self) -> None:
+        try:
+            self._result = self._function()
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+            self._error = error
+
+    def throw_away(self) -> None:
+        if self._discard is not None and self._error is None:
+            self._discard(self._result)
+
+    def outcome(self) -> Any:
+        error, self._error = self._error, None
+        if error is None:
+            return self._result
+        try:
+            raise error
+        finally:
+            # The traceback of an error knows this frame: without a cut the two would keep each other alive.
+            del error
+
+
+def _warn(event: str, **facts: Any) -> None:
+    # Imported when there is something to say: a thaw guard, which must stay small, calls through here, too.
+    from service import log
+
+    log.get(__name__).warning(event, **facts)
+
+
+HELPERS = HelperThreads()
+"""Those of this process."""

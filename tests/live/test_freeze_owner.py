@@ -1,0 +1,99 @@
+"""A second client of libvirt has frozen the guest: it is named, refused, shown and counted, and never thawed behind its back."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.guests import LabGuest
+from tests.libvirt_relay import LibvirtRelay
+from tests.live.test_libvirt_goes_away import wait_until_frozen
+from tests.live.test_main_job import overlays_beside
+from tests.service_process import ServiceProcess
+
+pytestmark = pytest.mark.live
+
+
+def shown(service: ServiceProcess, guest: LabGuest) -> dict[str, Any]:
+    answer = service.request("GET", f"/api/v1/domains/{guest.name}")
+    return answer.json() if answer.status_code == 200 else {}
+
+
+def wait_shown(service: ServiceProcess, guest: LabGuest, *, frozen: bool, within_s: float) -> dict[str, Any]:
+    deadline = time.monotonic() + within_s
+    while (found := shown(service, guest)).get("frozen") is not frozen:
+        assert time.monotonic() < deadline, f"not shown as frozen={frozen} within {within_s} s: {found}"
+        time.sleep(0.1)
+    return found
+
+
+def gauge(service: ServiceProcess, name: str, domain: str) -> float | None:
+    for line in service.request("GET", "/metrics").text.splitlines():
+        if line.startswith(f'{name}{{domain="{domain}"'):
+            return float(line.rpartition(" ")[2])
+    return None
+
+
+def test_it_is_published_refused_and_left_frozen_and_taken_again_soon_after_its_owner_thawed_it(
+    service: ServiceProcess, lab_guest: LabGuest
+) -> None:
+    wait_shown(service, lab_guest, frozen=False, within_s=15)
+    lab_guest.domain.fsFreeze()
+    # Any job makes its host look at once; this one says what it found, too.
+    preflight = service.run(lab_guest.name, kind="preflight")
+    found = wait_shown(service, lab_guest, frozen=True, within_s=10)
+    refused = service.request("POST", "/api/v1/jobs", json={"kind": "snapshot", "domain": lab_guest.name})
+    seconds = gauge(service, "stillpoint_guest_frozen_seconds", lab_guest.name)
+    status = lab_guest.freeze_status()
+    lab_guest.domain.fsThaw()
+    wait_shown(service, lab_guest, frozen=False, within_s=10)
+    job = service.run(lab_guest.name)
+
+    facts = {"domain": lab_guest.name, "frozen_by": "not_stillpoint", "frozen_since": found["frozen_since"]}
+    assert [check["code"] for check in preflight["result"]["checks"] if check["status"] == "fail"] == ["guest_already_frozen"]
+    assert (found["frozen_by"], refused.status_code, refused.json()["facts"]) == ("not_stillpoint", 409, facts)
+    assert seconds is not None
+    assert gauge(service, "stillpoint_guest_frozen_deadline_seconds", lab_guest.name) is None
+    assert status == "frozen"
+    assert (job["state"], job["verdict"]) == ("succeeded", "filesystem")
+    assert len(overlays_beside(lab_guest)) == 1
+
+
+def test_after_our_own_thaw_a_job_is_taken_at_once(service: ServiceProcess, lab_guest: LabGuest) -> None:
+    wait_shown(service, lab_guest, frozen=False, within_s=15)
+    lab_guest.domain.fsFreeze()
+    service.run(lab_guest.name, kind="preflight")
+    wait_shown(service, lab_guest, frozen=True, within_s=10)
+    thaw = service.request("POST", f"/api/v1/domains/{lab_guest.name}/thaw").json()
+
+    assert service.wait(thaw["id"])["state"] == "succeeded"
+    assert service.run(lab_guest.name)["state"] == "succeeded"
+
+
+def test_a_worker_that_stands_still_in_its_window_is_told_by_the_api(
+    relay: LibvirtRelay, lab_guest: LabGuest, new_sqlite_url: str, tmp_path: Path
+) -> None:
+    """From what was committed before the freeze: a guest that is over its deadline pages although nobody reports it."""
+    api = ServiceProcess(tmp_path / "api", libvirt_uri="unreachable:///", command="serve", database_url=new_sqlite_url)
+    worker = ServiceProcess(tmp_path / "worker", libvirt_uri=relay.uri, command="worker", database_url=new_sqlite_url)
+    with api, worker:
+        api.run(lab_guest.name, kind="preflight")
+        relay.delay_s = 0.3
+        job_id = api.create(lab_guest.name, freeze={"timeout_ms": 2_000, "hold_limit_ms": 1_000, "preflush": False})
+        wait_until_frozen(lab_guest)
+        worker.signal(signal.SIGSTOP)
+        deadline_s = gauge(api, "stillpoint_guest_frozen_deadline_seconds", lab_guest.name)
+        found = shown(api, lab_guest)
+        time.sleep(3)
+        seconds = gauge(api, "stillpoint_guest_frozen_seconds", lab_guest.name)
+        relay.delay_s = 0
+        worker.signal(signal.SIGCONT)
+        api.wait(job_id)
+
+        assert (found["frozen"], found["frozen_by"], deadline_s) == (True, {"job_id": job_id}, 3.0)
+        assert seconds is not None
+        assert 3.0 < seconds < 15
+        assert gauge(api, "stillpoint_guest_frozen_seconds", lab_guest.name) is None
+    assert lab_guest.freeze_status() == "thawed"

@@ -1,0 +1,105 @@
+"""Recovery on real guests: a discard that was cut short, and a frozen guest that is paused when the worker comes back."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.lab.disks import chain
+from tests.lab.fixtures import MakeGuest
+from tests.lab.guests import LabGuest
+from tests.lab.options import GuestOptions
+from tests.libvirt_relay import LibvirtRelay
+from tests.live.test_libvirt_goes_away import wait_until_frozen
+from tests.live.test_main_job import overlays_beside
+from tests.service_process import ServiceProcess
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def slow(relay: LibvirtRelay, tmp_path: Path) -> Iterator[ServiceProcess]:
+    """A service whose every call to libvirt takes long enough to be interrupted."""
+    with ServiceProcess(tmp_path / "state", libvirt_uri=relay.uri) as process:
+        yield process
+
+
+def merging(guest: LabGuest) -> set[str]:
+    """Disks with a block job that writes them into another file."""
+    targets = ElementTree.fromstring(guest.domain.XMLDesc(0)).iterfind("./devices/disk[mirror]/target")
+    return {target.get("dev", "") for target in targets}
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+
+
+def hold_before_the_point(service: ServiceProcess, relay: LibvirtRelay, job_id: str) -> None:
+    """What comes after the freeze is held back long enough to kill the service before it, on a busy machine too."""
+    wait_for(lambda: service.job(job_id)["phase"] == "freeze", "the freeze was never announced")
+    relay.delay_s = 3
+
+
+@pytest.mark.parametrize("disk", ["vda", "vdb"])
+def test_killed_while_a_point_is_merged_back_the_merge_is_finished(
+    slow: ServiceProcess, relay: LibvirtRelay, make_guest: MakeGuest, disk: str
+) -> None:
+    guest = make_guest(GuestOptions(disks=2)).start_and_wait()
+    guest.exec("/bin/sh", "-c", "echo before > /data/before; sync")
+    slow.run(guest.name, kind="preflight")
+    relay.delay_s = 0.3
+    job_id = slow.create(guest.name, freeze={"mode": "off"}, required_verdict="filesystem", on_shortfall="discard")
+    wait_for(lambda: disk in merging(guest), f"{disk} was never seen merging")
+    slow.kill()
+    relay.delay_s = 0
+    guest.exec("/bin/sh", "-c", "echo between > /data/between; sync")
+
+    slow.start()
+    job = slow.wait(job_id)
+
+    assert (job["state"], job["error"]["code"], job["recovery_point"]) == ("failed", "verdict_below_required", None)
+    recovered = job["phases"][-1]
+    assert recovered["name"] == "recover"
+    assert recovered["detail"].startswith(
+        "The worker was lost in phase discard of attempt 1. The point was being taken back. That was finished"
+    )
+    assert guest.active_sources() == guest.disks
+    assert (overlays_beside(guest), merging(guest)) == (set(), set())
+    assert chain(guest.disks["vda"]) == [guest.disks["vda"]]
+    assert guest.exec("/bin/sh", "-c", "cat /data/before /data/between").split() == ["before", "between"]
+    assert slow.request("GET", f"/api/v1/recovery-points?domain={guest.name}").json()["items"] == []
+    assert slow.run(guest.name)["verdict"] == "filesystem"
+
+
+def test_a_frozen_guest_that_is_paused_is_waited_for_and_thawed_when_it_runs_again(
+    slow: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
+) -> None:
+    slow.run(lab_guest.name, kind="preflight")
+    relay.delay_s = 0.3
+    job_id = slow.create(lab_guest.name, freeze={"preflush": False})
+    hold_before_the_point(slow, relay, job_id)
+    wait_until_frozen(lab_guest)
+    slow.kill()
+    relay.delay_s = 0
+    lab_guest.domain.suspend()
+
+    slow.start()
+    wait_for(lambda: slow.job(job_id)["error"] is not None, "the note of the wait")
+    waiting = slow.job(job_id)
+    assert (waiting["state"], waiting["error"]["code"]) == ("interrupted", "guest_may_be_frozen")
+    time.sleep(5)
+    assert slow.log_text().count("recovery_waits") == 1
+    lab_guest.domain.resume()
+    resumed = time.monotonic()
+    wait_for(lambda: lab_guest.freeze_status() == "thawed", "the thaw")
+
+    assert time.monotonic() - resumed < 3
+    job = slow.wait(job_id)
+    assert (job["state"], job["attempt"], job["verdict"]) == ("succeeded", 2, "filesystem")
+    recovered = next(phase for phase in job["phases"] if phase["name"] == "recover")
+    assert "This was waited for since" in recovered["detail"]

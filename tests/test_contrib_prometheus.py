@@ -1,0 +1,61 @@
+"""contrib/prometheus: the alarms are ones that can come."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from service.app import create_api
+from service.config import Settings
+from service.db import tokens
+from service.db.engine import Database
+from service.jobs import metrics
+from service.jobs.wake import Wake
+
+RULES = Path(__file__).parents[1] / "contrib" / "prometheus" / "stillpoint.rules.yml"
+AWAITED = {"stillpoint_recoveries_total", "stillpoint_fuses_fired_total"}
+
+
+def alarms() -> list[dict[str, Any]]:
+    document = yaml.safe_load(RULES.read_text())
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+@pytest.fixture
+def exposed(sqlite_database: Database, tmp_path: Path) -> set[str]:
+    """Names of everything that a service with API and worker says at /metrics."""
+    with sqlite_database.write() as session:
+        secret = tokens.create(session, "test").secret
+    with TestClient(create_api(Settings(state_dir=tmp_path), sqlite_database, Wake())) as api:
+        text = api.get("/metrics", headers={"Authorization": f"Bearer {secret}"}).text
+    families = list(text_string_to_metric_families(text))
+    return {family.name + ("_total" if family.type == "counter" else "") for family in families}
+
+
+def test_every_metric_of_an_alarm_is_exposed(exposed: set[str]) -> None:
+    named = {name for rule in alarms() for name in re.findall(r"\b(?:stillpoint|process)_\w+", rule["expr"])}
+    assert named - exposed <= AWAITED
+    assert len(named) > 8
+
+
+def test_every_alarm_says_how_urgent_it_is_what_it_is_and_what_to_do() -> None:
+    for rule in alarms():
+        assert re.fullmatch(r"Stillpoint[A-Za-z]+", rule["alert"])
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_a_guest_beyond_its_deadline_wakes_somebody_at_once() -> None:
+    (rule,) = [rule for rule in alarms() if rule["alert"] == "StillpointGuestFrozenTooLong"]
+    assert (rule["labels"]["severity"], rule.get("for")) == ("page", None)
+
+
+@pytest.mark.parametrize("reason", ["worker_gone", "deadline"])
+def test_an_intervention_is_counted_from_zero(reason: str) -> None:
+    """An increase is only seen from a value that was there before."""
+    found = [sample.labels["reason"] for family in metrics.GUARD_INTERVENTIONS.collect() for sample in family.samples]
+    assert reason in found
