@@ -201,3 +201,18 @@ def test_writer_rules_that_cannot_be_used_are_named_at_the_start(migrated: Comma
     assert (result.returncode, "Traceback" in result.stderr) == (1, False)
     assert "STILLPOINT_WRITER_RULES: " in result.stderr
     assert reason in result.stderr
+
+
+def test_a_process_with_hung_calls_ends_at_once_with_its_exit_status() -> None:
+    """What such a call holds may make the interpreter's own end hang, too: here, a clean-up that never returns."""
+    program = """
+import atexit, threading
+from service import cli
+from service.hypervisor.deadlines import HELPERS, GivenUp
+atexit.register(threading.Event().wait)
+try:
+    HELPERS.run(threading.Event().wait, 0.05, call="a call", lane="db1")
+except GivenUp:
+    cli._end(3)
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=False).returncode == 3

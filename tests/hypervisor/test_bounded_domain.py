@@ -9,7 +9,7 @@ from typing import Any
 import libvirt as _libvirt
 import pytest
 
-from service.errors import AgentBusy, DomainBusy, GuestAlreadyFrozen, LibvirtCallTimedOut
+from service.errors import AgentBusy, AgentNotAnswering, DomainBusy, GuestAlreadyFrozen, LibvirtCallTimedOut
 from service.hypervisor.bounded_domain import BoundedDomain, Bounds
 from service.hypervisor.deadlines import HelperThreads
 from service.hypervisor.guest import Guest
@@ -75,10 +75,22 @@ def test_every_call_that_hangs_ends_with_its_name(subject: Subject, call: str, f
 
 def test_a_guest_that_hangs_in_reading_its_filesystems_is_given_up_with_a_limit_inside_libvirt_too(subject: Subject) -> None:
     """virDomainGetFSInfo has none, and would keep the agent from the thaw: a command that has one is sent first."""
-    subject.domain.agent.answers = False
-    with pytest.raises(Exception, match="guest-get-fsinfo"):
-        subject.guest.filesystems()
-    assert subject.domain.log == ["guest-get-fsinfo"]
+    sent: list[str] = []
+
+    class Listening(FakeDomain):
+        def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
+            sent.append("virDomainGetFSInfo")
+            return super().filesystems()
+
+    domain = Listening("db2", [])
+    guest = Guest(domain, "fake:///")
+    domain.agent.answers = False
+    with pytest.raises(AgentNotAnswering, match="guest-get-fsinfo"):
+        guest.filesystems()
+    assert sent == []
+    domain.agent.answers = True
+    guest.filesystems()
+    assert sent == ["virDomainGetFSInfo"]
 
 
 def test_hung_questions_about_a_domain_do_not_stand_in_the_way_of_its_thaw(subject: Subject) -> None:

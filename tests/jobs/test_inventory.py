@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from service.db.engine import Database
 from service.db.tables import Domain, Host
+from service.hypervisor.bounded_domain import Bounds
 from service.jobs.inventory import Inventory
 from tests.fakes import FakeDisk, FakeDomain, FakeHost
 from tests.fakes.libvirt_errors import no_domain
@@ -21,7 +22,7 @@ class Published:
         self.first = FakeDomain("db1", [FakeDisk("vda", folder / "vda.qcow2")])
         self.second = FakeDomain("db2", [FakeDisk("vda", folder / "vda2.qcow2")])
         self.host = FakeHost(self.first, self.second)
-        self.inventory = Inventory(database, self.host, "hv1")
+        self.inventory = Inventory(database, self.host, "hv1", read_patience_s=2)
 
     def publish(self, busy: frozenset[str] = NOBODY) -> dict[str, Domain]:
         self.inventory.publish(busy)
@@ -116,3 +117,24 @@ def test_a_guest_that_answers_nonsense_stops_nobody(published: Published, comman
 def test_a_domain_that_vanishes_between_the_list_and_the_look_is_left_out(published: Published) -> None:
     published.second.fail_next("state", no_domain(published.second.uuid()))
     assert sorted(published.publish()) == ["db1"]
+
+
+def test_a_domain_that_hangs_stays_as_it_was_last_seen_and_hides_no_other(published: Published) -> None:
+    before = published.publish()
+    gate = published.first.hang_next("state")
+    published.second.pause()
+
+    after = published.publish()
+
+    assert (after["db1"].state, after["db1"].published_at) == ("running", before["db1"].published_at)
+    assert after["db2"].state == "paused"
+    gate.set()
+
+
+def test_a_domain_whose_call_was_given_up_stays_as_it_was_last_seen(published: Published) -> None:
+    published.host.limits = Bounds(read_s=0.1)
+    published.publish()
+    gate = published.first.hang_next("xml")
+    assert sorted(published.publish()) == ["db1", "db2"]
+    assert published.row().libvirt_connected
+    gate.set()

@@ -1,0 +1,151 @@
+"""Calls that hang around a snapshot: the job ends with a true story, and the jobs of other domains go on."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.db.engine import Database
+from service.errors import StorageNotAnswering
+from service.hypervisor.bounded_domain import Bounds
+from service.hypervisor.deadlines import HELPERS
+from service.jobs import overlays, queue, snapshot, storage
+from service.jobs.recovery import Recovery
+from tests.fakes import FakeDomain
+from tests.jobs.scene import FREEZE, STATUS, THAW, Scene, error_of
+
+SHORT = Bounds(read_s=0.2, query_s=0.2, agent_margin_s=1, agent_query_s=0.2, snapshot_s=0.2, block_job_s=0.2)
+
+
+class Hanging(Scene):
+    """Calls to libvirt have bounds of a fifth of a second; what hangs goes on at the end of the test."""
+
+    gates: list[threading.Event]
+
+    def hang(self, call: str, domain: FakeDomain | None = None) -> threading.Event:
+        self.gates.append((domain or self.domain).hang_next(call))
+        return self.gates[-1]
+
+
+@pytest.fixture
+def scene(sqlite_database: Database, tmp_path: Path) -> Iterator[Hanging]:
+    built = Hanging(sqlite_database, tmp_path)
+    built.gates = []
+    built.host.limits = SHORT
+    yield built
+    for gate in built.gates:
+        gate.set()
+    wait_for_hung_calls()
+
+
+def wait_for_hung_calls() -> None:
+    deadline = time.monotonic() + 10
+    while HELPERS.left_behind():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_question_that_hangs_before_the_window_fails_the_job_and_touches_nothing(scene: Hanging) -> None:
+    scene.hang("block_capacity")
+    error = error_of(scene.run())
+    assert (error["code"], error["facts"]["call"]) == ("libvirt_call_timed_out", "virDomainGetBlockInfo")
+    assert FREEZE not in scene.domain.log
+    assert scene.overlays() == []
+
+
+def test_a_domain_that_hangs_does_not_stop_the_next_domain(scene: Hanging) -> None:
+    other = scene.add("db2")
+    for _ in range(4):
+        scene.hang("state")
+    for _ in range(5):
+        assert error_of(scene.run())["code"] == "libvirt_call_timed_out"
+    assert scene.run(domain=other).state == "succeeded"
+
+
+def test_a_snapshot_that_hangs_is_thawed_and_left_to_recovery_which_waits_for_it(scene: Hanging) -> None:
+    """The call may still move the disks: what it would move them to must not be removed, and no story told before that."""
+    gate = scene.hang("snapshot_create")
+    job = scene.run()
+    assert not scene.domain.agent.frozen
+    assert (job.state, job.verdict) == ("running", None)
+    assert len(scene.overlays()) == 1
+
+    with scene.database.write() as session:
+        assert queue.release_expired(session, "hv1") == [job.id]
+    recovery = Recovery(scene.database, scene.host, thaw_patience_s=1)
+    with pytest.raises(Exception, match="may still move disks"):
+        recovery.recover(job.id)
+    assert len(scene.overlays()) == 1
+
+    gate.set()
+    wait_for_hung_calls()
+    recovery.recover(job.id)
+    assert scene.job(job.id).recovery_point is not None
+    assert scene.sources() == {"vda": f"db1-vda.{job.id[:8]}.qcow2"}
+
+
+def test_disks_whose_reading_hangs_after_the_window_are_left_to_recovery(scene: Hanging) -> None:
+    scene.domain.when_next(THAW, lambda: scene.hang("xml"))
+    job = scene.run()
+    assert (job.state, job.recovery_point) == ("running", None)
+    assert len(scene.overlays()) == 1
+    assert not scene.domain.agent.frozen
+
+
+def test_an_agent_that_somebody_else_took_after_the_preflight_is_seen_before_the_freeze(
+    scene: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "AGENT_PATIENCE_MS", 100)
+    scene.domain.when_next(STATUS, lambda: scene.hang(STATUS))
+    began = time.monotonic()
+    error = error_of(scene.run())
+    assert (error["code"], error["facts"]["timeout_ms"]) == ("agent_busy", 100)
+    assert time.monotonic() - began < 5
+    assert FREEZE not in scene.domain.log
+    assert THAW not in scene.domain.log
+    assert scene.overlays() == []
+
+
+def test_a_guest_that_somebody_else_froze_after_the_preflight_is_seen_before_the_freeze(scene: Hanging) -> None:
+    scene.domain.when_next("block_capacity", scene.domain.agent.freeze_by_somebody_else)
+    assert error_of(scene.run(freeze={"preflush": False}))["code"] == "guest_already_frozen"
+    assert FREEZE not in scene.domain.log
+    assert THAW not in scene.domain.log
+    assert scene.overlays() == []
+
+
+# --- storage --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dead_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file whose opening blocks: a pipe that nobody writes to stands for a mount that does not answer."""
+    monkeypatch.setattr(storage, "PATIENCE_S", 0.1)
+    pipe = tmp_path / "dead"
+    os.mkfifo(pipe)
+    yield pipe
+    os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    wait_for_hung_calls()
+
+
+def test_storage_that_does_not_answer_is_named_in_time(dead_mount: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(StorageNotAnswering, match=f"reading {dead_mount} was given up after 100 ms"):
+        storage.answered("reading", dead_mount, dead_mount.read_bytes)
+    assert time.monotonic() - began < 2
+
+
+def test_a_qemu_img_that_never_ends_is_no_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Hanging) -> None:
+    stand_in = tmp_path / "bin" / "qemu-img"
+    stand_in.parent.mkdir()
+    stand_in.write_text("#!/bin/sh\nexec sleep 30\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(overlays, "QEMU_IMG_TIMEOUT_S", 0.2)
+    error = error_of(scene.run())
+    assert error["code"] == "overlay_preparation_failed"
+    assert "did not end within 0.2 s" in error["detail"]
+    assert FREEZE not in scene.domain.log
