@@ -1,5 +1,6 @@
 """Publishing the host: that it lives, and what its domains are. The API knows hosts through this alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -48,7 +49,15 @@ class _Before:
 class Inventory:
     """Reads the host and writes what it saw. One instance per worker; `publish` is called from one thread."""
 
-    def __init__(self, database: Database, connection: HostConnection, host_id: str, read_patience_s: float = READ_PATIENCE_S) -> None:
+    def __init__(
+        self,
+        database: Database,
+        connection: HostConnection,
+        host_id: str,
+        read_patience_s: float = READ_PATIENCE_S,
+        has_job: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """`has_job`: whether a job has this domain now; it may have begun since the publication did."""
         self._database = database
         self._connection = connection
         self._host_id = host_id
@@ -57,6 +66,7 @@ class Inventory:
         self._foreign: frozenset[str] = frozenset()
         self._readers: Readers[dict[str, Any] | None] = Readers(READERS)
         self._read_patience_s = read_patience_s
+        self._has_job = has_job
 
     def publish(self, busy_domains: frozenset[str]) -> bool:
         """Read libvirt and write hosts and domains; False while libvirt is away. Agents of busy domains are not asked."""
@@ -112,6 +122,8 @@ class Inventory:
             return _Before(database_now(session), {row.id: row for row in rows})
 
     def _is_still_frozen(self, uuid: str) -> bool:
+        if self._has_job(uuid):
+            return True
         try:
             return self._connection.guest(uuid).is_frozen()
         except StillpointError:
@@ -128,8 +140,7 @@ class Inventory:
 
     def _row(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any] | None:
         try:
-            said = before.said(guest.uuid) if guest.uuid in busy else {}
-            document = said or _said(guest, is_busy=guest.uuid in busy)
+            document = self._asked(guest, busy, before)
             document |= {"persistent": guest.is_persistent(), "disks": [disk.as_document() for disk in guest.disks()]}
             return {"id": guest.uuid, "name": guest.name, "state": guest.state().value, "document": document}
         except LibvirtUnavailable:
@@ -141,6 +152,15 @@ class Inventory:
             # It was undefined between the list and the look: the next publication is right again.
             _logger.info("domain_left_out", domain=guest.name, reason=error.detail)
             return _GONE
+
+    def _asked(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any]:
+        # libvirt runs one agent command at a time: asking a guest that is being frozen would stand in the way of its thaw.
+        def may_ask() -> bool:
+            return guest.uuid not in busy and not self._has_job(guest.uuid)
+
+        said = _said(guest, may_ask) if may_ask() else {}
+        # A job began while it was asked: what it said is part of the truth at most, and a freeze may be that job's own.
+        return said if said and may_ask() else before.said(guest.uuid) or _said(guest, lambda: False)
 
     def _write_host(self, session: Session, versions: dict[str, Any], problem: str | None) -> None:
         now = datetime.now(UTC)
@@ -188,14 +208,13 @@ def _freeze(session: Session, row: dict[str, Any], before: _Before) -> dict[str,
     return {"frozen": True, "frozen_since": rfc3339(before.read_at), "frozen_by": by}
 
 
-def _said(guest: Guest, *, is_busy: bool) -> dict[str, Any]:
+def _said(guest: Guest, may_ask: Callable[[], bool]) -> dict[str, Any]:
     agent = AgentFacts(channel=guest.has_agent_channel())
     filesystems = None
-    # libvirt runs one agent command at a time: asking a guest that is being frozen would stand in the way.
-    ask = guest.state() is DomainState.running and agent.channel and guest.agent_is_connected() is not False and not is_busy
+    ask = guest.state() is DomainState.running and agent.channel and guest.agent_is_connected() is not False and may_ask()
     if ask:
-        read_agent(guest, agent)
-    if ask and agent.answers and not agent.frozen:
+        read_agent(guest, agent, may_ask)
+    if ask and agent.answers and not agent.frozen and may_ask():
         filesystems = _filesystems(guest)
     return {
         "filesystems": filesystems,

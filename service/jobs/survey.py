@@ -2,9 +2,10 @@
 
 import math
 import shlex
+from collections.abc import Callable
 from typing import Any
 
-from service.errors import StillpointError
+from service.errors import AgentCommandFailed, StillpointError
 from service.hypervisor.agent import reading
 from service.hypervisor.guest import Guest
 from service.model.inventory import AgentFacts, DomainState, LinuxFacts, Survey
@@ -63,22 +64,41 @@ def _busy(guest: Guest, targets: list[str]) -> dict[str, str]:
     return busy
 
 
-def read_agent(guest: Guest, agent: AgentFacts) -> None:
-    """Fill `agent`; a fault is kept in it as a fact."""
+def read_agent(guest: Guest, agent: AgentFacts, may_ask: Callable[[], bool] = lambda: True) -> None:
+    """Fill `agent`; a fault is kept in it as a fact. `may_ask` False: ask no further, a freeze window may be near."""
     try:
-        guest.ping()
-        information = guest.agent("guest-info")
-        with reading(guest.name, "guest-info"):
-            agent.version = str(information["version"])
-            agent.commands = {str(command["name"]): command["enabled"] is True for command in information["supported_commands"]}
-        if agent.allows("guest-fsfreeze-status"):
-            agent.frozen = guest.is_frozen()
-        if agent.allows("guest-get-osinfo"):
-            found = guest.agent("guest-get-osinfo")
-            with reading(guest.name, "guest-get-osinfo"):
-                agent.os = {key: value for key, value in found.items() if isinstance(value, str)}
+        for ask in (_ask_version, _ask_frozen, _ask_os):
+            if not may_ask():
+                return
+            ask(guest, agent)
     except StillpointError as error:
         agent.fault = error
+
+
+def _ask_version(guest: Guest, agent: AgentFacts) -> None:
+    guest.ping()
+    information = guest.agent("guest-info")
+    with reading(guest.name, "guest-info"):
+        agent.version = str(information["version"])
+        agent.commands = {str(command["name"]): command["enabled"] is True for command in information["supported_commands"]}
+
+
+def _ask_frozen(guest: Guest, agent: AgentFacts) -> None:
+    if not agent.allows("guest-fsfreeze-status"):
+        return
+    try:
+        agent.frozen = guest.is_frozen()
+    except AgentCommandFailed as error:
+        # An agent from QEMU 9.1 on without VSS: whatever else it tells is worth having.
+        agent.freeze_fault = error
+
+
+def _ask_os(guest: Guest, agent: AgentFacts) -> None:
+    if not agent.allows("guest-get-osinfo"):
+        return
+    found = guest.agent("guest-get-osinfo")
+    with reading(guest.name, "guest-get-osinfo"):
+        agent.os = {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 def _read_guest(guest: Guest, found: Survey) -> None:

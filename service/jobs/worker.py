@@ -46,7 +46,7 @@ class Worker:
         self._wake = wake
         self._host_id = settings.host_id
         self._owner = f"{settings.host_id}:{os.getpid()}"
-        self._inventory = Inventory(database, connection, settings.host_id)
+        self._inventory = Inventory(database, connection, settings.host_id, has_job=lambda domain_id: domain_id in self._busy_domains())
         self._execution = Execution(settings, connection, guards)
         self._recovery = Recovery(database, connection, state_dir=settings.state_dir)
         self._stopping = threading.Event()

@@ -62,7 +62,9 @@ def why_not_freezable(survey: Survey, scope: FreezeScope | None = None) -> Still
     if not agent.channel:
         return NoAgentChannel(domain=domain)
     if agent.fault is not None:
-        return vss_usable.why_agent_fails(domain, agent.fault)
+        return agent.fault
+    if agent.freeze_fault is not None:
+        return vss_usable.why_agent_fails(domain, agent.freeze_fault)
     if agent.frozen:
         return _already_frozen(domain, survey.foreign_freeze)
     not_offered = vss_usable.why_not_offered(survey)

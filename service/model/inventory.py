@@ -118,6 +118,8 @@ class AgentFacts:
     commands: dict[str, bool] = field(default_factory=dict)
     frozen: bool | None = None
     os: dict[str, Any] | None = None
+    #: What it answers to every freeze command: it answers, and cannot freeze.
+    freeze_fault: StillpointError | None = None
 
     @property
     def answers(self) -> bool:

@@ -138,3 +138,15 @@ def test_a_domain_whose_call_was_given_up_stays_as_it_was_last_seen(published: P
     assert sorted(published.publish()) == ["db1", "db2"]
     assert published.row().libvirt_connected
     gate.set()
+
+
+def test_a_guest_is_asked_nothing_more_once_a_job_has_it(published: Published) -> None:
+    """The job may come to its freeze at any moment, and a command of ours would stand before its thaw."""
+    published.publish()
+    published.host.domains.remove(published.second)
+    published.first.log.clear()
+    inventory = Inventory(published.database, published.host, "hv1", has_job=lambda _: "guest-info" in published.first.log)
+    inventory.publish(NOBODY)
+    assert "guest-info" in published.first.log
+    assert not {"guest-fsfreeze-status", "guest-get-osinfo", "guest-get-fsinfo"} & set(published.first.log)
+    assert published.row().libvirt_connected

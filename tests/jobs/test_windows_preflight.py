@@ -104,6 +104,7 @@ def test_a_guest_without_vss_would_not_work_and_is_told_what_to_do_in_windows(sc
     assert why in dead["detail"]
     for word in ("sc qc VSS", "QEMU Guest Agent VSS Provider", "qga-vss.dll", "virtio-win-guest-tools.exe", "QEMU-GA"):
         assert word in dead["remedy"]
+    assert result["windows"]["variant"] == "server"
     assert "/etc/" not in str(result["checks"])
 
 

@@ -1,5 +1,6 @@
 """The traps of F§7 that wait for the host, each in a whole job of a Windows guest. Those of parsing are tested in tests/model."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,9 +9,13 @@ from sqlalchemy import select
 
 from service.db.engine import Database
 from service.db.tables import Job
-from tests.fakes.domain import DESTROYED, PAUSED, libvirt
+from tests.fakes.domain import DESTROYED, PAUSED, FakeDisk, libvirt
 from tests.jobs.scene import FREEZE, THAW, error_of
 from tests.jobs.windows_scene import WindowsScene, reasons_of, vss_of
+from tests.lab.windows import scenario
+from tests.lab.windows.clock import ManualClock
+from tests.lab.windows.domain import WindowsDomain
+from tests.lab.windows.scenario import Scenario
 
 pytestmark = pytest.mark.windows
 
@@ -74,6 +79,31 @@ def test_trap_6_a_freeze_that_the_host_gave_up_is_followed_by_a_thaw_that_is_ans
 def test_trap_7_an_agent_that_hangs_does_not_hang_the_job(scene: WindowsScene) -> None:
     scene.play("thaw-hangs")
     assert error_of(scene.take_impatiently())["code"] == "guest_still_frozen"
+
+
+class _Listening(WindowsDomain):
+    """Keeps the time limit of each agent command, in seconds."""
+
+    def __init__(self, disks: Sequence[FakeDisk], played: Scenario) -> None:
+        super().__init__("win", disks, played, clock=ManualClock())
+        self.limits: list[int] = []
+
+    def agent_command(self, command: str, timeout_s: int) -> str:
+        # Asked by libvirt itself, inside virDomainGetFSInfo.
+        if "guest-get-fsinfo" not in command:
+            self.limits.append(timeout_s)
+        return super().agent_command(command, timeout_s)
+
+
+def test_traps_7_and_8_every_command_has_a_limit_of_its_own_that_is_neither_never_nor_at_once(scene: WindowsScene) -> None:
+    """0 means "fail at once" to libvirt, and less than 0 "wait for ever" or a limit that all clients of the domain share."""
+    listening = _Listening([scene.disk("vda", "win")], scenario.load("healthy-2022"))
+    scene.host.domains.append(listening)
+
+    job = scene.run(domain=listening)
+
+    assert job.state == "succeeded"
+    assert (min(listening.limits) >= 1, max(listening.limits) <= 120) == (True, True)
 
 
 def test_trap_9_a_thaw_that_fails_hides_no_disk_that_has_moved(scene: WindowsScene) -> None:
