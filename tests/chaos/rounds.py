@@ -47,7 +47,7 @@ def play(stage: Stage, seed: int, number: int, only: str | None = None) -> Outco
 
 def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[Breach]:
     hold_limit_ms = chance.choice(HOLDS_MS)
-    before, mark = stage.guest.active_sources()["vda"], stage.guest.mark()
+    before, mark, known = stage.guest.active_sources()["vda"], stage.guest.mark(), stage.guest.heartbeats()[-1:]
     freeze = {"timeout_ms": 5_000, "hold_limit_ms": hold_limit_ms, "preflush": chance.random() < 0.3}
     strike = Strike(stage, stage.api.create(stage.guest.name, freeze=freeze), chance)
     outcome.job = strike.job_id
@@ -61,8 +61,8 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
         yield from invariants.frozen_too_long(stalls, hold_limit_ms, strike.obstacle_s)
     yield from invariants.left_frozen(stage.guest.freeze_status())
     yield from invariants.story_untrue(stage, job, before, stalls)
-    beats = stage.guest.heartbeats(mark)
-    yield from invariants.writes_lost(beats, invariants.disk_sequences(stage))
+    beats = stage.guest.heartbeats(0 if strike.hits_guest else mark)
+    yield from invariants.writes_lost([*known, *beats], invariants.disk_sequences(stage))
     yield from chain(invariants.chain_broken(stage), invariants.strays(stage))
     yield from invariants.next_job_failed(stage.api.wait(stage.api.create(stage.guest.name), JOB_TIMEOUT_S))
     if len(stage.chain_files()) > MOST_OVERLAYS:

@@ -28,7 +28,7 @@ class Stage:
     def __init__(self, folder: Path, number: int, pid: int) -> None:
         self.state_dir = folder / f"lane-{number}"
         self.state_dir.mkdir(parents=True)
-        self.guest = LabGuest(GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB))
+        self.guest = LabGuest(GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16}))
         self.relay = LibvirtRelay(self.state_dir).open()
         self.api = self._process("serve")
         self.worker = self._process("worker")
@@ -93,10 +93,9 @@ class Stage:
         if domain.isActive() and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
             domain.resume()
         if not domain.isActive():
-            mark = self.guest.mark()
+            # libvirt begins the console anew with each start.
             until(lambda: _start(domain), 10, "the guest could not be started")
-            self.guest.wait_serial("^LAB ready", 60, since=mark)
-            self.guest.wait_serial("^METER ", 60, since=mark)
+            self.guest.wait_ready()
         self.guest.wait_agent()
 
     def chain_files(self) -> list[Path]:
