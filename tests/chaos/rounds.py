@@ -53,12 +53,15 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
     outcome.job = strike.job_id
     FAULTS[outcome.fault](strike)
     job = stage.api.wait(strike.job_id, JOB_TIMEOUT_S)
-    stage.guest.console.wait_heartbeat(15)
+    if silent := list(invariants.no_heartbeat(stage)):
+        yield from silent
+        return
     stalls = None if strike.hits_guest else stage.guest.console.stalls(mark)
     if stalls is not None:
         outcome.longest_stall_ms = max((stall.ms for stall in stalls), default=0.0)
         outcome.was_killed_in_window = strike.kills_worker
         yield from invariants.frozen_too_long(stalls, hold_limit_ms, strike.obstacle_s)
+    stage.guest.wait_agent()
     yield from invariants.left_frozen(stage.guest.freeze_status())
     yield from invariants.story_untrue(stage, job, before, stalls)
     beats = stage.guest.heartbeats(0 if strike.hits_guest else mark)
