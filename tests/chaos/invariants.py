@@ -62,7 +62,7 @@ def chain_broken(stage: Stage) -> Iterator[Breach]:
 
 
 def _corruptions(file: Path) -> Iterator[Breach]:
-    command = ["qemu-img", "check", "--force-share", "--output=json", file]
+    command = ["qemu-img", "check", "--force-share", "--output=json", str(file)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     # With status 3 clusters are allocated that nothing refers to yet, as in any file that is written to meanwhile.
     if checked.returncode not in (0, 3):
