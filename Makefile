@@ -6,12 +6,14 @@ PYTHON := $(BIN)/python
 # What the reader may set
 JSON :=
 ONLY :=
+ROUNDS := 100
+SEED :=
 ENGINE := $(shell command -v podman || command -v docker)
 BASE := docker.io/library/debian:trixie-slim
 IMAGE := stillpoint
 
 .DEFAULT_GOAL := help
-.PHONY: help ready demo test static check lab lab-down bench lock image clean
+.PHONY: help ready demo test static check lab lab-down chaos bench lock image clean
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +41,9 @@ lab: ready ## start a lab guest and leave it running for hand work; says how to 
 
 lab-down: ready ## remove the lab guest, and the libvirt daemon if the lab started it
 	@$(PYTHON) -m tests.lab down
+
+chaos: ready ## faults of every kind against real guests, one a round; ROUNDS=N, SEED=S plays the same again; ends with one line of JSON
+	@$(PYTHON) -m tests.chaos --rounds "$(ROUNDS)" $(if $(SEED),--seed "$(SEED)")
 
 bench: ## benchmarks beside their peers, results in build/bench/; ONLY=stall, api, list, pickup, windows or guard for one
 	@scripts/prepare bench

@@ -26,7 +26,7 @@ class ServiceProcess:
         self._command = command
         self.port = _free_port()
         self._log = state_dir / "service.log"
-        self._environment = {
+        self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("STILLPOINT_")},
             "STILLPOINT_STATE_DIR": str(state_dir),
             "STILLPOINT_LIBVIRT_URI": libvirt_uri,
@@ -47,7 +47,7 @@ class ServiceProcess:
     def start(self) -> "ServiceProcess":
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "service.cli", self._command], env=self._environment, stdout=log, stderr=log, start_new_session=True
+                [sys.executable, "-m", "service.cli", self._command], env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + 30
         while self._command != "worker" and not self._is_ready():
@@ -68,6 +68,14 @@ class ServiceProcess:
             except subprocess.TimeoutExpired:
                 self.kill()
         return self._process.returncode
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    def kill_if_alive(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)

@@ -1,0 +1,109 @@
+"""Faults of every kind, one a round, against a real service and real guests: `python -m tests.chaos --rounds N --seed S`.
+
+The last line of the output is the result as JSON; the exit status is 0 only if nothing was breached. The seed decides the
+fault and every delay of each round: `--round K` with the same seed plays one again.
+"""
+
+import argparse
+import json
+import os
+import queue
+import secrets
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.chaos import report, rounds
+from tests.chaos.faults import FAULTS
+from tests.chaos.rounds import Outcome
+from tests.chaos.stage import Stage
+from tests.lab import images
+from tests.lab.daemon import Daemon
+from tests.lab.guests import remove_stale_guests
+
+
+def main() -> int:
+    asked = _arguments()
+    seed = secrets.randbelow(1_000_000) if asked.seed is None else asked.seed
+    numbers = [asked.round] if asked.round is not None else list(range(asked.rounds))
+    print(f"{len(numbers)} rounds with seed {seed}, {asked.lanes} at a time", file=sys.stderr, flush=True)
+    with ExitStack() as stack:
+        images.build()
+        daemon = Daemon()
+        daemon.ensure()
+        stack.callback(daemon.stop)
+        remove_stale_guests("lab-chaos-")
+        folder = Path(tempfile.mkdtemp(prefix="stillpoint-chaos-"))
+        outcomes = _run_lanes(folder, seed, numbers, asked)
+    document = report.as_document(seed, outcomes)
+    is_clean = report.is_clean(document) and len(outcomes) == len(numbers)
+    if is_clean:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        print(f"Databases and logs are kept in {folder}.", file=sys.stderr)
+    print(json.dumps(document))
+    return 0 if is_clean else 1
+
+
+def _run_lanes(folder: Path, seed: int, numbers: list[int], asked: argparse.Namespace) -> list[Outcome]:
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in numbers:
+        waiting.put(number)
+    lanes = min(asked.lanes, len(numbers))
+    outcomes: list[Outcome] = []
+    run = [threading.Thread(target=_lane, args=(folder, lane, seed, waiting, outcomes, asked.fault)) for lane in range(lanes)]
+    for thread in run:
+        thread.start()
+    for thread in run:
+        thread.join()
+    return sorted(outcomes, key=lambda outcome: outcome.number)
+
+
+def _lane(folder: Path, lane: int, seed: int, waiting: "queue.SimpleQueue[int]", outcomes: list[Outcome], only: str | None) -> None:
+    stage: Stage | None = None
+    for life in range(1_000_000):
+        stage = Stage(folder / f"{lane}-{life}", lane, os.getpid()).start()
+        try:
+            if not _play_until_broken(stage, seed, waiting, outcomes, only):
+                return
+        finally:
+            stage.close()
+
+
+def _play_until_broken(stage: Stage, seed: int, waiting: "queue.SimpleQueue[int]", outcomes: list[Outcome], only: str | None) -> bool:
+    """False: no rounds are left. True: a round left the stage in a state that would spoil the next, so a new one is wanted."""
+    while True:
+        try:
+            number = waiting.get_nowait()
+        except queue.Empty:
+            return False
+        outcome = rounds.play(stage, seed, number, only)
+        outcomes.append(outcome)
+        stall = f"{outcome.longest_stall_ms:6.0f} ms" if outcome.longest_stall_ms is not None else "         "
+        print(f"{len(outcomes):5} {outcome.seconds:5.1f} s {stall}  {outcome.fault}", file=sys.stderr, flush=True)
+        if outcome.breaches:
+            print("\n".join(report.breach_lines(outcome)), file=sys.stderr, flush=True)
+            return True
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, help="printed, so that a run can be repeated; default: a random one")
+    parser.add_argument("--round", type=int, help="this one alone")
+    parser.add_argument("--fault", choices=list(FAULTS), help="this fault in every round")
+    parser.add_argument("--lanes", type=int, default=2, help="rounds that are played at the same time, each with its own guest")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    status = main()
+    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,132 @@
+"""What must be true after each round, asked of the guest, of libvirt and of the files, and only last of the job."""
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.stage import Stage
+from tests.lab.console import Heartbeat, Stall
+from tests.lab.disks import needs_recovery, sequences
+from tests.lab.places import LabError
+from tests.service_process import FINAL
+
+AFTER_DEADLINE_MS = 2_000.0
+MEASURING_MS = 60.0
+"""The meter counts from the write that met the freeze, the job from the reply to it."""
+
+
+@dataclass(frozen=True)
+class Breach:
+    """`kind`: the count of the report that it belongs to."""
+
+    kind: str
+    detail: str
+
+
+def frozen_too_long(stalls: Sequence[Stall], hold_limit_ms: float, obstacle_s: float) -> Iterator[Breach]:
+    longest = max((stall.ms for stall in stalls), default=0.0)
+    allowed = hold_limit_ms + AFTER_DEADLINE_MS + obstacle_s * 1000
+    if longest > allowed:
+        yield Breach("guests_left_frozen", f"a write of the guest was held for {longest:.0f} ms; {allowed:.0f} ms were allowed")
+
+
+def left_frozen(status: str) -> Iterator[Breach]:
+    if status != "thawed":
+        yield Breach("guests_left_frozen", f"the guest is {status} after the round")
+
+
+def writes_lost(beats: Sequence[Heartbeat], found: Sequence[int]) -> Iterator[Breach]:
+    """`found`: the sequence numbers in the disk as it is now. The file is written round and round, so old numbers may be gone."""
+    acknowledged = max((beat.acknowledged for beat in beats), default=0)
+    newest = max(found, default=0)
+    if newest < acknowledged:
+        yield Breach("writes_lost", f"the guest was told that write {acknowledged} is durable; the disk ends with {newest}")
+    held = set(found)
+    missing = [number for number in range(max(1, newest - len(found) // 2), min(newest, acknowledged) + 1) if number not in held]
+    if missing:
+        yield Breach("writes_lost", f"acknowledged writes are missing in the disk: {missing[:5]} … ({len(missing)})")
+
+
+def chain_broken(stage: Stage) -> Iterator[Breach]:
+    try:
+        files = stage.chain_files()
+        for file in files:
+            yield from _corruptions(file)
+    except LabError as error:
+        yield Breach("chains_broken", str(error))
+        return
+    if stage.guest.disks["vda"] not in files:
+        yield Breach("chains_broken", f"the guest is on {files[0].name}, which does not come from its own disk")
+
+
+def _corruptions(file: Path) -> Iterator[Breach]:
+    command = ["qemu-img", "check", "--force-share", "--output=json", str(file)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    # With status 3 clusters are allocated that nothing refers to yet, as in any file that is written to meanwhile.
+    if checked.returncode not in (0, 3):
+        yield Breach("chains_broken", f"{file.name}: qemu-img check ended with {checked.returncode}: {checked.stderr or checked.stdout}")
+
+
+def no_heartbeat(stage: Stage) -> Iterator[Breach]:
+    """A meter that does not speak again stands in a write."""
+    try:
+        stage.guest.console.wait_heartbeat(15)
+    except LabError as error:
+        yield Breach("guests_left_frozen", f"the guest does not write any more: {error}")
+
+
+def story_untrue(stage: Stage, job: dict[str, Any], before: Path, stalls: Sequence[Stall] | None) -> Iterator[Breach]:
+    """`before`: the file that the disk was on; `stalls` None: the meter is no judge of this round."""
+    for problem in _untrue(stage, job, before, stalls):
+        yield Breach("stories_untrue", problem)
+
+
+def _untrue(stage: Stage, job: dict[str, Any], before: Path, stalls: Sequence[Stall] | None) -> Iterator[str]:
+    if job["state"] not in FINAL:
+        yield f"the job is {job['state']}"
+        return
+    if (job["state"] == "failed") != (job["error"] is not None):
+        yield f"state {job['state']} with error {job['error']}"
+    now = stage.guest.active_sources()["vda"]
+    point = job["recovery_point"]
+    if point is None:
+        if now != before:
+            yield f"no recovery point, and the disk went from {before.name} to {now.name}"
+        if job["verdict"] != "none":
+            yield f"no recovery point, and the verdict {job['verdict']}"
+    else:
+        yield from _point_untrue(point, job["verdict"], before, now)
+    if job["state"] == "succeeded" and job["verdict"] != "filesystem":
+        yield f"succeeded with {job['verdict']}, though a freeze was required"
+    hold_ms = (job["timing"] or {}).get("hold_ms")
+    if stalls is not None and hold_ms is not None and hold_ms > max((stall.ms for stall in stalls), default=0.0) + MEASURING_MS:
+        yield f"it tells of a hold of {hold_ms:.0f} ms, and no write was held so long"
+
+
+def _point_untrue(point: dict[str, Any], verdict: str, before: Path, now: Path) -> Iterator[str]:
+    disk = point["disks"][0]
+    if not Path(disk["file"]).is_file():
+        yield f"the file of its point is not there: {disk['file']}"
+        return
+    if (Path(disk["file"]), Path(disk["overlay"])) != (before, now):
+        yield f"its point is {disk['file']} below {disk['overlay']}, and the disk went from {before.name} to {now.name}"
+    if verdict not in ("crash", "none") and needs_recovery(Path(disk["file"])):
+        yield f"the verdict is {verdict}, and the point needs journal recovery"
+
+
+def strays(stage: Stage) -> Iterator[Breach]:
+    """Overlays that are in nobody's chain."""
+    lost = set(stage.guest.folder.glob("*.qcow2")) - set(stage.chain_files())
+    if lost:
+        yield Breach("stories_untrue", f"files that no disk stands on: {', '.join(sorted(file.name for file in lost))}")
+
+
+def next_job_failed(job: dict[str, Any]) -> Iterator[Breach]:
+    if (job["state"], job["verdict"]) != ("succeeded", "filesystem"):
+        yield Breach("stories_untrue", f"the next job ended {job['state']} with {job['verdict']}: {(job['error'] or {}).get('detail')}")
+
+
+def disk_sequences(stage: Stage) -> list[int]:
+    return sequences(stage.guest.active_sources()["vda"])

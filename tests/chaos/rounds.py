@@ -1,0 +1,72 @@
+"""One round: a job, a fault in the middle of it, and what is true afterwards."""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from tests.chaos import invariants
+from tests.chaos.faults import FAULTS, WEIGHTS, Strike
+from tests.chaos.invariants import Breach
+from tests.chaos.stage import Stage
+
+HOLDS_MS = (800, 1_500, 5_000)
+MOST_OVERLAYS = 6
+JOB_TIMEOUT_S = 60.0
+
+
+@dataclass
+class Outcome:
+    number: int
+    fault: str
+    seconds: float = 0.0
+    longest_stall_ms: float | None = None
+    was_killed_in_window: bool = False
+    breaches: list[Breach] = field(default_factory=list)
+    job: str = ""
+
+
+def fault_of(seed: int, number: int) -> str:
+    names = list(FAULTS)
+    return random.Random(f"{seed} fault {number}").choices(names, [WEIGHTS.get(name, 1) for name in names])[0]
+
+
+def play(stage: Stage, seed: int, number: int, only: str | None = None) -> Outcome:
+    """Raises nothing that a fault may cause: a round that cannot be ended is a breach."""
+    chance = random.Random(f"{seed} round {number}")
+    outcome = Outcome(number, only or fault_of(seed, number))
+    begun = time.monotonic()
+    try:
+        outcome.breaches = list(_breaches(stage, chance, outcome))
+    except Exception as error:
+        outcome.breaches.append(Breach("stories_untrue", f"the round could not be ended: {type(error).__name__}: {error}"))
+    outcome.seconds = time.monotonic() - begun
+    return outcome
+
+
+def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[Breach]:
+    hold_limit_ms = chance.choice(HOLDS_MS)
+    before, mark, known = stage.guest.active_sources()["vda"], stage.guest.mark(), stage.guest.heartbeats()[-1:]
+    freeze = {"timeout_ms": 5_000, "hold_limit_ms": hold_limit_ms, "preflush": chance.random() < 0.3}
+    strike = Strike(stage, stage.api.create(stage.guest.name, freeze=freeze), chance)
+    outcome.job = strike.job_id
+    FAULTS[outcome.fault](strike)
+    job = stage.api.wait(strike.job_id, JOB_TIMEOUT_S)
+    if silent := list(invariants.no_heartbeat(stage)):
+        yield from silent
+        return
+    stalls = None if strike.hits_guest else stage.guest.console.stalls(mark)
+    if stalls is not None:
+        outcome.longest_stall_ms = max((stall.ms for stall in stalls), default=0.0)
+        outcome.was_killed_in_window = strike.kills_worker
+        yield from invariants.frozen_too_long(stalls, hold_limit_ms, strike.obstacle_s)
+    stage.guest.wait_agent()
+    yield from invariants.left_frozen(stage.guest.freeze_status())
+    yield from invariants.story_untrue(stage, job, before, stalls)
+    beats = stage.guest.heartbeats(0 if strike.hits_guest else mark)
+    yield from invariants.writes_lost([*known, *beats], invariants.disk_sequences(stage))
+    yield from chain(invariants.chain_broken(stage), invariants.strays(stage))
+    yield from invariants.next_job_failed(stage.api.wait(stage.api.create(stage.guest.name), JOB_TIMEOUT_S))
+    if len(stage.chain_files()) > MOST_OVERLAYS:
+        stage.merge_all()

@@ -1,0 +1,157 @@
+"""What a round of chaos plays on: a real guest that writes all the time, and Stillpoint as two processes (API and worker)."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import libvirt
+
+from tests.lab.command import run
+from tests.lab.guests import LabGuest
+from tests.lab.options import GuestOptions
+from tests.lab.places import LabError
+from tests.libvirt_relay import LibvirtRelay
+from tests.service_process import ServiceProcess
+
+GUEST_MB = 64
+MERGE_TIMEOUT_S = 20.0
+SETTINGS = {"poll_seconds": "0.1", "inventory_seconds": "2", "lease_seconds": "20"}
+
+
+class Stage:
+    """One lane: its guest, its database, its processes. Several lanes share the host's libvirt and nothing else."""
+
+    def __init__(self, folder: Path, number: int, pid: int) -> None:
+        self.state_dir = folder / f"lane-{number}"
+        self.state_dir.mkdir(parents=True)
+        self.guest = LabGuest(GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16}))
+        self.relay = LibvirtRelay(self.state_dir).open()
+        self.api = self._process("serve")
+        self.worker = self._process("worker")
+
+    def _process(self, command: str) -> ServiceProcess:
+        return ServiceProcess(self.state_dir, libvirt_uri=self.relay.uri, command=command, **SETTINGS)
+
+    def start(self) -> "Stage":
+        self.guest.start_and_wait()
+        self.migrate()
+        self.api.start()
+        self.worker.start()
+        return self
+
+    def migrate(self) -> None:
+        command = [sys.executable, "-m", "service.cli", "migrate"]
+        subprocess.run(command, env=self.api.environment, check=True, capture_output=True, timeout=60)
+
+    def close(self) -> None:
+        self.worker.stop()
+        self.api.stop()
+        self.relay.close()
+        self.guest.thaw_for_sure() if self.is_running() else None
+        self.guest.destroy()
+
+    # --- the service ----------------------------------------------------------------------------
+
+    def restart_worker(self) -> None:
+        """As systemd would."""
+        self.worker.kill_if_alive()
+        self.worker.start()
+
+    def guard_pid(self, job_id: str) -> int | None:
+        """The process that guards the window of the job; None: there is none (any more)."""
+        try:
+            text = (self.state_dir / "guards" / f"{job_id}.json").read_text()
+            return int(json.loads(text)["pid"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def keeper_pid(self) -> int | None:
+        worker = self.worker.pid
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and _parent(entry) == worker and b"service.jobs.thaw_guard" in _command_line(entry):
+                return int(entry.name)
+        return None
+
+    # --- the guest ------------------------------------------------------------------------------
+
+    def is_running(self) -> bool:
+        return bool(self.guest.is_defined() and self.guest.domain.isActive())
+
+    def qemu_pid(self) -> int:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and b"guest=" + self.guest.name.encode() in _command_line(entry):
+                return int(entry.name)
+        raise LabError(f"no QEMU of {self.guest.name}")
+
+    def revive_guest(self) -> None:
+        """Running and answering again, whatever the fault did to it."""
+        domain = self.guest.domain
+        if domain.isActive() and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            domain.resume()
+        if not domain.isActive():
+            # libvirt begins the console anew with each start.
+            until(lambda: _start(domain), 10, "the guest could not be started")
+            self.guest.wait_ready()
+        self.guest.wait_agent()
+
+    def chain_files(self) -> list[Path]:
+        """What the disk is on now, top first."""
+        top = self.guest.active_sources()["vda"]
+        listing = json.loads(run(["qemu-img", "info", "--force-share", "--backing-chain", "--output=json", top]))
+        return [Path(entry["filename"]) for entry in listing]
+
+    def merge_all(self) -> None:
+        """Back to the file that the guest was made with."""
+        top, base = self.guest.active_sources()["vda"], self.guest.disks["vda"]
+        if top == base:
+            return
+        files = self.chain_files()
+        self.guest.domain.blockCommit("vda", None, None, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE)
+        until(self._pivot, MERGE_TIMEOUT_S, "the chain could not be merged")
+        for file in files:
+            if file != base:
+                file.unlink(missing_ok=True)
+
+    def _pivot(self) -> bool:
+        try:
+            self.guest.domain.blockJobAbort("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_BLOCK_COPY_ACTIVE:
+                raise
+            return False
+        return True
+
+
+def until(true: Callable[[], Any], seconds: float, otherwise: str, pause: float = 0.02) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise LabError(otherwise)
+        time.sleep(pause)
+
+
+def _start(domain: Any) -> bool:
+    # The image's lock is released a moment after QEMU died.
+    try:
+        domain.create()
+    except libvirt.libvirtError:
+        return bool(domain.isActive())
+    return True
+
+
+def _command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _parent(process: Path) -> int | None:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError):
+        return None

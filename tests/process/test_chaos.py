@@ -1,0 +1,87 @@
+"""The chaos run judges rightly: each of its checks sees its own kind of breach, and a few rounds of it find none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos import invariants, report
+from tests.chaos.faults import FAULTS
+from tests.chaos.invariants import Breach
+from tests.chaos.rounds import Outcome, fault_of
+from tests.lab.console import Heartbeat, Stall
+
+ROUNDS = 8
+
+
+def stall(ms: float) -> Stall:
+    return Stall(at_ms=0, ms=ms, mount="/data")
+
+
+def beat(acknowledged: int) -> Heartbeat:
+    return Heartbeat("/data", 0, 1, acknowledged, acknowledged, 0, 0)
+
+
+def outcome(fault: str, stall_ms: float, *breaches: Breach, killed: bool = False) -> Outcome:
+    return Outcome(1, fault, 1.0, stall_ms, killed, list(breaches))
+
+
+def test_a_stall_longer_than_deadline_and_two_seconds_is_a_guest_left_frozen() -> None:
+    assert list(invariants.frozen_too_long([stall(2_900)], 1_000, 0)) == []
+    assert [breach.kind for breach in invariants.frozen_too_long([stall(3_100)], 1_000, 0)] == ["guests_left_frozen"]
+
+
+def test_a_fault_that_kept_everybody_from_thawing_moves_the_deadline_by_its_own_length() -> None:
+    assert list(invariants.frozen_too_long([stall(3_900)], 1_000, obstacle_s=1.0)) == []
+
+
+def test_a_guest_that_is_frozen_in_the_end_was_left_frozen() -> None:
+    assert list(invariants.left_frozen("thawed")) == []
+    assert [breach.kind for breach in invariants.left_frozen("frozen")] == ["guests_left_frozen"]
+
+
+def test_a_disk_that_ends_before_an_acknowledged_write_lost_it() -> None:
+    assert list(invariants.writes_lost([beat(90)], range(1, 101))) == []
+    assert [breach.kind for breach in invariants.writes_lost([beat(101)], range(1, 101))] == ["writes_lost"]
+
+
+def test_a_hole_below_an_acknowledged_write_is_a_lost_write() -> None:
+    held = [number for number in range(1, 101) if number != 80]
+    assert [breach.kind for breach in invariants.writes_lost([beat(90)], held)] == ["writes_lost"]
+
+
+def test_a_next_job_that_fails_is_no_true_story() -> None:
+    fine: dict[str, Any] = {"state": "succeeded", "verdict": "filesystem", "error": None}
+    assert list(invariants.next_job_failed(fine)) == []
+    assert len(list(invariants.next_job_failed({**fine, "state": "failed", "verdict": "none"}))) == 1
+
+
+def test_any_breach_makes_the_run_fail_and_is_counted_under_its_kind() -> None:
+    outcomes = [outcome("nothing", 50), outcome("qemu_killed", 60, Breach("writes_lost", "…"))]
+    document = report.as_document(7, outcomes)
+    assert (document["rounds"], document["seed"], document["writes_lost"], report.is_clean(document)) == (2, 7, 1, False)
+    assert document["by_fault"] == {"nothing": 1, "qemu_killed": 1}
+
+
+def test_what_a_kill_adds_is_counted_from_undisturbed_rounds() -> None:
+    calm = [outcome("nothing", ms) for ms in (40, 50, 60)]
+    killed = [outcome("worker_killed_in_window", ms, killed=True) for ms in (55, 70, 350)]
+    document = report.as_document(7, [*calm, *killed])
+    assert (document["stall_after_kill_ms_median"], document["stall_after_kill_ms_max"]) == (20, 300)
+
+
+def test_a_seed_decides_the_faults_and_every_fault_comes() -> None:
+    assert [fault_of(3, number) for number in range(30)] == [fault_of(3, number) for number in range(30)]
+    assert {fault_of(3, number) for number in range(600)} == set(FAULTS)
+
+
+@pytest.mark.live
+@pytest.mark.usefixtures("lab")
+def test_a_few_rounds_leave_nothing_frozen_nothing_lost_and_tell_the_truth() -> None:
+    command = [sys.executable, "-m", "tests.chaos", "--rounds", str(ROUNDS), "--seed", "11"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert json.loads(done.stdout.splitlines()[-1])["rounds"] == ROUNDS
