@@ -1,0 +1,37 @@
+"""The base of all errors."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class StillpointError(Exception):
+    """Base of all errors. Subclasses give templates; the keyword arguments fill them and stay readable as `facts`."""
+
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Something went wrong inside Stillpoint"
+    detail_template: ClassVar[str] = "An unexpected error happened."
+    remedy_template: ClassVar[str] = "Look at the service's log for the error, and report it."
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts: Mapping[str, Any] = facts
+        super().__init__(self.detail)
+
+    @property
+    def detail(self) -> str:
+        """What was found."""
+        return self.detail_template.format(**self.facts)
+
+    @property
+    def remedy(self) -> str:
+        """What the reader can do."""
+        return self.remedy_template.format(**self.facts)
+
+    def as_document(self) -> dict[str, Any]:
+        """The error as it stands in a job row and, with a status added, in a problem body."""
+        return {
+            "code": self.code,
+            "title": self.title,
+            "detail": self.detail,
+            "remedy": self.remedy,
+            "facts": dict(self.facts),
+        }

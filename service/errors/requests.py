@@ -1,0 +1,178 @@
+"""Requests that cannot be served: what is not there, cannot be read, or may not be asked; and what stands in the way of the service."""
+
+from service.errors.base import StillpointError
+
+# --- what a caller asked for does not exist -------------------------------------------------------
+
+
+class JobNotFound(StillpointError):
+    code = "job_not_found"
+    title = "No such job"
+    detail_template = "There is no job {job_id}."
+    remedy_template = "List the jobs with GET /api/v1/jobs."
+
+
+class RecoveryPointNotFound(StillpointError):
+    code = "recovery_point_not_found"
+    title = "No such recovery point"
+    detail_template = "There is no recovery point {recovery_point_id}."
+    remedy_template = "List them with GET /api/v1/recovery-points."
+
+
+class DomainUnknown(StillpointError):
+    code = "domain_unknown"
+    title = "No host has this domain"
+    detail_template = "No domain named {domain!r} (nor with that UUID) was published by {hosts}."
+    remedy_template = (
+        "Look at GET /api/v1/domains for the names, and at GET /api/v1/hosts for when each host was last seen. "
+        "A domain that was only just defined appears within seconds."
+    )
+
+
+class DomainAmbiguous(StillpointError):
+    code = "domain_ambiguous"
+    title = "More than one host has a domain of this name"
+    detail_template = "{domain!r} exists on the hosts {hosts}."
+    remedy_template = 'Give the UUID instead of the name, or add "host" to the request.'
+
+
+class PathNotFound(StillpointError):
+    code = "path_not_found"
+    title = "There is nothing at this path"
+    detail_template = "{path} is no path of this service."
+    remedy_template = "GET /openapi.json lists every call; all of them but health, metrics and documentation start with /api/v1/."
+
+
+class MethodNotAllowed(StillpointError):
+    code = "method_not_allowed"
+    title = "This path does not answer to this method"
+    detail_template = "{path} does not answer to {method}."
+    remedy_template = "The header Allow of this answer names the methods that it knows."
+
+
+class TokenNotFound(StillpointError):
+    code = "token_not_found"
+    title = "No such token"
+    detail_template = "There is no token {token_id}."
+    remedy_template = "`stillpoint token list` shows the ids."
+
+
+# --- what a caller asked for cannot be read -------------------------------------------------------
+
+
+class UnsupportedMediaType(StillpointError):
+    code = "unsupported_media_type"
+    title = "The body is not sent as JSON"
+    detail_template = "The request has a body with Content-Type {content_type!r}."
+    remedy_template = "Send Content-Type: application/json (curl: -H 'Content-Type: application/json')."
+
+
+class MalformedJson(StillpointError):
+    code = "malformed_json"
+    title = "The body is not JSON"
+    detail_template = "The request body could not be read as JSON: {reason}."
+    remedy_template = "Send one JSON object, with Content-Type: application/json."
+
+
+class ValidationFailed(StillpointError):
+    code = "validation_failed"
+    title = "The request is not valid"
+    detail_template = "{count} field(s) were refused: {summary}."
+    remedy_template = "Correct the fields named in facts.fields; /docs shows every field with an example."
+
+
+class BodyTooLarge(StillpointError):
+    code = "body_too_large"
+    title = "The body is too large"
+    detail_template = "The request body is larger than {limit_bytes} bytes."
+    remedy_template = "A job fits in a few hundred bytes; shorten the labels."
+
+
+class CursorInvalid(StillpointError):
+    code = "cursor_invalid"
+    title = "The cursor is not one that was given out"
+    detail_template = "The cursor {cursor!r} cannot be read."
+    remedy_template = "Use next_cursor of the page before unchanged, or leave cursor out to start at the newest."
+
+
+class IdempotencyMismatch(StillpointError):
+    code = "idempotency_mismatch"
+    title = "This Idempotency-Key was used for another request"
+    detail_template = "The key {key!r} belongs to job {job_id}, which was created from another body."
+    remedy_template = "Use a new Idempotency-Key for a new request; repeat the same body to get the same job."
+
+
+# --- who is asking --------------------------------------------------------------------------------
+
+
+class TokenMissing(StillpointError):
+    code = "token_missing"
+    title = "A bearer token is needed"
+    detail_template = "The request has no Authorization: Bearer header."
+    remedy_template = "Send the token of the file that the service printed at its first start, or make one with `stillpoint token create`."
+
+
+class TokenRefused(StillpointError):
+    code = "token_refused"
+    title = "This bearer token is not valid"
+    detail_template = "The token is not known, was revoked, or has expired."
+    remedy_template = "Make one on the host with `stillpoint token create`, and look at `stillpoint token list`."
+
+
+class TokenFileUnwritable(StillpointError):
+    code = "token_file_unwritable"
+    title = "The file of the first token cannot be written"
+    detail_template = "{path}: {reason}."
+    remedy_template = "Give the service a STILLPOINT_STATE_DIR that it may write to. No token was stored; the next start tries again."
+
+
+# --- what cannot be done now ----------------------------------------------------------------------
+
+
+class CancelRefused(StillpointError):
+    code = "cancel_refused"
+    title = "This job cannot be cancelled"
+    detail_template = "Job {job_id} is {state}: {reason}."
+    remedy_template = "Only jobs that are queued or running can be cancelled."
+
+
+class RetryRefused(StillpointError):
+    code = "retry_refused"
+    title = "This job cannot be retried"
+    detail_template = "Job {job_id} is {state}: {reason}."
+    remedy_template = "Only failed and cancelled jobs can be retried; create a new job instead."
+
+
+class DatabaseUnavailable(StillpointError):
+    code = "database_unavailable"
+    title = "The database cannot be reached"
+    detail_template = "The database did not answer: {reason}."
+    remedy_template = "Nothing was changed. Repeat the request in a few seconds; `stillpoint doctor` says what is wrong."
+
+
+class SchemaOutdated(StillpointError):
+    code = "schema_outdated"
+    title = "The database schema does not fit this version"
+    detail_template = "The database is at revision {found}, this version needs {needed}."
+    remedy_template = "Run `stillpoint migrate`."
+
+
+class SchemaUnknown(StillpointError):
+    code = "schema_unknown"
+    title = "The database was made by another version"
+    detail_template = "The database is at revision {found}, which this version does not know; it needs {needed}."
+    remedy_template = "Start the version that made it, or restore a copy of the database from before the upgrade. Nothing was changed."
+
+
+class SettingInvalid(StillpointError):
+    code = "setting_invalid"
+    title = "A setting cannot be used"
+    detail_template = "{setting}: {reason}."
+    remedy_template = "Correct it; `stillpoint doctor` prints the effective settings."
+
+
+class WorkerAlreadyRuns(StillpointError):
+    code = "worker_already_runs"
+    title = "A worker of this host already runs"
+    detail_template = "{lock} is locked by another process: the worker of host {host} is already running."
+    remedy_template = "Stop the other one, or give this one another STILLPOINT_STATE_DIR and STILLPOINT_HOST_ID."
