@@ -33,6 +33,8 @@ RECOVERIES = Counter(
     "Jobs of dead workers, by what recovery made of them; `waiting` counts once for a guest that had to be waited for",
     ["outcome"],
 )
+for _outcome in ("failed", "waiting"):
+    RECOVERIES.labels(outcome=_outcome)
 JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs now")
 HUNG_CALLS = Gauge("stillpoint_hung_calls", "Calls to libvirt or to storage that were given up and have not returned")
 HUNG_CALLS.set_function(HELPERS.left_behind)
