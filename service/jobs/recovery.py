@@ -28,7 +28,10 @@ from service.model.verdict import Verdict, no_point
 
 THAW_PATIENCE_S = 30.0
 """How long one look repeats an unanswered thaw; the next look goes on with it."""
+GUARD_MOMENT_S = 0.2
+"""Before recovery thaws the guest itself: a guard that works needs less, and one that is stopped must not be waited for."""
 GUARD_PATIENCE_S = 3.0
+"""After it did: a guard that thawed watches for two seconds that it stays so, and writes then."""
 LOOK_AGAIN_S = 1.0
 LOOK_AGAIN_MAX_S = 30.0
 
@@ -61,12 +64,17 @@ class Recovery:
         if job is None or job.state != JobState.interrupted:
             self._schedule.forget(job_id)
             return
-        report = self._guard(job_id)
+        report = self._guard(job_id, GUARD_MOMENT_S)
         found = Found()
         waits_for = self._look(job, report, found)
         if waits_for is not None:
             self._note(job, waits_for, found, report)
             return
+        if report is not None and report.is_alive:
+            ended = self._guard(job_id, GUARD_PATIENCE_S)
+            if ended is not None and ended.state is not report.state:
+                found.story.append(ended.told())
+            report = ended
         self._resolve(job, found, report)
         if report is not None and report.reason is not None:
             metrics.GUARD_INTERVENTIONS.labels(reason=report.reason.value).inc()
@@ -76,11 +84,11 @@ class Recovery:
             guard_report.remove(self._state_dir, job_id)
         self._schedule.forget(job_id)
 
-    def _guard(self, job_id: str) -> GuardReport | None:
+    def _guard(self, job_id: str, patience_s: float) -> GuardReport | None:
         """What the guard of the job did; one that is at its work is given a moment, because its reply is the evidence."""
         if self._state_dir is None:
             return None
-        deadline = time.monotonic() + GUARD_PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while (report := guard_report.read(self._state_dir, job_id)) is not None and report.is_alive and time.monotonic() < deadline:
             time.sleep(guard_report.POLL_S)
         return report

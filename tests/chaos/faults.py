@@ -215,6 +215,19 @@ def sqlite_locked(strike: Strike) -> None:
     database.close()
 
 
+def state_disk_full(strike: Strike) -> None:
+    """The disk with the database, the log and the guards' reports."""
+    if not strike.stage.has_small_disk:
+        return
+    strike.wait_at_random()
+    ballast = strike.stage.state_dir / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(65536)):
+            pass
+    strike.pause(0.2, 2.0)
+    ballast.unlink()
+
+
 def _restart(strike: Strike) -> float:
     """Nobody is left to thaw until the worker is started again: how long that was."""
     begun = time.monotonic()
@@ -265,6 +278,7 @@ FAULTS: dict[str, Callable[[Strike], None]] = {
         agent_killed,
         agent_stopped,
         sqlite_locked,
+        state_disk_full,
     )
 }
 WEIGHTS = {"nothing": 3, "worker_killed_in_window": 6, "qemu_killed": 0.5, "guest_destroyed": 0.5, "guest_reset": 0.5}
