@@ -37,7 +37,8 @@ def test_killed_while_the_guest_is_frozen_and_before_the_point_in_time(
     # What the worker asked for last is still held back; what its guard asks for is not.
     relay.delay_s = 0
     slow.kill()
-    assert max(stall.ms for stall in lab_guest.stalls(mark)) < 2_000
+    # A question of the guard may be among what is held back, for three seconds at most.
+    assert max(stall.ms for stall in lab_guest.stalls(mark)) < 5_000
     assert lab_guest.freeze_status() == "thawed"
     slow.start()
     job = slow.wait(job_id)
