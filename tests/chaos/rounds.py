@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from tests.chaos import invariants
-from tests.chaos.faults import FAULTS, WEIGHTS, Strike
+from tests.chaos.faults import FAULTS, Strike
 from tests.chaos.invariants import Breach
 from tests.chaos.stage import Stage
 
@@ -28,8 +28,7 @@ class Outcome:
 
 
 def fault_of(seed: int, number: int) -> str:
-    names = list(FAULTS)
-    return random.Random(f"{seed} fault {number}").choices(names, [WEIGHTS.get(name, 1) for name in names])[0]
+    return random.Random(f"{seed} fault {number}").choices(list(FAULTS), [fault.weight for fault in FAULTS.values()])[0]
 
 
 def play(stage: Stage, seed: int, number: int, only: str | None = None) -> Outcome:
@@ -46,13 +45,18 @@ def play(stage: Stage, seed: int, number: int, only: str | None = None) -> Outco
 
 
 def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[Breach]:
+    fault = FAULTS[outcome.fault]
     hold_limit_ms = chance.choice(HOLDS_MS)
+    fault.prepare(stage)
     before, mark, known = stage.guest.active_sources()["vda"], stage.guest.mark(), stage.guest.heartbeats()[-1:]
     freeze = {"timeout_ms": 5_000, "hold_limit_ms": hold_limit_ms, "preflush": chance.random() < 0.3}
     strike = Strike(stage, stage.api.create(stage.guest.name, freeze=freeze), chance)
     outcome.job = strike.job_id
-    FAULTS[outcome.fault](strike)
-    job = stage.api.wait(strike.job_id, JOB_TIMEOUT_S)
+    try:
+        fault.strike(strike)
+        job = stage.api.wait(strike.job_id, JOB_TIMEOUT_S)
+    finally:
+        fault.clean_up(stage)
     if silent := list(invariants.no_heartbeat(stage)):
         yield from silent
         return

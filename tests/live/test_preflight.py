@@ -13,6 +13,9 @@ from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.live
 
+A_FREEZE_MS = 25.0
+"""The shortest freeze with its thaw that the lab's guest ever showed took longer."""
+
 
 def checks(job: dict[str, Any]) -> dict[str, str]:
     """Code to the worst status of it."""
@@ -37,7 +40,8 @@ def test_a_sound_guest_passes_and_nothing_is_frozen_or_made(service: ServiceProc
     assert overlays_beside(lab_guest) == set()
     assert lab_guest.freeze_status() == "thawed"
     assert job["verdict"] is None
-    assert not lab_guest.stalls(mark)
+    # A busy host delays a write by a few milliseconds; a freeze and its thaw hold them for more.
+    assert not [stall for stall in lab_guest.stalls(mark) if stall.ms > A_FREEZE_MS]
 
 
 def test_what_preflight_expects_is_what_the_snapshot_gets(service: ServiceProcess, make_guest: MakeGuest) -> None:

@@ -1,0 +1,30 @@
+"""Faults of the agent in the guest."""
+
+import time
+from contextlib import suppress
+
+import libvirt
+
+from tests.chaos.faults.strike import Strike, fault
+
+
+@fault()
+def agent_killed(strike: Strike) -> None:
+    _in_guest_soon(strike, "kill -9 $(pidof qemu-ga)")
+    strike.obstacle_s = 0.5
+
+
+@fault()
+def agent_stopped(strike: Strike) -> None:
+    seconds = strike.random.uniform(0.3, 1.5)
+    _in_guest_soon(strike, f"agent=$(pidof qemu-ga); kill -STOP $agent; sleep {seconds:.2f}; kill -CONT $agent")
+    strike.obstacle_s = seconds
+
+
+def _in_guest_soon(strike: Strike, script: str) -> None:
+    """Before the job is at its window: the agent takes no programs while the guest is frozen."""
+    delay = strike.random.uniform(0.05, 0.5)
+    with suppress(libvirt.libvirtError):
+        arguments = {"path": "/bin/sh", "arg": ["-c", f"sleep {delay:.2f}; {script}"]}
+        strike.stage.guest.agent({"execute": "guest-exec", "arguments": arguments})
+    time.sleep(delay)

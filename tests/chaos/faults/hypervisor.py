@@ -1,0 +1,65 @@
+"""Faults of libvirt and of QEMU."""
+
+import signal
+from contextlib import suppress
+
+import libvirt
+
+from tests.chaos.faults.strike import Strike, fault, send
+from tests.chaos.stage import until
+
+
+@fault()
+def libvirt_connection_cut(strike: Strike) -> None:
+    strike.wait_for_window()
+    strike.stage.relay.close()
+    strike.obstacle_s = strike.pause(0.1, 1.5)
+    strike.stage.relay.open()
+
+
+@fault()
+def libvirt_slow(strike: Strike) -> None:
+    strike.wait_for_window()
+    strike.stage.relay.delay_s = strike.random.uniform(0.05, 0.6)
+    strike.obstacle_s = strike.pause(0.5, 1.5) + strike.stage.relay.delay_s
+    strike.stage.relay.delay_s = 0.0
+
+
+@fault(weight=0.5)
+def qemu_killed(strike: Strike) -> None:
+    strike.hits_guest = True
+    strike.wait_for_window()
+    send(strike.stage.qemu_pid(), signal.SIGKILL)
+    until(lambda: not strike.stage.is_running(), 10, "QEMU lives on")
+    strike.pause(0.0, 0.5)
+    strike.stage.revive_guest()
+
+
+@fault(weight=0.5)
+def guest_destroyed(strike: Strike) -> None:
+    strike.hits_guest = True
+    strike.wait_for_window()
+    strike.stage.guest.power_off()
+    strike.stage.revive_guest()
+
+
+@fault(weight=0.5)
+def guest_reset(strike: Strike) -> None:
+    strike.hits_guest = True
+    strike.wait_for_window()
+    mark = strike.stage.guest.mark()
+    strike.stage.guest.domain.reset(0)
+    strike.stage.guest.wait_serial("^LAB ready", 60, since=mark)
+    strike.stage.guest.wait_serial("^METER ", 60, since=mark)
+
+
+@fault()
+def guest_paused(strike: Strike) -> None:
+    strike.wait_for_window()
+    domain = strike.stage.guest.domain
+    # A snapshot that is under way pauses and resumes the guest itself.
+    with suppress(libvirt.libvirtError):
+        domain.suspend()
+    strike.obstacle_s = strike.pause(0.2, 1.5)
+    with suppress(libvirt.libvirtError):
+        domain.resume()

@@ -1,0 +1,86 @@
+"""What a fault gets in its hands, and the list that it enters itself into."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tests.chaos.stage import Stage, until
+from tests.service_process import FINAL
+
+
+@dataclass
+class Strike:
+    """`obstacle_s`: for how long no process of Stillpoint could have thawed, so that the deadline is later by that much.
+
+    `hits_guest`: the guest itself was stopped or started anew, so what its meter says of this round is no judge.
+    """
+
+    stage: Stage
+    job_id: str
+    random: random.Random
+    obstacle_s: float = 0.0
+    hits_guest: bool = False
+    #: The worker was killed when the window could have been open.
+    kills_worker: bool = False
+
+    def wait_for_window(self) -> None:
+        """The freeze is sent next; then a random part of what a window usually takes."""
+        until(lambda: self._phase() in ("freeze", None), 20, "the job did not come to its freeze", pause=0.002)
+        time.sleep(self.random.uniform(0.0, 0.09))
+
+    def wait_at_random(self) -> None:
+        time.sleep(self.random.uniform(0.0, 0.45))
+
+    def pause(self, least: float, most: float) -> float:
+        seconds = self.random.uniform(least, most)
+        time.sleep(seconds)
+        return seconds
+
+    def kill_guard(self, number: signal.Signals = signal.SIGKILL) -> int | None:
+        pid = self.stage.guard_pid(self.job_id)
+        if pid is not None:
+            send(pid, number)
+        return pid
+
+    def _phase(self) -> str | None:
+        """None: the job is over."""
+        job = self.stage.api.job(self.job_id)
+        return None if job["state"] in FINAL else str(job["phase"])
+
+
+def _no_preparation(_stage: Stage) -> None:
+    """Most faults need none."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`prepare` comes before the job is created, `clean_up` after the job ended; `weight` is how often it comes, against 1."""
+
+    strike: Callable[[Strike], None]
+    weight: float
+    prepare: Callable[[Stage], None]
+    clean_up: Callable[[Stage], None]
+
+
+FAULTS: dict[str, Fault] = {}
+"""By name; the modules of this package fill it in the order in which they are imported."""
+
+
+def fault(
+    *, weight: float = 1.0, prepare: Callable[[Stage], None] = _no_preparation, clean_up: Callable[[Stage], None] = _no_preparation
+) -> Callable[[Callable[[Strike], None]], Callable[[Strike], None]]:
+    def enter(strike: Callable[[Strike], None]) -> Callable[[Strike], None]:
+        FAULTS[strike.__name__] = Fault(strike, weight, prepare, clean_up)
+        return strike
+
+    return enter
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    # It may have ended by itself in this moment.
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
