@@ -13,9 +13,6 @@ from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.live
 
-A_FREEZE_MS = 25.0
-"""The shortest freeze with its thaw that the lab's guest ever showed took longer."""
-
 
 def checks(job: dict[str, Any]) -> dict[str, str]:
     """Code to the worst status of it."""
@@ -26,22 +23,23 @@ def checks(job: dict[str, Any]) -> dict[str, str]:
     return worst
 
 
-def test_a_sound_guest_passes_and_nothing_is_frozen_or_made(service: ServiceProcess, lab_guest: LabGuest) -> None:
-    mark = lab_guest.mark()
+def test_a_sound_guest_passes_and_nothing_is_frozen_or_made(service: ServiceProcess, make_guest: MakeGuest) -> None:
+    guest = make_guest(GuestOptions(hook="ok")).start_and_wait()
+    mark = guest.mark()
 
-    job = service.run(lab_guest.name, kind="preflight")
+    job = service.run(guest.name, kind="preflight")
 
     assert job["state"] == "succeeded"
     assert (job["result"]["would_work"], job["result"]["expected_verdict"]) == (True, "filesystem")
     assert checks(job)["freeze"] == "pass"
     assert checks(job)["guest_booted_recently"] == "warn"
     assert all(check["remedy"] for check in job["result"]["checks"] if check["status"] != "pass")
-    assert lab_guest.active_sources() == lab_guest.disks
-    assert overlays_beside(lab_guest) == set()
-    assert lab_guest.freeze_status() == "thawed"
+    assert guest.active_sources() == guest.disks
+    assert overlays_beside(guest) == set()
+    assert guest.freeze_status() == "thawed"
     assert job["verdict"] is None
-    # A busy host delays a write by a few milliseconds; a freeze and its thaw hold them for more.
-    assert not [stall for stall in lab_guest.stalls(mark) if stall.ms > A_FREEZE_MS]
+    # The agent calls its hook with each freeze and each thaw; a stall alone may be a host that is busy.
+    assert "HOOK" not in guest.console.text(mark)
 
 
 def test_what_preflight_expects_is_what_the_snapshot_gets(service: ServiceProcess, make_guest: MakeGuest) -> None:
