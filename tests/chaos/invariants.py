@@ -13,6 +13,7 @@ from tests.lab.places import LabError
 from tests.service_process import FINAL
 
 AFTER_DEADLINE_MS = 2_000.0
+SILENCE_S = 15.0
 MEASURING_MS = 60.0
 """The meter counts from the write that met the freeze, the job from the reply to it."""
 
@@ -72,7 +73,7 @@ def _corruptions(file: Path) -> Iterator[Breach]:
 def no_heartbeat(stage: Stage) -> Iterator[Breach]:
     """A meter that does not speak again stands in a write."""
     try:
-        stage.guest.console.wait_heartbeat(15)
+        stage.guest.console.wait_heartbeat(SILENCE_S)
     except LabError as error:
         yield Breach("guests_left_frozen", f"the guest does not write any more: {error}")
 

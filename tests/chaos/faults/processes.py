@@ -37,6 +37,16 @@ def worker_killed_twice(strike: Strike) -> None:
     strike.stage.restart_worker()
 
 
+@fault(weight=0.5)
+def worker_killed_for_long(strike: Strike) -> None:
+    """Longer than any deadline: nothing but the guard can have thawed in time."""
+    strike.wait_for_window()
+    strike.stage.worker.kill()
+    strike.kills_worker = True
+    strike.pause(4.0, 8.0)
+    strike.stage.restart_worker()
+
+
 @fault()
 def worker_stopped_in_window(strike: Strike) -> None:
     strike.wait_for_window()

@@ -1,0 +1,139 @@
+"""The invariants that look at files and at the job's own words: each is shown a sound round first, and then the breach that it is for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.chaos import invariants
+from tests.chaos.invariants import Breach
+from tests.chaos.stage import Stage
+from tests.lab import disks
+from tests.lab.command import run
+from tests.lab.console import Console, Stall
+from tests.lab.overlays import make_overlay
+
+BEAT = "METER mount=/data at=1 writes=1 seq=1 ack=1 max_ms=0 max_sync_ms=0\n"
+
+
+class QuietGuest:
+    """A guest that is not running: its files and its console are all that the invariants look at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.disks = {"vda": folder / "vda.qcow2"}
+        self.top = self.disks["vda"]
+        self.console = Console(folder / "serial.log")
+        disks.data_disk(self.top, mb=16, label="data")
+
+    def active_sources(self) -> dict[str, Path]:
+        return {"vda": self.top}
+
+    def move_to_overlay(self) -> Path:
+        """The file that holds the point in time now."""
+        before, self.top = self.top, make_overlay(self.top, "point")
+        return before
+
+
+class QuietStage:
+    def __init__(self, folder: Path) -> None:
+        self.guest = QuietGuest(folder)
+
+    chain_files = Stage.chain_files
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> QuietStage:
+    return QuietStage(tmp_path)
+
+
+def kinds(breaches: Any) -> list[str]:
+    return [breach.kind for breach in cast("list[Breach]", list(breaches))]
+
+
+def job_with_point(before: Path, overlay: Path, **changes: Any) -> dict[str, Any]:
+    point = {"disks": [{"file": str(before), "overlay": str(overlay)}]}
+    job = {"state": "succeeded", "verdict": "filesystem", "error": None, "recovery_point": point, "timing": {"hold_ms": 20.0}}
+    return {**job, **changes}
+
+
+def test_a_sound_chain_is_none_and_a_corrupt_file_in_it_is_a_broken_one(stage: QuietStage) -> None:
+    base = stage.guest.move_to_overlay()
+    assert kinds(invariants.chain_broken(cast(Stage, stage))) == []
+
+    with base.open("r+b") as file:
+        file.seek(65536)
+        file.write(b"\xff" * 4096)
+    assert "chains_broken" in kinds(invariants.chain_broken(cast(Stage, stage)))
+
+
+def test_a_backing_file_that_is_gone_is_a_broken_chain(stage: QuietStage) -> None:
+    stage.guest.move_to_overlay().unlink()
+    assert kinds(invariants.chain_broken(cast(Stage, stage))) == ["chains_broken"]
+
+
+def test_a_disk_that_stands_on_a_foreign_file_is_a_broken_chain(stage: QuietStage) -> None:
+    stage.guest.top = stage.guest.folder / "foreign.qcow2"
+    disks.data_disk(stage.guest.top, mb=16, label="data")
+    assert kinds(invariants.chain_broken(cast(Stage, stage))) == ["chains_broken"]
+
+
+def test_an_overlay_in_nobodys_chain_is_a_stray(stage: QuietStage) -> None:
+    stage.guest.move_to_overlay()
+    assert kinds(invariants.strays(cast(Stage, stage))) == []
+
+    make_overlay(stage.guest.disks["vda"], "forgotten")
+    assert kinds(invariants.strays(cast(Stage, stage))) == ["stories_untrue"]
+
+
+def test_a_meter_that_does_not_speak_again_stands_in_a_write(stage: QuietStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.guest.console.path.write_text(BEAT)
+    monkeypatch.setattr(invariants, "SILENCE_S", 0.2)
+    assert kinds(invariants.no_heartbeat(cast(Stage, stage))) == ["guests_left_frozen"]
+
+
+def untrue(stage: QuietStage, job: dict[str, Any], before: Path, stall_ms: float = 50.0) -> list[str]:
+    stalls = [Stall(at_ms=0, ms=stall_ms, mount="/data")]
+    return kinds(invariants.story_untrue(cast(Stage, stage), job, before, stalls))
+
+
+def test_a_job_that_tells_what_happened_is_believed(stage: QuietStage) -> None:
+    before = stage.guest.move_to_overlay()
+    assert untrue(stage, job_with_point(before, stage.guest.top), before) == []
+
+
+LIES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "it never ended": lambda job: {**job, "state": "running"},
+    "it failed and does not say why": lambda job: {**job, "state": "failed"},
+    "it succeeded with an error": lambda job: {**job, "error": {"code": "worker_lost"}},
+    "no point, though the disk moved on": lambda job: {**job, "recovery_point": None, "verdict": "none"},
+    "a point that is not where the disk came from": lambda job: {
+        **job,
+        "recovery_point": {"disks": [{**job["recovery_point"]["disks"][0], "overlay": job["recovery_point"]["disks"][0]["file"]}]},
+    },
+    "a point that is not there": lambda job: {**job, "recovery_point": {"disks": [{"file": "/nowhere/vda.qcow2", "overlay": "/nowhere"}]}},
+    "success, and yet no freeze": lambda job: {**job, "verdict": "crash"},
+    "a hold that no write ever met": lambda job: {**job, "timing": {"hold_ms": 5_000.0}},
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
+def test_a_job_that_tells_something_else_is_caught(stage: QuietStage, lie: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    before = stage.guest.move_to_overlay()
+    assert "stories_untrue" in untrue(stage, lie(job_with_point(before, stage.guest.top)), before)
+
+
+def test_a_verdict_over_a_point_that_needs_its_journal_is_caught(stage: QuietStage) -> None:
+    before = stage.guest.move_to_overlay()
+    mark_as_mounted(before)
+    assert untrue(stage, job_with_point(before, stage.guest.top), before) == ["stories_untrue"]
+
+
+def mark_as_mounted(image: Path) -> None:
+    """As ext4 marks itself while it is mounted: what was not frozen looks so."""
+    raw = image.with_suffix(".raw")
+    run(["qemu-img", "convert", "-O", "raw", image, raw])
+    run(["debugfs", "-w", "-R", "feature needs_recovery", raw])
+    run(["qemu-img", "convert", "-O", "qcow2", raw, image])
+    raw.unlink()
