@@ -1,7 +1,9 @@
 """A relay before libvirt's socket: it can be slow, silent, or gone, without touching the daemon or anybody else's guests."""
 
 import os
+import select
 import socket
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -9,9 +11,17 @@ from pathlib import Path
 
 from tests.lab.daemon import uri
 
+# libvirt's wire form: a length and six numbers before each body.
+_HEADER = struct.Struct(">IIIIiII")
+_REMOTE_PROGRAM = 0x20008086
+_SNAPSHOT_CREATE_XML = 185
+
 
 class LibvirtRelay:
     """`uri` is what a client connects to. `delay_s` holds back every message from the client to libvirt.
+
+    `snapshots_pass`: while it is cleared, a call that takes a snapshot is held back, with all that its client sends after
+    it, until the client is dead; what other clients ask for passes.
 
     `is_mute`: connections are accepted and nothing is passed on, either way, on those that were made before too.
     """
@@ -20,6 +30,8 @@ class LibvirtRelay:
         self.path = folder / "relay.sock"
         self.delay_s = 0.0
         self.is_mute = False
+        self.snapshots_pass = threading.Event()
+        self.snapshots_pass.set()
         self._muted: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -71,14 +83,23 @@ class LibvirtRelay:
             threading.Thread(target=self._copy, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._copy, args=(server, client, False), daemon=True).start()
 
+    def _holds_back(self, data: bytes, client: socket.socket) -> bool:
+        """Waits; whether it did."""
+        if self.delay_s:
+            time.sleep(self.delay_s)
+            return True
+        if self.snapshots_pass.is_set() or not _asks_for_a_snapshot(data):
+            return False
+        while not (self.snapshots_pass.wait(0.005) or _has_hung_up(client)):
+            pass
+        return True
+
     def _copy(self, source: socket.socket, target: socket.socket, delayed: bool) -> None:
         try:
             while data := source.recv(65536):
-                if delayed and self.delay_s:
-                    time.sleep(self.delay_s)
-                    # A client that died meanwhile never asked: what it had sent is not passed on after its death.
-                    if _has_hung_up(source):
-                        return
+                # A client that died meanwhile never asked: what it had sent is not passed on after its death.
+                if delayed and self._holds_back(data, source) and _has_hung_up(source):
+                    return
                 if not (self.is_mute or source in self._muted):
                     target.sendall(data)
         except OSError:
@@ -89,10 +110,20 @@ class LibvirtRelay:
 
 
 def _has_hung_up(client: socket.socket) -> bool:
-    try:
-        return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
+    """Also where the client's last words wait to be read."""
+    poll = select.poll()
+    poll.register(client, select.POLLHUP)
+    return bool(poll.poll(0))
+
+
+def _asks_for_a_snapshot(data: bytes) -> bool:
+    """Whether one of the calls in it is virDomainSnapshotCreateXML. A client writes each call in one piece."""
+    while len(data) >= _HEADER.size:
+        length, program, _version, procedure, kind, _serial, _status = _HEADER.unpack_from(data)
+        if (program, procedure, kind) == (_REMOTE_PROGRAM, _SNAPSHOT_CREATE_XML, 0):
+            return True
+        data = data[length:]
+    return False
 
 
 def daemon_socket() -> Path:

@@ -45,7 +45,11 @@ class Stage:
         self.migrate()
         self.api.start()
         self.worker.start()
+        until(self._is_known, 20, "the worker never published the guest")
         return self
+
+    def _is_known(self) -> bool:
+        return self.api.request("GET", f"/api/v1/domains/{self.guest.name}").status_code == 200
 
     def migrate(self) -> None:
         command = [sys.executable, "-m", "service.cli", "migrate"]

@@ -64,8 +64,16 @@ def wait_for_host(service: ServiceProcess, *, connected: bool) -> None:
 
 
 def wait_until_frozen(guest: LabGuest) -> None:
+    _wait_until("frozen", guest)
+
+
+def wait_until_thawed(guest: LabGuest) -> None:
+    _wait_until("thawed", guest)
+
+
+def _wait_until(status: str, guest: LabGuest) -> None:
     """By the guest's own words, asked for past the relay."""
     deadline = time.monotonic() + 20
-    while guest.freeze_status() != "frozen":
-        assert time.monotonic() < deadline, "the guest was never seen frozen"
+    while guest.freeze_status() != status:
+        assert time.monotonic() < deadline, f"the guest was never seen {status}"
         time.sleep(0.005)

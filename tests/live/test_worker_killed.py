@@ -1,6 +1,7 @@
 """The service is killed at the worst moments; what the next start finds is thawed, known and told."""
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,8 @@ import pytest
 from tests.lab.disks import needs_recovery
 from tests.lab.guests import LabGuest
 from tests.libvirt_relay import LibvirtRelay
-from tests.live.test_libvirt_goes_away import wait_until_frozen
+from tests.live.test_libvirt_goes_away import wait_until_frozen, wait_until_thawed
 from tests.live.test_main_job import overlays_beside
-from tests.live.test_recovery import hold_before_the_point
 from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.live
@@ -28,23 +28,22 @@ def test_killed_while_the_guest_is_frozen_and_before_the_point_in_time(
     slow: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
 ) -> None:
     slow.run(lab_guest.name, kind="preflight")
-    relay.delay_s = 0.3
+    relay.snapshots_pass.clear()
     job_id = slow.create(lab_guest.name, freeze={"preflush": False})
-    hold_before_the_point(slow, relay, job_id)
     wait_until_frozen(lab_guest)
 
     mark = lab_guest.mark()
-    # What the worker asked for last is still held back; what its guard asks for is not.
-    relay.delay_s = 0
+    killed = time.monotonic()
     slow.kill()
-    # A question of the guard may be among what is held back, for three seconds at most.
-    assert max((stall.ms for stall in lab_guest.stalls(mark)), default=0.0) < 5_000
-    assert lab_guest.freeze_status() == "thawed"
+    wait_until_thawed(lab_guest)
+    assert time.monotonic() - killed < 2
+    assert lab_guest.stalls(mark)
+    relay.snapshots_pass.set()
     slow.start()
     job = slow.wait(job_id)
 
     recovered = next(phase for phase in job["phases"] if phase["name"] == "recover")
-    assert "The guest was not frozen." in recovered["detail"] or "thaw guard" in recovered["detail"]
+    assert "thaw guard" in recovered["detail"]
     assert (job["state"], job["attempt"], job["verdict"]) == ("succeeded", 2, "filesystem")
     assert len(overlays_beside(lab_guest)) == 1
 
@@ -53,15 +52,15 @@ def test_stopped_while_the_guest_is_frozen_it_is_thawed_at_the_deadline_and_the_
     slow: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
 ) -> None:
     slow.run(lab_guest.name, kind="preflight")
-    relay.delay_s = 0.3
+    relay.snapshots_pass.clear()
     mark = lab_guest.mark()
     job_id = slow.create(lab_guest.name, freeze={"preflush": False, "hold_limit_ms": 1_000})
     wait_until_frozen(lab_guest)
 
     slow.signal(signal.SIGSTOP)
-    relay.delay_s = 0
     assert max(stall.ms for stall in lab_guest.stalls(mark)) < 3_000
     assert lab_guest.freeze_status() == "thawed"
+    relay.snapshots_pass.set()
     slow.signal(signal.SIGCONT)
     job = slow.wait(job_id)
 
