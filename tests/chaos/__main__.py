@@ -84,7 +84,11 @@ def _play_until_broken(stage: Stage, seed: int, waiting: "queue.SimpleQueue[int]
         outcome = rounds.play(stage, seed, number, only)
         outcomes.append(outcome)
         stall = f"{outcome.longest_stall_ms:6.0f} ms" if outcome.longest_stall_ms is not None else "         "
-        print(f"{len(outcomes):5} {outcome.seconds:5.1f} s {stall}  {outcome.fault}", file=sys.stderr, flush=True)
+        print(
+            f"{len(outcomes):5} {outcome.seconds:5.1f} s {stall}  {outcome.fault}{' (gate)' if outcome.is_gate else ''}",
+            file=sys.stderr,
+            flush=True,
+        )
         if outcome.breaches:
             print("\n".join(report.breach_lines(outcome)), file=sys.stderr, flush=True)
             return True

@@ -19,6 +19,7 @@ def as_document(seed: int, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         **{name: breaches[name] for name in COUNTS},
         "stall_after_kill_ms_median": round(statistics.median(extra), 1) if extra else None,
         "stall_after_kill_ms_max": round(max(extra), 1) if extra else None,
+        "gates": sum(outcome.is_gate for outcome in outcomes),
         "by_fault": dict(sorted(Counter(outcome.fault for outcome in outcomes).items())),
     }
 
@@ -29,7 +30,11 @@ def is_clean(document: dict[str, Any]) -> bool:
 
 def _stalls_after_kill(outcomes: Sequence[Outcome]) -> list[float]:
     """What the death of the worker adds to the longest stall of a round."""
-    usual = [outcome.longest_stall_ms for outcome in outcomes if outcome.fault == "nothing" and outcome.longest_stall_ms is not None]
+    usual = [
+        outcome.longest_stall_ms
+        for outcome in outcomes
+        if outcome.fault == "nothing" and not outcome.is_gate and outcome.longest_stall_ms is not None
+    ]
     if not usual:
         return []
     base = statistics.median(usual)

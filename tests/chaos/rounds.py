@@ -8,12 +8,15 @@ from itertools import chain
 
 from tests.chaos import invariants
 from tests.chaos.faults import FAULTS, Strike
+from tests.chaos.gate_client import GateClient
 from tests.chaos.invariants import Breach
 from tests.chaos.stage import Stage
 
 HOLDS_MS = (800, 1_500, 5_000)
 MOST_OVERLAYS = 6
 JOB_TIMEOUT_S = 60.0
+GATES = 0.12
+"""How many of the rounds hold the guest for a caller's copy, instead of a snapshot."""
 
 
 @dataclass
@@ -25,6 +28,7 @@ class Outcome:
     was_killed_in_window: bool = False
     breaches: list[Breach] = field(default_factory=list)
     job: str = ""
+    is_gate: bool = False
 
 
 def fault_of(seed: int, number: int) -> str:
@@ -50,20 +54,25 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
     fault.prepare(stage)
     before, mark, known = stage.guest.active_sources()["vda"], stage.guest.mark(), stage.guest.heartbeats()[-1:]
     freeze = {"timeout_ms": 5_000, "hold_limit_ms": hold_limit_ms, "preflush": chance.random() < 0.3}
-    strike = Strike(stage, stage.api.create(stage.guest.name, freeze=freeze), chance)
-    outcome.job = strike.job_id
+    gate = _gate(stage, chance, hold_limit_ms)
+    strike = Strike(stage, gate.job_id if gate else stage.api.create(stage.guest.name, freeze=freeze), chance)
+    outcome.job, outcome.is_gate = strike.job_id, gate is not None
     try:
         fault.strike(strike)
         job = stage.api.wait(strike.job_id, JOB_TIMEOUT_S)
     finally:
         fault.clean_up(stage)
+    if gate is not None:
+        gate.end()
+        yield from gate.breaches(job)
     if silent := list(invariants.no_heartbeat(stage)):
         yield from silent
         return
     stalls = None if strike.hits_guest else stage.guest.console.stalls(mark)
     if stalls is not None:
         outcome.longest_stall_ms = max((stall.ms for stall in stalls), default=0.0)
-        outcome.was_killed_in_window = strike.kills_worker
+        # A gate is held for as long as its caller copies: nothing that a kill adds.
+        outcome.was_killed_in_window = strike.kills_worker and gate is None
         yield from invariants.frozen_too_long(stalls, hold_limit_ms, strike.obstacle_s)
     stage.guest.wait_agent()
     yield from invariants.left_frozen(stage.guest.freeze_status())
@@ -74,3 +83,8 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
     yield from invariants.next_job_failed(stage.api.wait(stage.api.create(stage.guest.name), JOB_TIMEOUT_S))
     if len(stage.chain_files()) > MOST_OVERLAYS:
         stage.merge_all()
+
+
+def _gate(stage: Stage, chance: random.Random, deadline_ms: int) -> GateClient | None:
+    is_one, copies_for_s = chance.random() < GATES, chance.uniform(0.0, 1.2)
+    return GateClient(stage, deadline_ms, copies_for_s).begin() if is_one else None

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from tests.chaos import invariants
+from tests.chaos.gate_client import GateClient
 from tests.chaos.invariants import Breach
 from tests.chaos.stage import Stage
 from tests.lab import disks
@@ -54,7 +55,14 @@ def kinds(breaches: Any) -> list[str]:
 
 def job_with_point(before: Path, overlay: Path, **changes: Any) -> dict[str, Any]:
     point = {"disks": [{"file": str(before), "overlay": str(overlay)}]}
-    job = {"state": "succeeded", "verdict": "filesystem", "error": None, "recovery_point": point, "timing": {"hold_ms": 20.0}}
+    job = {
+        "kind": "snapshot",
+        "state": "succeeded",
+        "verdict": "filesystem",
+        "error": None,
+        "recovery_point": point,
+        "timing": {"hold_ms": 20.0},
+    }
     return {**job, **changes}
 
 
@@ -128,6 +136,20 @@ def test_a_verdict_over_a_point_that_needs_its_journal_is_caught(stage: QuietSta
     before = stage.guest.move_to_overlay()
     mark_as_mounted(before)
     assert untrue(stage, job_with_point(before, stage.guest.top), before) == ["stories_untrue"]
+
+
+def test_a_gate_that_held_a_copy_which_needs_its_journal_is_caught(stage: QuietStage) -> None:
+    gate = GateClient(cast(Stage, stage), deadline_ms=1_000, copies_for_s=0, held=True, copy=stage.guest.disks["vda"])
+    job = {"state": "succeeded", "error": None}
+    assert kinds(gate.breaches(job)) == []
+
+    mark_as_mounted(stage.guest.disks["vda"])
+    assert kinds(gate.breaches(job)) == ["stories_untrue"]
+
+
+def test_a_release_that_tells_something_else_than_its_job_is_caught(stage: QuietStage) -> None:
+    gate = GateClient(cast(Stage, stage), deadline_ms=1_000, copies_for_s=0, held=False)
+    assert kinds(gate.breaches({"state": "succeeded", "error": None})) == ["stories_untrue"]
 
 
 def mark_as_mounted(image: Path) -> None:
