@@ -14,7 +14,7 @@ from tests.chaos.invariants import Breach
 from tests.chaos.rounds import Outcome, fault_of
 from tests.lab.console import Heartbeat, Stall
 
-ROUNDS = 8
+ROUNDS = 4
 
 
 def stall(ms: float) -> Stall:
