@@ -107,7 +107,8 @@ class Recovery:
                 found.error = found.lost()
                 return None
             if intent.will_freeze:
-                waits_for = interrupted_guest.thaw(guest, intent, found.story, self._thaw_patience_s)
+                may_have_fuse = (job.request.get("freeze") or {}).get("fuse") is not False
+                waits_for = interrupted_guest.thaw(guest, intent, found.story, self._thaw_patience_s, may_have_fuse=may_have_fuse)
                 if waits_for is not None:
                     return waits_for
             else:
