@@ -1,7 +1,7 @@
 """Jobs whose worker died: libvirt and the agent are asked what is true before anything is decided (lifecycle e, f, g, i).
 
 A guest that may be frozen and cannot be thawed now is not given up: its job stays `interrupted`, says what it waits for,
-and is looked at again until the guest is thawed or shut off.
+and is looked at again until the guest is thawed or shut off. So does one whose disks libvirt may still move.
 """
 
 import threading
@@ -113,6 +113,10 @@ class Recovery:
                     return waits_for
             else:
                 interrupted_guest.report_foreign_freeze(guest, found.story)
+            waits_for = interrupted_disks.what_may_move_them(guest, intent)
+            if waits_for is not None:
+                found.story.append(f"What became of the disks cannot be judged yet: {waits_for.detail}")
+                return waits_for
             _tell_waiting(job, found)
             interrupted_disks.settle(job, guest, intent, found)
         except DomainGone as error:
