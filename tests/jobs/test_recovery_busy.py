@@ -22,9 +22,9 @@ def scene(sqlite_database: Database, tmp_path: Path) -> Scene:
     return Scene(sqlite_database, tmp_path, ("vda", "vdb"))
 
 
-def left_in_the_snapshot(scene: Scene, **ask: object) -> tuple[str, threading.Event]:
+def left_in_the_snapshot(scene: Scene) -> tuple[str, threading.Event]:
     """A job whose worker died in a snapshot call that libvirtd goes on with until the answered event is set."""
-    scene.ask(**ask)
+    scene.ask()
     going_on, begun = threading.Event(), threading.Event()
 
     def take_long() -> None:
