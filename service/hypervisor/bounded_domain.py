@@ -114,7 +114,7 @@ class BoundedDomain:
         self._run(PIVOT_CALL, self._bounds.block_job_s, lambda: self._handle.block_abort(target))
 
     def job_type(self) -> int:
-        return self._run("virDomainGetJobInfo", self._bounds.read_s, self._handle.job_type)
+        return self._run("virDomainGetJobInfo", self._bounds.query_s, self._handle.job_type)
 
     def _run(self, call: str, limit_s: float, function: Callable[[], T], lane: str | None = None) -> T:
         try:

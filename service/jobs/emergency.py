@@ -6,6 +6,7 @@ from typing import Any
 from service.errors import DomainPaused, GuestStillFrozen, NoAgentChannel, StillpointError
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
+from service.jobs import gates
 from service.jobs.freeze_window import thaw_until_answered
 from service.jobs.run import JobRun
 from service.model.inventory import DomainState
@@ -55,6 +56,8 @@ def run_thaw(run: JobRun, guest: Guest) -> None:
     """The job kind `thaw`."""
     with run.phase_that_cannot_be_cancelled(PhaseName.thaw):
         result = thaw_guest(guest)
+    # After the thaw, which no database may keep waiting: an open gate is told at once, and not when it is released.
+    run.write_beside(lambda session: gates.close_of_domain(session, run.claim.domain_id))
     run.finish(JobState.succeeded, {"phase": None, "result": result.as_document()})
 
 

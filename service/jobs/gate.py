@@ -85,7 +85,7 @@ class _Held:
 
 
 def _hold(run: JobRun, guest: Guest, attempt: Attempt, guard: WindowGuard, thaw_patience_s: float) -> _Held:
-    hold = GateHold(run.database, run.claim.job_id, guest.name, guard)
+    hold = GateHold(run.database, run.claim.job_id, guest.name, guard, is_frozen=guest.is_frozen, ends_at=lambda: run.ends_at)
     pass_window(guest, attempt, hold.hold, thaw_patience_s=thaw_patience_s, guard=hold)
     closed: list[Gate | None] = []
     run.write_beside(lambda session: closed.append(gates.close(session, run.claim.job_id)))

@@ -5,23 +5,41 @@ All talk with the database is in a thread of its own: one that hangs keeps neith
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from service.db.engine import Database
 from service.errors import DatabaseUnavailable, GateClosedEarly, GateDeadlinePassed, GateNotOpened, StillpointError
 from service.jobs import gates
 from service.jobs.freeze_window import WindowGuard
+from service.model.gate import GateState
 from service.model.window import GuardDeed
 
 POLL_S = 0.02
+LOOK_S = 1.0
+"""How often the agent is asked whether it is still frozen: whoever thaws it need not be one of us."""
+TO_END_S = 10.0
+"""What a worker that stops keeps of its time for the thaw and the last writes of a gate; half of it, where it has less than twice that."""
 AFTER_DEADLINE_S = 0.05
 """So much later than the watchdog, whose deadline it is: whoever reads the record sees it thaw for that reason."""
+
+_THAWED = "an emergency thaw was asked for"
 
 
 class GateHold:
     """Stands between the window and its thaw guard: that is how it learns what was frozen, and until when."""
 
-    def __init__(self, database: Database, job_id: str, domain: str, guard: WindowGuard) -> None:
+    def __init__(
+        self,
+        database: Database,
+        job_id: str,
+        domain: str,
+        guard: WindowGuard,
+        *,
+        is_frozen: Callable[[], bool] | None = None,
+        ends_at: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """`is_frozen` asks the guest; None: it is not asked. `ends_at`: `JobRun.ends_at`."""
         self.was_released = False
         #: Why it was not released; of `hold`.
         self.error: StillpointError | None = None
@@ -35,14 +53,18 @@ class GateHold:
         self._over = threading.Event()
         self._was_opened = False
         self._was_given_up = False
-        self._guard_died = False
+        #: Why it closed before its time; None: it did not.
+        self._closed_by: str | None = None
+        self._is_frozen = is_frozen
+        self._ends_at = ends_at
         self._trouble = "the database did not take it in time"
 
     def hold(self) -> None:
         """Returns once the gate was released. Raises GateDeadlinePassed, GateClosedEarly, GateNotOpened."""
         released = threading.Event()
-        threading.Thread(target=self._converse, args=(released,), name=f"gate-{self._job_id[:8]}", daemon=True).start()
-        self._over.wait(max(0.0, self._seconds_left()) + AFTER_DEADLINE_S)
+        for name, work in (("gate", lambda: self._converse(released)), ("look", self._look_at_the_guest)):
+            threading.Thread(target=work, name=f"{name}-{self._job_id[:8]}", daemon=True).start()
+        self._wait()
         # What the thread finds from here on comes too late.
         self.was_released = released.is_set()
         self._over.set()
@@ -56,19 +78,47 @@ class GateHold:
         if self._was_given_up:
             return GateNotOpened(domain=self._domain, why="the caller had given up")
         if not self._was_opened:
-            return GateNotOpened(domain=self._domain, why=self._trouble)
-        if self._guard_died:
-            return GateClosedEarly(domain=self._domain, why="its thaw guard died")
+            return GateNotOpened(domain=self._domain, why=self._closed_by or self._trouble)
+        if self._closed_by is not None:
+            return GateClosedEarly(domain=self._domain, why=self._closed_by)
         return GateDeadlinePassed(domain=self._domain, hold_budget_ms=self._hold_budget_ms)
+
+    def _wait(self) -> None:
+        """Until it is over, its time is, or the worker's. In small steps: nothing wakes a thread when a worker is told to stop."""
+        closes_at: float | None = None
+        while (left := self._seconds_left() + AFTER_DEADLINE_S) > 0 and not self._over.wait(min(left, POLL_S)):
+            now, ends_at = time.monotonic(), self._ends_at()
+            if ends_at is None:
+                continue
+            if closes_at is None:
+                closes_at = ends_at - min(TO_END_S, (ends_at - now) / 2)
+            if now >= closes_at:
+                self._close("the worker was told to stop, and could not hold it until its deadline")
+
+    def _close(self, why: str) -> None:
+        if not self._over.is_set():
+            self._closed_by = why
+            self._over.set()
+
+    def _look_at_the_guest(self) -> None:
+        """In a thread of its own: an agent that hangs keeps neither the release nor the deadline."""
+        while self._is_frozen is not None and not self._over.wait(LOOK_S):
+            try:
+                is_frozen = self._is_frozen()
+            except StillpointError:
+                # It does not say: the thaw reply will.
+                continue
+            # After its deadline it is our own thaw that is seen.
+            if not is_frozen and self._seconds_left() > 0:
+                self._close("somebody else thawed the guest")
 
     def _converse(self, released: threading.Event) -> None:
         while not self._over.is_set():
             try:
                 if not self._was_opened:
                     self._open()
-                elif self._is_release_requested():
-                    released.set()
-                    self._over.set()
+                else:
+                    self._look_at_the_row(released)
             except DatabaseUnavailable as error:
                 self._trouble = error.detail
             self._over.wait(POLL_S)
@@ -77,15 +127,23 @@ class GateHold:
         with self._database.write() as session:
             left = timedelta(seconds=self._seconds_left())
             was_opened = gates.try_to_open(session, self._job_id, self._filesystems, left)
+            state = gates.state_of(session, self._job_id)
         if was_opened:
             self._was_opened = True
+        elif state is GateState.closed:
+            self._close(_THAWED)
         else:
             self._was_given_up = True
             self._over.set()
 
-    def _is_release_requested(self) -> bool:
+    def _look_at_the_row(self, released: threading.Event) -> None:
         with self._database.read() as session:
-            return gates.is_release_requested(session, self._job_id)
+            state = gates.state_of(session, self._job_id)
+        if state is GateState.releasing:
+            released.set()
+            self._over.set()
+        elif state is GateState.closed:
+            self._close(_THAWED)
 
     def _seconds_left(self) -> float:
         return (self._thaw_by - time.monotonic_ns()) / 1e9
@@ -99,8 +157,7 @@ class GateHold:
         is_gone = self._guard.is_gone()
         if is_gone:
             # The window thaws at once now, so there is nothing to wait for.
-            self._guard_died = True
-            self._over.set()
+            self._close("its thaw guard died")
         return is_gone
 
     def freezing(self, over_by_ns: int, hold_ns: int) -> None:

@@ -1,4 +1,5 @@
-"""The rows of gates. The worker opens and closes, the API marks the release; whoever comes late changes nothing."""
+"""The rows of gates. The worker opens and closes, and so does its emergency thaw; the API marks the release. Whoever comes late
+changes nothing."""
 
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from service.db.engine import database_now
 from service.db.tables import Gate, Job
 from service.db.tokens import digest_of
 from service.model.gate import GateState, worker_died
+from service.model.lifecycle import JobState, PhaseName
 from service.model.moment import rfc3339
 
 
@@ -29,8 +31,10 @@ def try_to_open(session: Session, job_id: str, filesystems_frozen: int, left: ti
     return session.scalar(opened) is not None
 
 
-def is_release_requested(session: Session, job_id: str) -> bool:
-    return session.scalar(select(Gate.state).where(Gate.job_id == job_id)) == GateState.releasing
+def state_of(session: Session, job_id: str) -> GateState | None:
+    """None: this job has no gate."""
+    found = session.scalar(select(Gate.state).where(Gate.job_id == job_id))
+    return GateState(found) if found is not None else None
 
 
 def request_release(session: Session, job_id: str) -> None:
@@ -48,6 +52,17 @@ def close(session: Session, job_id: str) -> Gate | None:
     if gate is not None:
         gate.state = GateState.closed
     return gate
+
+
+def close_of_domain(session: Session, domain_id: str) -> None:
+    """Its guest was thawed: what held it frozen, or was about to say that it does, holds nothing any more."""
+    in_window = select(Job.id).where(Job.domain_id == domain_id, Job.state == JobState.running, Job.phase == PhaseName.freeze)
+    session.execute(
+        update(Gate)
+        .where(Gate.job_id.in_(in_window), Gate.state.in_([GateState.opening, GateState.open]))
+        .values(state=GateState.closed)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def close_after_death(session: Session, job: Job) -> dict[str, Any]:

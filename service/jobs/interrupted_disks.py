@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from service.db.tables import Job, RecoveryPoint
-from service.errors import DisksInDoubt, StillpointError, WorkerLost
+from service.errors import DisksInDoubt, DomainBusy, LibvirtCallTimedOut, StillpointError, WorkerLost
 from service.hypervisor.guest import Guest
 from service.jobs import overlays
 from service.jobs.discard import merge_back
@@ -31,6 +31,19 @@ class Found:
 
     def lost(self) -> WorkerLost:
         return WorkerLost(story=" ".join(self.story).rstrip("."))
+
+
+def what_may_move_them(guest: Guest, intent: Intent) -> StillpointError | None:
+    """What has to end before the disks are judged: libvirtd executes a snapshot to its end after the worker that asked for it died."""
+    if not intent.overlays or guest.is_shut_off():
+        return None
+    try:
+        is_running = guest.running_libvirt_job() != 0
+    except (DomainBusy, LibvirtCallTimedOut) as error:
+        # While libvirt takes a snapshot of disks, it lets nobody ask for its progress.
+        return error
+    what = "libvirt runs a job on it, perhaps the snapshot that the worker had asked for"
+    return DomainBusy(domain=guest.name, what=what) if is_running else None
 
 
 def settle(job: Job, guest: Guest, intent: Intent, found: Found) -> None:

@@ -3,16 +3,27 @@
 from service import log
 from service.errors import GuestMayBeFrozen, GuestStillFrozen, LibvirtUnavailable, StillpointError
 from service.hypervisor.guest import Guest
+from service.jobs import fuse
 from service.jobs.freeze_window import thaw_until_answered
 from service.jobs.intent import Intent
+from service.model.fuse import FuseState
 from service.model.inventory import DomainState
 from service.model.window import ThawOutcome
 
 _logger = log.get(__name__)
 
+_FUSE_STORIES = {
+    FuseState.disarmed: "The fuse that was left in the guest was put out.",
+    FuseState.fired: "The fuse that was left in the guest had burned down: the guest had thawed itself.",
+    FuseState.armed: "The fuse that was left in the guest was left to burn; it ends by itself.",
+}
 
-def thaw(guest: Guest, intent: Intent, story: list[str], patience_s: float) -> StillpointError | None:
-    """End the freeze that may have been sent. An error: it could not be ended now, and must be tried again."""
+
+def thaw(guest: Guest, intent: Intent, story: list[str], patience_s: float, *, may_have_fuse: bool = False) -> StillpointError | None:
+    """End the freeze that may have been sent. An error: it could not be ended now, and must be tried again.
+
+    `may_have_fuse`: the dead worker may have left one in the guest; it is put out once the agent has said that the guest is thawed.
+    """
     state = guest.state()
     if state is DomainState.shut_off:
         story.append("The domain is shut off, so nothing is frozen.")
@@ -30,6 +41,7 @@ def thaw(guest: Guest, intent: Intent, story: list[str], patience_s: float) -> S
         was_frozen = True
     if not was_frozen:
         story.append("The guest was not frozen.")
+        _put_out(guest, story, may_have_fuse)
         return None
     reply = thaw_until_answered(guest, None, patience_s)
     if reply.outcome is ThawOutcome.unanswered:
@@ -45,7 +57,15 @@ def thaw(guest: Guest, intent: Intent, story: list[str], patience_s: float) -> S
         story.append(
             f"The guest was frozen and was thawed ({reply.count} filesystems)." if reply.count else "A thaw was sent and answered."
         )
+    _put_out(guest, story, may_have_fuse)
     return None
+
+
+def _put_out(guest: Guest, story: list[str], may_have_fuse: bool) -> None:
+    """Only after an answer: a fuse that fails to be put out ends by itself, one that is put out too early saves nobody."""
+    told = _FUSE_STORIES.get(fuse.put_out(guest)) if may_have_fuse else None
+    if told is not None:
+        story.append(told)
 
 
 def report_foreign_freeze(guest: Guest, story: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Jobs whose worker died: libvirt and the agent are asked what is true before anything is decided (lifecycle e, f, g, i).
 
 A guest that may be frozen and cannot be thawed now is not given up: its job stays `interrupted`, says what it waits for,
-and is looked at again until the guest is thawed or shut off.
+and is looked at again until the guest is thawed or shut off. So does one whose disks libvirt may still move.
 """
 
 import threading
@@ -107,11 +107,16 @@ class Recovery:
                 found.error = found.lost()
                 return None
             if intent.will_freeze:
-                waits_for = interrupted_guest.thaw(guest, intent, found.story, self._thaw_patience_s)
+                may_have_fuse = (job.request.get("freeze") or {}).get("fuse") is not False
+                waits_for = interrupted_guest.thaw(guest, intent, found.story, self._thaw_patience_s, may_have_fuse=may_have_fuse)
                 if waits_for is not None:
                     return waits_for
             else:
                 interrupted_guest.report_foreign_freeze(guest, found.story)
+            waits_for = interrupted_disks.what_may_move_them(guest, intent)
+            if waits_for is not None:
+                found.story.append(f"What became of the disks cannot be judged yet: {waits_for.detail}")
+                return waits_for
             _tell_waiting(job, found)
             interrupted_disks.settle(job, guest, intent, found)
         except DomainGone as error:

@@ -77,6 +77,8 @@ class JobRun:
         self.cancel_requested = threading.Event()
         self.lease_lost = threading.Event()
         self.ended = threading.Event()
+        #: When the worker, told to stop, leaves its jobs behind (time.monotonic); None: it goes on.
+        self.ends_at: float | None = None
         self._database = database
         self._abandoned = abandoned
 

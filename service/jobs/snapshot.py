@@ -6,7 +6,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from service.errors import DomainBusy, DomainPaused, DomainStateUnsuitable, GuestAlreadyFrozen, LibvirtUnavailable, StillpointError
+from service.errors import (
+    AgentAnswerUnreadable,
+    AgentBusy,
+    AgentCommandBlocked,
+    AgentCommandFailed,
+    AgentNotAnswering,
+    DomainBusy,
+    DomainPaused,
+    DomainStateUnsuitable,
+    GuestAlreadyFrozen,
+    LibvirtUnavailable,
+    StillpointError,
+)
 from service.hypervisor.guest import Guest
 from service.jobs import freeze_lease, freeze_window, fuse, overlays, snapshot_outcome, vss_evidence
 from service.jobs.attempt import Attempt
@@ -34,6 +46,8 @@ LOOK_PATIENCE_S = 120.0
 LOOK_PAUSE_S = 0.5
 AGENT_PATIENCE_MS = 2_000
 """How long another client's agent command is waited for before the freeze is given up."""
+_AGENT_FAULTS = (AgentBusy, AgentNotAnswering, AgentCommandBlocked, AgentCommandFailed, AgentAnswerUnreadable)
+"""Nothing but the agent is in the way."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +103,18 @@ def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSe
         return
     attempt.policy.hold_limits(is_windows=found.is_windows)
     attempt.scope = freeze_scope(found, taken)
-    attempt.freeze_fault = why_not_freezable(found, attempt.scope)
-    if attempt.freeze_fault is None:
+    fault = why_not_freezable(found, attempt.scope)
+    if fault is None:
         return
     # A guest that somebody else holds is never inherited, not even for a point that needs no freeze.
-    if attempt.policy.mode is FreezeMode.required or isinstance(attempt.freeze_fault, GuestAlreadyFrozen):
-        raise attempt.freeze_fault
-    attempt.window.freeze = FreezeReply(FreezeOutcome.not_possible, message=attempt.freeze_fault.detail)
+    if attempt.policy.mode is FreezeMode.required or isinstance(fault, GuestAlreadyFrozen):
+        raise fault
+    _go_on_without_freeze(run, attempt, fault)
+
+
+def _go_on_without_freeze(run: JobRun, attempt: Attempt, fault: StillpointError) -> None:
+    attempt.freeze_fault = fault
+    attempt.window.freeze = FreezeReply(FreezeOutcome.not_possible, message=fault.detail)
     run.write({"freeze": snapshot_outcome.freeze_document(attempt)})
 
 
@@ -145,10 +164,24 @@ def announce_window(run: JobRun, guest: Guest, attempt: Attempt) -> None:
     """The last safe point, and the last write before the freeze."""
     instance = guest.instance() if attempt.will_freeze else None
     if attempt.will_freeze:
-        guest.must_be_free(AGENT_PATIENCE_MS)
+        _ask_for_the_agent(run, guest, attempt)
     run.safe_point(PhaseName.freeze)
     attempt.intent = _intent_of_window(attempt, instance)
     run.write({"phase": PhaseName.freeze.value, "intent": attempt.intent.as_document()})
+
+
+def _ask_for_the_agent(run: JobRun, guest: Guest, attempt: Attempt) -> None:
+    """An agent that is not to be had is as good a reason to go on without a freeze, where that is allowed, as one that never answered."""
+    try:
+        guest.must_be_free(AGENT_PATIENCE_MS)
+    except _AGENT_FAULTS as fault:
+        if attempt.policy.mode is not FreezeMode.preferred:
+            raise
+        if guest.running_libvirt_job():
+            raise DomainBusy(domain=guest.name, what="a backup, migration or save began after it was looked at") from fault
+        # What was read of the writers speaks of a freeze that is not sent.
+        attempt.vss = None
+        _go_on_without_freeze(run, attempt, fault)
 
 
 def _intent_of_window(attempt: Attempt, instance: int | None) -> Intent:

@@ -55,6 +55,7 @@ class Worker:
         self._libvirt_answers = threading.Event()
         self._live: dict[str, _LiveJob] = {}
         self._live_lock = threading.Lock()
+        self._ends_at: float | None = None
         self._threads: list[threading.Thread] = []
         self._lock_file: IO[str] | None = None
 
@@ -84,7 +85,10 @@ class Worker:
         self._publish.set()
         deadline = time.monotonic() + timeout_seconds
         with self._live_lock:
+            self._ends_at = deadline
             running = [live.thread for live in self._live.values()]
+            for live in self._live.values():
+                live.told_of_the_end(deadline)
         for thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._abandoned.set()
@@ -137,7 +141,8 @@ class Worker:
             if job_id in self._live:
                 return
             thread = threading.Thread(target=self._in_thread, args=(job_id, work), name=f"job-{job_id[:8]}", daemon=True)
-            self._live[job_id] = _LiveJob(thread, run)
+            self._live[job_id] = live = _LiveJob(thread, run)
+            live.told_of_the_end(self._ends_at)
         metrics.JOBS_RUNNING.inc()
         thread.start()
 
@@ -249,3 +254,7 @@ class _LiveJob:
 
     thread: threading.Thread
     run: JobRun | None
+
+    def told_of_the_end(self, at: float | None) -> None:
+        if self.run is not None:
+            self.run.ends_at = at

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import libvirt
 import pytest
 
 from service.db.engine import Database
@@ -14,7 +15,7 @@ from service.hypervisor.bounded_domain import Bounds
 from service.hypervisor.deadlines import HELPERS
 from service.jobs import overlays, queue, snapshot, storage
 from service.jobs.recovery import Recovery
-from tests.fakes import FakeDomain
+from tests.fakes import FakeDomain, agent_silent
 from tests.jobs.scene import FREEZE, STATUS, THAW, Scene, error_of
 
 SHORT = Bounds(read_s=0.2, query_s=0.2, agent_margin_s=1, agent_query_s=0.2, snapshot_s=0.2, block_job_s=0.2)
@@ -107,6 +108,44 @@ def test_an_agent_that_somebody_else_took_after_the_preflight_is_seen_before_the
     assert FREEZE not in scene.domain.log
     assert THAW not in scene.domain.log
     assert scene.overlays() == []
+
+
+def take_the_agent_after_the_preflight(scene: Hanging, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "AGENT_PATIENCE_MS", 100)
+    scene.domain.when_next(STATUS, lambda: scene.hang(STATUS))
+
+
+def test_a_freeze_that_is_only_preferred_is_left_out_where_somebody_has_the_agent(scene: Hanging, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_the_agent_after_the_preflight(scene, monkeypatch)
+    job = scene.run(freeze={"mode": "preferred"})
+    assert (job.state, job.verdict, job.error) == ("succeeded", "crash", None)
+    assert job.freeze is not None
+    assert job.freeze["outcome"] == "not_possible"
+    assert "The agent of db1 was not free within 100 ms" in job.freeze["message"]
+    assert any("was not free within 100 ms" in reason["detail"] for reason in job.verdict_reasons)
+    assert FREEZE not in scene.domain.log
+    assert THAW not in scene.domain.log
+    assert scene.sources() == {"vda": f"db1-vda.{job.id[:8]}.qcow2"}
+
+
+def test_an_agent_that_went_silent_after_the_preflight_costs_a_preferred_freeze_and_no_more(scene: Hanging) -> None:
+    scene.domain.when_next(STATUS, lambda: scene.domain.fail_next(STATUS, agent_silent()))
+    assert (job := scene.run(freeze={"mode": "preferred"})).state == "succeeded", job.error
+    assert (job.verdict, FREEZE in scene.domain.log) == ("crash", False)
+
+
+def test_a_domain_that_libvirt_is_busy_with_is_no_reason_to_go_on_without_a_freeze(scene: Hanging, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_the_agent_after_the_preflight(scene, monkeypatch)
+    scene.domain.when_next("block_capacity", lambda: setattr(scene.domain, "domain_job", libvirt.VIR_DOMAIN_JOB_UNBOUNDED))
+    job = scene.run(freeze={"mode": "preferred"})
+    assert (error_of(job)["code"], job.verdict, scene.domain.points) == ("domain_busy", "none", [])
+    assert scene.overlays() == []
+
+
+def test_a_guest_that_somebody_else_froze_is_not_taken_though_the_freeze_is_only_preferred(scene: Hanging) -> None:
+    scene.domain.when_next("block_capacity", scene.domain.agent.freeze_by_somebody_else)
+    job = scene.run(freeze={"preflush": False, "mode": "preferred"})
+    assert (error_of(job)["code"], scene.domain.points) == ("guest_already_frozen", [])
 
 
 def test_a_guest_that_somebody_else_froze_after_the_preflight_is_seen_before_the_freeze(scene: Hanging) -> None:

@@ -226,7 +226,7 @@ def test_a_libvirt_that_goes_away_while_recovery_looks_changes_nothing(scene: Sc
     corpse = Corpse(scene)
     corpse.left(will_freeze=True)
     corpse.took("vda", "vdb")
-    scene.domain.when_next("guest-fsfreeze-status", lambda: scene.domain.libvirtd_goes_away(1))
+    scene.domain.when_next("guest-fsfreeze-status", lambda: scene.domain.libvirtd_goes_away(2))
     with pytest.raises(LibvirtUnavailable):
         corpse.recover()
     assert scene.job(corpse.job_id).state == "interrupted"

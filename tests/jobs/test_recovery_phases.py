@@ -16,8 +16,9 @@ from tests.jobs.windows_scene import WindowsScene
 NOTHING_MADE = "Nothing was made yet."
 ROLLED_BACK = "The disks are as they were; overlays that were made are removed."
 KEPT = "The disks are on their overlays: the point in time was taken, and is kept as crash-consistent."
-THAWED = "The guest was frozen and was thawed (2 filesystems)."
-NOT_FROZEN = "The guest was not frozen."
+PUT_OUT = "The fuse that was left in the guest was put out."
+THAWED = f"The guest was frozen and was thawed (2 filesystems). {PUT_OUT}"
+NOT_FROZEN = f"The guest was not frozen. {PUT_OUT}"
 UNRECORDED = "The worker did not come to record whether the freeze held."
 UNJUDGED = "The worker did not come to judge what it had seen of the freeze window."
 
