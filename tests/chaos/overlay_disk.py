@@ -22,8 +22,9 @@ class OverlayDisk:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self.folder = stage.state_dir.with_name(f"{stage.state_dir.name}.overlays")
-        self._image = self.folder.with_name(f"{self.folder.name}.img")
+        # Where QEMU may look: the lane's own folder is closed to its user.
+        self.folder = stage.guest.folder / "overlays"
+        self._image = stage.state_dir.with_name(f"{stage.state_dir.name}.overlays.img")
         self._ballast = self.folder / "ballast"
 
     @property
@@ -127,9 +128,9 @@ def _libvirt_namespaces(stage: Stage) -> list[list[str]]:
     pids = [str(stage.qemu_pid())] if stage.is_running() else []
     with suppress(LabError):
         pids += run(["pidof", "libvirtd", "virtqemud"]).split()
-    found: dict[str, str] = {}
+    found: dict[Path, str] = {}
     for pid in pids:
         with suppress(OSError):
-            found[os.readlink(f"/proc/{pid}/ns/mnt")] = pid
-    found.pop(os.readlink("/proc/self/ns/mnt"), None)
+            found[Path(f"/proc/{pid}/ns/mnt").readlink()] = pid
+    found.pop(Path("/proc/self/ns/mnt").readlink(), None)
     return [["nsenter", f"--mount=/proc/{pid}/ns/mnt"] for pid in found.values()]
