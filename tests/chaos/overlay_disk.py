@@ -68,8 +68,11 @@ class OverlayDisk:
                 self._stage.worker.environment.pop(name, None)
             self._stage.overlay_folders.remove(self.folder)
             # Detached now, and gone when a QEMU that still has it open ends.
-            for command in (["umount"], *([*enter, "umount"] for enter in _libvirt_namespaces(self._stage))):
-                run([*command, "--lazy", self.folder])
+            run(["umount", "--lazy", self.folder])
+            for enter in _libvirt_namespaces(self._stage):
+                # A libvirtd that was started since has never seen it.
+                with suppress(LabError):
+                    run([*enter, "umount", "--lazy", self.folder])
             self.folder.rmdir()
             self._image.unlink()
             self._stage.restart_worker()
