@@ -120,7 +120,7 @@ def _point_untrue(point: dict[str, Any], verdict: str, before: Path, now: Path) 
 
 def strays(stage: Stage) -> Iterator[Breach]:
     """Overlays that are in nobody's chain."""
-    lost = set(stage.guest.folder.glob("*.qcow2")) - set(stage.chain_files())
+    lost = {file for folder in stage.overlay_folders for file in folder.glob("*.qcow2")} - set(stage.chain_files())
     if lost:
         yield Breach("stories_untrue", f"files that no disk stands on: {', '.join(sorted(file.name for file in lost))}")
 

@@ -41,7 +41,10 @@ def play(stage: Stage, seed: int, number: int, only: str | None = None) -> Outco
     outcome = Outcome(number, only or fault_of(seed, number))
     begun = time.monotonic()
     try:
-        outcome.breaches = list(_breaches(stage, chance, outcome))
+        try:
+            outcome.breaches = list(_breaches(stage, chance, outcome))
+        finally:
+            FAULTS[outcome.fault].put_back(stage)
     except Exception as error:
         outcome.breaches.append(Breach("stories_untrue", f"the round could not be ended: {type(error).__name__}: {error}"))
     outcome.seconds = time.monotonic() - begun

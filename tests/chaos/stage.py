@@ -13,6 +13,7 @@ from typing import Any
 import libvirt
 
 from tests.lab.command import run
+from tests.lab.disks import make_ext4
 from tests.lab.guests import LabGuest
 from tests.lab.options import GuestOptions
 from tests.lab.places import LabError
@@ -33,6 +34,8 @@ class Stage:
         self.state_dir.mkdir(parents=True)
         self.has_small_disk = _mount_small(self.state_dir)
         self.guest = LabGuest(GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16}))
+        #: Where overlays may lie.
+        self.overlay_folders = [self.guest.folder]
         self.relay = LibvirtRelay(self.state_dir).open()
         self.api = self._process("serve")
         self.worker = self._process("worker")
@@ -137,10 +140,15 @@ class Stage:
 
 
 def _mount_small(folder: Path) -> bool:
-    """A disk of its own for the state, small enough to be filled in no time. Only root can; others go without that fault."""
+    """A disk of its own for the state, small enough to be filled in no time. Only root can; others go without that fault.
+
+    ext4, which refuses writes to a file that is made immutable while it is open; tmpfs lets them pass.
+    """
     if os.geteuid() != 0:
         return False
-    run(["mount", "-t", "tmpfs", "-o", f"size={STATE_MB}m", "stillpoint-chaos", folder])
+    image = folder.with_suffix(".img")
+    make_ext4(image, mb=STATE_MB, label="state")
+    run(["mount", "-o", "loop", image, folder])
     return True
 
 
@@ -149,6 +157,7 @@ def _unmount_keeping(folder: Path) -> None:
     kept = folder.with_name(f"{folder.name}.kept")
     shutil.copytree(folder, kept, ignore=lambda _folder, names: [name for name in names if name.endswith(".sock")])
     run(["umount", folder])
+    folder.with_suffix(".img").unlink()
     folder.rmdir()
     kept.rename(folder)
 

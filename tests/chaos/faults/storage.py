@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import suppress
 
 from tests.chaos.faults.strike import Strike, fault
+from tests.lab.command import run
 
 
 @fault()
@@ -15,6 +16,21 @@ def sqlite_locked(strike: Strike) -> None:
         strike.pause(0.2, 2.0)
         database.execute("ROLLBACK")
     database.close()
+
+
+@fault()
+def sqlite_read_only(strike: Strike) -> None:
+    """Every write fails, also of those who have the files open: root is not stopped by permissions, but by `chattr +i`."""
+    if not strike.stage.has_small_disk:
+        return
+    strike.wait_at_random()
+    # Named one by one: without a write-ahead log there is only the first.
+    files = sorted(strike.stage.state_dir.glob("stillpoint.db")) + sorted(strike.stage.state_dir.glob("stillpoint.db-wal"))
+    run(["chattr", "+i", *files])
+    try:
+        strike.pause(0.2, 2.0)
+    finally:
+        run(["chattr", "-i", *files])
 
 
 @fault()

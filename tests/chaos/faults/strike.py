@@ -29,8 +29,11 @@ class Strike:
 
     def wait_for_window(self) -> None:
         """The freeze is sent next; then a random part of what a window usually takes."""
-        until(lambda: self._phase() in ("freeze", None), 20, "the job did not come to its freeze", pause=0.002)
+        self.wait_for_freeze()
         time.sleep(self.random.uniform(0.0, 0.09))
+
+    def wait_for_freeze(self) -> None:
+        until(lambda: self._phase() in ("freeze", None), 20, "the job did not come to its freeze", pause=0.002)
 
     def wait_at_random(self) -> None:
         time.sleep(self.random.uniform(0.0, 0.45))
@@ -52,18 +55,22 @@ class Strike:
         return None if job["state"] in FINAL else str(job["phase"])
 
 
-def _no_preparation(_stage: Stage) -> None:
+def _nothing(_stage: Stage) -> None:
     """Most faults need none."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`prepare` comes before the job is created, `clean_up` after the job ended; `weight` is how often it comes, against 1."""
+    """`weight` is how often it comes, against 1.
+
+    `prepare` comes before the job is created, `clean_up` after the job ended, `put_back` when all of the round has been judged.
+    """
 
     strike: Callable[[Strike], None]
     weight: float
     prepare: Callable[[Stage], None]
     clean_up: Callable[[Stage], None]
+    put_back: Callable[[Stage], None]
 
 
 FAULTS: dict[str, Fault] = {}
@@ -71,10 +78,14 @@ FAULTS: dict[str, Fault] = {}
 
 
 def fault(
-    *, weight: float = 1.0, prepare: Callable[[Stage], None] = _no_preparation, clean_up: Callable[[Stage], None] = _no_preparation
+    *,
+    weight: float = 1.0,
+    prepare: Callable[[Stage], None] = _nothing,
+    clean_up: Callable[[Stage], None] = _nothing,
+    put_back: Callable[[Stage], None] = _nothing,
 ) -> Callable[[Callable[[Strike], None]], Callable[[Strike], None]]:
     def enter(strike: Callable[[Strike], None]) -> Callable[[Strike], None]:
-        FAULTS[strike.__name__] = Fault(strike, weight, prepare, clean_up)
+        FAULTS[strike.__name__] = Fault(strike, weight, prepare, clean_up, put_back)
         return strike
 
     return enter
