@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,12 +69,16 @@ class LibvirtRelay:
             server.connect(str(daemon_socket()))
             with self._lock:
                 self._pairs.append((client, server))
-            threading.Thread(target=self._copy, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._copy, args=(server, client, False), daemon=True).start()
+            threading.Thread(target=self._copy, args=(client, server, _received(client), True), daemon=True).start()
+            threading.Thread(target=self._copy, args=(server, client, self._answers(server), False), daemon=True).start()
 
-    def _copy(self, source: socket.socket, target: socket.socket, delayed: bool) -> None:
+    def _answers(self, server: socket.socket) -> Iterator[bytes]:
+        """What libvirt says to one client; the end of it cuts the connection."""
+        return _received(server)
+
+    def _copy(self, source: socket.socket, target: socket.socket, pieces: Iterator[bytes], delayed: bool) -> None:
         try:
-            while data := source.recv(65536):
+            for data in pieces:
                 if delayed and self.delay_s:
                     time.sleep(self.delay_s)
                     # A client that died meanwhile never asked: what it had sent is not passed on after its death.
@@ -86,6 +91,11 @@ class LibvirtRelay:
         finally:
             _shut(source)
             _shut(target)
+
+
+def _received(source: socket.socket) -> Iterator[bytes]:
+    while data := source.recv(65536):
+        yield data
 
 
 def _has_hung_up(client: socket.socket) -> bool:

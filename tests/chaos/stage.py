@@ -7,21 +7,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import libvirt
 
+from tests.chaos.lying_relay import LyingRelay
 from tests.lab.command import run
 from tests.lab.guests import LabGuest
 from tests.lab.options import GuestOptions
 from tests.lab.places import LabError
-from tests.libvirt_relay import LibvirtRelay
 from tests.service_process import ServiceProcess
 
 GUEST_MB = 64
 STATE_MB = 32
 MERGE_TIMEOUT_S = 20.0
+T = TypeVar("T")
 SETTINGS = {"poll_seconds": "0.1", "inventory_seconds": "2", "lease_seconds": "20"}
 
 
@@ -33,7 +35,8 @@ class Stage:
         self.state_dir.mkdir(parents=True)
         self.has_small_disk = _mount_small(self.state_dir)
         self.guest = LabGuest(GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16}))
-        self.relay = LibvirtRelay(self.state_dir).open()
+        self.relay = LyingRelay(self.state_dir, self.note)
+        self.relay.open()
         self.api = self._process("serve")
         self.worker = self._process("worker")
 
@@ -59,6 +62,11 @@ class Stage:
         self.guest.destroy()
         if self.has_small_disk:
             _unmount_keeping(self.state_dir)
+
+    def note(self, text: str) -> None:
+        """What a fault really did, for whoever reads the logs of a breach."""
+        with (self.state_dir / "faults.log").open("a") as file:
+            file.write(f"{datetime.now(UTC).isoformat()} {text}\n")
 
     # --- the service ----------------------------------------------------------------------------
 
@@ -149,12 +157,14 @@ def _unmount_keeping(folder: Path) -> None:
     kept.rename(folder)
 
 
-def until(true: Callable[[], Any], seconds: float, otherwise: str, pause: float = 0.02) -> None:
+def until(true: Callable[[], T], seconds: float, otherwise: str, pause: float = 0.02) -> T:
+    """What was true in the end."""
     deadline = time.monotonic() + seconds
-    while not true():
+    while not (found := true()):
         if time.monotonic() > deadline:
             raise LabError(otherwise)
         time.sleep(pause)
+    return found
 
 
 def _start(domain: Any) -> bool:
