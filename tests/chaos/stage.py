@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import libvirt
 
+from tests.chaos.lying_agent import LyingAgent
 from tests.chaos.lying_relay import LyingRelay
 from tests.lab.command import run
 from tests.lab.guests import LabGuest
@@ -37,6 +38,7 @@ class Stage:
         self.guest = LabGuest(GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16}))
         self.relay = LyingRelay(self.state_dir, self.note)
         self.relay.open()
+        self.liar = LyingAgent(self.guest, self.note)
         self.api = self._process("serve")
         self.worker = self._process("worker")
 
@@ -48,7 +50,11 @@ class Stage:
         self.migrate()
         self.api.start()
         self.worker.start()
+        until(self._is_published, 60, "the worker published no domains")
         return self
+
+    def _is_published(self) -> bool:
+        return self.api.request("GET", f"/api/v1/domains/{self.guest.name}").status_code == 200
 
     def migrate(self) -> None:
         command = [sys.executable, "-m", "service.cli", "migrate"]
