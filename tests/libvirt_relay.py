@@ -6,15 +6,16 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from tests.lab.daemon import uri
 
-# libvirt's wire form: a length and six numbers before each body.
-_HEADER = struct.Struct(">IIIIiII")
-_REMOTE_PROGRAM = 0x20008086
-_SNAPSHOT_CREATE_XML = 185
+HEADER = struct.Struct(">IIIIiII")
+"""libvirt's wire form: before each body the length, program, version, procedure, kind, serial number and status."""
+REMOTE_PROGRAM = 0x20008086
+SNAPSHOT_CREATE_XML = 185
 
 
 class LibvirtRelay:
@@ -80,8 +81,8 @@ class LibvirtRelay:
             server.connect(str(daemon_socket()))
             with self._lock:
                 self._pairs.append((client, server))
-            threading.Thread(target=self._copy, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._copy, args=(server, client, False), daemon=True).start()
+            threading.Thread(target=self._copy, args=(client, server, _received(client), True), daemon=True).start()
+            threading.Thread(target=self._copy, args=(server, client, self._answers(server), False), daemon=True).start()
 
     def _holds_back(self, data: bytes, client: socket.socket) -> bool:
         """Waits; whether it did."""
@@ -94,9 +95,13 @@ class LibvirtRelay:
             pass
         return True
 
-    def _copy(self, source: socket.socket, target: socket.socket, delayed: bool) -> None:
+    def _answers(self, server: socket.socket) -> Iterator[bytes]:
+        """What libvirt says to one client; the end of it cuts the connection."""
+        return _received(server)
+
+    def _copy(self, source: socket.socket, target: socket.socket, pieces: Iterator[bytes], delayed: bool) -> None:
         try:
-            while data := source.recv(65536):
+            for data in pieces:
                 # A client that died meanwhile never asked: what it had sent is not passed on after its death.
                 if delayed and self._holds_back(data, source) and _has_hung_up(source):
                     return
@@ -109,6 +114,11 @@ class LibvirtRelay:
             _shut(target)
 
 
+def _received(source: socket.socket) -> Iterator[bytes]:
+    while data := source.recv(65536):
+        yield data
+
+
 def _has_hung_up(client: socket.socket) -> bool:
     """Also where the client's last words wait to be read."""
     poll = select.poll()
@@ -118,11 +128,11 @@ def _has_hung_up(client: socket.socket) -> bool:
 
 def _asks_for_a_snapshot(data: bytes) -> bool:
     """Whether one of the calls in it is virDomainSnapshotCreateXML. A client writes each call in one piece."""
-    while len(data) >= _HEADER.size:
-        length, program, _version, procedure, kind, _serial, _status = _HEADER.unpack_from(data)
-        if (program, procedure, kind) == (_REMOTE_PROGRAM, _SNAPSHOT_CREATE_XML, 0):
+    while len(data) >= HEADER.size:
+        length, program, _version, procedure, kind, _serial, _status = HEADER.unpack_from(data)
+        if (program, procedure, kind) == (REMOTE_PROGRAM, SNAPSHOT_CREATE_XML, 0):
             return True
-        data = data[length:]
+        data = data[max(length, HEADER.size) :]
     return False
 
 

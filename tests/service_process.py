@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -115,6 +117,12 @@ class ServiceProcess:
         assert answer.status_code == 200, answer.text
         document: dict[str, Any] = answer.json()
         return document
+
+    @contextmanager
+    def polled(self, job_id: str) -> Iterator[Callable[[], dict[str, Any]]]:
+        """Reads the job again and again, over one connection: as fast as can be."""
+        with httpx2.Client(headers={"Authorization": f"Bearer {self.token}"}, timeout=30) as client:
+            yield lambda: dict(client.get(f"http://127.0.0.1:{self.port}/api/v1/jobs/{job_id}").raise_for_status().json())
 
     def wait(self, job_id: str, timeout: float = 60) -> dict[str, Any]:
         """The job when it has ended."""

@@ -7,22 +7,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import libvirt
 
+from tests.chaos.lying_agent import LyingAgent
+from tests.chaos.lying_relay import LyingRelay
 from tests.lab.command import run
 from tests.lab.disks import make_ext4
 from tests.lab.guests import LabGuest
 from tests.lab.options import GuestOptions
 from tests.lab.places import LabError
-from tests.libvirt_relay import LibvirtRelay
 from tests.service_process import ServiceProcess
 
 GUEST_MB = 64
 STATE_MB = 32
 MERGE_TIMEOUT_S = 20.0
+T = TypeVar("T")
 SETTINGS = {"poll_seconds": "0.1", "inventory_seconds": "2", "lease_seconds": "20"}
 
 
@@ -36,7 +39,9 @@ class Stage:
         self.guest = LabGuest(GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16}))
         #: Where overlays may lie.
         self.overlay_folders = [self.guest.folder]
-        self.relay = LibvirtRelay(self.state_dir).open()
+        self.relay = LyingRelay(self.state_dir, self.note)
+        self.relay.open()
+        self.liar = LyingAgent(self.guest, self.note)
         self.api = self._process("serve")
         self.worker = self._process("worker")
 
@@ -48,10 +53,10 @@ class Stage:
         self.migrate()
         self.api.start()
         self.worker.start()
-        until(self._is_known, 20, "the worker never published the guest")
+        until(self._is_published, 60, "the worker published no domains")
         return self
 
-    def _is_known(self) -> bool:
+    def _is_published(self) -> bool:
         return self.api.request("GET", f"/api/v1/domains/{self.guest.name}").status_code == 200
 
     def migrate(self) -> None:
@@ -66,6 +71,12 @@ class Stage:
         self.guest.destroy()
         if self.has_small_disk:
             _unmount_keeping(self.state_dir)
+
+    def note(self, text: str) -> None:
+        """What a fault really did, for whoever reads the logs of a breach."""
+        # Not on the small disk, which may be full.
+        with self.state_dir.with_suffix(".faults").open("a") as file:
+            file.write(f"{datetime.now(UTC).isoformat()} {text}\n")
 
     # --- the service ----------------------------------------------------------------------------
 
@@ -162,12 +173,14 @@ def _unmount_keeping(folder: Path) -> None:
     kept.rename(folder)
 
 
-def until(true: Callable[[], Any], seconds: float, otherwise: str, pause: float = 0.02) -> None:
+def until(true: Callable[[], T], seconds: float, otherwise: str, pause: float = 0.02) -> T:
+    """What was true in the end."""
     deadline = time.monotonic() + seconds
-    while not true():
+    while not (found := true()):
         if time.monotonic() > deadline:
             raise LabError(otherwise)
         time.sleep(pause)
+    return found
 
 
 def _start(domain: Any) -> bool:

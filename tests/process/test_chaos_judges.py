@@ -40,6 +40,7 @@ class QuietGuest:
 class QuietStage:
     def __init__(self, folder: Path) -> None:
         self.guest = QuietGuest(folder)
+        self.overlay_folders = [folder]
 
     chain_files = Stage.chain_files
 
