@@ -24,6 +24,7 @@ from service.errors.host import (
     LibvirtUnavailable,
     NoAgentChannel,
     NoDiskCanTakePart,
+    OverlaysLeft,
     StorageNotAnswering,
     WindowsCommandBlocked,
 )
@@ -130,6 +131,7 @@ __all__ = [
     "NoDiskCanTakePart",
     "NothingToFreeze",
     "OverlayPreparationFailed",
+    "OverlaysLeft",
     "PathNotFound",
     "RecoveryPointNotFound",
     "RetryRefused",

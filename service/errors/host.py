@@ -35,6 +35,13 @@ class StorageNotAnswering(StillpointError):
     )
 
 
+class OverlaysLeft(StillpointError):
+    code = "overlays_left"
+    title = "Unused overlays could not be removed"
+    detail_template = "No disk uses {paths}, and it could not be removed: {reason}."
+    remedy_template = "Delete it when the storage can be written again: `rm -- {paths}`."
+
+
 class DomainGone(StillpointError):
     code = "domain_gone"
     title = "The domain no longer exists"

@@ -39,6 +39,8 @@ class Attempt:
     window: WindowRecord = field(default_factory=WindowRecord)
     #: Target to whether the disk is on its overlay, as libvirt says after the window; None: on a file that is not of this job.
     switched: dict[str, bool | None] = field(default_factory=dict)
+    #: What is said of overlays that no disk uses and that could not be removed.
+    left: str | None = None
 
     @property
     def will_freeze(self) -> bool:

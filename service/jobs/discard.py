@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from service.errors import LibvirtCallFailed, LibvirtUnavailable, StillpointError
+from service.errors import LibvirtCallFailed, LibvirtUnavailable, OverlaysLeft, StillpointError
 from service.hypervisor.guest import Guest
 from service.jobs import overlays
 from service.jobs.overlays import Overlay
@@ -37,6 +37,8 @@ class Merge:
     was_begun: bool = False
     merged: list[str] = field(default_factory=list)
     errors: dict[str, StillpointError] = field(default_factory=dict)
+    #: Overlays of merged disks that nobody uses, and that could not be deleted.
+    left: list[OverlaysLeft] = field(default_factory=list)
 
     @property
     def message(self) -> str:
@@ -72,7 +74,10 @@ def _merge(guest: Guest, overlay: Overlay, merge: Merge, budget_s: float) -> Non
         _wait(guest, overlay, budget_s)
         guest.pivot(overlay.target)
     _check_bases(guest, overlay)
-    overlays.remove([overlay])
+    try:
+        overlays.remove([overlay])
+    except OverlaysLeft as error:
+        merge.left.append(error)
 
 
 def _begin(guest: Guest, overlay: Overlay, merge: Merge) -> None:

@@ -33,7 +33,7 @@ LOCK_WAIT_MS = 30_000
 """libvirt waits so long for another client's agent command (VIR_JOB_WAIT_TIME, F§4.1) before it sends ours."""
 NS_PER_MS = 1_000_000
 THAW_PAUSE_S = 0.05
-THAW_PAUSE_MAX_S = 5.0
+THAW_PAUSE_MAX_S = 0.5
 
 
 class FreezableGuest(Protocol):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from service.db.tables import Job, RecoveryPoint
-from service.errors import DisksInDoubt, DomainBusy, LibvirtCallTimedOut, StillpointError, WorkerLost
+from service.errors import DisksInDoubt, DomainBusy, LibvirtCallTimedOut, OverlaysLeft, StillpointError, WorkerLost
 from service.hypervisor.guest import Guest
 from service.jobs import overlays
 from service.jobs.discard import merge_back
@@ -96,14 +96,10 @@ class _Where:
 def _roll_back(planned: Sequence[Overlay]) -> str:
     if not planned:
         return "Nothing was made yet."
-    kept = []
-    for overlay in planned:
-        try:
-            overlays.remove([overlay])
-        except OSError as error:
-            kept.append(f"{overlay.path} ({error.strerror or error})")
-    if kept:
-        return f"The disks are as they were; these overlays are in nobody's use and could not be removed: {', '.join(kept)}."
+    try:
+        overlays.remove(planned)
+    except OverlaysLeft as error:
+        return f"The disks are as they were. {error.detail}"
     return "The disks are as they were; overlays that were made are removed."
 
 
@@ -150,7 +146,7 @@ def _finish_discard(guest: Guest, intent: Intent, found: Found) -> None:
         found.error = unfinished(guest, intent, merge)
     else:
         found.story.append("That was finished: the disks are on the files that they were on before the job.")
-        found.error = removed_again(intent.discard.verdict, intent.discard.required)
+        found.error = removed_again(intent.discard.verdict, intent.discard.required, merge)
 
 
 def _point(job: Job, planned: Sequence[Overlay]) -> RecoveryPoint:

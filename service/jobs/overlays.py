@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from service.errors import OverlayPreparationFailed, SpaceInsufficient
+from service.errors import OverlayPreparationFailed, OverlaysLeft, SpaceInsufficient, StorageNotAnswering
 from service.hypervisor.guest import Guest
 from service.jobs import storage
 from service.model.inventory import Disk, Space
@@ -114,8 +114,11 @@ def create(overlays: Sequence[Overlay]) -> None:
             refuse_existing([overlay])
             made.append(overlay)
             _create(overlay)
-    except OverlayPreparationFailed:
-        remove(made)
+    except OverlayPreparationFailed as error:
+        try:
+            remove(made)
+        except OverlaysLeft as left:
+            raise OverlayPreparationFailed(path=error.facts["path"], reason=f"{error.facts['reason']}. {left.detail}") from error
         raise
 
 
@@ -161,6 +164,13 @@ def _take_owner_of_base(overlay: Overlay) -> None:
 
 
 def remove(overlays: Sequence[Overlay]) -> None:
-    """Delete overlays that no disk uses; the caller has looked (`Guest.settled_sources`). Raises StorageNotAnswering."""
+    """Delete overlays that no disk uses; the caller has looked (`Guest.settled_sources`). Raises OverlaysLeft, after it tried all."""
+    left, reasons = [], []
     for overlay in overlays:
-        storage.answered("removing", overlay.path, partial(Path(overlay.path).unlink, missing_ok=True))
+        try:
+            storage.answered("removing", overlay.path, partial(Path(overlay.path).unlink, missing_ok=True))
+        except (OSError, StorageNotAnswering) as error:
+            left.append(overlay.path)
+            reasons.append(error.detail.rstrip(".") if isinstance(error, StorageNotAnswering) else error.strerror or str(error))
+    if left:
+        raise OverlaysLeft(paths=" ".join(left), reason="; ".join(dict.fromkeys(reasons)))

@@ -47,7 +47,7 @@ class Shortfall:
         except LibvirtUnavailable as error:
             raise MustRecover(what=error.detail) from error
         if not merge.errors:
-            return removed_again(facts["verdict"], facts["required"])
+            return removed_again(facts["verdict"], facts["required"], merge)
         if not merge.was_begun:
             return DiscardFailed(verdict=facts["verdict"], required=facts["required"], message=merge.message, domain=guest.name)
         return unfinished(guest, self.discard_intent, merge)
@@ -73,8 +73,9 @@ class Shortfall:
         )
 
 
-def removed_again(verdict: str, required: str) -> VerdictBelowRequired:
-    return VerdictBelowRequired(verdict=verdict, required=required, kept="was removed again, as the job asks for")
+def removed_again(verdict: str, required: str, merge: Merge) -> VerdictBelowRequired:
+    left = "".join(f". {error.detail.rstrip('.')}" for error in merge.left)
+    return VerdictBelowRequired(verdict=verdict, required=required, kept=f"was removed again, as the job asks for{left}")
 
 
 def unfinished(guest: Guest, intent: Intent, merge: Merge) -> DiscardUnfinished:

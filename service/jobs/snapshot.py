@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from service import log
 from service.errors import (
     AgentAnswerUnreadable,
     AgentBusy,
@@ -17,6 +18,7 @@ from service.errors import (
     DomainStateUnsuitable,
     GuestAlreadyFrozen,
     LibvirtUnavailable,
+    OverlaysLeft,
     StillpointError,
 )
 from service.hypervisor.guest import Guest
@@ -48,6 +50,8 @@ AGENT_PATIENCE_MS = 2_000
 """How long another client's agent command is waited for before the freeze is given up."""
 _AGENT_FAULTS = (AgentBusy, AgentNotAnswering, AgentCommandBlocked, AgentCommandFailed, AgentAnswerUnreadable)
 """Nothing but the agent is in the way."""
+
+_logger = log.get(__name__)
 
 
 @dataclass(frozen=True)
@@ -154,10 +158,20 @@ def _make_ready(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotS
             guard.wait_until_ready()
         take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
         announce_window(run, guest, attempt)
-    except BaseException:
-        overlays.remove(attempt.overlays)
+    except BaseException as error:
+        _remove_again(run, attempt, error)
         raise
     return take
+
+
+def _remove_again(run: JobRun, attempt: Attempt, why: BaseException) -> None:
+    """What ended the job stays its error; a file that cannot be removed is told in the phase of it."""
+    try:
+        overlays.remove(attempt.overlays)
+    except OverlaysLeft as left:
+        _logger.error("overlays_left", job_id=run.claim.job_id, paths=left.facts["paths"], reason=left.facts["reason"], after=str(why))
+        with run.phase_that_cannot_be_cancelled(PhaseName.evaluate) as phase:
+            phase.warn(left.detail)
 
 
 def announce_window(run: JobRun, guest: Guest, attempt: Attempt) -> None:

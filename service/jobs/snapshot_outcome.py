@@ -13,6 +13,7 @@ from service.errors import (
     GuestAlreadyFrozen,
     GuestStillFrozen,
     HoldSpent,
+    OverlaysLeft,
     SnapshotFailed,
     StillpointError,
     StorageNotAnswering,
@@ -22,7 +23,7 @@ from service.errors import (
 from service.hypervisor.guest import Guest
 from service.jobs import metrics, overlays, storage, vss_evidence, vss_record
 from service.jobs.attempt import Attempt
-from service.jobs.run import JobRun
+from service.jobs.run import JobRun, Phase
 from service.jobs.shortfall import Shortfall
 from service.jobs.survey import as_document as survey_document
 from service.model.foreign_freeze import NOT_STILLPOINT
@@ -38,9 +39,9 @@ from service.model.writer_rules import WriterRules, WritersJudgement
 
 def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) -> None:
     """Judge what stands, clean up what was not used, and finish the job."""
-    with run.phase_that_cannot_be_cancelled(PhaseName.evaluate):
+    with run.phase_that_cannot_be_cancelled(PhaseName.evaluate) as phase:
         if not attempt.point_was_taken and not attempt.is_in_doubt:
-            overlays.remove(attempt.overlays)
+            _remove_unused(attempt, phase)
         writers = attempt.vss.judge_writers(rules) if attempt.vss else None
         judgement = judge(evidence(attempt, writers, was_taken=attempt.point_was_taken))
         point = _recovery_point(run, attempt, judgement) if attempt.point_was_taken else None
@@ -61,6 +62,14 @@ def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) ->
     metrics.count_vss(vss_record.newly_failed_classes(attempt), hold_was_lost=vss_record.was_lost(attempt))
     recorded = {"recovery_point": point_document(point) if point else None, "error": error.as_document() if error else None}
     run.finish(JobState.failed if error else JobState.succeeded, {"phase": None, **judged, **recorded}, point, shortfall.next_try)
+
+
+def _remove_unused(attempt: Attempt, phase: Phase) -> None:
+    try:
+        overlays.remove(attempt.overlays)
+    except OverlaysLeft as error:
+        attempt.left = error.detail
+        phase.warn(error.detail)
 
 
 def freeze_document(attempt: Attempt) -> dict[str, Any]:
@@ -151,7 +160,8 @@ def why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
         return HoldSpent(domain=guest.name, why=why)
     if not window.snapshot_was_called:
         return FreezeFailed(domain=guest.name, outcome=window.freeze.outcome.value, message=window.freeze.message or "nothing was frozen")
-    state = "every disk is on the file it was on before, and the unused overlays were removed"
+    state = "every disk is on the file it was on before"
+    state += f". {attempt.left.rstrip('.')}" if attempt.left else ", and the unused overlays were removed"
     return SnapshotFailed(domain=guest.name, message=window.snapshot_error or "the call returned, but no disk moved", disks_state=state)
 
 

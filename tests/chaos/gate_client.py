@@ -54,6 +54,8 @@ class GateClient:
             yield Breach("stories_untrue", "the gate is said to have held, and what was copied in it needs journal recovery")
         if bool(self.held) != (job["state"] == "succeeded"):
             yield Breach("stories_untrue", f"the release answered held={self.held}, and the job is {job['state']}: {job['error']}")
+        elif self.copy is not None:
+            self.copy.unlink(missing_ok=True)
 
     def _run(self) -> None:
         try:

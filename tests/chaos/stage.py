@@ -50,11 +50,18 @@ class Stage:
 
     def start(self) -> "Stage":
         self.guest.start_and_wait()
+        self._settle_meter()
         self.migrate()
         self.api.start()
         self.worker.start()
         until(self._is_published, 60, "the worker published no domains")
         return self
+
+    def _settle_meter(self) -> None:
+        """The meter's file is in the file system itself and no longer only in its journal, which `disk_sequences` does not read."""
+        self.guest.console.wait_heartbeat(15)
+        self.guest.domain.fsFreeze()
+        self.guest.domain.fsThaw()
 
     def _is_published(self) -> bool:
         return self.api.request("GET", f"/api/v1/domains/{self.guest.name}").status_code == 200

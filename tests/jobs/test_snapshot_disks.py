@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,42 @@ def test_a_snapshot_that_failed_leaves_the_disks_as_they_were_and_no_overlay(dat
     assert ("point_in_time", "failed") in phases_of(job)
     assert job.evidence is not None
     assert job.evidence["disks_after"] == {"vda": "unchanged", "vdb": "unchanged"}
+
+
+def test_an_unused_overlay_that_cannot_be_removed_is_named_and_the_others_are_removed(scene: Scene) -> None:
+    def fail() -> None:
+        make_irremovable(scene.images.glob("db1-vda.*.qcow2"))
+        raise no_space()
+
+    scene.domain.when_next("snapshot_create", fail)
+    job = scene.run()
+    (left,) = scene.overlays()
+    assert (job.state, error_of(job)["code"]) == ("failed", "snapshot_failed")
+    assert f"No disk uses {scene.images / left}, and it could not be removed: Is a directory" in error_of(job)["detail"]
+    assert ("evaluate", "warning") in phases_of(job)
+
+
+def test_an_overlay_that_cannot_be_removed_before_the_window_does_not_hide_why_the_job_ended(scene: Scene) -> None:
+    job_id = scene.ask()
+    run = scene.claim()
+
+    def cancel() -> None:
+        make_irremovable(scene.images.glob("db1-vda.*.qcow2"))
+        run.cancel_requested.set()
+
+    scene.domain.when_next("instance", cancel)
+    scene.execution.execute(run)
+    job = scene.job(job_id)
+    assert (job.state, error_of(job)["code"]) == ("cancelled", "job_cancelled")
+    (left,) = scene.overlays()
+    assert f"No disk uses {scene.images / left}" in str(job.phases[-1]["detail"])
+
+
+def make_irremovable(files: Iterable[Path]) -> None:
+    """`unlink` fails on a folder, for root too."""
+    for file in list(files):
+        file.unlink()
+        file.mkdir()
 
 
 def test_a_snapshot_that_was_taken_though_the_call_failed_is_kept(database: Database, tmp_path: Path) -> None:
