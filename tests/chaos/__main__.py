@@ -15,12 +15,15 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from tests.chaos import report, rounds
 from tests.chaos.faults import FAULTS
 from tests.chaos.rounds import Outcome
 from tests.chaos.stage import Stage
+from tests.chaos.turns import Turns
 from tests.lab import images
 from tests.lab.daemon import Daemon
 from tests.lab.guests import remove_stale_guests
@@ -50,48 +53,52 @@ def main() -> int:
 
 
 def _run_lanes(folder: Path, seed: int, numbers: list[int], asked: argparse.Namespace) -> list[Outcome]:
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    run = _Run(folder, seed, asked.fault)
     for number in numbers:
-        waiting.put(number)
-    lanes = min(asked.lanes, len(numbers))
-    outcomes: list[Outcome] = []
-    run = [threading.Thread(target=_lane, args=(folder, lane, seed, waiting, outcomes, asked.fault)) for lane in range(lanes)]
-    for thread in run:
-        thread.start()
-    for thread in run:
-        thread.join()
-    return sorted(outcomes, key=lambda outcome: outcome.number)
+        run.waiting.put(number)
+    lanes = [threading.Thread(target=run.lane, args=(lane,)) for lane in range(min(asked.lanes, len(numbers)))]
+    for lane in lanes:
+        lane.start()
+    for lane in lanes:
+        lane.join()
+    return sorted(run.outcomes, key=lambda outcome: outcome.number)
 
 
-def _lane(folder: Path, lane: int, seed: int, waiting: "queue.SimpleQueue[int]", outcomes: list[Outcome], only: str | None) -> None:
-    stage: Stage | None = None
-    for life in range(1_000_000):
-        stage = Stage(folder / f"{lane}-{life}", lane, os.getpid()).start()
-        try:
-            if not _play_until_broken(stage, seed, waiting, outcomes, only):
-                return
-        finally:
-            stage.close()
+@dataclass
+class _Run:
+    """What the lanes share. `only`: this fault in every round."""
 
+    folder: Path
+    seed: int
+    only: str | None
+    waiting: "queue.SimpleQueue[int]" = field(default_factory=queue.SimpleQueue)
+    outcomes: list[Outcome] = field(default_factory=list)
+    turns: Turns = field(default_factory=Turns)
 
-def _play_until_broken(stage: Stage, seed: int, waiting: "queue.SimpleQueue[int]", outcomes: list[Outcome], only: str | None) -> bool:
-    """False: no rounds are left. True: a round left the stage in a state that would spoil the next, so a new one is wanted."""
-    while True:
-        try:
-            number = waiting.get_nowait()
-        except queue.Empty:
-            return False
-        outcome = rounds.play(stage, seed, number, only)
-        outcomes.append(outcome)
-        stall = f"{outcome.longest_stall_ms:6.0f} ms" if outcome.longest_stall_ms is not None else "         "
-        print(
-            f"{len(outcomes):5} {outcome.seconds:5.1f} s {stall}  {outcome.fault}{' (gate)' if outcome.is_gate else ''}",
-            file=sys.stderr,
-            flush=True,
-        )
-        if outcome.breaches:
-            print("\n".join(report.breach_lines(outcome)), file=sys.stderr, flush=True)
-            return True
+    def lane(self, lane: int) -> None:
+        for life in count():
+            with self.turns.together():
+                stage = Stage(self.folder / f"{lane}-{life}", lane, os.getpid()).start()
+            try:
+                if not self._play_until_broken(stage):
+                    return
+            finally:
+                with self.turns.together():
+                    stage.close()
+
+    def _play_until_broken(self, stage: Stage) -> bool:
+        """False: no rounds are left. True: a round left the stage in a state that would spoil the next, so a new one is wanted."""
+        while True:
+            try:
+                number = self.waiting.get_nowait()
+            except queue.Empty:
+                return False
+            outcome = rounds.play(stage, self.seed, number, self.turns, self.only)
+            self.outcomes.append(outcome)
+            print(report.line(len(self.outcomes), outcome), file=sys.stderr, flush=True)
+            if outcome.breaches:
+                print("\n".join(report.breach_lines(outcome)), file=sys.stderr, flush=True)
+                return True
 
 
 def _arguments() -> argparse.Namespace:

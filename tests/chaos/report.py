@@ -44,3 +44,9 @@ def _stalls_after_kill(outcomes: Sequence[Outcome]) -> list[float]:
 
 def breach_lines(outcome: Outcome) -> list[str]:
     return [f"  round {outcome.number}, {outcome.fault}, job {outcome.job}: {breach.kind}: {breach.detail}" for breach in outcome.breaches]
+
+
+def line(played: int, outcome: Outcome) -> str:
+    """For whoever watches."""
+    stall = f"{outcome.longest_stall_ms:6.0f} ms" if outcome.longest_stall_ms is not None else " " * 9
+    return f"{played:5} {outcome.seconds:5.1f} s {stall}  {outcome.fault}{' (gate)' if outcome.is_gate else ''}"

@@ -11,6 +11,7 @@ from tests.chaos.faults import FAULTS, Strike
 from tests.chaos.gate_client import GateClient
 from tests.chaos.invariants import Breach
 from tests.chaos.stage import Stage
+from tests.chaos.turns import Turns
 
 HOLDS_MS = (800, 1_500, 5_000)
 MOST_OVERLAYS = 6
@@ -35,10 +36,15 @@ def fault_of(seed: int, number: int) -> str:
     return random.Random(f"{seed} fault {number}").choices(list(FAULTS), [fault.weight for fault in FAULTS.values()])[0]
 
 
-def play(stage: Stage, seed: int, number: int, only: str | None = None) -> Outcome:
+def play(stage: Stage, seed: int, number: int, turns: Turns, only: str | None = None) -> Outcome:
     """Raises nothing that a fault may cause: a round that cannot be ended is a breach."""
-    chance = random.Random(f"{seed} round {number}")
     outcome = Outcome(number, only or fault_of(seed, number))
+    with turns.alone() if FAULTS[outcome.fault].is_alone else turns.together():
+        _play(stage, random.Random(f"{seed} round {number}"), outcome)
+    return outcome
+
+
+def _play(stage: Stage, chance: random.Random, outcome: Outcome) -> None:
     begun = time.monotonic()
     try:
         try:
@@ -48,7 +54,6 @@ def play(stage: Stage, seed: int, number: int, only: str | None = None) -> Outco
     except Exception as error:
         outcome.breaches.append(Breach("stories_untrue", f"the round could not be ended: {type(error).__name__}: {error}"))
     outcome.seconds = time.monotonic() - begun
-    return outcome
 
 
 def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[Breach]:

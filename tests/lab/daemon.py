@@ -65,6 +65,29 @@ class Daemon:
                 _stop_own()
 
 
+def kill_own() -> float | None:
+    """SIGKILL for the daemon, as the out-of-memory killer would; its reaper starts it again, as systemd would.
+
+    Returns the seconds until it answered again; None: it is not the lab's own, so it was not touched. Raises LabError.
+    """
+    pid_file = _pid_file(_installed_daemon())
+    if not pid_file.exists() or not _is_ours(reaper := int(pid_file.read_text())):
+        return None
+    begun = time.monotonic()
+    for child in Path(f"/proc/{reaper}/task/{reaper}/children").read_text().split():
+        if Path(f"/proc/{child}/comm").read_text().strip() == pid_file.stem:
+            os.kill(int(child), signal.SIGKILL)
+            _wait_until_dead(int(child))
+    _wait_for(_answers, pid_file.stem)
+    return time.monotonic() - begun
+
+
+def _wait_until_dead(pid: int) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
 def _has_running_guests() -> bool:
     try:
         connection = connect()

@@ -38,11 +38,18 @@ class LabGuest:
         self.console = Console(self.folder / "serial.log")
         self.disks: dict[str, Path] = {}
         self._own_connection = connection is None
-        self.connection: Any = connect() if connection is None else connection
+        self._connection: Any = connect() if connection is None else connection
 
     @property
     def name(self) -> str:
         return self.options.name
+
+    @property
+    def connection(self) -> Any:
+        """One of its own is made anew where the daemon was started anew."""
+        if self._own_connection and not self._connection.isAlive():
+            self._connection = connect()
+        return self._connection
 
     @property
     def domain(self) -> Any:
@@ -91,7 +98,7 @@ class LabGuest:
         """Switches off, undefines, and deletes all files of the domain's chains, wherever a test put them."""
         self._remove_domain()
         if self._own_connection:
-            self.connection.close()
+            self._connection.close()
 
     def power_off(self) -> None:
         """Pulls the plug; the definition and the disks stay."""

@@ -7,6 +7,7 @@ import libvirt
 
 from tests.chaos.faults.strike import Strike, fault, send
 from tests.chaos.stage import until
+from tests.lab import daemon
 
 
 @fault()
@@ -23,6 +24,13 @@ def libvirt_slow(strike: Strike) -> None:
     strike.stage.relay.delay_s = strike.random.uniform(0.05, 0.6)
     strike.obstacle_s = strike.pause(0.5, 1.5) + strike.stage.relay.delay_s
     strike.stage.relay.delay_s = 0.0
+
+
+@fault(weight=0.5, is_alone=True)
+def libvirtd_killed(strike: Strike) -> None:
+    """Only where the daemon is the lab's own. The guests live on."""
+    strike.wait_for_window()
+    strike.obstacle_s = daemon.kill_own() or 0.0
 
 
 @fault(weight=0.5)

@@ -61,13 +61,14 @@ def _nothing(_stage: Stage) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """`weight` is how often it comes, against 1.
+    """`weight` is how often it comes, against 1. `is_alone`: it breaks what all lanes share, so no other round is played meanwhile.
 
     `prepare` comes before the job is created, `clean_up` after the job ended, `put_back` when all of the round has been judged.
     """
 
     strike: Callable[[Strike], None]
     weight: float
+    is_alone: bool
     prepare: Callable[[Stage], None]
     clean_up: Callable[[Stage], None]
     put_back: Callable[[Stage], None]
@@ -80,12 +81,13 @@ FAULTS: dict[str, Fault] = {}
 def fault(
     *,
     weight: float = 1.0,
+    is_alone: bool = False,
     prepare: Callable[[Stage], None] = _nothing,
     clean_up: Callable[[Stage], None] = _nothing,
     put_back: Callable[[Stage], None] = _nothing,
 ) -> Callable[[Callable[[Strike], None]], Callable[[Strike], None]]:
     def enter(strike: Callable[[Strike], None]) -> Callable[[Strike], None]:
-        FAULTS[strike.__name__] = Fault(strike, weight, prepare, clean_up, put_back)
+        FAULTS[strike.__name__] = Fault(strike, weight, is_alone, prepare, clean_up, put_back)
         return strike
 
     return enter
