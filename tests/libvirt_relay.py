@@ -78,7 +78,11 @@ class LibvirtRelay:
             except OSError:
                 return
             server = socket.socket(socket.AF_UNIX)
-            server.connect(str(daemon_socket()))
+            try:
+                server.connect(str(daemon_socket()))
+            except OSError:  # there is no libvirt at this moment
+                client.close()
+                continue
             with self._lock:
                 self._pairs.append((client, server))
             threading.Thread(target=self._copy, args=(client, server, _received(client), True), daemon=True).start()

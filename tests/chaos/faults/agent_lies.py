@@ -24,7 +24,7 @@ def _enter(lie: Lie) -> Callable[[Strike], None]:
         _tell(strike, lie)
 
     strike_with_lie.__name__ = f"agent_answers_{lie}"
-    return fault(prepare=_begin, clean_up=_end)(strike_with_lie)
+    return fault(weight=0.3, prepare=_begin, clean_up=_end)(strike_with_lie)
 
 
 def _tell(strike: Strike, lie: Lie) -> None:

@@ -19,7 +19,7 @@ def _take_out(stage: Stage) -> None:
     OverlayDisk(stage).take_out()
 
 
-@fault(prepare=_put_in, clean_up=_heal, put_back=_take_out)
+@fault(weight=0.4, prepare=_put_in, clean_up=_heal, put_back=_take_out)
 def overlay_target_full(strike: Strike) -> None:
     """The snapshot fails, or QEMU stops a guest whose write has no room; its clock, by which the meter counts, stands then too."""
     disk = OverlayDisk(strike.stage)
@@ -31,7 +31,7 @@ def overlay_target_full(strike: Strike) -> None:
     disk.heal()
 
 
-@fault(prepare=_put_in, clean_up=_heal, put_back=_take_out)
+@fault(weight=0.4, prepare=_put_in, clean_up=_heal, put_back=_take_out)
 def overlay_target_read_only(strike: Strike) -> None:
     """Before the window, or inside it and before QEMU opens the overlay: later the kernel refuses."""
     disk = OverlayDisk(strike.stage)
@@ -47,7 +47,7 @@ def overlay_target_read_only(strike: Strike) -> None:
     disk.make_writable()
 
 
-@fault(prepare=_put_in, clean_up=_heal, put_back=_take_out)
+@fault(weight=0.4, prepare=_put_in, clean_up=_heal, put_back=_take_out)
 def overlay_target_hangs(strike: Strike) -> None:
     """As long as it hangs, so does every write of a guest whose disk is there: no process can change that."""
     disk = OverlayDisk(strike.stage)

@@ -10,7 +10,7 @@ from tests.chaos.stage import until
 OFF_S = 30.0
 
 
-@fault(weight=0.5)
+@fault(weight=0.3)
 def guest_shut_down(strike: Strike) -> None:
     strike.hits_guest = True
     strike.wait_for_window()
@@ -23,7 +23,7 @@ def guest_shut_down(strike: Strike) -> None:
     strike.stage.revive_guest()
 
 
-@fault(weight=0.5)
+@fault(weight=0.3)
 def guest_rebooted_by_button(strike: Strike) -> None:
     """libvirt presses the power button and starts the guest anew in the same QEMU when it is down."""
     strike.hits_guest = True
@@ -33,7 +33,7 @@ def guest_rebooted_by_button(strike: Strike) -> None:
     _wait_until_up(strike, mark)
 
 
-@fault(weight=0.5)
+@fault(weight=0.3)
 def guest_rebooted_by_agent(strike: Strike) -> None:
     """The agent takes it only while the guest is thawed: it is asked until it does, so it comes before the freeze or after the thaw."""
     strike.hits_guest = True

@@ -13,7 +13,7 @@ def nothing(strike: Strike) -> None:
     """The undisturbed round, which the others are held against."""
 
 
-@fault(weight=6)
+@fault(weight=10)
 def worker_killed_in_window(strike: Strike) -> None:
     strike.wait_for_window()
     strike.stage.worker.kill()
