@@ -47,7 +47,7 @@ class LabGuest:
     @property
     def connection(self) -> Any:
         """One of its own is made anew where the daemon was started anew."""
-        if self._own_connection and not self._connection.isAlive():
+        if self._own_connection and not _answers(self._connection):
             self._connection = connect()
         return self._connection
 
@@ -288,3 +288,12 @@ def _output(path: str, status: dict[str, Any]) -> str:
         error = base64.b64decode(status.get("err-data", "")).decode(errors="replace")
         raise LabError(f"{path} ended in the guest with {status.get('exitcode', status.get('signal'))}: {error}")
     return text
+
+
+def _answers(connection: Any) -> bool:
+    # isAlive() says so only after a call has failed.
+    try:
+        connection.getVersion()
+    except libvirt.libvirtError:
+        return False
+    return True
