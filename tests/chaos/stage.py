@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,7 +37,9 @@ class Stage:
         self.state_dir = folder / f"lane-{number}"
         self.state_dir.mkdir(parents=True)
         self.has_small_disk = _mount_small(self.state_dir)
-        self.guest = LabGuest(GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16, "interval_us": 4000}))
+        self.guest = LabGuest(
+            GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16, "interval_us": 4000})
+        )
         #: Where overlays may lie.
         self.overlay_folders = [self.guest.folder]
         self.relay = LyingRelay(self.state_dir, self.note)
@@ -128,6 +131,15 @@ class Stage:
             until(lambda: _start(domain), 10, "the guest could not be started")
             self.guest.wait_ready()
         self.guest.wait_agent()
+
+    @contextmanager
+    def paused_guest(self) -> Iterator[None]:
+        """Everything that QEMU had in memory of the disks is in their files."""
+        self.guest.domain.suspend()
+        try:
+            yield
+        finally:
+            self.guest.domain.resume()
 
     def chain_files(self) -> list[Path]:
         """What the disk is on now, top first."""

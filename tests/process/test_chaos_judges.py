@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,6 +45,9 @@ class QuietStage:
         self.overlay_folders = [folder]
 
     chain_files = Stage.chain_files
+
+    def paused_guest(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 @pytest.fixture
