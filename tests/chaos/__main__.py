@@ -32,7 +32,7 @@ from tests.lab.guests import remove_stale_guests
 def main() -> int:
     asked = _arguments()
     seed = secrets.randbelow(1_000_000) if asked.seed is None else asked.seed
-    numbers = [asked.round] if asked.round is not None else list(range(asked.rounds))
+    numbers = [asked.round] if asked.round is not None else list(range(asked.first, asked.first + asked.rounds))
     print(f"{len(numbers)} rounds with seed {seed}, {asked.lanes} at a time", file=sys.stderr, flush=True)
     with ExitStack() as stack:
         images.build()
@@ -106,6 +106,7 @@ def _arguments() -> argparse.Namespace:
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first round, to go on where a run ended")
     parser.add_argument("--seed", type=int, help="printed, so that a run can be repeated; default: a random one")
     parser.add_argument("--round", type=int, help="this one alone")
     parser.add_argument("--fault", choices=list(FAULTS), help="this fault in every round")
