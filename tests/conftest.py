@@ -4,12 +4,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from service.db.engine import Database, open_engine
 from tests.databases import PostgresCluster, migrate, postgres_cluster, sqlite_url
 
 pytest_plugins = ["tests.lab.fixtures", "tests.lab.windows.fixtures"]
+
+# What an example takes says something of the machine, and nothing of what is tested.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def test_no_fault_and_no_undocumented_answer(call: str, mode: GenerationMode, fu
     cases += [operation.as_strategy(generation_mode=mode, path_parameters=real) for real in fuzzed.paths.get(call, [])]
 
     @given(case=one_of(cases))
-    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def ask(case: schemathesis.Case[Any]) -> None:
         _do_not_wait(case)
         answer = case.call(headers={"Authorization": f"Bearer {fuzzed.secret}"})

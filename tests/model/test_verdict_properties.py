@@ -15,7 +15,7 @@ RANK = {
     verdict: rank
     for rank, verdict in enumerate([Verdict.none, Verdict.crash, Verdict.filesystem, Verdict.application_unverified, Verdict.application])
 }
-ALMOST = settings(max_examples=400, deadline=None)
+ALMOST = settings(max_examples=400)
 
 
 @ALMOST
