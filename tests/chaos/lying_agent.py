@@ -23,6 +23,9 @@ from tests.lab.places import LabError
 
 RESTART_S = 4.0
 RESTARTS = 4
+RESTART = "kill -9 $(pidof qemu-ga)"
+HONEST = "/run/honest"
+"""There from the moment in which the agent need not be restarted any more."""
 GARBAGE = b'\xfe{"return": [[[ not JSON \xc3\x28\n'
 
 
@@ -66,6 +69,7 @@ class LyingAgent:
         """libvirt and the agent speak without us again."""
         self._lie = None
         self._guest.wait_agent()
+        self._in_guest(f"touch {HONEST}")
         self._path.unlink()
         self._real.rename(self._path)
         self._restart_agent(lambda: self._connections == 0)
@@ -79,15 +83,17 @@ class LyingAgent:
         self._lie = (lie, command, seconds)
 
     def restart_later(self, seconds: float) -> None:
-        """As systemd restarts an agent that does nothing useful. Asked for now, as a frozen guest takes no programs."""
-        script = f"sleep {seconds:.2f}; kill -9 $(pidof qemu-ga)"
-        self._guest.agent({"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", script]}})
+        """As systemd restarts an agent that does nothing useful. Asked for now, as a frozen guest takes no programs.
+
+        Until `stop` reaches the agent it is done again, as a lie that is told after the restart is healed by the next one only.
+        """
+        self._in_guest(f"rm -f {HONEST}; until [ -e {HONEST} ]; do sleep {seconds:.2f}; [ -e {HONEST} ] || {RESTART}; done")
 
     def _restart_agent(self, happened: Callable[[], bool]) -> None:
         for _ in range(RESTARTS):
             # A restart that another one followed within a moment is one to libvirt, which then keeps its connection.
             self._guest.wait_agent()
-            self.restart_later(0.1)
+            self._in_guest(f"sleep 0.1; {RESTART}")
             deadline = time.monotonic() + RESTART_S
             while time.monotonic() < deadline:
                 if happened():
@@ -95,6 +101,9 @@ class LyingAgent:
                     return
                 time.sleep(0.02)
         raise LabError("libvirt did not connect to the agent anew")
+
+    def _in_guest(self, script: str) -> None:
+        self._guest.agent({"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", script]}})
 
     # --- between the two ------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ class Stage:
         self.state_dir.mkdir(parents=True)
         self.has_small_disk = _mount_small(self.state_dir)
         self.guest = LabGuest(
-            GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16, "interval_us": 4000})
+            GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16, "interval_us": 10_000})
         )
         #: Where overlays may lie.
         self.overlay_folders = [self.guest.folder]
