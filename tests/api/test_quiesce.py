@@ -64,7 +64,7 @@ class Worker:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with self._database.read() as session:
-                if gates.is_release_requested(session, claim.job_id):
+                if gates.state_of(session, claim.job_id) is GateState.releasing:
                     break
             time.sleep(0.005)
         self.finish(claim, held=True)
