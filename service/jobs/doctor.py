@@ -14,7 +14,8 @@ from sqlalchemy.exc import ArgumentError
 from service.config import Settings
 from service.db.engine import Database, open_engine, translated_errors
 from service.db.schema import check_schema
-from service.errors import DatabaseUnavailable, SchemaOutdated, StillpointError
+from service.errors import DatabaseUnavailable, SchemaOutdated, StillpointError, StorageNotAnswering
+from service.jobs import storage
 
 SHOW_PASSWORDS_AS = "***"
 
@@ -137,13 +138,20 @@ def _overlays(settings: Settings) -> Finding:
     folder = settings.overlay_dir
     if folder is None:
         return Finding(Health.ok, "overlays", "are made beside each disk; preflight checks the space there")
+    try:
+        return storage.answered("looking at", folder, lambda: _overlay_folder(folder, settings.overlay_reserve_bytes))
+    except StorageNotAnswering as error:
+        return _failed("overlays", error)
+
+
+def _overlay_folder(folder: Path, reserve_bytes: int) -> Finding:
     if not folder.is_dir():
         return Finding(Health.fail, "overlays", f"{folder} is no folder", "Make it, or set STILLPOINT_OVERLAY_DIR to one that exists.")
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(Health.fail, "overlays", f"{folder} cannot be written to", "Give this user the folder.")
     free = shutil.disk_usage(folder).free
-    if free < settings.overlay_reserve_bytes:
-        detail = f"{folder} has {free} bytes free; each overlay needs {settings.overlay_reserve_bytes}"
+    if free < reserve_bytes:
+        detail = f"{folder} has {free} bytes free; each overlay needs {reserve_bytes}"
         return Finding(Health.fail, "overlays", detail, "Free space there, or set STILLPOINT_OVERLAY_DIR to another folder.")
     return Finding(Health.ok, "overlays", f"{folder} has {free // 1024**2} MiB free")
 

@@ -7,9 +7,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from service.db.tables import Job, RecoveryPoint
-from service.errors import DisksInDoubt, DomainBusy, LibvirtCallTimedOut, OverlaysLeft, StillpointError, WorkerLost
+from service.errors import (
+    DisksInDoubt,
+    DomainBusy,
+    LibvirtCallTimedOut,
+    OverlaysLeft,
+    StillpointError,
+    StorageNotAnswering,
+    WorkerLost,
+)
 from service.hypervisor.guest import Guest
-from service.jobs import overlays
+from service.jobs import overlays, storage
 from service.jobs.discard import merge_back
 from service.jobs.intent import Intent
 from service.jobs.overlays import Overlay
@@ -178,6 +186,6 @@ def _instant(job: Job, planned: Sequence[Overlay]) -> datetime:
 
 def _changed_at(path: str) -> float | None:
     try:
-        return Path(path).stat().st_mtime
-    except OSError:
+        return storage.answered("looking at", path, Path(path).stat).st_mtime
+    except (OSError, StorageNotAnswering):
         return None

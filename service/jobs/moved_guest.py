@@ -7,7 +7,8 @@ from sqlalchemy import select
 
 from service.db.engine import Database
 from service.db.tables import Domain, Job
-from service.jobs import queue
+from service.errors import StorageNotAnswering
+from service.jobs import queue, storage
 from service.jobs.intent import Intent
 from service.jobs.queue import NewJob
 from service.model.inventory import DomainState
@@ -51,6 +52,6 @@ def _thaw_after(database: Database, job: Job) -> str:
 
 def _exists(path: str) -> bool:
     try:
-        return Path(path).exists()
-    except OSError:
+        return storage.answered("looking for", path, Path(path).exists)
+    except (OSError, StorageNotAnswering):
         return True

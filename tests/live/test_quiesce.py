@@ -106,6 +106,36 @@ def test_a_gate_whose_service_is_killed_is_thawed_at_once_and_was_not_held(servi
     assert max(stall.ms for stall in lab_guest.stalls(mark)) < 2_000
 
 
+def test_an_emergency_thaw_closes_the_gate_at_once(service: ServiceProcess, lab_guest: LabGuest) -> None:
+    gate = open_gate(service, lab_guest.name, 60_000)
+    asked = service.request("POST", f"/api/v1/domains/{lab_guest.name}/thaw")
+    thaw = service.wait(asked.json()["id"], timeout=10)
+    job = service.wait(gate["job"]["id"], timeout=10)
+
+    assert (thaw["state"], thaw["result"]["was_frozen"], thaw["result"]["thawed"]) == ("succeeded", True, 1)
+    assert (job["state"], job["verdict"], job["error"]["code"]) == ("failed", "crash", "gate_closed_early")
+    assert release(service, gate)["held"] is False
+
+
+def test_a_thaw_that_nobody_told_the_service_of_closes_the_gate(service: ServiceProcess, lab_guest: LabGuest) -> None:
+    gate = open_gate(service, lab_guest.name, 60_000)
+    lab_guest.agent({"execute": "guest-fsfreeze-thaw"})
+    job = service.wait(gate["job"]["id"], timeout=10)
+    assert (job["state"], job["error"]["code"]) == ("failed", "gate_closed_early")
+    assert "somebody else thawed the guest" in job["error"]["detail"]
+
+
+def test_a_service_that_is_stopped_thaws_its_gate_by_itself_and_says_why(lab_guest: LabGuest, tmp_path: Path) -> None:
+    with ServiceProcess(tmp_path / "state", libvirt_uri=lab_guest.connection.getURI(), shutdown_seconds="6") as service:
+        gate = open_gate(service, lab_guest.name, 60_000)
+        assert service.stop() == 0
+        assert lab_guest.freeze_status() == "thawed"
+        job = service.start().job(gate["job"]["id"])
+    assert (job["state"], job["verdict"], job["error"]["code"]) == ("failed", "crash", "gate_closed_early")
+    assert "the worker was told to stop" in job["error"]["detail"]
+    assert job["freeze"]["guard"] is None
+
+
 @pytest.fixture
 def windows(lab: None) -> Iterator[WindowsGuest]:
     guest = WindowsGuest("healthy-2022", guest=LabGuest(windows_options(name=f"lab-t-windows-gate-{os.getpid()}", disks=1)))
