@@ -17,6 +17,10 @@ import httpx2
 FINAL = ("succeeded", "failed", "cancelled")
 
 
+_HTTP = httpx2.Client(timeout=30, limits=httpx2.Limits(max_keepalive_connections=0))
+"""One for all: making a client takes longer than most answers. No connection is kept, as the service behind it may be killed."""
+
+
 class ServiceProcess:
     """`stillpoint all` (or serve, or worker) with a state folder of its own. As a context it is started and, at the end, stopped.
 
@@ -99,7 +103,7 @@ class ServiceProcess:
 
     def request(self, method: str, path: str, **options: Any) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}
-        return httpx2.request(method, f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=30, **options)
+        return _HTTP.request(method, f"http://127.0.0.1:{self.port}{path}", headers=headers, **options)
 
     def create(self, domain: str, kind: str = "snapshot", **body: Any) -> str:
         """The id of a new job. The domain may have been defined a moment ago: it is waited for."""
@@ -137,7 +141,7 @@ class ServiceProcess:
 
     def _is_ready(self) -> bool:
         try:
-            return httpx2.get(f"http://127.0.0.1:{self.port}/readyz", timeout=5).status_code == 200
+            return _HTTP.get(f"http://127.0.0.1:{self.port}/readyz", timeout=5).status_code == 200
         except httpx2.TransportError:
             return False
 
