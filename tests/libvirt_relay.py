@@ -124,9 +124,12 @@ def _received(source: socket.socket) -> Iterator[bytes]:
 
 
 def _has_hung_up(client: socket.socket) -> bool:
-    """Also where the client's last words wait to be read."""
+    """Also where the client's last words wait to be read, and where we hung up on it ourselves."""
     poll = select.poll()
-    poll.register(client, select.POLLHUP)
+    try:
+        poll.register(client, select.POLLHUP)
+    except ValueError:  # it was closed meanwhile
+        return True
     return bool(poll.poll(0))
 
 

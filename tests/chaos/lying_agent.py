@@ -69,7 +69,7 @@ class LyingAgent:
         """libvirt and the agent speak without us again."""
         self._lie = None
         self._guest.wait_agent()
-        self._in_guest(f"touch {HONEST}")
+        self.needs_no_restart()
         self._path.unlink()
         self._real.rename(self._path)
         self._restart_agent(lambda: self._connections == 0)
@@ -85,9 +85,12 @@ class LyingAgent:
     def restart_later(self, seconds: float) -> None:
         """As systemd restarts an agent that does nothing useful. Asked for now, as a frozen guest takes no programs.
 
-        Until `stop` reaches the agent it is done again, as a lie that is told after the restart is healed by the next one only.
+        Until `needs_no_restart` reaches the agent it is done again, as a lie that is told after the restart is healed by the next one only.
         """
         self._in_guest(f"rm -f {HONEST}; until [ -e {HONEST} ]; do sleep {seconds:.2f}; [ -e {HONEST} ] || {RESTART}; done")
+
+    def needs_no_restart(self) -> None:
+        self._in_guest(f"touch {HONEST}")
 
     def _restart_agent(self, happened: Callable[[], bool]) -> None:
         for _ in range(RESTARTS):

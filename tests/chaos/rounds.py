@@ -88,7 +88,7 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
     beats = stage.guest.heartbeats(0 if strike.hits_guest else mark)
     yield from invariants.writes_lost([*known, *beats], invariants.disk_sequences(stage))
     yield from chain(invariants.chain_broken(stage), invariants.strays(stage, job))
-    yield from invariants.next_job_failed(stage.api.wait(stage.api.create(stage.guest.name), JOB_TIMEOUT_S))
+    yield from invariants.next_job_failed(invariants.next_job(stage, JOB_TIMEOUT_S))
     if len(stage.chain_files()) > MOST_OVERLAYS:
         stage.merge_all()
 

@@ -1,6 +1,5 @@
 """Faults of the agent in the guest."""
 
-import time
 from contextlib import suppress
 
 import libvirt
@@ -23,8 +22,10 @@ def agent_stopped(strike: Strike) -> None:
 
 def _in_guest_soon(strike: Strike, script: str) -> None:
     """Before the job is at its window: the agent takes no programs while the guest is frozen."""
-    delay = strike.random.uniform(0.05, 0.5)
+    guest, mark = strike.stage.guest, strike.stage.guest.mark()
     with suppress(libvirt.libvirtError):
-        arguments = {"path": "/bin/sh", "arg": ["-c", f"sleep {delay:.2f}; {script}"]}
-        strike.stage.guest.agent({"execute": "guest-exec", "arguments": arguments})
-    time.sleep(delay)
+        delay = strike.random.uniform(0.05, 0.5)
+        arguments = {"path": "/bin/sh", "arg": ["-c", f"sleep {delay:.2f}; {script}; echo STRUCK > /dev/console"]}
+        guest.agent({"execute": "guest-exec", "arguments": arguments})
+        # A busy guest comes to it late: not in the middle of the next round.
+        guest.wait_serial("STRUCK", 20, since=mark)

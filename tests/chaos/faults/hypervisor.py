@@ -1,13 +1,16 @@
 """Faults of libvirt and of QEMU."""
 
 import signal
+import time
 from contextlib import suppress
 
 import libvirt
 
 from tests.chaos.faults.strike import Strike, fault, send
-from tests.chaos.stage import until
+from tests.chaos.stage import Stage, until
 from tests.lab import daemon
+
+AGENT_RESTART_S = 8.0
 
 
 @fault()
@@ -26,11 +29,26 @@ def libvirt_slow(strike: Strike) -> None:
     strike.stage.relay.delay_s = 0.0
 
 
-@fault(weight=0.5, is_alone=True)
+def _restart_a_jammed_agent(stage: Stage) -> None:
+    stage.liar.restart_later(AGENT_RESTART_S)
+
+
+def _agent_is_well(stage: Stage) -> None:
+    stage.guest.wait_agent()
+    stage.liar.needs_no_restart()
+
+
+@fault(weight=0.5, is_alone=True, prepare=_restart_a_jammed_agent, clean_up=_agent_is_well)
 def libvirtd_killed(strike: Strike) -> None:
-    """Only where the daemon is the lab's own. The guests live on."""
+    """Only where the daemon is the lab's own. The guests live on.
+
+    Killed between two parts of an agent's answer, the next libvirtd meets the rest of it and has no agent until that one is restarted.
+    """
     strike.wait_for_window()
-    strike.obstacle_s = daemon.kill_own() or 0.0
+    begun = time.monotonic()
+    if daemon.kill_own() is not None:
+        strike.stage.guest.wait_agent()
+        strike.obstacle_s = time.monotonic() - begun
 
 
 @fault(weight=0.5)
