@@ -20,9 +20,6 @@ class GuardState(StrEnum):
     watching = "watching"
     thawing = "thawing"
     thawed = "thawed"
-    gave_up = "gave_up"
-    dismissed = "dismissed"
-    """The worker said that its own thaw was answered."""
 
 
 class GuardReason(StrEnum):
@@ -55,20 +52,15 @@ class GuardReport:
 
     @property
     def is_settled(self) -> bool:
-        """A thaw was answered, its own or the worker's."""
-        return self.state in (GuardState.thawed, GuardState.dismissed)
+        """Its thaw was answered."""
+        return self.state is GuardState.thawed
 
     def told(self) -> str:
         """One sentence for the story of the job."""
         if self.fault is not None:
             return f"What its thaw guard did is not known: {self.fault}."
-        match self.state:
-            case GuardState.thawed:
-                return f"Its thaw guard thawed the guest {self._why()}{self._how()}."
-            case GuardState.dismissed:
-                return "Its thaw guard had been dismissed: a thaw of the worker was answered."
-            case GuardState.gave_up:
-                return f"Its thaw guard gave up after {self.attempts} attempts ({self.message})."
+        if self.state is GuardState.thawed:
+            return f"Its thaw guard thawed the guest {self._why()}{self._how()}."
         if self.is_alive:
             return f"Its thaw guard (process {self.pid}) is still {self.state}; recovery thaws as well."
         return f"Its thaw guard died while it was {self.state}."
