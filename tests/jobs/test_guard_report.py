@@ -124,11 +124,6 @@ TOLD: dict[str, tuple[dict[str, Any], str]] = {
         "Its thaw guard thawed the guest when the worker was gone, answered after 41 ms (fsfreeze hook has failed).",
     ),
     "without times": ({"thaw_sent_at": "yesterday"}, "Its thaw guard thawed the guest when the worker was gone (2 filesystems)."),
-    "dismissed": ({"state": "dismissed"}, "Its thaw guard had been dismissed: a thaw of the worker was answered."),
-    "gave up": (
-        {"state": "gave_up", "attempts": 9, "message": "the domain is gone"},
-        "Its thaw guard gave up after 9 attempts (the domain is gone).",
-    ),
     "died early": ({"state": "watching"}, "Its thaw guard died while it was watching."),
     "died thawing": ({"state": "thawing"}, "Its thaw guard died while it was thawing."),
 }

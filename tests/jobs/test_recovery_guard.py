@@ -68,10 +68,10 @@ def test_a_report_that_makes_no_sense_changes_nothing_but_the_story(scene: Scene
 
 
 def test_the_report_is_kept_while_the_job_waits(scene: Scene, state_dir: Path) -> None:
-    job_id = left_with_guard(scene, state_dir, state="gave_up", message="paused")
+    job_id = left_with_guard(scene, state_dir, state="thawing", message="paused")
     scene.domain.pause()
     assert recovered(scene, job_id, state_dir).state == "interrupted"
     assert guard_report.read(state_dir, job_id) is not None
     scene.domain.resume()
-    assert "gave up after 1 attempts (paused)" in story(recovered(scene, job_id, state_dir))
+    assert "Its thaw guard died while it was thawing." in story(recovered(scene, job_id, state_dir))
     assert guard_report.read(state_dir, job_id) is None
