@@ -133,10 +133,10 @@ def strays(stage: Stage, job: dict[str, Any]) -> Iterator[Breach]:
         yield Breach("stories_untrue", f"files that no disk stands on: {', '.join(sorted(file.name for file in lost))}")
 
 
-def next_job(stage: Stage, timeout_s: float) -> dict[str, Any]:
+def next_job(stage: Stage, timeout_s: float, libvirtd_was_killed: bool) -> dict[str, Any]:
     """A libvirtd that was killed counts the names of block nodes from where its state file was, so it may take each name that QEMU
     has already once more (9.0.0): those snapshots fail, and nobody's disk is touched."""
-    for _ in range(NODE_NAMES_TAKEN):
+    for _ in range(NODE_NAMES_TAKEN if libvirtd_was_killed else 1):
         job = stage.api.wait(stage.api.create(stage.guest.name), timeout_s)
         if "Duplicate nodes with node-name" not in (job["error"] or {}).get("detail", ""):
             break
@@ -149,6 +149,18 @@ def next_job_failed(job: dict[str, Any]) -> Iterator[Breach]:
         yield Breach("stories_untrue", f"the next job ended {job['state']} with {job['verdict']}: {(job['error'] or {}).get('detail')}")
 
 
-def disk_sequences(stage: Stage) -> list[int]:
-    with stage.paused_guest():
-        return sequences(stage.guest.active_sources()["vda"])
+def durable_writes_lost(stage: Stage, beats: Sequence[Heartbeat]) -> Iterator[Breach]:
+    """Read while QEMU has the disk open: what was flushed must be in the file, and a pause would flush the rest as well.
+
+    The second reading is no second chance: it tells whether the write is gone or was only in QEMU's memory.
+    """
+    lost = list(writes_lost(beats, _sequences(stage)))
+    if lost:
+        with stage.paused_guest():
+            paused = list(writes_lost(beats, _sequences(stage)))
+        stage.note(f"lost in the running disk: {lost}; in the paused one: {paused}")
+    yield from lost
+
+
+def _sequences(stage: Stage) -> list[int]:
+    return sequences(stage.guest.active_sources()["vda"])

@@ -86,9 +86,9 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
     yield from invariants.left_frozen(stage.guest.freeze_status())
     yield from invariants.story_untrue(stage, job, before, stalls)
     beats = stage.guest.heartbeats(0 if strike.hits_guest else mark)
-    yield from invariants.writes_lost([*known, *beats], invariants.disk_sequences(stage))
+    yield from invariants.durable_writes_lost(stage, [*known, *beats])
     yield from chain(invariants.chain_broken(stage), invariants.strays(stage, job))
-    yield from invariants.next_job_failed(invariants.next_job(stage, JOB_TIMEOUT_S))
+    yield from invariants.next_job_failed(invariants.next_job(stage, JOB_TIMEOUT_S, outcome.fault == "libvirtd_killed"))
     if len(stage.chain_files()) > MOST_OVERLAYS:
         stage.merge_all()
 

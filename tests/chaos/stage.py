@@ -61,7 +61,7 @@ class Stage:
         return self
 
     def _settle_meter(self) -> None:
-        """The meter's file is in the file system itself and no longer only in its journal, which `disk_sequences` does not read."""
+        """The meter's file is in the file system itself and no longer only in its journal, which the judge does not read."""
         self.guest.console.wait_heartbeat(15)
         self.guest.domain.fsFreeze()
         self.guest.domain.fsThaw()
