@@ -67,7 +67,7 @@ class VerdictBelowRequired(StillpointError):
 
 class WorkerLost(StillpointError):
     code = "worker_lost"
-    title = "The worker died or lost its lease while the job ran"
+    title = "The worker did not come to the end of the job"
     detail_template = "{story}."
     remedy_template = "Retry the job. What recovery found and did stands in the job's evidence."
 

@@ -48,7 +48,8 @@ class Attempt:
 
     @property
     def hold_limits(self) -> HoldLimits:
-        return self.policy.hold_limits(is_windows=self.found.is_windows)
+        """What Windows can hold is a limit only where something is held."""
+        return self.policy.hold_limits(is_windows=self.found.is_windows, holds=self.will_freeze)
 
     @property
     def is_running(self) -> bool:

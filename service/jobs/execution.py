@@ -40,19 +40,14 @@ class Execution:
         log.bind(job_id=claim.job_id, domain=claim.domain_name, kind=claim.kind, attempt=claim.attempt)
         try:
             self._dispatch(run)
-        except JobCancelled as error:
-            _end(run, JobState.cancelled, error)
         except LeaseLost as error:
             _logger.warning("lease_lost", detail=error.detail)
-        except MustRecover as error:
-            _logger.warning("left_to_recovery", detail=error.detail)
-            run.leave_to_recovery(error)
         except StillpointError as error:
-            _end(run, JobState.failed, error)
+            _end_by(run, error)
         except Exception as error:
             # The edge of the thread: whatever this is, the guest and its disks must be looked at before the job ends.
             _logger.exception("job_crashed")
-            run.leave_to_recovery(MustRecover(what=f"the job crashed ({type(error).__name__})"))
+            _leave(run, MustRecover(what=f"the job crashed ({type(error).__name__})"))
         finally:
             log.unbind_all()
 
@@ -76,6 +71,25 @@ def writer_rules(settings: Settings) -> WriterRules:
     except ValueError as error:
         reason = f"{error}; an effect is one of {', '.join(WriterEffect)}"
         raise SettingInvalid(setting="STILLPOINT_WRITER_RULES", reason=reason) from error
+
+
+def _end_by(run: JobRun, error: StillpointError) -> None:
+    if isinstance(error, MustRecover):
+        _leave(run, error)
+    elif run.may_have_point or run.ended.is_set():
+        # Whatever went wrong after the window began, it does not tell what became of the disks: libvirt does.
+        _leave(run, MustRecover(what=f"{error.title}: {error.detail}"))
+    else:
+        _end(run, JobState.cancelled if isinstance(error, JobCancelled) else JobState.failed, error)
+
+
+def _leave(run: JobRun, why: MustRecover) -> None:
+    if run.ended.is_set():
+        # The row says how it ended, and a final state never changes.
+        _logger.error("error_after_the_end", detail=why.detail)
+        return
+    _logger.warning("left_to_recovery", detail=why.detail)
+    run.leave_to_recovery(why)
 
 
 def _end(run: JobRun, state: JobState, error: StillpointError) -> None:

@@ -77,6 +77,8 @@ class JobRun:
         self.cancel_requested = threading.Event()
         self.lease_lost = threading.Event()
         self.ended = threading.Event()
+        #: From the last write before the window to the last write of the job.
+        self.may_have_point = False
         #: When the worker, told to stop, leaves its jobs behind (time.monotonic); None: it goes on.
         self.ends_at: float | None = None
         self._database = database
@@ -108,6 +110,10 @@ class JobRun:
             raise LeaseLost(job_id=self.claim.job_id)
         if self.cancel_requested.is_set():
             raise JobCancelled(phase=name.value)
+
+    def point_is_pending(self) -> None:
+        """The window begins: from here on no error may end the job as if nothing had been frozen or taken. Only `finish` ends this."""
+        self.may_have_point = True
 
     def add_window_phases(
         self, instants: WindowInstants, outcomes: Mapping[PhaseName, tuple[PhaseOutcome, str | None]], wall: "WallClock"
@@ -167,6 +173,7 @@ class JobRun:
     ) -> None:
         """The last write: state, outcome, recovery point and the job that follows, in one transaction."""
         self._persist(lambda: self._finish(state, values, recovery_point, next_try))
+        self.may_have_point = False
         self.ended.set()
         metrics.count_job(self.claim.kind, state.value, values.get("verdict"))
         _logger.info("job_finished", state=state.value, verdict=values.get("verdict"), error=(values.get("error") or {}).get("code"))

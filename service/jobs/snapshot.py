@@ -68,7 +68,7 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
     """Every phase of the job, in order; finishes the job.
 
     Raises StillpointError where the job ended before the window: then nothing was frozen and no overlay is left.
-    Raises MustRecover where libvirt stayed away so long after the snapshot call that the disks could not be read.
+    Where the window has begun (`JobRun.may_have_point`), an error leaves the job to recovery, which looks at the disks.
     """
     attempt = Attempt(freeze_policy(run))
     with run.phase(PhaseName.preflight):
@@ -182,6 +182,7 @@ def announce_window(run: JobRun, guest: Guest, attempt: Attempt) -> None:
     run.safe_point(PhaseName.freeze)
     attempt.intent = _intent_of_window(attempt, instance)
     run.write({"phase": PhaseName.freeze.value, "intent": attempt.intent.as_document()})
+    run.point_is_pending()
 
 
 def _ask_for_the_agent(run: JobRun, guest: Guest, attempt: Attempt) -> None:

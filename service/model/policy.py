@@ -54,12 +54,12 @@ class FreezePolicy:
     #: Leave something in a Linux guest that thaws it by itself if nobody on the host does.
     fuse: bool = True
 
-    def hold_limits(self, *, is_windows: bool) -> HoldLimits:
-        """Raises HoldLimitTooLong: Windows holds writes for 10 s, whatever anybody asks for."""
+    def hold_limits(self, *, is_windows: bool, holds: bool = True) -> HoldLimits:
+        """`holds` False: nothing is frozen. Raises HoldLimitTooLong: Windows holds writes for 10 s, whatever anybody asks for."""
         if not is_windows:
             return HoldLimits(self.hold_limit_ms or DEFAULT_HOLD_LIMIT_MS, self.hold_soft_ms)
         limits = HoldLimits(self.hold_limit_ms or WINDOWS_HOLD_LIMIT_MS, self.hold_soft_ms or WINDOWS_HOLD_SOFT_MS)
         longest = max(limits.hard_ms, limits.soft_ms or 0)
-        if longest >= WINDOWS_HOLD_MS:
+        if holds and longest >= WINDOWS_HOLD_MS:
             raise HoldLimitTooLong(asked_ms=longest, limit_ms=WINDOWS_HOLD_MS)
         return limits
