@@ -1,4 +1,4 @@
-"""What is remembered of a Windows guest between jobs, and what changed since (an update that resets VssOption)."""
+"""What is remembered of a Windows guest between jobs, and what changed since (an update that resets VssOption, a writer that is gone)."""
 
 from datetime import UTC, datetime
 
@@ -7,23 +7,33 @@ from sqlalchemy.orm import Session
 from service.db.tables import GuestMemory
 from service.errors import VssNotUsable
 from service.jobs.vss_evidence import VssEvidence
-from service.model import drift, vss_usable
+from service.model import drift, known_writers, vss_usable
 from service.model.drift import Change, Fact, FactValue
 from service.model.inventory import Survey
 from service.model.moment import rfc3339
 
+_WRITERS = "known_writers"
 _WATCHED = ("guest-exec", "guest-exec-status", "guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-get-osinfo", "guest-get-fsinfo")
 
 
 def remember(session: Session, domain_id: str, found: Survey, evidence: VssEvidence) -> list[Change]:
-    """Compare with what was known, keep what is known now, and answer the changes."""
+    """Compare with what was known, keep what is known now, and answer the changes.
+
+    `evidence` is given the writers that earlier jobs saw: whether one is missing is judged when the list after the thaw is there.
+    """
     now = datetime.now(UTC)
     known = session.get(GuestMemory, domain_id)
-    memory, changes = drift.compare(drift.memory_from(known.facts if known else {}), _facts(found, evidence), rfc3339(now))
+    facts = dict(known.facts) if known else {}
+    memory, changes = drift.compare(drift.memory_from(facts), _facts(found, evidence), rfc3339(now))
+    writers = known_writers.known_from(facts.get(_WRITERS, []))
+    listed = evidence.before.report
+    evidence.known_writers = known_writers.updated(writers, listed, rfc3339(now))
+    changes += known_writers.changes(known_writers.missing(evidence.known_writers, listed), rfc3339(now))
     if known is None:
         known = GuestMemory(domain_id=domain_id)
         session.add(known)
-    known.facts, known.updated_at = drift.memory_document(memory), now
+    known.facts = {**drift.memory_document(memory), _WRITERS: known_writers.as_documents(evidence.known_writers)}
+    known.updated_at = now
     return changes
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from service.hypervisor.guest import Guest
 from service.jobs import windows_guest
-from service.model import auto_recovery, sql_evidence, vss_writers, writer_changes, writer_rules
+from service.model import auto_recovery, known_writers, sql_evidence, vss_writers, writer_changes, writer_rules
 from service.model.agent_generation import AgentGeneration, generation_of
 from service.model.auto_recovery import VssOption, VssOptionState
 from service.model.inventory import Survey
+from service.model.known_writers import KnownWriter
 from service.model.sql_evidence import SqlEvidence
 from service.model.vss_writers import WriterReport
 from service.model.well_known_writers import APPLICATION_FREEZE_LIMIT_MS, SQL_SERVER, shortest_freeze_limit_ms
@@ -42,6 +43,8 @@ class VssEvidence:
     option: VssOption = field(default_factory=lambda: VssOption(VssOptionState.unreadable))
     before: WriterList = field(default_factory=lambda: WriterList(None, "it was not read"))
     after: WriterList = field(default_factory=lambda: WriterList(None, "it was not read"))
+    #: Those that earlier jobs saw, and this one before the freeze.
+    known_writers: tuple[KnownWriter, ...] = ()
     newest_record: int | None = None
     sql: SqlEvidence | None = None
 
@@ -51,7 +54,12 @@ class VssEvidence:
 
     def judge_writers(self, rules: WriterRules) -> WritersJudgement:
         return writer_rules.judge(
-            self.comparison, unavailable=self.after.unavailable, unavailable_before=self.before.unavailable, sql=self.sql, rules=rules
+            self.comparison,
+            unavailable=self.after.unavailable,
+            unavailable_before=self.before.unavailable,
+            missing=known_writers.missing(self.known_writers, self.before.report, self.after.report),
+            sql=self.sql,
+            rules=rules,
         )
 
     @property

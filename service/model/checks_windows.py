@@ -7,11 +7,11 @@ from typing import Any
 from service.model.agent_generation import AgentGeneration
 from service.model.auto_recovery import AutoRecovery, BackupType
 from service.model.check import Check, passed, warned
-from service.model.drift import Change
+from service.model.drift import Change, Fact
 from service.model.inventory import Filesystem
 from service.model.verdict import Verdict
 from service.model.vss_writers import WriterReport
-from service.model.well_known_writers import EXCHANGE, SQL_SERVER
+from service.model.well_known_writers import EXCHANGE, SQL_SERVER, WriterEffect, writer_class
 
 SET_COPY = (
     'In the guest: reg add "HKLM\\SYSTEM\\CurrentControlSet\\Services\\QEMU Guest Agent VSS Provider" '
@@ -64,10 +64,19 @@ class WindowsCircumstances:
 
 def expected_verdict(found: WindowsCircumstances) -> Verdict:
     """If everything goes as it does now."""
-    has_writers = found.writers is not None and found.writers.problem is None
-    if not has_writers or found.volumes is None or found.nt is None or found.nt <= (6, 1):
+    if not _writers_may_vouch(found) or found.volumes is None or found.nt is None or found.nt <= (6, 1):
         return Verdict.application_unverified
     return Verdict.application
+
+
+def _writers_may_vouch(found: WindowsCircumstances) -> bool:
+    """Whether the list after the thaw can be the proof that `application` needs, if nothing changes until then."""
+    report = found.writers
+    if report is None or report.problem is not None or report.no_error_is_inferred:
+        return False
+    if any(change.fact is Fact.writers for change in found.drift):
+        return False
+    return not any(writer.failed and writer_class(writer.class_id).on_new_failure is WriterEffect.lowers for writer in report.writers)
 
 
 def checks(found: WindowsCircumstances) -> Iterator[Check]:

@@ -25,6 +25,8 @@ class Fact(StrEnum):
     vss_option = "vss_option"
     vss_provider = "vss_provider"
     blocked_commands = "blocked_commands"
+    writers = "writers"
+    """Told by `known_writers`, which has a memory of its own."""
 
 
 @dataclass(frozen=True)

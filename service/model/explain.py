@@ -59,6 +59,9 @@ _REMEDIES = {
     "writers_not_settled": "Look at `vssadmin list writers` in the guest: a writer that hangs needs its service restarted.",
     "writer_state_not_understood": "Look at `vssadmin list writers` in the guest, and report its text: its language is not known here.",
     "writer_vanished": "See in the guest why the service of this writer stopped during the backup.",
+    "writer_missing": "Start the service of the writer in the guest; one that was taken out of the guest is forgotten after 30 days.",
+    "writer_failure_pre_existing": "Restart the service of the writer in the guest until `vssadmin list writers` shows no failure; "
+    "then retry the job.",
     "writer_appeared": "Retry the job: the writer was not listed before the freeze.",
     "writer_restarted": "Retry the job: the service of the writer was started anew during it.",
     "gate_not_opened": "Mend what the error names, then POST /api/v1/domains/{domain}/quiesce again.",

@@ -58,7 +58,7 @@ def _strictly(data: bytes, encoding: str) -> str | None:
 
 
 def _hits(text: str, expected: Collection[str]) -> int:
-    folded = text.casefold()
+    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return sum(phrase in folded for phrase in expected)
 
 

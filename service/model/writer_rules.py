@@ -4,11 +4,12 @@ Writer states are indirect evidence, gathered outside the freeze by another prog
 the verdict, and only a complete, settled and healthy list lets `application` stand.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from service.model.known_writers import KnownWriter
 from service.model.sql_evidence import SqlEvidence
 from service.model.vss_writers import Writer, WriterReport
 from service.model.well_known_writers import Aftermath, WriterClass, WriterEffect, writer_class
@@ -73,16 +74,22 @@ def judge(
     *,
     unavailable: str | None = None,
     unavailable_before: str | None = None,
+    missing: Sequence[KnownWriter] = (),
     sql: SqlEvidence | None = None,
     rules: WriterRules = DEFAULT_RULES,
 ) -> WritersJudgement:
-    """`unavailable`, `unavailable_before`: why a list could not be had at all. The most pessimistic finding decides."""
+    """`unavailable`, `unavailable_before`: why a list could not be had at all. `missing`: known from earlier jobs, and in neither list.
+
+    The most pessimistic finding decides.
+    """
     findings = [*_after(comparison, unavailable), *_before(comparison, unavailable_before)]
     for change in comparison.changes:
         findings += _of(change, sql, rules)
+    for writer in missing:
+        findings += _missing(writer, rules)
     ceiling = min((finding.ceiling for finding in findings), key=_LOWEST_FIRST.index, default=WriterCeiling.application)
     if ceiling is WriterCeiling.application:
-        findings.insert(0, _healthy(comparison))
+        findings.insert(0, _healthy(comparison.after))
     return WritersJudgement(ceiling, tuple(findings))
 
 
@@ -98,6 +105,10 @@ def _after(comparison: WriterComparison, unavailable: str | None) -> Iterator[Fi
         yield _unverified("writers_unavailable", f"The list of writers after the thaw cannot be relied on: {_problem(after)}.")
     elif not after.writers:
         yield _unverified("writers_unavailable", "vssadmin listed no writer after the thaw.")
+    elif after.no_error_is_inferred:
+        text = after.no_error_text
+        what = f"That “{text}” means “no error” is inferred from how many writers say so: the language of this guest is not known."
+        yield _unverified("writer_state_not_understood", what)
 
 
 def _before(comparison: WriterComparison, unavailable: str | None) -> Iterator[Finding]:
@@ -117,9 +128,14 @@ def _problem(report: WriterReport) -> str:
     }[str(report.problem)]
 
 
-def _healthy(comparison: WriterComparison) -> Finding:
-    count = len(comparison.after.writers) if comparison.after else 0
-    return Finding("writers_healthy", "lifts", f"After the thaw none of {count} writers shows a failure that the freeze could have caused.")
+def _healthy(after: WriterReport | None) -> Finding:
+    writers = after.writers if after is not None else ()
+    unwell = [writer.name for writer in writers if not writer.is_healthy]
+    if unwell:
+        well, names = len(writers) - len(unwell), ", ".join(unwell)
+        detail = f"After the thaw {well} of {len(writers)} writers are well; why the others do not count is told: {names}."
+        return Finding("other_writers_healthy", "lifts", detail)
+    return Finding("writers_healthy", "lifts", f"After the thaw all {len(writers)} writers are stable and without an error.")
 
 
 # --- what each writer's change means --------------------------------------------------------------
@@ -141,14 +157,13 @@ def _of(change: WriterChange, sql: SqlEvidence | None, rules: WriterRules) -> It
 
 
 _DOUBTS = {
+    ChangeKind.pre_existing: (
+        "writer_failure_pre_existing",
+        "shows the same failure as before the freeze, so nothing shows that it took part in this one",
+    ),
     ChangeKind.not_settled: ("writers_not_settled", "is still between two states"),
     ChangeKind.not_understood: ("writer_state_not_understood", "cannot be told to be well"),
     ChangeKind.restarted: ("writer_restarted", "was started anew, so its state says nothing of the freeze"),
-}
-
-_NOTES = {
-    ChangeKind.pre_existing: ("writer_failure_pre_existing", "shows the same failure as before the freeze"),
-    ChangeKind.recovered: ("writer_recovered", "had failed before the freeze and is well after it"),
 }
 
 
@@ -165,14 +180,21 @@ def _finding(change: WriterChange, sql: SqlEvidence | None, rules: WriterRules) 
     if change.kind in _DOUBTS:
         code, what = _DOUBTS[change.kind]
         return _unverified(code, f"{_label(change)} {what}: {_states(change)}.", change)
-    code, what = _NOTES[change.kind]
-    return _note(code, f"{_label(change)} {what}: {_states(change)}.", change)
+    return _note("writer_recovered", f"{_label(change)} had failed before the freeze and is well after it: {_states(change)}.", change)
 
 
 def _on_one_list(change: WriterChange, code: str, what: str) -> Finding:
     if writer_class(change.class_id).restarts_by_itself:
         return _note(code, f"{_label(change)} {what} Its service starts and stops by itself.", change)
     return _unverified(code, f"{_label(change)} {what}", change)
+
+
+def _missing(writer: KnownWriter, rules: WriterRules) -> Iterator[Finding]:
+    label = _named(writer.name, writer_class(writer.class_id))
+    what = f"{label} was listed for earlier jobs, last at {writer.seen}, and is listed neither before the freeze nor after the thaw."
+    effect = rules.effect_of(writer.class_id)
+    finding = Finding("writer_missing", "lowers", what, WriterCeiling.application_unverified, writer.class_id)
+    yield finding if effect is WriterEffect.lowers else _weakened(finding, rules.source_of(writer.class_id))
 
 
 def _new_failure(change: WriterChange, sql: SqlEvidence | None, rules: WriterRules) -> Finding:
@@ -196,8 +218,11 @@ def _weakened(finding: Finding, source: str) -> Finding:
 
 
 def _label(change: WriterChange) -> str:
-    known: WriterClass = writer_class(change.class_id)
-    return f"{change.name} ({known.application})" if known.application else change.name
+    return _named(change.name, writer_class(change.class_id))
+
+
+def _named(name: str, known: WriterClass) -> str:
+    return f"{name} ({known.application})" if known.application else name
 
 
 def _states(change: WriterChange) -> str:

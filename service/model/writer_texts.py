@@ -1,7 +1,7 @@
 """What `vssadmin list writers` says in the last-error line, in the languages that are known.
 
-German is published, French is from a posted output and from the program's own string table; the others are in
-the same shape and unconfirmed. A text that is not here is never guessed: F§5.3 has the rule for it.
+German is published, French is from a posted output and from the program's own string table, Polish "Nie ma błędów" was reported
+from a guest; the others are in the same shape and unconfirmed. A text that is not here is never guessed: F§5.3 has the rule for it.
 """
 
 import re
@@ -27,7 +27,7 @@ TRANSIENT = frozenset({WriterError.out_of_resources, WriterError.timed_out, Writ
 NO_ERROR = frozenset(
     {
         "no error", "kein fehler", "aucune erreur", "sin errores", "sin error", "ningún error", "nessun errore",
-        "nenhum erro", "sem erros", "sem erro", "não há erros", "brak błędu", "brak błędów", "geen fout", "geen fouten",
+        "nenhum erro", "sem erros", "sem erro", "não há erros", "nie ma błędów", "brak błędu", "brak błędów", "geen fout", "geen fouten",
         "нет ошибок", "нет ошибки", "ошибок нет", "inget fel", "ingen fejl", "ingen feil", "ei virhettä", "žádná chyba",
         "bez chyby", "nincs hiba", "hata yok", "エラーなし", "エラー なし", "エラーはありません", "没有错误", "无错误",
         "沒有錯誤", "無錯誤", "오류 없음", "오류가 없습니다",
@@ -86,5 +86,5 @@ def error_in(text: str) -> WriterError | None:
 
 
 def normalised(text: str) -> str:
-    """Texts compare without regard to case, spacing and a final stop."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split()).rstrip(".。")
+    """Texts compare without regard to case, spacing (of whatever kind), half or full width, and a final stop."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(" .。")

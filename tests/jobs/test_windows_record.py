@@ -7,9 +7,9 @@ import pytest
 
 from service.db.engine import Database
 from service.db.tables import Job
-from tests.jobs.windows_scene import WindowsScene, evidence_of, vss_of
+from tests.jobs.windows_scene import WindowsScene, evidence_of, reasons_of, vss_of
 from tests.lab.windows import scenario
-from tests.lab.windows.scenario import Registry
+from tests.lab.windows.scenario import Registry, Scenario
 
 pytestmark = pytest.mark.windows
 
@@ -204,3 +204,46 @@ def test_a_vss_that_died_since_the_last_job_is_a_change_and_a_blocked_freeze_is_
     assert [change["fact"] for change in blocked] == ["blocked_commands"]
     (change,) = [change for change in dead if change["fact"] == "vss_provider"]
     assert (change["before"], change["after"]) == ("usable", "not usable")
+
+
+def with_writers(*names: str) -> Scenario:
+    return scenario.load("healthy-2022", {"writers": [{"name": name} for name in names]})
+
+
+def test_a_writer_that_an_earlier_job_saw_and_that_is_in_neither_list_is_drift_and_costs_application(scene: WindowsScene) -> None:
+    scene.play(with_writers("SqlServerWriter", "NTDS"))
+    first = scene.take()
+    scene.play(with_writers("SqlServerWriter"))
+    second, third = scene.take(), scene.take()
+    scene.play(with_writers("SqlServerWriter", "NTDS"))
+    again = scene.take()
+
+    assert [job.verdict for job in (first, second, third, again)] == ["application", *["application_unverified"] * 2, "application"]
+    for job in (second, third):
+        assert ("writer_missing" in reasons_of(job), "writers_healthy" in reasons_of(job)) == (True, False)
+        (change,) = vss_of(job)["drift"]
+        assert (change["code"], change["fact"], change["before"], change["after"]) == ("writer_missing", "writers", "NTDS", "absent")
+
+
+def test_a_preflight_warns_of_a_writer_that_is_missing_and_expects_what_the_job_comes_to(scene: WindowsScene) -> None:
+    scene.play(with_writers("SqlServerWriter", "NTDS"))
+    scene.preflight()
+    scene.play(with_writers("SqlServerWriter"))
+
+    result = scene.preflight()
+
+    assert "writer_missing" in [check["code"] for check in result["checks"] if check["status"] == "warn"]
+    assert result["expected_verdict"] == scene.take().verdict == "application_unverified"
+
+
+@pytest.mark.parametrize("state", [{"state": 7, "last_error": "retryable"}, {"state": 1, "last_error": "timed_out"}])
+def test_a_preflight_expects_no_application_where_a_writer_has_failed_already(scene: WindowsScene, state: dict[str, Any]) -> None:
+    writers = [{"name": "Microsoft Exchange Writer", "before": state, "after": [state]}]
+    scene.play(scenario.load("healthy-2022", {"writers": writers}))
+
+    expected = scene.preflight()["expected_verdict"]
+    job = scene.take()
+
+    assert expected == job.verdict == "application_unverified"
+    assert "writer_failure_pre_existing" in reasons_of(job)
+    assert "writers_healthy" not in reasons_of(job)

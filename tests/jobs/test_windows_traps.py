@@ -165,8 +165,9 @@ def test_trap_14_a_status_that_was_read_and_lost_is_not_read_again(scene: Window
 def test_trap_16_a_failure_from_before_is_not_charged_to_this_freeze(scene: WindowsScene) -> None:
     scene.play("writer-failed-before")
     job = scene.take()
-    assert (job.verdict, job.writer_failed) == ("application", True)
+    assert (job.verdict, job.writer_failed) == ("application_unverified", True)
     assert "writer_failure_pre_existing" in reasons_of(job)
+    assert not {"writer_newly_failed", "writers_healthy"} & set(reasons_of(job))
 
 
 def test_trap_17_another_requester_is_waited_for_and_never_in_the_same_window(scene: WindowsScene) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from tests.model.vssadmin_samples import (
     ESPERANTO,
     JAPANESE,
     LANGUAGES,
+    POLISH,
     PUBLISHED_FAILED_AT_FREEZE,
     PUBLISHED_GERMAN_BLOCK,
     REGISTRY,
@@ -130,6 +132,41 @@ def test_no_error_in_an_unknown_language_is_what_most_stable_writers_share() -> 
     report = parse(output_of(ESPERANTO, listed))
     assert [writer.failed for writer in report.writers] == [False, False, False, True]
     assert (report.no_error_text, report.no_error_is_inferred) == ("neniu eraro", True)
+
+
+def reads(language: Language, text: str, code_page: str) -> WriterReport:
+    listed = [(who, 1, text) for who in (TASKS, SYSTEM, WMI)] + [(SQL, 10, "?")]
+    return parse(text_of(language, listed).encode(code_page))
+
+
+@pytest.mark.parametrize("text", ["Nie ma błędów.", "Nie ma błędów", "NIE MA BŁĘDÓW.", "nie\u00a0ma  błędów .", "Nie ma błędów. "])
+@pytest.mark.parametrize("code_page", ["cp852", "utf-8"])
+def test_the_polish_no_error_is_known_however_it_is_spaced_and_ended(text: str, code_page: str) -> None:
+    report = reads(replace(POLISH, states={1: "Stabilne", 9: "Niepowodzenie"}), text, code_page)
+    assert (report.no_error_text, report.no_error_is_inferred) == ("nie ma błędów", False)
+    assert [writer.failed for writer in report.writers] == [False, False, False, True]
+    assert report.encoding == code_page
+
+
+@pytest.mark.parametrize(
+    ("text", "code_page"),
+    [
+        ("No error.", "cp437"),
+        ("KEIN FEHLER", "cp850"),
+        ("Kein\u00a0Fehler.", "cp850"),
+        ("Aucune erreur.", "cp850"),
+        ("Aucune\u00a0erreur", "cp1252"),
+        ("Нет ошибок.", "cp866"),
+        ("Žádná chyba.", "cp852"),
+        ("エラーなし。", "cp932"),
+        ("ｴﾗｰなし｡", "cp932"),
+        ("没有错误。", "cp936"),
+    ],
+)
+def test_a_known_no_error_is_known_with_another_end_width_case_or_space(text: str, code_page: str) -> None:
+    report = reads(ENGLISH, text, code_page)
+    assert [writer.failed for writer in report.writers] == [False, False, False, True]
+    assert not report.no_error_is_inferred
 
 
 @pytest.mark.parametrize("texts", [["Neniu eraro"] * 2, ["Neniu eraro", "Neniu eraro", "Io alia", "Tria"], ["Io", "Alia", "Tria"]])

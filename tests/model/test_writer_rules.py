@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.model import well_known_writers
+from service.model.known_writers import KnownWriter
 from service.model.sql_evidence import IO_FROZEN, IO_RESUMED, SqlEvent, SqlEvidence, SqlProblem
 from service.model.vss_writers import WriterReport, parse
 from service.model.well_known_writers import EXCHANGE_FREEZE_LIMIT_MS, is_known, shortest_freeze_limit_ms, writer_class
@@ -72,11 +73,55 @@ def test_a_newly_failed_writer_lowers_to_filesystem_with_the_reason() -> None:
     assert "does not vouch" in detail
 
 
-def test_a_failure_from_before_is_a_note() -> None:
-    before = parse(english(*well(TASKS), (WMI, 7, "Timed out")))
+@pytest.mark.parametrize("failure", [(7, "Timed out"), (1, "Retryable error"), (12, "Non-retryable error")])
+def test_a_writer_that_failed_before_and_after_alike_is_no_evidence_that_it_took_part(failure: tuple[int, str]) -> None:
+    before = parse(english(*well(TASKS), (WMI, *failure)))
+    judgement = judge(compare(before, before))
+    assert judgement.ceiling is WriterCeiling.application_unverified
+    assert findings(judgement) == [("writer_failure_pre_existing", "lowers")]
+    assert judgement.lowering[0].class_id == WMI[1]
+
+
+def test_sql_servers_events_do_not_vouch_for_a_writer_that_failed_before_and_after_alike() -> None:
+    before = parse(english(*well(TASKS), (SQL, 10, "Timed out")))
+    assert judge(compare(before, before), sql=PROOF).ceiling is WriterCeiling.application_unverified
+
+
+def test_a_failure_of_a_class_that_only_warns_is_a_note_and_all_writers_are_not_called_healthy() -> None:
+    before = parse(english(*well(TASKS), (BITS, 7, "Timed out")))
     judgement = judge(compare(before, before))
     assert judgement.ceiling is WriterCeiling.application
-    assert ("writer_failure_pre_existing", "notes") in findings(judgement)
+    assert findings(judgement) == [("other_writers_healthy", "lifts"), ("writer_failure_pre_existing", "notes")]
+
+
+def test_a_no_error_that_is_only_inferred_never_lifts_to_application() -> None:
+    report = parse(output_of(ESPERANTO, [(who, 1, ESPERANTO.no_error) for who in (TASKS, SYSTEM, WMI, SQL)]))
+    assert report.is_healthy
+    judgement = judge(compare(report, report))
+    assert judgement.ceiling is WriterCeiling.application_unverified
+    assert findings(judgement) == [("writer_state_not_understood", "lowers")]
+
+
+# --- what earlier jobs saw ------------------------------------------------------------------------
+
+SEEN = "2026-11-01T10:00:00.000000Z"
+
+
+def known(who: Identity) -> KnownWriter:
+    return KnownWriter(who[0], who[1], 1, SEEN, SEEN)
+
+
+def test_a_writer_that_earlier_jobs_saw_and_that_is_in_neither_list_costs_application() -> None:
+    judgement = judge(compare(BEFORE, BEFORE), missing=[known(EXCHANGE)])
+    assert judgement.ceiling is WriterCeiling.application_unverified
+    assert findings(judgement) == [("writer_missing", "lowers")]
+    assert SEEN in judgement.lowering[0].detail
+
+
+def test_the_setting_decides_about_a_missing_writer_too() -> None:
+    judgement = judge(compare(BEFORE, BEFORE), missing=[known(EXCHANGE)], rules=WriterRules.from_settings({EXCHANGE[1]: "ignored"}))
+    assert judgement.ceiling is WriterCeiling.application
+    assert ("writer_missing", "notes") in findings(judgement)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +186,7 @@ def test_sql_servers_aftermath_lowers_without_positive_evidence() -> None:
 def test_positive_evidence_of_this_job_outweighs_sql_servers_aftermath() -> None:
     judgement = judged(with_one(SQL, 10, "Timed out"), PROOF)
     assert judgement.ceiling is WriterCeiling.application
-    assert findings(judgement) == [("writers_healthy", "lifts"), ("writer_failure_outweighed", "notes")]
+    assert findings(judgement) == [("other_writers_healthy", "lifts"), ("writer_failure_outweighed", "notes")]
     assert "orders" in judgement.findings[1].detail
 
 

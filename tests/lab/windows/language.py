@@ -1,7 +1,8 @@
 """What Windows says in which language, and the OEM code page that it says it in.
 
 English and German labels are as published, French states and errors as in vssadmin's own message table. The French labels, the rarer
-words, and all of Japanese and Polish are near to what is seen there but not verified letter by letter: a parser must not need them.
+words, all of Japanese and most of Polish are near to what is seen there but not verified letter by letter: a parser must not need them.
+Polish "Stabilne" and "Nie ma błędów." were reported from a guest.
 """
 
 from dataclasses import dataclass
@@ -125,11 +126,11 @@ LANGUAGES: dict[LanguageName, Language] = {
         ),
         "'",
         (
-            *("Nieznany", "Stabilny", "Oczekiwanie na zamrożenie", "Zamrożony", "Oczekiwanie na kopie w tle"),
+            *("Nieznany", "Stabilne", "Oczekiwanie na zamrożenie", "Zamrożony", "Oczekiwanie na kopie w tle"),
             *("Oczekiwanie na zakończenie", "Niepowodzenie"),
         ),
         (
-            *("Brak błędu", "Błąd umożliwiający ponowienie", "Błąd uniemożliwiający ponowienie", "Upłynął limit czasu"),
+            *("Nie ma błędów.", "Błąd umożliwiający ponowienie", "Błąd uniemożliwiający ponowienie", "Upłynął limit czasu"),
             *("Niespójna kopia w tle", "Brak zasobów", "Nieoczekiwany błąd", "Brak odpowiedzi"),
         ),
         ("Oczekiwanie na odpowiedzi.", "Mogą się opóźnić, jeśli kopia w tle jest przygotowywana."),

@@ -89,7 +89,7 @@ def test_vssadmin_speaks_the_language_and_code_page_of_the_guest(scenario: str, 
 
 def test_polish_is_code_page_852() -> None:
     text = Talk("polish-healthy").output(*LIST).decode("cp852")
-    assert "   Ostatni błąd: Brak błędu" in text.split("\r\n")
+    assert "   Ostatni błąd: Nie ma błędów." in text.split("\r\n")
 
 
 def _state(talk: Talk, writer: str) -> str:
