@@ -12,10 +12,9 @@ from typing import Any
 
 from service.errors import OverlayPreparationFailed, OverlaysLeft, SpaceInsufficient, StorageNotAnswering
 from service.hypervisor.guest import Guest
-from service.jobs import storage
+from service.jobs import overlay_file, storage
 from service.model.inventory import Disk, Space
 
-QEMU_IMG_TIMEOUT_S = 60
 KILL_S = 2
 """How long a qemu-img that was killed may take to die; one that hangs in the storage dies when that answers."""
 _OUR_SUFFIX = re.compile(r"\.[0-9a-f]{8}(-\d+)?$")
@@ -102,8 +101,13 @@ def check_space(found: Sequence[Space]) -> None:
 def refuse_existing(overlays: Sequence[Overlay]) -> None:
     """Before the files are written down as ours: one that is there already is not, and must never be removed as ours."""
     for overlay in overlays:
-        if storage.answered("looking for", overlay.path, Path(overlay.path).exists):
-            raise OverlayPreparationFailed(path=overlay.path, reason="a file of this name exists already")
+        # A link that leads nowhere is there, too.
+        if storage.answered("looking for", overlay.path, partial(os.path.lexists, overlay.path)):
+            raise _exists(overlay)
+
+
+def _exists(overlay: Overlay) -> OverlayPreparationFailed:
+    return OverlayPreparationFailed(path=overlay.path, reason="a file of this name exists already")
 
 
 def create(overlays: Sequence[Overlay]) -> None:
@@ -111,9 +115,8 @@ def create(overlays: Sequence[Overlay]) -> None:
     made: list[Overlay] = []
     try:
         for overlay in overlays:
-            refuse_existing([overlay])
-            made.append(overlay)
             _create(overlay)
+            made.append(overlay)
     except OverlayPreparationFailed as error:
         try:
             remove(made)
@@ -124,43 +127,20 @@ def create(overlays: Sequence[Overlay]) -> None:
 
 def _create(overlay: Overlay) -> None:
     # -u and an explicit size: the base is locked by QEMU while the domain runs, and need not be opened.
-    command = [
-        "qemu-img",
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-u",
-        "-b",
-        overlay.base,
-        "-F",
-        overlay.base_format,
-        overlay.path,
-        str(overlay.virtual_size),
-    ]
+    options = ["-f", "qcow2", "-u", "-b", overlay.base, "-F", overlay.base_format]
+    make = partial(overlay_file.make, overlay.path, overlay.base, options, overlay.virtual_size)
     try:
-        storage.answered("qemu-img create", overlay.path, lambda: _run(command), QEMU_IMG_TIMEOUT_S + KILL_S)
-        storage.answered("giving its owner to", overlay.path, lambda: _take_owner_of_base(overlay))
+        storage.answered("qemu-img create", overlay.path, make, overlay_file.QEMU_IMG_TIMEOUT_S + KILL_S)
+    except FileExistsError as error:
+        raise _exists(overlay) from error
     except subprocess.CalledProcessError as error:
-        raise OverlayPreparationFailed(
-            path=overlay.path, reason=error.stderr.strip() or f"qemu-img exited with {error.returncode}"
-        ) from error
+        reason = error.stderr.strip() or f"qemu-img exited with {error.returncode}"
+        raise OverlayPreparationFailed(path=overlay.path, reason=reason) from error
     except subprocess.TimeoutExpired as error:
-        raise OverlayPreparationFailed(path=overlay.path, reason=f"qemu-img did not end within {QEMU_IMG_TIMEOUT_S} s") from error
+        reason = f"qemu-img did not end within {overlay_file.QEMU_IMG_TIMEOUT_S} s"
+        raise OverlayPreparationFailed(path=overlay.path, reason=reason) from error
     except OSError as error:
         raise OverlayPreparationFailed(path=overlay.path, reason=error.strerror or str(error)) from error
-
-
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=QEMU_IMG_TIMEOUT_S)
-
-
-def _take_owner_of_base(overlay: Overlay) -> None:
-    """The next start of the domain may run under another user than ours; libvirt relabels, but not on every set-up."""
-    base = Path(overlay.base).stat()
-    if not Path(overlay.base).is_block_device() and os.geteuid() == 0:
-        os.chown(overlay.path, base.st_uid, base.st_gid)
-    Path(overlay.path).chmod(0o600)
 
 
 def remove(overlays: Sequence[Overlay]) -> None:

@@ -13,7 +13,7 @@ from service.db.engine import Database
 from service.errors import StorageNotAnswering
 from service.hypervisor.bounded_domain import Bounds
 from service.hypervisor.deadlines import HELPERS
-from service.jobs import overlays, queue, snapshot, storage
+from service.jobs import overlay_file, queue, snapshot, storage
 from service.jobs.recovery import Recovery
 from tests.fakes import FakeDomain, agent_silent
 from tests.jobs.scene import FREEZE, STATUS, THAW, Scene, error_of
@@ -183,7 +183,7 @@ def test_a_qemu_img_that_never_ends_is_no_overlay(tmp_path: Path, monkeypatch: p
     stand_in.write_text("#!/bin/sh\nexec sleep 30\n")
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", f"{stand_in.parent}:/usr/bin:/bin")
-    monkeypatch.setattr(overlays, "QEMU_IMG_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(overlay_file, "QEMU_IMG_TIMEOUT_S", 0.2)
     error = error_of(scene.run())
     assert error["code"] == "overlay_preparation_failed"
     assert "did not end within 0.2 s" in error["detail"]

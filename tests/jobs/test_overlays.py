@@ -1,8 +1,10 @@
 """Overlays: named after disk and job, made by the real qemu-img, and never made or removed over somebody's file."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +78,51 @@ def test_what_qemu_img_says_is_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(OverlayPreparationFailed, match="no-such-format"):
         overlays.create([bad])
     assert not Path(good.path).exists()
+
+
+@pytest.mark.parametrize("is_dangling", [True, False])
+def test_a_link_in_the_place_of_an_overlay_is_neither_followed_nor_removed(tmp_path: Path, is_dangling: bool) -> None:
+    (overlay,) = planned(disks_in(tmp_path / "images" / "vm.qcow2"))
+    aim = tmp_path / "shadow"
+    if not is_dangling:
+        aim.write_text("precious")
+    before = aim.stat().st_uid if aim.exists() else None
+    Path(overlay.path).symlink_to(aim)
+    with pytest.raises(OverlayPreparationFailed, match="exists already"):
+        overlays.refuse_existing([overlay])
+    with pytest.raises(OverlayPreparationFailed, match="exists already"):
+        overlays.create([overlay])
+    assert Path(overlay.path).readlink() == aim
+    assert (aim.stat().st_uid, aim.read_text()) == (before, "precious") if not is_dangling else not aim.exists()
+
+
+def test_a_link_that_replaces_the_overlay_while_it_is_made_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (overlay,) = planned(disks_in(tmp_path / "images" / "vm.qcow2"))
+    aim = tmp_path / "shadow"
+    aim.write_text("precious")
+    aim.chmod(0o640)
+    run = subprocess.run
+
+    def swap(command: list[str], **options: Any) -> Any:
+        Path(overlay.path).unlink()
+        Path(overlay.path).symlink_to(aim)
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", swap)
+    with pytest.raises(OverlayPreparationFailed, match="put in its place"):
+        overlays.create([overlay])
+    assert Path(overlay.path).readlink() == aim
+    assert (aim.read_text(), aim.stat().st_mode & 0o777) == ("precious", 0o640)
+
+
+def test_an_overlay_belongs_to_the_owner_of_its_base(tmp_path: Path) -> None:
+    (overlay,) = planned(disks_in(tmp_path / "vm.qcow2"))
+    # Only root can give a file away.
+    owner = (64055, 108) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    os.chown(overlay.base, *owner)
+    overlays.create([overlay])
+    made = Path(overlay.path).stat()
+    assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (*owner, 0o600)
 
 
 def test_removing_what_was_never_made_is_no_error(tmp_path: Path) -> None:
