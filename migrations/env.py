@@ -8,6 +8,7 @@ from alembic import context
 from service.config import load_settings
 from service.db import tables
 from service.db.engine import open_engine
+from service.db.url import database_url
 
 
 def _run() -> None:
@@ -15,7 +16,7 @@ def _run() -> None:
     if connection is not None:
         _migrate_on(connection)
         return
-    engine = open_engine(load_settings().effective_database_url)
+    engine = open_engine(database_url(load_settings()))
     with engine.begin() as own_connection:
         _migrate_on(own_connection)
     engine.dispose()

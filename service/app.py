@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import uvicorn
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
-from sqlalchemy.exc import ArgumentError
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
@@ -29,6 +28,7 @@ from service.db import tokens
 from service.db.engine import Database, open_engine
 from service.db.reader import Reader
 from service.db.schema import check_schema, migrate
+from service.db.url import database_url
 from service.errors import SettingInvalid
 from service.jobs.wake import Wake
 
@@ -113,9 +113,7 @@ def create_api(settings: Settings, database: Database, wake: Wake) -> FastAPI:
 def open_database(settings: Settings) -> Database:
     """Raises SettingInvalid; no connection is made yet."""
     try:
-        return Database(open_engine(settings.effective_database_url))
-    except ArgumentError as error:
-        raise SettingInvalid(setting="STILLPOINT_DATABASE_URL", reason="it is no database URL") from error
+        return Database(open_engine(database_url(settings)))
     except ModuleNotFoundError as error:
         reason = f"the driver {error.name} is not installed (pip install 'stillpoint[postgres]')"
         raise SettingInvalid(setting="STILLPOINT_DATABASE_URL", reason=reason) from error

@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from service import log
-from service.config import SETTINGS_FILE_VARIABLE, Settings, load_settings
+from service.config import SETTINGS_FILE_VARIABLE, SettingRefused, Settings, load_settings
 from service.errors import SettingInvalid, StillpointError
 
 if TYPE_CHECKING:
@@ -68,10 +68,11 @@ def migrate() -> None:
     """Bring the database up to date with this version; `all` does it by itself."""
     from service.app import open_database
     from service.db.schema import migrate as migrate_schema
+    from service.db.url import shown
 
     database = open_database(_configured())
     migrate_schema(database.engine)
-    typer.echo(f"{database.engine.url.render_as_string(hide_password=True)} fits this version.")
+    typer.echo(f"{shown(database.engine.url)} fits this version.")
     database.dispose()
 
 
@@ -177,6 +178,8 @@ def _settings() -> Settings:
     """Raises SettingInvalid for the first setting that cannot be used."""
     try:
         return load_settings()
+    except SettingRefused as error:
+        raise SettingInvalid(setting=error.setting, reason=error.reason) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = "STILLPOINT_" + "_".join(str(part) for part in first["loc"]).upper() if first["loc"] else SETTINGS_FILE_VARIABLE

@@ -193,6 +193,36 @@ def test_the_settings_file_is_read_and_the_environment_wins(migrated: Command, t
 
 
 @pytest.mark.parametrize(
+    ("command", "settings", "named"),
+    [
+        (["doctor"], {"settings_file": "/nonexistent"}, "STILLPOINT_SETTINGS_FILE: there is no file /nonexistent"),
+        (["all"], {"job_per_host": "99"}, "did you mean STILLPOINT_JOBS_PER_HOST?"),
+        (["migrate"], {"bind": ""}, "STILLPOINT_BIND: it is blank"),
+        (["worker"], {"poll_seconds": "inf"}, "STILLPOINT_POLL_SECONDS: "),
+        (["token", "list"], {"metrics_port": "99999"}, "STILLPOINT_METRICS_PORT: "),
+        (["thaw", "db1"], {"lease_seconds": "1e12"}, "STILLPOINT_LEASE_SECONDS: "),
+    ],
+)
+def test_no_command_works_with_settings_that_cannot_be_meant(
+    stillpoint: Command, command: list[str], settings: dict[str, str], named: str
+) -> None:
+    result = stillpoint(*command, **settings)
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False)
+    assert named in result.stderr
+    assert not stillpoint.state_dir.exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://u@127.0.0.1:1/d?password=secret", "postgresql+psycopg://u:secr@secret@127.0.0.1:1/d"]
+)
+def test_doctor_shows_no_password_wherever_it_stands(stillpoint: Command, url: str) -> None:
+    result = stillpoint("doctor", database_url=url)
+    assert result.returncode == 1
+    assert "127.0.0.1:1/d" in result.stdout
+    assert "secret" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
     ("rules", "reason"),
     [("{", "it is no JSON"), ('{"a65faa63-5ea8-4ebc-9dbd-a0c4db26912a": "warn"}', "an effect is one of lowers, warns, ignored")],
 )

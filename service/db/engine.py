@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, func, select
+from sqlalchemy import URL, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
@@ -20,7 +20,7 @@ SQLITE_BUSY_PAUSE_S = 0.005
 CONNECT_TIMEOUT_S = 5
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str | URL) -> Engine:
     """An engine for `sqlite:///…` or `postgresql+psycopg://…`. No connection is made yet."""
     backend = make_url(url).get_backend_name()
     if backend == "sqlite":
@@ -30,7 +30,7 @@ def open_engine(url: str) -> Engine:
     raise SettingInvalid(setting="STILLPOINT_DATABASE_URL", reason=f"{backend} is not supported; use sqlite or postgresql+psycopg")
 
 
-def _open_sqlite(url: str) -> Engine:
+def _open_sqlite(url: str | URL) -> Engine:
     database = make_url(url).database
     if database and database != ":memory:":
         Path(database).parent.mkdir(parents=True, exist_ok=True)

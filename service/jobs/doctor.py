@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from sqlalchemy import Engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Engine
 
 from service.config import Settings
+from service.db import url
 from service.db.engine import Database, open_engine, translated_errors
 from service.db.schema import check_schema
 from service.errors import DatabaseUnavailable, SchemaOutdated, StillpointError, StorageNotAnswering
 from service.jobs import storage
-
-SHOW_PASSWORDS_AS = "***"
 
 
 class Health(StrEnum):
@@ -46,15 +44,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def effective_settings(settings: Settings) -> dict[str, str]:
     """Every setting by its name in the environment, passwords masked."""
     shown = {f"STILLPOINT_{name.upper()}": str(value) if value is not None else "" for name, value in settings.model_dump().items()}
-    shown["STILLPOINT_DATABASE_URL"] = _masked(settings.effective_database_url)
+    shown["STILLPOINT_DATABASE_URL"] = url.shown(settings.effective_database_url)
+    shown["STILLPOINT_LIBVIRT_URI"] = url.without_secrets(settings.libvirt_uri)
     return shown
-
-
-def _masked(url: str) -> str:
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return SHOW_PASSWORDS_AS
 
 
 def _state_dir(path: Path) -> Finding:
@@ -69,17 +61,13 @@ def _state_dir(path: Path) -> Finding:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    url = settings.effective_database_url
     try:
-        parsed = make_url(url)
+        parsed = url.database_url(settings)
         if parsed.get_backend_name() == "sqlite" and parsed.database and not Path(parsed.database).exists():
             remedy = "`stillpoint all` makes it, and so does `stillpoint migrate`."
             yield Finding(Health.warn, "database", f"{parsed.database} does not exist yet", remedy)
             return
-        engine = open_engine(url)
-    except ArgumentError:
-        yield Finding(Health.fail, "database", "STILLPOINT_DATABASE_URL is no database URL", "postgresql+psycopg://user:password@host/name")
-        return
+        engine = open_engine(parsed)
     except ModuleNotFoundError as error:
         yield Finding(Health.fail, "database", f"the driver {error.name} is not installed", "pip install 'stillpoint[postgres]'")
         return
@@ -91,7 +79,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 
 def _connected(engine: Engine) -> Iterator[Finding]:
-    shown = engine.url.render_as_string(hide_password=True)
+    shown = url.shown(engine.url)
     try:
         with translated_errors(), engine.connect():
             yield Finding(Health.ok, "database", f"{shown} answers")

@@ -1,0 +1,260 @@
+"""Settings are strict: what would change nothing, stop a loop, or mean something that nobody meant is refused by name."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from service import config
+from service.config import SETTINGS_FILE_VARIABLE, SettingRefused, Settings, load_settings
+from service.db.url import database_url, shown, without_secrets
+from service.errors import SettingInvalid
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ:
+        if name.startswith("STILLPOINT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(config, "SYSTEM_FILE", tmp_path / "etc" / "stillpoint.env")
+
+
+def in_file(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> Path:
+    file = folder / "stillpoint.env"
+    file.write_text(text)
+    monkeypatch.setenv(SETTINGS_FILE_VARIABLE, str(file))
+    return file
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("STILLPOINT_JOB_PER_HOST", "STILLPOINT_JOBS_PER_HOST"),
+        ("STILLPOINT_DATABASE_URI", "STILLPOINT_DATABASE_URL"),
+        ("STILLPOINT_SETTING_FILE", "STILLPOINT_SETTINGS_FILE"),
+        ("STILPOINT_BIND", "STILLPOINT_BIND"),
+        ("STILLPOINT_LISTEN", None),
+    ],
+)
+@pytest.mark.parametrize("place", ["file", "environment"])
+def test_a_misspelt_name_is_refused_with_the_name_that_was_meant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, meant: str | None, place: str
+) -> None:
+    if place == "file":
+        in_file(monkeypatch, tmp_path, f"{name}=99\n")
+    else:
+        monkeypatch.setenv(name, "99")
+    with pytest.raises(SettingRefused) as refused:
+        load_settings()
+    assert refused.value.setting.startswith(name)
+    assert ("did you mean" in refused.value.reason) == (meant is not None)
+    assert meant is None or meant in refused.value.reason
+
+
+def test_names_that_are_not_ours_are_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    in_file(monkeypatch, tmp_path, "PGSSLROOTCERT=/etc/ssl/ca.pem\nTZ=UTC\nSTILLPOINT_PORT=81\n")
+    monkeypatch.setenv("STILLPOINT_TEST_POSTGRES_URL", "postgresql://x")
+    assert load_settings().port == 81
+
+
+@pytest.mark.parametrize("name", sorted(name.upper() for name in Settings.model_fields))
+def test_a_blank_value_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Blank, an address would be every address of the machine, and a folder the current one."""
+    if f"STILLPOINT_{name}" in config.MAY_BE_BLANK:
+        return
+    monkeypatch.setenv(f"STILLPOINT_{name}", " ")
+    with pytest.raises(SettingRefused, match="blank"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["JOBS_PER_HOST", "port"])
+def test_a_name_without_the_prefix_is_refused_in_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    in_file(monkeypatch, tmp_path, f"{name}=7\n")
+    with pytest.raises(SettingRefused, match=f"did you mean STILLPOINT_{name.upper()}"):
+        load_settings()
+
+
+def test_a_settings_file_cannot_name_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    in_file(monkeypatch, tmp_path, "STILLPOINT_SETTINGS_FILE=/etc/other\n")
+    with pytest.raises(SettingRefused, match="another"):
+        load_settings()
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+NUMBERS = sorted(name for name, field in Settings.model_fields.items() if field.annotation in (int, float, int | None))
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e12", "1e300", "99999999999999999999", "-1"])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_is_finite_and_has_bounds(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"STILLPOINT_{name.upper()}", value)
+    with pytest.raises(ValidationError) as refused:
+        load_settings()
+    assert [error["loc"] for error in refused.value.errors()] == [(name,)]
+
+
+def test_the_numbers_are_all_there() -> None:
+    assert {"port", "metrics_port", "poll_seconds", "lease_seconds", "max_body_bytes"} <= set(NUMBERS)
+    assert all(math.isfinite(getattr(Settings(), name) or 0) for name in NUMBERS)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "0.0.0.0", "fe80::1%eth0", "localhost", "hv1.example.org"])
+def test_an_address_that_is_one_is_taken(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("STILLPOINT_BIND", address)
+    assert load_settings().bind == address
+
+
+@pytest.mark.parametrize("address", ["0", "0x0", "*", "127.1", "[::1]", "127.0.0.1:8080", "<broadcast>", "a b"])
+def test_what_only_looks_like_an_address_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("STILLPOINT_BIND", address)
+    with pytest.raises(ValidationError, match="neither an IP address"):
+        load_settings()
+
+
+@pytest.mark.parametrize("host_id", ["../hv1", "a/b", "hv\n1", "x" * 65])
+def test_a_host_id_that_cannot_be_a_part_of_a_file_name_is_refused(monkeypatch: pytest.MonkeyPatch, host_id: str) -> None:
+    monkeypatch.setenv("STILLPOINT_HOST_ID", host_id)
+    with pytest.raises(ValidationError):
+        load_settings()
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/nonexistent", "", " "])
+def test_a_settings_file_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setenv(SETTINGS_FILE_VARIABLE, path)
+    with pytest.raises(SettingRefused) as refused:
+        load_settings()
+    assert refused.value.setting == SETTINGS_FILE_VARIABLE
+
+
+def test_so_is_one_that_is_a_folder_or_not_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(SETTINGS_FILE_VARIABLE, str(tmp_path))
+    with pytest.raises(SettingRefused, match="cannot be read"):
+        load_settings()
+    in_file(monkeypatch, tmp_path, "").write_bytes(b"STILLPOINT_HOST_ID=\xff\n")
+    with pytest.raises(SettingRefused, match="UTF-8"):
+        load_settings()
+
+
+@pytest.mark.parametrize("line", ["export STILLPOINT_PORT=81", "STILLPOINT_PORT 81", "STILLPOINT_PORT: 81", 'STILLPOINT_HOST_ID="hv1'])
+def test_a_line_that_systemd_would_pass_over_is_refused_with_its_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str) -> None:
+    in_file(monkeypatch, tmp_path, f"# settings\n\n{line}\n")
+    with pytest.raises(SettingRefused, match="line 3 "):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("p$HOME#x;y@z", "p$HOME#x;y@z"),
+        ("'p a\"s'", 'p a"s'),
+        ('"p \\"a\\" \\$x"', 'p "a" $x'),
+        ("a\\\\b", "a\\b"),
+        ("  spaces around  ", "spaces around"),
+        ("two \\\nlines", "two lines"),
+        ("ümläut", "ümläut"),
+    ],
+)
+def test_values_are_read_as_systemd_reads_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: str, meant: str) -> None:
+    in_file(monkeypatch, tmp_path, f"; a comment\nSTILLPOINT_PORT=81\nSTILLPOINT_DATABASE_PASSWORD={written}\n#STILLPOINT_PORT=82")
+    settings = load_settings()
+    assert settings.database_password is not None
+    assert (settings.port, settings.database_password.get_secret_value()) == (81, meant)
+
+
+def test_the_file_of_the_units_is_read_where_no_other_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config.SYSTEM_FILE.parent.mkdir()
+    config.SYSTEM_FILE.write_text("STILLPOINT_PORT=81\nSTILLPOINT_HOST_ID=from-file\n")
+    monkeypatch.setenv("STILLPOINT_HOST_ID", "from-environment")
+    assert (load_settings().port, load_settings().host_id) == (81, "from-environment")
+    in_file(monkeypatch, tmp_path, "STILLPOINT_BIND=::1\n")
+    assert (load_settings().port, load_settings().bind) == (8080, "::1")
+
+
+def test_a_file_of_the_units_that_cannot_be_read_is_told_and_never_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    config.SYSTEM_FILE.mkdir(parents=True)
+    with pytest.raises(SettingRefused, match=r"cannot be read.*sudo"):
+        load_settings()
+    monkeypatch.setenv(SETTINGS_FILE_VARIABLE, "/dev/null")
+    assert load_settings().port == 8080
+
+
+def test_systemd_has_read_it_for_its_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    config.SYSTEM_FILE.mkdir(parents=True)
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+    assert load_settings().port == 8080
+
+
+# --- the database's URL ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://u:SECRET@h/d",
+        "postgresql+psycopg://u:a@SECRET@h/d",
+        "postgresql+psycopg://u:a/@#SECRET@h/d",
+        "postgresql+psycopg://u:SECRET@h:port/d",
+        "postgresql+psycopg://u@h/d?password=SECRET",
+        "postgresql+psycopg://u@h/d?sslmode=require&PASSWORD=SECRET",
+        "postgresql+psycopg://u@h/d?p%61ssword=SECRET",
+        "postgresql+psycopg://u@h/d?sslpassword=SECRET&passfile=/SECRET",
+        "postgresql:u:SECRET@h",
+        "SECRET",
+    ],
+)
+def test_no_password_is_shown_wherever_it_stands(url: str) -> None:
+    assert "SECRET" not in shown(url)
+    try:
+        assert "SECRET" not in shown(database_url(Settings(database_url=url)))
+    except SettingInvalid as refused:
+        assert "SECRET" not in refused.detail
+
+
+def test_a_url_without_a_secret_is_shown_whole() -> None:
+    assert shown("postgresql+psycopg://u@h:5433/d?sslmode=require") == "postgresql+psycopg://u@h:5433/d?sslmode=require"
+    assert without_secrets("qemu+ssh://root:SECRET@hv1/system?keyfile=k") == "qemu+ssh://root:***@hv1/system?keyfile=***"
+
+
+@pytest.mark.parametrize("password", ["p/@#w", "%41", "a b:c?d&e=f", "'\"\\"])
+def test_a_password_of_its_own_needs_no_encoding(password: str) -> None:
+    url = database_url(Settings(database_url="postgresql+psycopg://u@h/d", database_password=password))
+    assert (url.password, url.host, url.database) == (password, "h", "d")
+
+
+def test_compose_gives_the_password_as_it_is_and_never_in_the_url() -> None:
+    compose = yaml.safe_load((Path(__file__).parents[1] / "docker-compose.yml").read_text())
+    for service in ("migrate", "api", "worker"):
+        environment = compose["services"][service]["environment"]
+        assert "POSTGRES_PASSWORD" not in environment["STILLPOINT_DATABASE_URL"]
+        assert environment["STILLPOINT_DATABASE_PASSWORD"] == compose["services"]["postgres"]["environment"]["POSTGRES_PASSWORD"]
+
+
+@pytest.mark.parametrize(
+    ("url", "setting"),
+    [
+        ("postgresql+psycopg://u:x@h/d", "STILLPOINT_DATABASE_PASSWORD"),
+        ("postgresql+psycopg://u@h/d?password=x", "STILLPOINT_DATABASE_PASSWORD"),
+        ("sqlite:////tmp/x.db", "STILLPOINT_DATABASE_PASSWORD"),
+        ("sqlite://", "STILLPOINT_DATABASE_URL"),
+        ("sqlite:///:memory:", "STILLPOINT_DATABASE_URL"),
+        ("mysql://h/d", "STILLPOINT_DATABASE_URL"),
+        ("postgresql+asyncpg://h/d", "STILLPOINT_DATABASE_URL"),
+        ("postgresql+psycopg://u:p@ss@h/d", "STILLPOINT_DATABASE_URL"),
+        ("postgresql+psycopg://u@h:port/d", "STILLPOINT_DATABASE_URL"),
+        ("http://h/d", "STILLPOINT_DATABASE_URL"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_before_anything_is_asked(url: str, setting: str) -> None:
+    with pytest.raises(SettingInvalid) as refused:
+        database_url(Settings(database_url=url, database_password="one"))
+    assert refused.value.facts["setting"] == setting
