@@ -36,6 +36,8 @@ class Found:
     point: RecoveryPoint | None = None
     #: The point had been judged and was taken back: the verdict that stands in the row is the true one.
     was_discarded: bool = False
+    #: It went to another host, perhaps frozen: a thaw follows it there.
+    moved_frozen: bool = False
 
     def lost(self) -> WorkerLost:
         return WorkerLost(story=" ".join(self.story).rstrip("."))

@@ -4,8 +4,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from service.db.engine import Database
 from service.db.tables import Domain, Job
 from service.errors import StorageNotAnswering
 from service.jobs import queue, storage
@@ -15,39 +15,35 @@ from service.model.inventory import DomainState
 from service.model.lifecycle import JobKind
 
 
-def tell(database: Database, job: Job, intent: Intent, *, is_thawed: bool) -> list[str]:
-    """Nothing is deleted: another host may write to these files. And a freeze goes along with a migration, so a thaw follows it."""
-    story = []
+def tell_of_files(intent: Intent) -> list[str]:
+    """Nothing is deleted: another host may write to these files."""
     left = [overlay.path for overlay in intent.overlays if _exists(overlay.path)]
-    if left:
-        story.append(f"Files of this job were left, because another host may use them: {', '.join(left)}.")
-    if intent.will_freeze and not is_thawed:
-        story.append(_thaw_after(database, job))
-    return story
+    return [f"Files of this job were left, because another host may use them: {', '.join(left)}."] if left else []
 
 
-def _thaw_after(database: Database, job: Job) -> str:
-    """A job of the host that publishes the domain now. Only one that published it since the death knows that it has it."""
-    with database.write() as session:
-        now_at = session.scalar(
-            select(Domain)
-            .where(Domain.id == job.domain_id, Domain.host_id != job.host_id, Domain.state == DomainState.running.value)
-            .where(Domain.published_at > (job.started_at or job.created_at) - timedelta(seconds=1))
-            .order_by(Domain.published_at.desc())
-            .limit(1)
-        )
-        if now_at is None:
-            return "It may run on another host and may still be frozen there: look for it."
-        thaw = NewJob(
-            kind=JobKind.thaw.value,
-            domain_id=job.domain_id,
-            domain_name=now_at.name,
-            host_id=now_at.host_id,
-            request={"kind": JobKind.thaw.value, "domain": now_at.name},
-            labels=dict(job.labels),
-        )
-        follower = queue.enqueue(session, thaw).job.id
-    return f"It runs on host {now_at.host_id} now, where job {follower} thaws it."
+def thaw_after(session: Session, job: Job) -> str:
+    """A freeze goes along with a migration, so a thaw follows it; answers the sentence about it.
+
+    It is a job of the host that publishes the domain now. Only one that published it since the death knows that it has it.
+    """
+    now_at = session.scalar(
+        select(Domain)
+        .where(Domain.id == job.domain_id, Domain.host_id != job.host_id, Domain.state == DomainState.running.value)
+        .where(Domain.published_at > (job.started_at or job.created_at) - timedelta(seconds=1))
+        .order_by(Domain.published_at.desc())
+        .limit(1)
+    )
+    if now_at is None:
+        return "It may run on another host and may still be frozen there: look for it."
+    thaw = NewJob(
+        kind=JobKind.thaw.value,
+        domain_id=job.domain_id,
+        domain_name=now_at.name,
+        host_id=now_at.host_id,
+        request={"kind": JobKind.thaw.value, "domain": now_at.name},
+        labels=dict(job.labels),
+    )
+    return f"It runs on host {now_at.host_id} now, where job {queue.enqueue(session, thaw).job.id} thaws it."
 
 
 def _exists(path: str) -> bool:

@@ -33,6 +33,7 @@ __all__ = [
     "ensure_slots",
     "finish",
     "interrupted",
+    "is_cancel_requested",
     "note_interrupted",
     "release_expired",
     "renew",
@@ -400,6 +401,11 @@ def request_cancel(session: Session, job_id: str) -> Job:
         job.updated_at = now
     session.flush()
     return job
+
+
+def is_cancel_requested(session: Session, job_id: str) -> bool:
+    """Whoever asks for it later waits until this transaction is over."""
+    return bool(session.scalar(select(Job.cancel_requested).where(Job.id == job_id).with_for_update()))
 
 
 def _locked(session: Session, job_id: str) -> Job:

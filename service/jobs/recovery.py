@@ -13,7 +13,7 @@ from typing import Any
 from service import log
 from service.db.engine import Database
 from service.db.tables import Job
-from service.errors import DomainGone, JobCancelled, StillpointError
+from service.errors import DomainGone, JobCancelled, StillpointError, WorkerLost
 from service.hypervisor.connection import HostConnection
 from service.jobs import gates, guard_report, interrupted_disks, interrupted_guest, metrics, moved_guest, queue
 from service.jobs.guard_report import GuardReport
@@ -103,7 +103,7 @@ class Recovery:
             guest = self._connection.guest(job.domain_id)
             if guest.was_migrated_away():
                 found.story.append("The domain was migrated to another host.")
-                self._tell_of_the_move(job, intent, report, found)
+                _tell_of_the_move(intent, report, found)
                 found.error = found.lost()
                 return None
             if intent.will_freeze:
@@ -121,16 +121,12 @@ class Recovery:
             interrupted_disks.settle(job, guest, intent, found)
         except DomainGone as error:
             found.story.append(error.detail)
-            self._tell_of_the_move(job, intent, report, found)
+            _tell_of_the_move(intent, report, found)
             found.error = error
         if found.error is None and job.attempt >= job.max_attempts:
             found.story.append(f"This was the last of {job.max_attempts} attempts.")
             found.error = found.lost()
         return None
-
-    def _tell_of_the_move(self, job: Job, intent: Intent, report: GuardReport | None, found: Found) -> None:
-        is_thawed = report is not None and report.is_settled
-        found.story += moved_guest.tell(self._database, job, intent, is_thawed=is_thawed)
 
     def _note(self, job: Job, waits_for: StillpointError, found: Found, report: GuardReport | None) -> None:
         """The job waits; its row says for what. Written when that changes, and not at every look."""
@@ -145,25 +141,12 @@ class Recovery:
         _logger.error("recovery_waits", job_id=job.id, code=waits_for.code, story=found.story)
 
     def _resolve(self, job: Job, found: Found, report: GuardReport | None) -> None:
-        outcome = PhaseOutcome.failed if found.error is not None else PhaseOutcome.warning
-        values: dict[str, Any] = {
-            "phases": [*_earlier(job), _phase(job, found, outcome, is_over=True)],
-            "phase": None,
-            "error": None,
-            "evidence": _evidence(job, report),
-        }
-        to = JobState.queued
-        if found.error is not None:
-            to = JobState.failed
-            values["error"] = found.error.as_document()
-        elif job.cancel_requested:
-            to = JobState.cancelled
-            values["error"] = JobCancelled(phase="the next attempt").as_document()
-        else:
-            # What was intended and seen is settled: the next attempt must not be judged by it.
-            values |= {"intent": None, "freeze": None, "timing": None}
-        values |= _verdict(job, found, to)
         with self._database.write() as session:
+            if found.moved_frozen:
+                found.story.append(moved_guest.thaw_after(session, job))
+                # Its story has this sentence, too.
+                found.error = found.lost() if isinstance(found.error, WorkerLost) else found.error
+            to, values = _resolution(job, found, report)
             if to is not JobState.queued and job.kind == JobKind.quiesce:
                 values |= gates.close_after_death(session, job)
             if found.point is not None:
@@ -200,6 +183,33 @@ class _Schedule:
         with self._lock:
             self._due_at.pop(job_id, None)
             self._pauses.pop(job_id, None)
+
+
+def _tell_of_the_move(intent: Intent, report: GuardReport | None, found: Found) -> None:
+    found.story += moved_guest.tell_of_files(intent)
+    found.moved_frozen = intent.will_freeze and not (report is not None and report.is_settled)
+
+
+def _resolution(job: Job, found: Found, report: GuardReport | None) -> tuple[JobState, dict[str, Any]]:
+    """What becomes of the job, and its columns."""
+    outcome = PhaseOutcome.failed if found.error is not None else PhaseOutcome.warning
+    values: dict[str, Any] = {
+        "phases": [*_earlier(job), _phase(job, found, outcome, is_over=True)],
+        "phase": None,
+        "error": None,
+        "evidence": _evidence(job, report),
+    }
+    to = JobState.queued
+    if found.error is not None:
+        to = JobState.failed
+        values["error"] = found.error.as_document()
+    elif job.cancel_requested:
+        to = JobState.cancelled
+        values["error"] = JobCancelled(phase="the next attempt").as_document()
+    else:
+        # What was intended and seen is settled: the next attempt must not be judged by it.
+        values |= {"intent": None, "freeze": None, "timing": None}
+    return to, values | _verdict(job, found, to)
 
 
 def _beginning(job: Job) -> str:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,8 @@ from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.model.moment import rfc3339
 from service.model.timing import WindowInstants, ms_between
 from service.model.vss_outcome import RETRY_PAUSE_S
+
+T = TypeVar("T")
 
 WRITE_PAUSE_S = 0.2
 WRITE_PAUSE_MAX_S = 5.0
@@ -139,9 +141,8 @@ class JobRun:
             )
 
     def remember(self, found: Survey, evidence: VssEvidence) -> list[Change]:
-        """Keep what is known of this guest, and answer what changed since the last look."""
-        with self._database.write() as session:
-            return guest_memory.remember(session, self.claim.domain_id, found, evidence)
+        """Keep what is known of this guest, and answer what changed since the last look; a database that is away is waited for."""
+        return self._persist(lambda: self._beside(lambda session: guest_memory.remember(session, self.claim.domain_id, found, evidence)))
 
     def foreign_freeze(self) -> ForeignFreeze:
         """What is known of the freeze in which this job found its guest."""
@@ -158,7 +159,7 @@ class JobRun:
 
     def write_beside(self, work: Callable[[Session], object]) -> None:
         """`work` in a transaction of its own, for what is not in the job's row; a database that is away is waited for."""
-        self._persist(lambda: self._write_beside(work))
+        self._persist(lambda: self._beside(work))
 
     def write(self, values: dict[str, Any]) -> None:
         """Committed when this returns. A database that is away is waited for: what was seen must not be lost."""
@@ -171,7 +172,10 @@ class JobRun:
         recovery_point: RecoveryPoint | None = None,
         next_try: NewJob | None = None,
     ) -> None:
-        """The last write: state, outcome, recovery point and the job that follows, in one transaction."""
+        """The last write: state, outcome, recovery point and the job that follows, in one transaction.
+
+        A job that somebody wants cancelled is followed by none.
+        """
         self._persist(lambda: self._finish(state, values, recovery_point, next_try))
         self.may_have_point = False
         self.ended.set()
@@ -182,9 +186,9 @@ class JobRun:
         """End the lease now instead of letting it run out."""
         self._persist(lambda: self._end_lease(why))
 
-    def _write_beside(self, work: Callable[[Session], object]) -> None:
+    def _beside(self, work: Callable[[Session], T]) -> T:
         with self._database.write() as session:
-            work(session)
+            return work(session)
 
     def _write(self, values: dict[str, Any]) -> None:
         with self._database.write() as session:
@@ -192,7 +196,7 @@ class JobRun:
 
     def _finish(self, state: JobState, values: dict[str, Any], recovery_point: RecoveryPoint | None, next_try: NewJob | None) -> None:
         with self._database.write() as session:
-            if next_try is not None:
+            if next_try is not None and not queue.is_cancel_requested(session, self.claim.job_id):
                 follower = queue.enqueue(session, next_try).job
                 values = {**values, "result": {"next_try": {"job_id": follower.id, "run_after": rfc3339(follower.run_after)}}}
             if recovery_point is not None:
@@ -204,12 +208,11 @@ class JobRun:
             queue.write(session, self.claim.job_id, self.claim.lease_token, {"error": why.as_document(), "phases": list(self.phases)})
             queue.renew(session, self.claim.job_id, self.claim.lease_token, 0)
 
-    def _persist(self, write: Callable[[], None]) -> None:
+    def _persist(self, write: Callable[[], T]) -> T:
         pause = WRITE_PAUSE_S
         while True:
             try:
-                write()
-                return
+                return write()
             except DatabaseUnavailable as error:
                 if self._abandoned.is_set():
                     raise

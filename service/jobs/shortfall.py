@@ -57,6 +57,8 @@ class Shortfall:
         """The job that tries again after a pause, as a job of its own: a final state never changes."""
         is_transient = isinstance(self._error, VssFreezeFailed) and bool(self._error.facts["transient"])
         claim, tries = self._run.claim, int(self._run.claim.request.get(TRY) or 0)
+        if self._run.cancel_requested.is_set():
+            return None
         if self._wish is not OnShortfall.retry or tries >= RETRIES or not (is_transient or isinstance(self._error, VerdictBelowRequired)):
             return None
         return NewJob(

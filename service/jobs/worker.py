@@ -24,12 +24,15 @@ from service.jobs.recovery import Recovery
 from service.jobs.run import JobRun
 from service.jobs.wake import Wake
 from service.model.foreign_freeze import FROZEN_LOOK_S
+from service.model.lifecycle import JobKind
 
 RECONNECT_S = 1.0
 STOP_LOOPS_S = 5.0
 SWITCH_INTERVAL_S = 0.001
 LONGEST_RENEWAL_S = 5.0
 """Cancel requests are seen when a lease is renewed, so a long lease is renewed sooner than it must be."""
+KNOWN_KINDS = tuple(kind.value for kind in JobKind)
+"""A newer API may create others, while this worker has not been restarted yet: those wait for it."""
 EVENT_SETTLE_S = 0.2
 """libvirt's events come in bursts (a start is three); the inventory is published once for all of them."""
 
@@ -86,9 +89,13 @@ class Worker:
         deadline = time.monotonic() + timeout_seconds
         with self._live_lock:
             self._ends_at = deadline
-            running = [live.thread for live in self._live.values()]
             for live in self._live.values():
                 live.told_of_the_end(deadline)
+        # First, because what it has just claimed is begun by it, and is waited for like the others.
+        for thread in self._threads[:1]:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        with self._live_lock:
+            running = [live.thread for live in self._live.values()]
         for thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._abandoned.set()
@@ -99,6 +106,10 @@ class Worker:
         if self._lock_file is not None:
             self._lock_file.close()
         return not any(thread.is_alive() for thread in running)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
 
     def _lock_host(self) -> None:
         self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -123,7 +134,7 @@ class Worker:
     def _claim_all(self) -> None:
         while not self._stopping.is_set():
             with self._database.write() as session:
-                claim = queue.claim(session, self._host_id, self._owner, self._settings.lease_seconds)
+                claim = queue.claim(session, self._host_id, self._owner, self._settings.lease_seconds, only_kinds=KNOWN_KINDS)
             if claim is None:
                 return
             run = JobRun(claim, self._database, self._abandoned, self._settings.shortfall_pause_seconds)

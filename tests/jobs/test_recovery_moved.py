@@ -8,7 +8,8 @@ from sqlalchemy import select
 
 from service.db.engine import Database
 from service.db.tables import Domain, Host, Job
-from service.jobs import guard_report
+from service.errors import DatabaseUnavailable
+from service.jobs import guard_report, queue
 from service.jobs.overlays import Overlay
 from tests.fakes.domain import MIGRATED
 from tests.jobs.deaths import die, doomed, recovered, story
@@ -91,6 +92,24 @@ def test_a_domain_that_left_this_host_for_good_is_thawed_where_it_is(scene: Scen
     job_id = dead_in(scene, FREEZE, after=True)
     publish_at(scene, "hv2", datetime.now(UTC))
     scene.domain.exists = False
+    recovered(scene, job_id)
+    assert len(thaws_of(scene, "hv2")) == 1
+
+
+def test_a_recovery_that_could_not_be_recorded_leaves_no_thaw_behind(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second thaw of the same freeze would come late, and might end the window of the next job there."""
+    job_id = dead_in(scene, FREEZE, after=True)
+    publish_at(scene, "hv2", datetime.now(UTC))
+    scene.domain.exists = False
+
+    def goes_away(*_arguments: object) -> Job:
+        raise DatabaseUnavailable(reason="it was restarted")
+
+    with monkeypatch.context() as once:
+        once.setattr(queue, "resolve_interrupted", goes_away)
+        with pytest.raises(DatabaseUnavailable):
+            recovered(scene, job_id)
+    assert thaws_of(scene, "hv2") == []
     recovered(scene, job_id)
     assert len(thaws_of(scene, "hv2")) == 1
 

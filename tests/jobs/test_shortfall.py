@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from service.db.engine import Database
 from service.db.tables import Job, RecoveryPoint
+from service.jobs import queue
 from tests.fakes import libvirt_error
 from tests.jobs.scene import FREEZE, THAW, Scene
 from tests.lab.windows import scenario
@@ -86,6 +87,18 @@ def test_a_job_that_succeeded_or_failed_for_another_reason_is_not_tried_again(sc
     scene.run(on_shortfall="retry")
     assert waiting(scene) == []
     assert {FREEZE, THAW} <= set(scene.domain.log)
+
+
+def test_a_job_that_somebody_cancelled_after_its_freeze_is_not_tried_again(scene: Scene) -> None:
+    def cancel() -> None:
+        with scene.database.write() as session:
+            (running,) = session.scalars(select(Job).where(Job.state == "running"))
+            queue.request_cancel(session, running.id)
+
+    scene.domain.when_next("snapshot_create", cancel)
+    job = scene.run(**CRASH_IS_TOO_LITTLE, on_shortfall="retry")
+    assert (job.state, job.cancel_requested, job.result) == ("failed", True, None)
+    assert waiting(scene) == []
 
 
 def windows(scene: Scene, name: str) -> WindowsDomain:

@@ -7,6 +7,8 @@ import pytest
 
 from service.db.engine import Database
 from service.db.tables import Job
+from service.errors import DatabaseUnavailable
+from service.jobs import guest_memory
 from tests.jobs.windows_scene import WindowsScene, evidence_of, reasons_of, vss_of
 from tests.lab.windows import scenario
 from tests.lab.windows.scenario import Registry, Scenario
@@ -247,3 +249,18 @@ def test_a_preflight_expects_no_application_where_a_writer_has_failed_already(sc
     assert expected == job.verdict == "application_unverified"
     assert "writer_failure_pre_existing" in reasons_of(job)
     assert "writers_healthy" not in reasons_of(job)
+
+
+def test_a_database_that_is_away_for_a_moment_does_not_fail_the_job(scene: WindowsScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember, calls = guest_memory.remember, []
+
+    def away_at_first(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise DatabaseUnavailable(reason="it was restarted")
+        return remember(*arguments)
+
+    monkeypatch.setattr(guest_memory, "remember", away_at_first)
+    scene.play("healthy-2022")
+    job = scene.take()
+    assert (job.state, len(calls)) == ("succeeded", 2)

@@ -113,6 +113,40 @@ def test_a_stopping_worker_waits_for_its_running_job(plant: Plant) -> None:
     assert plant.scene.job(job_id).state == "succeeded"
 
 
+def test_a_stopping_worker_waits_for_the_job_that_it_is_just_claiming(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims, may_go_on = threading.Event(), threading.Event()
+    plant.gates.append(may_go_on)
+    claim = queue.claim
+
+    def claim_slowly(*arguments: Any, **options: Any) -> queue.Claim | None:
+        claimed = claim(*arguments, **options)
+        if claimed is not None:
+            claims.set()
+            may_go_on.wait(PATIENCE_S)
+        return claimed
+
+    monkeypatch.setattr(queue, "claim", claim_slowly)
+    plant.scene.domain.delay_next("snapshot_create", 0.5)
+    worker = plant.start()
+    job_id = plant.scene.ask()
+    plant.wake.wake()
+    assert claims.wait(PATIENCE_S)
+    stopped: list[bool] = []
+    stop = threading.Thread(target=lambda: stopped.append(worker.stop(10)))
+    stop.start()
+    wait_for(lambda: worker.is_stopping, "the stop")
+    may_go_on.set()
+    stop.join()
+    assert (stopped, plant.scene.job(job_id).state) == ([True], "succeeded")
+
+
+def test_a_kind_that_this_version_does_not_know_waits_for_a_worker_that_does(plant: Plant) -> None:
+    unknown = plant.scene.ask("kind-of-next-year")
+    plant.start()
+    assert plant.wait_end(plant.scene.ask()).state == "succeeded"
+    assert (plant.scene.job(unknown).state, plant.scene.job(unknown).attempt) == ("queued", 0)
+
+
 def test_a_job_that_does_not_end_in_time_is_told_and_left_to_the_next_start(plant: Plant) -> None:
     worker = plant.start()
     gate = plant.hang(plant.scene.domain, "block_capacity")
