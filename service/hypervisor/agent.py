@@ -28,8 +28,20 @@ QUERY_TIMEOUT_MS = 10_000
 
 LOCK_WAIT_MS = 30_000
 """libvirt's wait for the lock of another client's command (VIR_JOB_WAIT_TIME)."""
-_HELD_BY = re.compile(r"state change lock \(held by ([^)]+)\)")
+
+# libvirt 11.2 and later have codes of their own for the agent. The headers that libvirt-python was built with may be older.
+AGENT_COMMAND_TIMEOUT = 112
+"""VIR_ERR_AGENT_COMMAND_TIMEOUT: the command was sent, and its answer was lost."""
+AGENT_COMMAND_FAILED = 113
+"""VIR_ERR_AGENT_COMMAND_FAILED: the agent answered with an error. Older versions say VIR_ERR_INTERNAL_ERROR."""
+
+_SILENT = (AGENT_COMMAND_TIMEOUT, libvirt.VIR_ERR_AGENT_UNRESPONSIVE)
 _CONNECTION_LOST = (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE)
+
+# libvirtd words its errors in its own language. In each of them, 9.0 to 11.3, stand the names of things that are matched here.
+_HOLDER = re.compile(r"(monitor|agent)\w*=([^\s()（）]+)")
+_QUEUE_IS_FULL = "max_queued"
+_PRODUCT = "QEMU"
 
 
 def call(handle: DomainHandle, command: str, arguments: dict[str, Any] | None = None, *, timeout_ms: int = QUERY_TIMEOUT_MS) -> Any:
@@ -62,47 +74,57 @@ def reading(domain: str, command: str) -> Iterator[None]:
 
 
 def translate(handle: DomainHandle, command: str, timeout_ms: int, error: Any) -> StillpointError:
-    """libvirt's error of an agent command as one of ours. The agent's own `class` is lost on the way (F§4.1)."""
+    """libvirt's error of an agent command as one of ours: by its code, and by its form where a code has several meanings.
+
+    The agent's own `class` is lost on the way (F§4.1).
+    """
     code, message, domain = error.get_error_code(), _clean(error.get_error_message()), _name(handle)
     if is_connection_lost(error):
         return LibvirtUnavailable(uri="the host's libvirt", reason=message)
     holder = lock_holder(error)
     if holder is not None:
         return AgentBusy(domain=domain, command=command, timeout_ms=LOCK_WAIT_MS, held_by=holder)
-    if code in (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_OPERATION_TIMEOUT):
+    if code in _SILENT:
         return AgentNotAnswering(domain=domain, command=command, timeout_ms=timeout_ms, message=message)
-    if code == libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED and "not configured" in message:
+    if code == libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED and _PRODUCT in message:
         return NoAgentChannel(domain=domain)
     if code == libvirt.VIR_ERR_NO_DOMAIN:
         return DomainGone(uri="the host's libvirt", domain=domain)
     if code == libvirt.VIR_ERR_OPERATION_INVALID:
         return DomainPaused(domain=domain, state="not running")
-    if code == libvirt.VIR_ERR_INTERNAL_ERROR and "QEMU agent command" in message:
-        return _agent_answered(domain, command, agent_text(message))
-    return LibvirtCallFailed(call=command, libvirt_code=code, message=message)
+    return _agent_answered(domain, command, code, message) or LibvirtCallFailed(call=command, libvirt_code=code, message=message)
 
 
-def _agent_answered(domain: str, command: str, text: str) -> StillpointError:
+def _agent_answered(domain: str, command: str, code: int, message: str) -> StillpointError | None:
+    """None: the error is not one of the agent's."""
+    if code not in (AGENT_COMMAND_FAILED, libvirt.VIR_ERR_INTERNAL_ERROR):
+        return None
+    text = agent_text(command, message)
+    if text is None and code != AGENT_COMMAND_FAILED:
+        return None
     # "has been disabled" (<= 9.0 and blocked), "the command is not allowed" (>= 9.1), "has not been found"
     # (unknown to this agent): §1.4. Frozen and blocked read alike from 9.1 on: guest-fsfreeze-status tells them apart.
-    if f"ommand {command} has " in text:
+    # The agent speaks English in every guest.
+    if f"ommand {command} has " in (text or ""):
         return AgentCommandBlocked(domain=domain, command=command, message=text)
-    return AgentCommandFailed(domain=domain, command=command, message=text)
+    return AgentCommandFailed(domain=domain, command=command, message=message if text is None else text)
 
 
-def agent_text(message: str) -> str:
-    """The agent's own words: what follows libvirt's "unable to execute QEMU agent command 'x': "."""
-    _, separator, text = message.partition("': ")
-    return text if separator else message
+def agent_text(command: str, message: str) -> str | None:
+    """The agent's own words, of libvirt's "… QEMU agent command '{command}': {text}" in whatever language; None: of another form.
+
+    Between the command and the colon may stand a quotation mark and more words, never another colon.
+    """
+    found = re.search(rf"(?<![\w-]){re.escape(command)}(?![\w-])[^:：]*[:：]\s*(.*)", message, re.DOTALL)
+    return found[1] if found else None
 
 
 def lock_holder(error: Any) -> str | None:
-    """Who kept libvirt from beginning a call, in its own words (`agent=remoteDispatch…`); None: that was not the reason."""
-    message = _clean(error.get_error_message())
-    if error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT or "state change lock" not in message:
+    """Who kept libvirt from beginning a call, as libvirt names it (`agent=remoteDispatch…`); None: that was not the reason."""
+    code, message = error.get_error_code(), _clean(error.get_error_message())
+    if code != libvirt.VIR_ERR_OPERATION_TIMEOUT and not (code == libvirt.VIR_ERR_OPERATION_FAILED and _QUEUE_IS_FULL in message):
         return None
-    found = _HELD_BY.search(message)
-    return found[1] if found else "libvirt does not say whom"
+    return " ".join(f"{lock}={holder}" for lock, holder in _HOLDER.findall(message)) or "libvirt does not say whom"
 
 
 def is_connection_lost(error: Any) -> bool:

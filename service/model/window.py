@@ -6,8 +6,15 @@ from typing import Any
 
 from service.model.timing import WindowInstants
 
-HOOK_FAILURE_TEXTS = ("fsfreeze hook has failed", "fsfreeze hook has terminated abnormally", "can't access fsfreeze hook")
-"""F§2: the agent's texts for a hook; matched as substrings because they go on with a path or a status."""
+HOOK_FAILURE_TEXTS = (
+    "fsfreeze hook has failed",
+    "fsfreeze hook has terminated abnormally",
+    "can't access fsfreeze hook",
+    # QEMU 9.1 and later. To a freeze or a thaw the agent starts no other process than the hook.
+    "failed to execute fsfreeze hook",
+    "child process has terminated abnormally",
+)
+"""F§2: the agent's texts for a hook; matched as substrings because they go on with a path, a status or what the hook wrote."""
 
 
 class FreezeOutcome(StrEnum):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.fakes.libvirt_errors import agent_busy, agent_error, agent_silent
+from tests.fakes.libvirt_errors import agent_busy, agent_error, agent_not_connected, agent_silent
 
 FREEZABLE = {"ext2", "ext3", "ext4", "xfs", "btrfs"}
 WHILE_FROZEN = {"guest-ping", "guest-info", "guest-sync", "guest-sync-delimited", "guest-fsfreeze-status", "guest-fsfreeze-thaw"}
@@ -76,7 +76,7 @@ class FakeAgent:
     def command(self, name: str, arguments: dict[str, Any]) -> Any:
         """The `return` value; errors are libvirt's."""
         if not self.connected:
-            raise agent_silent("QEMU guest agent is not connected")
+            raise agent_not_connected()
         if not self._job.acquire(timeout=self.job_wait_s):
             raise agent_busy()
         try:
@@ -128,6 +128,12 @@ class FakeAgent:
         return ": the command is not allowed" if self._is_new else ""
 
     @property
+    def _hook_failure(self) -> str:
+        if self._is_new:
+            return "child process has failed to execute fsfreeze hook: exit status 3"
+        return "fsfreeze hook has failed with status 3"
+
+    @property
     def _is_new(self) -> bool:
         """9.1 or newer: frozen and blocked read alike."""
         return tuple(int(part) for part in self.version.split(".")[:2]) >= (9, 1)
@@ -172,7 +178,7 @@ class FakeAgent:
             raise agent_silent()
         if self.hook == "fail":
             self.hook_calls.append("freeze")
-            raise agent_error(command, "fsfreeze hook has failed with status 3")
+            raise agent_error(command, self._hook_failure)
         return self._freeze(mountpoints)
 
     def _freeze(self, mountpoints: list[str] | None) -> int:
@@ -189,7 +195,7 @@ class FakeAgent:
         if self.hook is not None:
             self.hook_calls.append("thaw")
         if self.hook == "fail_thaw":
-            raise agent_error("guest-fsfreeze-thaw", "fsfreeze hook has failed with status 3")
+            raise agent_error("guest-fsfreeze-thaw", self._hook_failure)
         return thawed
 
     # --- programs in the guest ------------------------------------------------------------------

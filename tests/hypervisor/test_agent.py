@@ -1,5 +1,6 @@
 """What a failed agent command means, told from libvirt's code and the agent's own words."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,15 @@ from service.errors import (
 from service.hypervisor import agent
 from service.hypervisor.guest import Guest
 from tests.fakes import FakeDisk, FakeDomain, agent_error, agent_silent, connection_lost, libvirt_error
-from tests.fakes.libvirt_errors import agent_busy, no_channel, no_domain, not_running
+from tests.fakes.libvirt_errors import (
+    agent_busy,
+    agent_disappeared,
+    agent_not_connected,
+    agent_out_of_sync,
+    no_channel,
+    no_domain,
+    not_running,
+)
 
 libvirt: Any = _libvirt
 THAW = "guest-fsfreeze-thaw"
@@ -34,10 +43,11 @@ def domain(tmp_path: Path) -> FakeDomain:
 
 
 MEANINGS: list[tuple[Exception, type[StillpointError]]] = [
-    (agent_silent(), AgentNotAnswering),
-    (agent_silent("QEMU guest agent is not connected"), AgentNotAnswering),
-    (agent_silent("Guest agent disappeared while executing command"), AgentNotAnswering),
+    (agent_not_connected(), AgentNotAnswering),
     (agent_busy(), AgentBusy),
+    (libvirt_error(libvirt.VIR_ERR_OPERATION_TIMEOUT, "Timed out during operation: cannot acquire state change lock"), AgentBusy),
+    (libvirt_error(libvirt.VIR_ERR_OPERATION_FAILED, "operation failed: cannot acquire … due to max_queued limit"), AgentBusy),
+    (libvirt_error(libvirt.VIR_ERR_OPERATION_FAILED, "operation failed: something else"), LibvirtCallFailed),
     (no_channel(), NoAgentChannel),
     (not_running(), DomainPaused),
     (not_running(libvirt.VIR_FROM_DOMAIN), DomainPaused),
@@ -46,27 +56,122 @@ MEANINGS: list[tuple[Exception, type[StillpointError]]] = [
     (libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR, "client socket is closed", libvirt.VIR_FROM_RPC), LibvirtUnavailable),
     (libvirt_error(libvirt.VIR_ERR_RPC, "connection closed due to keepalive timeout", libvirt.VIR_FROM_RPC), LibvirtUnavailable),
     (libvirt_error(libvirt.VIR_ERR_INVALID_CONN, "invalid connection pointer in virDomainQemuAgentCommand"), LibvirtUnavailable),
-    (agent_error(THAW, "Command guest-fsfreeze-thaw has been disabled"), AgentCommandBlocked),
-    (agent_error(THAW, "Command guest-fsfreeze-thaw has been disabled: the agent is in frozen state"), AgentCommandBlocked),
-    (agent_error(THAW, "Command guest-fsfreeze-thaw has been disabled: the command is not allowed"), AgentCommandBlocked),
-    (agent_error(THAW, "The command guest-fsfreeze-thaw has been disabled for this instance"), AgentCommandBlocked),
-    (agent_error(THAW, "The command guest-fsfreeze-thaw has not been found"), AgentCommandBlocked),
-    (agent_error(THAW, "fsfreeze hook has failed with status 3"), AgentCommandFailed),
-    (agent_error(THAW, "couldn't hold writes: fsfreeze is limited up to 10 seconds: "), AgentCommandFailed),
-    (agent_error(THAW, ""), AgentCommandFailed),
     (libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: something else"), LibvirtCallFailed),
     (libvirt_error(libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, "argument unsupported: a flag"), LibvirtCallFailed),
 ]
 
 
-@pytest.mark.parametrize(("raised", "meaning"), MEANINGS, ids=[f"{kind.__name__}-{number}" for number, (_, kind) in enumerate(MEANINGS)])
-def test_the_meaning_of_an_error(domain: FakeDomain, raised: Exception, meaning: type[StillpointError]) -> None:
+def _meaning(domain: FakeDomain, raised: Exception) -> StillpointError:
     domain.fail_next(THAW, raised)
     with pytest.raises(StillpointError) as caught:
         agent.call(domain, THAW)
-    assert type(caught.value) is meaning
     assert caught.value.detail
     assert caught.value.remedy
+    return caught.value
+
+
+@pytest.mark.parametrize(("raised", "meaning"), MEANINGS, ids=[f"{kind.__name__}-{number}" for number, (_, kind) in enumerate(MEANINGS)])
+def test_the_meaning_of_an_error(domain: FakeDomain, raised: Exception, meaning: type[StillpointError]) -> None:
+    assert type(_meaning(domain, raised)) is meaning
+
+
+@pytest.mark.parametrize("silence", [agent_silent, agent_out_of_sync, agent_disappeared])
+def test_an_answer_that_is_lost(domain: FakeDomain, silence: Callable[[], Exception]) -> None:
+    assert type(_meaning(domain, silence())) is AgentNotAnswering
+
+
+ANSWERED = [
+    ("Command guest-fsfreeze-thaw has been disabled", AgentCommandBlocked),
+    ("Command guest-fsfreeze-thaw has been disabled: the agent is in frozen state", AgentCommandBlocked),
+    ("Command guest-fsfreeze-thaw has been disabled: the command is not allowed", AgentCommandBlocked),
+    ("The command guest-fsfreeze-thaw has been disabled for this instance", AgentCommandBlocked),
+    ("The command guest-fsfreeze-thaw has not been found", AgentCommandBlocked),
+    ("fsfreeze hook has failed with status 3", AgentCommandFailed),
+    ("child process has failed to execute fsfreeze hook: exit status 3", AgentCommandFailed),
+    ("couldn't hold writes: fsfreeze is limited up to 10 seconds:", AgentCommandFailed),
+    ("Failed to execute child process “/bin/no-such-program” (No such file or directory)", AgentCommandFailed),
+    ("the answer to 'guest-fsfreeze-thaw': has\ntwo lines: and colons", AgentCommandFailed),
+    ("", AgentCommandFailed),
+]
+
+
+@pytest.mark.parametrize(("text", "meaning"), ANSWERED)
+def test_an_answer_that_is_an_error(domain: FakeDomain, text: str, meaning: type[StillpointError]) -> None:
+    answered = _meaning(domain, agent_error(THAW, text))
+    assert (type(answered), answered.facts["message"]) == (meaning, text)
+
+
+# As libvirt-l10n has them, 9.0 and 11.3. {0} is the command, {1} what the agent said.
+SAID = [
+    "QEMU সহায়ক কমান্ড '{0}' এক্সিকিউট কৰিবলে অক্ষম: {1}",
+    "nedaří se vykonat příkaz QEMU agenta „{0}“: {1}",
+    "Agent QEMU-befehl '{0}' kann nicht ausgeführt werden: {1}",
+    "No se puede ejecutar comando de agente QEMU '{0}': {1}",
+    "Impossible d'exécuter la commande '{0}' de l'agent QEMU : {1}",
+    "QEMU એજન્ટ આદેશ '{0}' ને ચલાવવાનું અસમર્થ: {1}",
+    "QEMU エージェントコマンド '{0}' を実行できません: {1}",
+    "QEMU 에이전트 명령 '{0}'을 실행할 수 없음: {1}",
+    "ക്യുഇഎംയു ഏജന്റ് കമാന്‍ഡ് '{0}' നടപ്പിലാക്കുവാന്‍ സാധ്യമല്ല: {1}",
+    'não foi possível executar o comando de agente QEMU "{0}": {1}',
+    "не удалось выполнить команду агента QEMU «{0}»: {1}",
+    "kan inte köra QEMU-agentkommandot ”{0}”: {1}",
+    "QEMU ஏஜென்ட் கட்டளை '{0}' ஐ செயல்படுத்த முடியவில்லை: {1}",
+    "无法执行 QEMU 代理命令 '{0}'：{1}",
+]
+
+
+@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize(("code", "prefix"), [(libvirt.VIR_ERR_INTERNAL_ERROR, "внутренняя ошибка: "), (113, "게스트 명령이 실패함: ")])
+def test_libvirt_speaks_the_language_of_its_host_and_the_agent_english(domain: FakeDomain, said: str, code: int, prefix: str) -> None:
+    hold_lost = _meaning(domain, libvirt_error(code, prefix + said.format(THAW, "couldn't hold writes: fsfreeze is limited")))
+    assert (type(hold_lost), hold_lost.facts["message"]) == (AgentCommandFailed, "couldn't hold writes: fsfreeze is limited")
+    blocked = _meaning(domain, libvirt_error(code, prefix + said.format(THAW, f"Command {THAW} has been disabled")))
+    assert (type(blocked), blocked.facts["message"]) == (AgentCommandBlocked, f"Command {THAW} has been disabled")
+
+
+def test_in_marathi_more_words_follow_what_the_agent_said(domain: FakeDomain) -> None:
+    refused = _meaning(domain, libvirt_error(113, f"… QEMU एजेंट आदेश '{THAW}': fsfreeze hook has failed चालवणे अशक्य"))
+    assert (type(refused), refused.facts["message"]) == (AgentCommandFailed, "fsfreeze hook has failed चालवणे अशक्य")
+
+
+def test_code_113_alone_says_that_the_agent_answered(domain: FakeDomain) -> None:
+    refused = _meaning(domain, libvirt_error(113, "Befehl des Gast-Agenten fehlgeschlagen"))
+    assert (type(refused), refused.facts["message"]) == (AgentCommandFailed, "Befehl des Gast-Agenten fehlgeschlagen")
+
+
+def test_an_answer_that_is_neither_error_nor_success_is_not_an_answer_to_a_thaw(domain: FakeDomain) -> None:
+    for words in ("QEMU agent command '{0}' returned neither error nor success", "unable to execute QEMU agent command '{0}'"):
+        neither = libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR, f"internal error: {words.format(THAW)}")
+        assert type(_meaning(domain, neither)) is LibvirtCallFailed
+
+
+NOT_CONFIGURED = [
+    "QEMU Gast-Agent ist nicht konfiguriert",
+    "L'agent invité QEMU n'est pas configuré",
+    "QEMU ゲストエージェントが設定されていません",
+    "агент гостьової системи QEMU не налаштовано",
+    "未配置 QEMU 虚拟机代理",
+]
+
+
+@pytest.mark.parametrize("words", NOT_CONFIGURED)
+def test_no_channel_in_other_languages(domain: FakeDomain, words: str) -> None:
+    assert type(_meaning(domain, libvirt_error(libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, f"…: {words}"))) is NoAgentChannel
+
+
+LOCKED = [
+    ("nedaří se získat zámek změny stavu (drženo agent=remoteDispatch)", "agent=remoteDispatch"),
+    ("no se puede conseguir el bloqueo de cambio de estado (retenido por el agente=remoteDispatch)", "agent=remoteDispatch"),
+    ("不能获取状态更改锁（由 monitor=remoteA agent=remoteB 持有）", "monitor=remoteA agent=remoteB"),
+    ("max_queued 제한으로 인해 상태 변경 잠금을 획득할 수 없습니다", "libvirt does not say whom"),
+    ("Kann Status-Änderungs-Lock nicht abrufen", "libvirt does not say whom"),
+]
+
+
+@pytest.mark.parametrize(("words", "holder"), LOCKED)
+def test_who_holds_the_lock_in_other_languages(domain: FakeDomain, words: str, holder: str) -> None:
+    busy = _meaning(domain, libvirt_error(libvirt.VIR_ERR_OPERATION_TIMEOUT, f"…: {words}"))
+    assert (type(busy), busy.facts["held_by"]) == (AgentBusy, holder)
 
 
 def test_the_words_of_the_agent_are_kept_without_those_of_libvirt(domain: FakeDomain) -> None:

@@ -16,6 +16,10 @@ from service.model.window import (
     ("text", "outcome"),
     [
         ("fsfreeze hook has failed with status 3", FreezeOutcome.hook_failed),
+        ("child process has failed to execute fsfreeze hook: exit status 3", FreezeOutcome.hook_failed),
+        ("child process has failed to execute fsfreeze hook: the database is busy", FreezeOutcome.hook_failed),
+        ("child process has terminated abnormally", FreezeOutcome.hook_failed),
+        ("child process has terminated abnormally: the database is busy", FreezeOutcome.hook_failed),
         ("fsfreeze hook has terminated abnormally", FreezeOutcome.hook_failed),
         ("can't access fsfreeze hook '/etc/qemu/fsfreeze-hook': No such file or directory", FreezeOutcome.hook_failed),
         ("failed to freeze /data: Input/output error", FreezeOutcome.refused),
@@ -31,6 +35,7 @@ def test_an_error_of_a_freeze(text: str, outcome: FreezeOutcome) -> None:
     ("text", "outcome"),
     [
         ("fsfreeze hook has failed with status 1", ThawOutcome.hook_failed),
+        ("child process has failed to execute fsfreeze hook: exit status 1", ThawOutcome.hook_failed),
         ("couldn't hold writes: fsfreeze is limited up to 10 seconds: ", ThawOutcome.refused),
         ("couldn't hold writes: fsfreeze is limited up to 10 seconds: Windows error 0x80042314: ", ThawOutcome.refused),
         ("failed to complete backup", ThawOutcome.refused),

@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Mapping
 
-from tests.fakes.libvirt_errors import agent_busy, agent_error, agent_silent
+from tests.fakes.libvirt_errors import agent_busy, agent_error, agent_out_of_sync, agent_silent
 from tests.lab.windows.agent import WindowsAgent
 
 BLOCK = -2
@@ -61,7 +61,7 @@ class AgentChannel:
             sync = {"execute": "guest-sync", "arguments": {"id": self._syncs}}
             self._in_sync = self.ask(json.dumps(sync), SYNC_TIMEOUT_S) is not None
         if not self._in_sync:
-            raise agent_silent()
+            raise agent_out_of_sync()
 
     def _last_line(self, line: bytes, timeout_s: float) -> bytes | None:
         replies = self.agent.handle_line(line)

@@ -11,6 +11,7 @@ import libvirt
 import pytest
 
 from service.hypervisor.guest import Guest
+from tests.fakes.dialect import Dialect
 from tests.fakes.domain import FakeDisk
 from tests.lab.windows.agent import WindowsAgent
 from tests.lab.windows.clock import ManualClock, ScaledClock
@@ -39,23 +40,27 @@ def _refused(call: Callable[[], object]) -> tuple[int, str]:
     return code, message
 
 
-def test_an_error_of_the_agent_is_internal_error_with_the_text_after_the_command() -> None:
+def test_an_error_of_the_agent_comes_in_libvirt_s_words_with_the_text_after_the_command(dialect: Dialect) -> None:
+    code, words = {
+        Dialect.libvirt_9_0: (libvirt.VIR_ERR_INTERNAL_ERROR, "internal error"),
+        Dialect.libvirt_11_3: (113, "guest agent command failed"),
+    }[dialect]
     channel = _channel("healthy-2022")
     assert _ask(channel, "guest-fsfreeze-freeze") == 2
     channel.agent.clock.sleep(11)
     assert _refused(lambda: _ask(channel, "guest-fsfreeze-thaw")) == (
-        libvirt.VIR_ERR_INTERNAL_ERROR,
-        "internal error: unable to execute QEMU agent command 'guest-fsfreeze-thaw': "
+        code,
+        f"{words}: unable to execute QEMU agent command 'guest-fsfreeze-thaw': "
         "couldn't hold writes: fsfreeze is limited up to 10 seconds: ",
     )
 
 
-def test_a_freeze_that_takes_too_long_is_86_and_happens_all_the_same() -> None:
+def test_a_freeze_that_takes_too_long_is_a_lost_answer_and_happens_all_the_same(dialect: Dialect) -> None:
     channel = _channel("orphan-freeze")
-    silent = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, "Guest agent is not responding: Guest agent not available for now")
-    assert _refused(lambda: _ask(channel, "guest-fsfreeze-freeze", 1)) == silent
+    lost = {Dialect.libvirt_9_0: libvirt.VIR_ERR_AGENT_UNRESPONSIVE, Dialect.libvirt_11_3: 112}[dialect]
+    assert _refused(lambda: _ask(channel, "guest-fsfreeze-freeze", 1))[0] == lost
     # Two syncs of 5 s are in vain while the agent is still freezing, then it listens again.
-    assert _refused(lambda: _ask(channel, "guest-fsfreeze-thaw", 5)) == silent
+    assert _refused(lambda: _ask(channel, "guest-fsfreeze-thaw", 5))[0] == libvirt.VIR_ERR_AGENT_UNRESPONSIVE
     assert channel.agent.clock.now() == pytest.approx(11, abs=0.1)
     assert _ask(channel, "guest-fsfreeze-thaw", 5) == 2
     assert channel.agent.sessions[0].ended_by == "thaw"
