@@ -114,6 +114,8 @@ VSS: dict[str, Any] = {
         "is_proof": False,
         "problem": "no_events",
         "databases": [],
+        "about": [],
+        "instances": None,
         "events": [],
         "detail": "SQL Server reported no freeze of a database (events 3197 and 3198) since this job began.",
     },

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.model.auto_recovery import BackupType, OnRestore, RecoveryMode
 from service.model.drift import Fact
 from service.model.sql_evidence import SqlProblem
+from service.model.sql_server import InstanceState
 from service.model.vss_outcome import VssDoubt, VssOutcome
 from service.model.vss_steps import Observation
 from service.model.writer_changes import ChangeKind
@@ -63,12 +64,22 @@ class SqlEvent(Recorded):
     at: str | None
 
 
+class SqlInstance(Recorded):
+    instance: str
+    state: InstanceState
+    databases: list[str] | None = Field(description="Those that are online; null: they could not be asked for.")
+
+
 class SqlServer(Recorded):
     """SQL Server's own word in the guest's event log, newer than this job's beginning."""
 
     is_proof: bool
     problem: SqlProblem | None
     databases: list[str]
+    about: list[str] = Field(default=[], description="The databases or instances that the problem is about.")
+    instances: list[SqlInstance] | None = Field(
+        default=None, description="Those of the guest, whose databases must all be among the events. Null: not asked for, or not known."
+    )
     events: list[SqlEvent]
     detail: str
 

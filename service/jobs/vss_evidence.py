@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.hypervisor.guest import Guest
-from service.jobs import windows_guest
-from service.model import auto_recovery, known_writers, sql_evidence, vss_writers, writer_changes, writer_rules
+from service.jobs import sql_server, windows_guest
+from service.model import auto_recovery, event_xml, known_writers, vss_writers, writer_changes, writer_rules
 from service.model.agent_generation import AgentGeneration, generation_of
 from service.model.auto_recovery import VssOption, VssOptionState
 from service.model.inventory import Survey
@@ -84,7 +84,7 @@ def read_before(guest: Guest, found: Survey) -> VssEvidence:
     evidence.option = auto_recovery.read_vss_option(option.output, exit_code=option.exit_code, truncated=option.cut_off)
     if SQL_SERVER in evidence.class_ids:
         newest = windows_guest.newest_application_event(guest)
-        evidence.newest_record = sql_evidence.newest_record_id(newest.output) if newest.problem is None else None
+        evidence.newest_record = event_xml.read(newest.output).newest if newest.problem is None else None
     return evidence
 
 
@@ -100,7 +100,7 @@ def read_after(guest: Guest, found: Survey, evidence: VssEvidence, budget_s: flo
             break
         time.sleep(SETTLE_PAUSE_S)
     if SQL_SERVER in evidence.class_ids:
-        evidence.sql = _sql_events(guest, evidence.newest_record)
+        evidence.sql = sql_server.read_events(guest, evidence.newest_record)
 
 
 def _list_writers(guest: Guest) -> WriterList:
@@ -109,15 +109,6 @@ def _list_writers(guest: Guest) -> WriterList:
         return WriterList(None, listed.problem)
     # Also after a bad exit code: vssadmin then prints its error, which the parser keeps and calls no list.
     return WriterList(vss_writers.parse(listed.output, truncated=listed.cut_off))
-
-
-def _sql_events(guest: Guest, newest_record: int | None) -> SqlEvidence | None:
-    if newest_record is None:
-        return sql_evidence.gather(b"", after_record_id=None)
-    events = windows_guest.sql_events_after(guest, newest_record)
-    if events.problem is not None:
-        return SqlEvidence((), sql_evidence.SqlProblem.unreadable)
-    return sql_evidence.gather(events.output, after_record_id=newest_record, truncated=events.cut_off)
 
 
 def raw_document(evidence: VssEvidence) -> dict[str, Any]:

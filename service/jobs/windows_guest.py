@@ -4,10 +4,12 @@ guest-exec works only while the guest is thawed (F§0.4). A finished status can 
 lost output and is reported as such, never repeated in the hope of the same answer.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from service.errors import StillpointError
 from service.hypervisor.guest import ExecResult, Guest
+from service.model.sql_server import DATABASES_QUERY, DEFAULT_INSTANCE
 
 WRITERS_BUDGET_MS = 60_000
 QUERY_BUDGET_MS = 20_000
@@ -15,6 +17,11 @@ VSS_PROVIDER_KEY = r"HKLM\SYSTEM\CurrentControlSet\Services\QEMU Guest Agent VSS
 SQL_EVENT_IDS = (3197, 3198)
 """I/O is frozen on a database; I/O was resumed. Ids and numbers are the same in every language."""
 MOST_EVENTS = 256
+"""In one reading."""
+SQL_INSTANCES_KEYS = (
+    r"HKLM\SOFTWARE\Microsoft\Microsoft SQL Server\Instance Names\SQL",
+    r"HKLM\SOFTWARE\Wow6432Node\Microsoft\Microsoft SQL Server\Instance Names\SQL",
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,24 @@ def sql_events_after(guest: Guest, record_id: int) -> ProgramOutput:
     ids = " or ".join(f"EventID={event_id}" for event_id in SQL_EVENT_IDS)
     query = f"*[System[({ids}) and (EventRecordID>{record_id})]]"
     return _run(guest, "wevtutil.exe", ["qe", "Application", f"/q:{query}", "/f:xml", f"/c:{MOST_EVENTS}"], QUERY_BUDGET_MS)
+
+
+def query_sql_instances(guest: Guest) -> Iterator[ProgramOutput]:
+    """The instances of SQL Server that are installed, of 64 and of 32 bits; exit code 1: there are none."""
+    for key in SQL_INSTANCES_KEYS:
+        yield _run(guest, "reg.exe", ["query", key], QUERY_BUDGET_MS)
+
+
+def list_databases(guest: Guest, instance: str) -> ProgramOutput:
+    """`sqlcmd`, as the account of the agent: who may log in at all sees the names of all databases."""
+    server = "." if instance.upper() == DEFAULT_INSTANCE else f".\\{instance}"
+    # -b: an error is an exit code. -C: the certificate of this very machine is not asked for. No headers, no padding.
+    options = ["-S", server, "-E", "-C", "-b", "-l", "5", "-t", "10", "-h", "-1", "-W", "-Q", DATABASES_QUERY]
+    return _run(guest, "sqlcmd.exe", options, QUERY_BUDGET_MS)
+
+
+def query_service(guest: Guest, name: str) -> ProgramOutput:
+    return _run(guest, "sc.exe", ["query", name], QUERY_BUDGET_MS)
 
 
 def _run(guest: Guest, program: str, arguments: list[str], budget_ms: int) -> ProgramOutput:

@@ -1,20 +1,22 @@
 """SQL Server's own events about a freeze: 3197 (I/O is frozen on a database) and 3198 (I/O was resumed).
 
 By id and number, never by text, so in every language; tied to one job because only records that are newer than
-the one remembered before its freeze count.
+the one remembered before its freeze count. They are proof when every database of every instance that should be there
+is there: a database that was left out writes no event that says so.
 """
 
-import re
-import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from service.model import oem_text
+from service.model.event_xml import WrittenEvent
+from service.model.sql_server import SYSTEM_DATABASES, InstanceState, SqlInstance, is_source
 
 IO_FROZEN = 3197
 IO_RESUMED = 3198
+NOT_PRINTABLE = "?"
+"""What Windows prints for a character that its code page does not have."""
 
 
 class SqlProblem(StrEnum):
@@ -23,9 +25,14 @@ class SqlProblem(StrEnum):
     not_remembered = "not_remembered"
     """The newest record before the freeze is not known, so nothing ties an event to this job."""
     unreadable = "unreadable"
+    """They could not be read, or not completely."""
     no_events = "no_events"
     unbalanced = "unbalanced"
     """A database was frozen and not resumed, or the other way round."""
+    incomplete = "incomplete"
+    """A database that should be among them is not."""
+    not_known = "not_known"
+    """Which instances and databases should be among them could not be asked for."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +48,12 @@ class SqlEvent:
 
 @dataclass(frozen=True)
 class SqlEvidence:
+    """`about`: the databases that the problem is about. `instances` None: what should be there was not asked for, or is not known."""
+
     events: tuple[SqlEvent, ...]
     problem: SqlProblem | None
-    unbalanced: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
+    instances: tuple[SqlInstance, ...] | None = None
 
     @property
     def is_proof(self) -> bool:
@@ -55,10 +65,10 @@ class SqlEvidence:
 
     @property
     def detail(self) -> str:
+        names = _named(self.databases if self.problem is None else self.about)
         match self.problem:
             case None:
-                names = ", ".join(self.databases)
-                return f"SQL Server's events 3197 and 3198 of this job show that I/O was frozen and resumed on: {names}."
+                return f"SQL Server's events 3197 and 3198 of this job show that I/O was frozen and resumed on every database: {names}."
             case SqlProblem.not_remembered:
                 return "SQL Server's events cannot be tied to this job: the newest record before the freeze is not known."
             case SqlProblem.unreadable:
@@ -66,118 +76,118 @@ class SqlEvidence:
             case SqlProblem.no_events:
                 return "SQL Server reported no freeze of a database (events 3197 and 3198) since this job began."
             case SqlProblem.unbalanced:
-                return f"SQL Server's events 3197 and 3198 do not pair up for: {', '.join(self.unbalanced)}."
+                return f"SQL Server's events 3197 and 3198 do not pair up for: {names}."
+            case SqlProblem.incomplete:
+                return f"SQL Server's events 3197 and 3198 are missing for: {names}."
+            case SqlProblem.not_known:
+                what = f"of the instance {names} " if self.about else ""
+                return f"SQL Server's events prove nothing, because which databases {what}should be among them is not known."
 
     def as_document(self) -> dict[str, Any]:
         return {
             "is_proof": self.is_proof,
             "problem": self.problem,
             "databases": list(self.databases),
+            "about": list(self.about),
+            "instances": [each.as_document() for each in self.instances] if self.instances is not None else None,
             "events": [vars(event) for event in self.events],
             "detail": self.detail,
         }
 
 
-def newest_record_id(output: bytes) -> int | None:
-    """The highest EventRecordID in wevtutil's XML; None: there is none to read."""
-    ids = [record for element in _elements(_text(output)) if (record := _record_id(element)) is not None]
-    return max(ids, default=None)
+def not_remembered() -> SqlEvidence:
+    return SqlEvidence((), SqlProblem.not_remembered)
 
 
-def gather(output: bytes, *, after_record_id: int | None, truncated: bool = False) -> SqlEvidence:
-    """`output`: `wevtutil qe /f:xml`. Proof needs both events of every database, the freeze before the resumption."""
-    if after_record_id is None:
-        return SqlEvidence((), SqlProblem.not_remembered)
-    text = _text(output)
-    elements = list(_elements(text))
-    events = tuple(
-        sorted(
-            (event for element in elements if (event := _sql_event(element)) is not None and event.record_id > after_record_id),
-            key=lambda event: event.record_id,
-        )
-    )
-    if truncated or _is_broken(text, elements):
-        return SqlEvidence(events, SqlProblem.unreadable)
+def unreadable(written: Iterable[WrittenEvent] = ()) -> SqlEvidence:
+    """`written`: what could be read."""
+    return SqlEvidence(_of_sql_server(written), SqlProblem.unreadable)
+
+
+def paired(written: Iterable[WrittenEvent]) -> SqlEvidence:
+    """All events since the remembered record. Those that pair up are no proof yet: which should be there is `not_known`; see `complete`."""
+    events = _of_sql_server(written)
     if not events:
         return SqlEvidence((), SqlProblem.no_events)
     unbalanced = tuple(_unbalanced(events))
-    return SqlEvidence(events, SqlProblem.unbalanced if unbalanced else None, unbalanced)
+    return SqlEvidence(events, SqlProblem.unbalanced if unbalanced else SqlProblem.not_known, unbalanced)
+
+
+def complete(evidence: SqlEvidence, instances: Sequence[SqlInstance] | None) -> SqlEvidence:
+    """`evidence`: from `paired`. `instances`: those that the guest has; None or none: not known."""
+    if not instances or not pairs_up(evidence):
+        return evidence
+    running = [each for each in instances if each.state is not InstanceState.stopped]
+    missing = tuple(_missing(evidence.events, running))
+    unknown = tuple(each.name for each in running if each.databases is None)
+    problem = SqlProblem.incomplete if missing or not running else SqlProblem.not_known if unknown else None
+    return SqlEvidence(evidence.events, problem, missing or unknown, tuple(instances))
+
+
+def pairs_up(evidence: SqlEvidence) -> bool:
+    return evidence.problem is SqlProblem.not_known
+
+
+def _missing(events: Sequence[SqlEvent], running: Sequence[SqlInstance]) -> Iterator[str]:
+    seen = {(event.source.upper(), event.database.casefold()) for event in events}
+    for instance in running:
+        expected = dict.fromkeys([*SYSTEM_DATABASES, *(instance.databases or ())])
+        for database in expected:
+            if (instance.source.upper(), database.casefold()) not in seen:
+                yield f"{instance.source}/{database}"
+
+
+def is_waiting(evidence: SqlEvidence) -> bool:
+    """Whether a database that was frozen has not said yet that it was resumed, and nothing else is wrong."""
+    if evidence.problem is not SqlProblem.unbalanced:
+        return False
+    return all(
+        sequence[-1] == IO_FROZEN and sequence[:-1] == _in_pairs(sequence[:-1]) for sequence in _unbalanced_sequences(evidence.events)
+    )
+
+
+def _of_sql_server(written: Iterable[WrittenEvent]) -> tuple[SqlEvent, ...]:
+    """Another program may write events of these numbers; they are not SQL Server's word."""
+    events = (
+        SqlEvent(each.record_id, each.event_id, each.source, each.data[0] if each.data else "", each.at)
+        for each in written
+        if each.event_id in (IO_FROZEN, IO_RESUMED) and is_source(each.source)
+    )
+    return tuple(sorted(events, key=lambda event: event.record_id))
+
+
+# --- pairs ----------------------------------------------------------------------------------------
 
 
 def _unbalanced(events: tuple[SqlEvent, ...]) -> Iterator[str]:
     """In the order of their records a freeze and a resumption must alternate, for each database of each instance."""
-    sequences: dict[tuple[str, str], list[int]] = {}
-    for event in events:
-        sequences.setdefault((event.source, event.database), []).append(event.event_id)
-    for (source, database), sequence in sequences.items():
-        if sequence != [IO_FROZEN, IO_RESUMED] * (len(sequence) // 2) or not database:
+    for (source, database), sequence in _sequences(events).items():
+        if not _is_balanced(database, sequence):
             yield f"{source}/{database or '(no name)'}"
 
 
-# --- wevtutil's XML -------------------------------------------------------------------------------
-
-_BEGIN = re.compile(r"<(?:[\w.-]+:)?Event(?=[\s>])")
-_END = re.compile(r"</(?:[\w.-]+:)?Event\s*>")
+def _unbalanced_sequences(events: tuple[SqlEvent, ...]) -> list[list[int]]:
+    return [sequence for (_, database), sequence in _sequences(events).items() if not _is_balanced(database, sequence)]
 
 
-def _text(output: bytes) -> str:
-    return oem_text.decode(output).text
+def _sequences(events: tuple[SqlEvent, ...]) -> dict[tuple[str, str], list[int]]:
+    sequences: dict[tuple[str, str], list[int]] = {}
+    for event in events:
+        sequences.setdefault((event.source, event.database), []).append(event.event_id)
+    return sequences
 
 
-def _elements(text: str) -> Iterator[ET.Element]:
-    """wevtutil prints one root after the other, so each is read on its own. No document type: nothing in it may expand."""
-    at = 0
-    for end in _END.finditer(text):
-        begin = _BEGIN.search(text, at, end.start())
-        at = end.end()
-        if begin is None or "<!DOCTYPE" in text[begin.start() : at]:
-            continue
-        try:
-            yield ET.fromstring(text[begin.start() : at])
-        except ET.ParseError:
-            continue
+def _is_balanced(database: str, sequence: list[int]) -> bool:
+    if NOT_PRINTABLE in database:
+        # Two databases whose names the code page does not have may read alike.
+        return sequence[0] == IO_FROZEN and sequence[-1] == IO_RESUMED and sequence.count(IO_FROZEN) == sequence.count(IO_RESUMED)
+    return bool(database) and sequence == _in_pairs(sequence)
 
 
-def _is_broken(text: str, elements: list[ET.Element]) -> bool:
-    """More events began than could be read, or there is text and no event in it."""
-    began = sum(1 for _ in _BEGIN.finditer(text))
-    rest = text[text.rfind(">") + 1 :].strip()
-    return began != len(elements) or bool(rest) or (bool(text.strip()) and not elements)
+def _in_pairs(sequence: list[int]) -> list[int]:
+    return [IO_FROZEN, IO_RESUMED] * (len(sequence) // 2)
 
 
-def _sql_event(element: ET.Element) -> SqlEvent | None:
-    record_id, event_id = _record_id(element), _number(_first(element, "EventID"))
-    if record_id is None or event_id not in (IO_FROZEN, IO_RESUMED):
-        return None
-    provider, created = _first(element, "Provider"), _first(element, "TimeCreated")
-    return SqlEvent(
-        record_id=record_id,
-        event_id=event_id,
-        source=provider.get("Name", "") if provider is not None else "",
-        database=_database(element),
-        at=created.get("SystemTime") if created is not None else None,
-    )
-
-
-def _database(element: ET.Element) -> str:
-    """The first insertion string of both events is the database's name."""
-    data = next((each for each in _all(element, "Data")), None)
-    return (data.text or "").strip() if data is not None else ""
-
-
-def _record_id(element: ET.Element) -> int | None:
-    return _number(_first(element, "EventRecordID"))
-
-
-def _number(element: ET.Element | None) -> int | None:
-    text = (element.text or "").strip() if element is not None else ""
-    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None
-
-
-def _first(element: ET.Element, name: str) -> ET.Element | None:
-    return next(_all(element, name), None)
-
-
-def _all(element: ET.Element, name: str) -> Iterator[ET.Element]:
-    """By local name: the namespace differs between versions and tools."""
-    return (each for each in element.iter() if each.tag.rpartition("}")[2] == name)
+def _named(names: Sequence[str], most: int = 20) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -45,6 +45,7 @@ class EventLog:
     events: list[Event] = field(default_factory=list)
     _next_record: int = 0
     _freezes: int = 0
+    _readings_since_resumption: int = 0
 
     def __post_init__(self) -> None:
         self._next_record = self.scenario.eventlog.first_record
@@ -66,6 +67,7 @@ class EventLog:
     def io_resumed(self, at_s: float) -> None:
         if self.scenario.sql.says_resumed:
             self._write_sql(RESUMED_EVENT, at_s)
+        self._readings_since_resumption = 0
         self._write(8224, "VSS", at_s + 0.1, ())
 
     def query(self, arguments: Sequence[str]) -> tuple[int, str, str]:
@@ -77,6 +79,7 @@ class EventLog:
         if arguments[1].lower() != "application":
             return 15007, "", "The specified channel could not be found. Check channel configuration.\r\n"
         options = dict(_option(word) for word in arguments[2:])
+        self._readings_since_resumption += 1
         chosen = self._chosen(options.get("q", options.get("query", "*")))
         if chosen is None:
             return INVALID_QUERY, "", "The specified query is invalid.\r\n"
@@ -102,11 +105,13 @@ class EventLog:
             if (not ids or event.event_id in ids)
             and all(event.record_id > record for record in after)
             and (not providers or event.provider in providers)
+            and (event.event_id != RESUMED_EVENT or self._readings_since_resumption > self.scenario.eventlog.resumed_after_readings)
         ]
 
     def _write_sql(self, event_id: int, at_s: float) -> None:
-        for database in self.scenario.sql.databases:
-            self._write(event_id, self.scenario.sql.instance, at_s, (database,))
+        for each in self.scenario.sql.instances():
+            for database in () if each.stopped else each.databases:
+                self._write(event_id, each.instance, at_s, (database,))
 
     def _write(self, event_id: int, provider: str, at_s: float, data: tuple[str, ...]) -> None:
         self.events.append(Event(self._next_record, event_id, provider, at_s, data))

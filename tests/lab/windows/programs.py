@@ -8,6 +8,7 @@ from typing import Any
 from tests.lab.windows.eventlog import EventLog
 from tests.lab.windows.language import LANGUAGES
 from tests.lab.windows.scenario import Program, Scenario
+from tests.lab.windows.sqlserver import SqlServer
 from tests.lab.windows.vssadmin import Vssadmin
 
 _FIRST_PID = 4712
@@ -87,7 +88,12 @@ class Programs:
             return self._reg(arguments)
         if name == "wevtutil":
             exit_code, output, error_output = self.eventlog.query(arguments)
-            return Process(exit_code, self._encoded(output), self._encoded(error_output), self.scenario.eventlog.polls)
+            process = Process(exit_code, self._encoded(output), self._encoded(error_output), self.scenario.eventlog.polls)
+            return _cut(process, self.scenario.eventlog.cut_at_bytes)
+        if name in ("sqlcmd", "sc"):
+            sql = SqlServer(self.scenario)
+            exit_code, output = sql.sqlcmd(arguments) if name == "sqlcmd" else sql.service(arguments[1])
+            return Process(exit_code, self._encoded(output))
         raise NoSuchProgram(path)
 
     def _vssadmin(self, arguments: Sequence[str], rounds: int) -> Process:
@@ -95,13 +101,13 @@ class Programs:
             return Process(2, self._encoded("Error: Invalid command.\r\n"))
         plan = self.scenario.vssadmin
         output = self._encoded(self.vssadmin.list_writers(rounds))
-        process = Process(self.vssadmin.exit_code(), output, polls_left=plan.polls)
-        if plan.cut_at_bytes is not None and len(output) > plan.cut_at_bytes:
-            process.output, process.is_cut = output[: plan.cut_at_bytes], True
-        return process
+        return _cut(Process(self.vssadmin.exit_code(), output, polls_left=plan.polls), plan.cut_at_bytes)
 
     def _reg(self, arguments: Sequence[str]) -> Process:
         registry = self.scenario.registry
+        instances = SqlServer(self.scenario).registry(arguments[1]) if len(arguments) == 2 else None
+        if instances is not None:
+            return Process(0, self._encoded(instances))
         if not _asks_vss_option(arguments) or registry.vss_option == "absent":
             message = LANGUAGES[self.scenario.system.language].no_registry_value
             return Process(1, error_output=self._encoded(f"{message}\r\n"))
@@ -113,6 +119,12 @@ class Programs:
     def _encoded(self, text: str) -> bytes:
         code_page = self.scenario.system.code_page or LANGUAGES[self.scenario.system.language].code_page
         return text.encode(code_page, errors="replace")  # Windows puts a question mark too
+
+
+def _cut(process: Process, at_bytes: int | None) -> Process:
+    if at_bytes is not None and len(process.output) > at_bytes:
+        process.output, process.is_cut = process.output[:at_bytes], True
+    return process
 
 
 def _is_meant(program: Program, name: str, arguments: Sequence[str]) -> bool:

@@ -176,14 +176,32 @@ class Registry(_Table):
     value_type: str = "REG_DWORD"
 
 
+class SqlInstance(_Table):
+    """`instance`: the provider of its events. `databases` write them; `silent` are there as well, and write none."""
+
+    instance: str
+    databases: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    #: Its service does not run: it writes no event and nobody can log in.
+    stopped: bool = False
+
+
 class Sql(_Table):
     """SQL Server writes 3197 for each database when its I/O is frozen and 3198 when it goes on. `old_pairs` are of another backup."""
 
     instance: str = "MSSQLSERVER"
     databases: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
     says_frozen: bool = True
     says_resumed: bool = True
     old_pairs: int = 0
+    more: tuple[SqlInstance, ...] = ()
+    #: The agent's account may log in and see which databases there are.
+    may_log_in: bool = True
+
+    def instances(self) -> list[SqlInstance]:
+        first = SqlInstance(instance=self.instance, databases=self.databases, silent=self.silent)
+        return [first, *self.more]
 
 
 class EventLog(_Table):
@@ -191,6 +209,10 @@ class EventLog(_Table):
     polls: int = 1
     #: wevtutil ends with this and says nothing.
     exit_code: int = 0
+    #: The agent keeps so many bytes of what wevtutil prints.
+    cut_at_bytes: int | None = None
+    #: The events of the resumption can be read only after so many readings.
+    resumed_after_readings: int = 0
     #: Somebody clears the log during the freeze of this number: record ids begin at 1 again.
     cleared_in_freeze: int | None = None
 
