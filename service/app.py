@@ -24,12 +24,13 @@ from service.api.metrics import Metrics, RequestMetrics, worker_metrics
 from service.api.routes import domains, hosts, jobs, quiesce, recovery_points
 from service.api.routes import service as service_routes
 from service.config import Settings
-from service.db import tokens
+from service.db import belonging, tokens
 from service.db.engine import Database, open_engine
 from service.db.reader import Reader
 from service.db.schema import check_schema, migrate
 from service.db.url import database_url
-from service.errors import SettingInvalid
+from service.db.writable import Trial
+from service.errors import SettingInvalid, StillpointError
 from service.jobs.wake import Wake
 
 if TYPE_CHECKING:
@@ -44,18 +45,18 @@ NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": Fal
 def run_all(settings: Settings, announce: Announce) -> None:
     """API and worker in one process, until SIGTERM or SIGINT; brings the database up to date first."""
     with _stopped_by_signals(), _database(settings) as database, _listening(settings.bind, settings.port) as listener:
-        migrate(database.engine)
+        bring_up_to_date(settings, database)
         wake = Wake()
         written = _first_token(settings, database)
-        with _running_worker(settings, database, wake):
+        with _running_worker(settings, database, wake) as worker:
             announce(_welcome("Stillpoint", settings, listener, written))
-            _serve(create_api(settings, database, wake), listener)
+            _serve(create_api(settings, database, wake, worker.problem), listener)
 
 
 def run_serve(settings: Settings, announce: Announce) -> None:
     """The API alone. Raises SchemaOutdated: only `all` and `migrate` change a database."""
     with _stopped_by_signals(), _database(settings) as database, _listening(settings.bind, settings.port) as listener:
-        check_schema(database)
+        check_database(settings, database)
         written = _first_token(settings, database)
         announce(_welcome("Stillpoint's API", settings, listener, written))
         _serve(create_api(settings, database, Wake()), listener)
@@ -64,7 +65,7 @@ def run_serve(settings: Settings, announce: Announce) -> None:
 def run_worker(settings: Settings, announce: Announce) -> None:
     """The worker alone, with its own /metrics where a port is set for it. Raises SchemaOutdated."""
     with _stopped_by_signals() as stopped, _database(settings) as database:
-        check_schema(database)
+        check_database(settings, database)
         with _running_worker(settings, database, Wake()):
             announce(f"Stillpoint's worker runs the jobs of host {settings.host_id} on {settings.libvirt_uri}.")
             if settings.metrics_port is None:
@@ -74,11 +75,18 @@ def run_worker(settings: Settings, announce: Announce) -> None:
                 _serve(Authentication(worker_metrics, TokenCheck(database)), listener)
 
 
-def create_api(settings: Settings, database: Database, wake: Wake) -> FastAPI:
+def _no_worker() -> None:
+    """The problem of a worker that is not in this process."""
+
+
+def create_api(
+    settings: Settings, database: Database, wake: Wake, worker_problem: Callable[[], StillpointError | None] = _no_worker
+) -> FastAPI:
     """The HTTP API as an ASGI application; closing its lifespan ends its threads and connections."""
     reader = Reader(database.engine)
     check = TokenCheck(database)
-    metrics = Metrics(database)
+    trial = Trial(database)
+    metrics = Metrics(database, trial)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -102,7 +110,7 @@ def create_api(settings: Settings, database: Database, wake: Wake) -> FastAPI:
             Middleware(BodyLimit, limit_bytes=settings.max_body_bytes),
         ],
     )
-    app.state.context = Context(settings, database, reader, metrics, wake.wake)
+    app.state.context = Context(settings, database, reader, metrics, wake.wake, trial, worker_problem)
     problems.install_handlers(app)
     for router in (jobs.router, domains.router, quiesce.router, recovery_points.router, hosts.router, service_routes.router):
         # The routes themselves, not include_router: that would match every path twice, once per level.
@@ -117,8 +125,20 @@ def open_database(settings: Settings) -> Database:
     except ModuleNotFoundError as error:
         reason = f"the driver {error.name} is not installed (pip install 'stillpoint[postgres]')"
         raise SettingInvalid(setting="STILLPOINT_DATABASE_URL", reason=reason) from error
-    except OSError as error:
-        raise SettingInvalid(setting="STILLPOINT_STATE_DIR", reason=str(error)) from error
+
+
+def bring_up_to_date(settings: Settings, database: Database) -> None:
+    """Raises DatabaseLost, DatabaseForeign: a new database is made only where there never was one."""
+    belonging.check(settings, database.engine)
+    migrate(database.engine)
+    belonging.note(settings, database.engine)
+
+
+def check_database(settings: Settings, database: Database) -> None:
+    """Raises DatabaseLost, DatabaseForeign, SchemaOutdated."""
+    belonging.check(settings, database.engine)
+    check_schema(database)
+    belonging.note(settings, database.engine)
 
 
 @contextmanager

@@ -30,6 +30,8 @@ app.add_typer(token_app, name="token")
 
 def main() -> None:
     """Errors of ours are a message and a remedy; anything else is a fault and shows its traceback."""
+    # As in the units: whoever starts it, what it makes is for nobody else to read.
+    os.umask(0o077)
     try:
         app()
     except StillpointError as error:
@@ -66,12 +68,12 @@ def worker() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database up to date with this version; `all` does it by itself."""
-    from service.app import open_database
-    from service.db.schema import migrate as migrate_schema
+    from service.app import bring_up_to_date, open_database
     from service.db.url import shown
 
-    database = open_database(_configured())
-    migrate_schema(database.engine)
+    settings = _configured()
+    database = open_database(settings)
+    bring_up_to_date(settings, database)
     typer.echo(f"{shown(database.engine.url)} fits this version.")
     database.dispose()
 
@@ -152,11 +154,11 @@ def token_revoke(token_id: Annotated[str, typer.Argument(metavar="ID", help="The
 
 def _migrated_database() -> "Database":
     """Raises SchemaOutdated: a database that was never migrated has no tokens to speak of."""
-    from service.app import open_database
-    from service.db.schema import check_schema
+    from service.app import check_database, open_database
 
-    database = open_database(_configured())
-    check_schema(database)
+    settings = _configured()
+    database = open_database(settings)
+    check_database(settings, database)
     return database
 
 

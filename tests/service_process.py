@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +27,19 @@ class ServiceProcess:
     Started means: an API is ready to answer; a worker runs.
     """
 
-    def __init__(self, state_dir: Path, *, libvirt_uri: str, host_id: str = "hv1", command: str = "all", **settings: str) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        libvirt_uri: str,
+        host_id: str = "hv1",
+        command: str = "all",
+        inside: Sequence[str] = (),
+        **settings: str,
+    ) -> None:
+        """`inside`: a command that runs the one that is appended to it, as `unshare` does."""
         self.state_dir = state_dir
+        self._inside = list(inside)
         self._command = command
         self.port = _free_port()
         self._log = state_dir / "service.log"
@@ -53,7 +64,11 @@ class ServiceProcess:
     def start(self) -> "ServiceProcess":
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "service.cli", self._command], env=self.environment, stdout=log, stderr=log, start_new_session=True
+                [*self._inside, sys.executable, "-m", "service.cli", self._command],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + 30
         while self._command != "worker" and not self._is_ready():
@@ -99,7 +114,11 @@ class ServiceProcess:
 
     @property
     def token(self) -> str:
-        return (self.state_dir / "admin.token").read_text().strip()
+        return (self.seen_by_it(self.state_dir) / "admin.token").read_text().strip()
+
+    def seen_by_it(self, path: Path) -> Path:
+        """The same path in the mounts of the process, which may not be ours."""
+        return Path(f"/proc/{self.pid}/root{path}") if self._inside else path
 
     def request(self, method: str, path: str, **options: Any) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}

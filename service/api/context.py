@@ -10,6 +10,8 @@ from service.api.metrics import Metrics
 from service.config import Settings
 from service.db.engine import Database
 from service.db.reader import Reader
+from service.db.writable import Trial
+from service.errors import StillpointError
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,9 @@ class Context:
     metrics: Metrics
     #: Tells a worker in this process that there is a new job; workers elsewhere look every second anyway.
     wake: Callable[[], None]
+    trial: Trial
+    #: What keeps a worker in this process from working; a worker elsewhere is seen at /api/v1/hosts.
+    worker_problem: Callable[[], StillpointError | None]
 
 
 def context_of(request: Request) -> Context:

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.db.engine import Database, database_now
 from service.db.tables import Domain, Host, Job, RecoveryPoint
-from service.errors import DatabaseUnavailable
+from service.db.writable import Trial
+from service.errors import DatabaseUnavailable, StillpointError
 from service.jobs import freeze_lease
 from service.model.lifecycle import FINAL_STATES, JobState
 
@@ -31,13 +32,13 @@ UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STATE
 class Metrics:
     """One registry per application, so that two applications in one process do not meet in it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, trial: Trial) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter("stillpoint_http_requests", "Requests answered.", ["method", "route", "status"], registry=self._registry)
         self.seconds = Histogram(
             "stillpoint_http_request_seconds", "Time to answer.", ["method", "route"], buckets=BUCKETS, registry=self._registry
         )
-        self._registry.register(RecordedState(database))
+        self._registry.register(RecordedState(database, trial))
 
     def exposition(self) -> bytes:
         """Prometheus text: the worker's and the process's own metrics first, then these."""
@@ -76,8 +77,9 @@ class RequestMetrics:
 class RecordedState(Collector):
     """Reads the gauges from the database; when it is away, says so and gives the rest of the metrics."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, trial: Trial) -> None:
         self._database = database
+        self._trial = trial
         self._totals: list[Metric] = []
         self._totals_at: float | None = None
 
@@ -86,6 +88,7 @@ class RecordedState(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
+        yield self._writable()
         available = GaugeMetricFamily("stillpoint_database_available", "1 when the database answered this scrape.")
         try:
             with self._database.read() as session:
@@ -100,6 +103,16 @@ class RecordedState(Collector):
         available.add_metric([], 1)
         yield available
         yield from found
+
+    def _writable(self) -> Metric:
+        gauge = GaugeMetricFamily("stillpoint_database_writable", "1 when the database could be written at this scrape.")
+        try:
+            self._trial.check()
+        except StillpointError:
+            gauge.add_metric([], 0)
+        else:
+            gauge.add_metric([], 1)
+        return gauge
 
     def _counted_totals(self, session: Session) -> list[Metric]:
         now = time.monotonic()

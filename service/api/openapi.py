@@ -25,7 +25,7 @@ REASONS = {
     415: "The body is not sent as JSON",
     422: "The request is not valid",
     500: "A fault of the service; its log has the rest",
-    503: "The database cannot be reached",
+    503: "The database cannot be reached, or something else is away that is needed",
 }
 TAGS = [
     {"name": "jobs", "description": "Operations: asked for, followed, cancelled, retried, explained."},

@@ -48,7 +48,11 @@ STATUS: dict[type[StillpointError], int] = {
     errors.CursorInvalid: 422,
     errors.IdempotencyMismatch: 422,
     errors.HoldLimitTooLong: 422,
+    errors.DatabaseReplaced: 503,
     errors.DatabaseUnavailable: 503,
+    errors.DatabaseUnusable: 503,
+    errors.LibvirtUnavailable: 503,
+    errors.LoopDied: 503,
     errors.SchemaOutdated: 503,
 }
 

@@ -6,18 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import URL, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.errors import DatabaseUnavailable, SettingInvalid
+from service.db.database_file import DatabaseFile
+from service.errors import DatabaseReplaced, DatabaseUnavailable, SettingInvalid
 
 SQLITE_BUSY_TIMEOUT_MS = 5_000
 SQLITE_BUSY_PAUSE_S = 0.005
 CONNECT_TIMEOUT_S = 5
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def open_engine(url: str | URL) -> Engine:
@@ -31,12 +33,19 @@ def open_engine(url: str | URL) -> Engine:
 
 
 def _open_sqlite(url: str | URL) -> Engine:
-    database = make_url(url).database
-    if database and database != ":memory:":
-        Path(database).parent.mkdir(parents=True, exist_ok=True)
+    file = _file_of(make_url(url))
     engine = create_engine(
-        url, connect_args={"check_same_thread": False, "timeout": SQLITE_BUSY_TIMEOUT_MS / 1000}, pool_size=10, max_overflow=20
+        url,
+        connect_args={"check_same_thread": False, "timeout": SQLITE_BUSY_TIMEOUT_MS / 1000},
+        execution_options={"stillpoint_file": file},
+        pool_size=10,
+        max_overflow=20,
     )
+
+    @event.listens_for(engine, "do_connect")
+    def _look_at_the_file(*_ignored: Any) -> None:
+        if file is not None:
+            file.before_connecting()
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
@@ -46,13 +55,23 @@ def _open_sqlite(url: str | URL) -> Engine:
         _switch_to_wal(connection)
         for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
+        if file is not None:
+            file.connected()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         read_only = connection.get_execution_options().get("stillpoint_read_only", False)
+        if file is not None and not read_only:
+            file.check_unchanged()
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _file_of(url: URL) -> DatabaseFile | None:
+    """None: it is in memory, or named in a way of SQLite's own (`file:…`)."""
+    name = url.database or ""
+    return None if name in ("", ":memory:") or name.startswith("file:") else DatabaseFile(Path(name).absolute())
 
 
 def _switch_to_wal(connection: Any) -> None:
@@ -73,12 +92,16 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.file: DatabaseFile | None = engine.get_execution_options().get("stillpoint_file")
+        self._refused: DatabaseReplaced | None = None
         self._write = sessionmaker(engine, expire_on_commit=False)
         self._read = sessionmaker(engine.execution_options(stillpoint_read_only=True), expire_on_commit=False)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that may write. Raises DatabaseUnavailable when the database is locked or away."""
+        if self._refused is not None:
+            raise DatabaseReplaced(**self._refused.facts)
         with translated_errors(), self._write.begin() as session:
             yield session
 
@@ -87,6 +110,11 @@ class Database:
         """A session that only reads. Raises DatabaseUnavailable when the database is locked or away."""
         with translated_errors(), self._read() as session:
             yield session
+
+    def refuse_writes(self, reason: DatabaseReplaced) -> NoReturn:
+        """From now on, for as long as this process lives. Raises `reason`."""
+        self._refused = reason
+        raise reason
 
     def dispose(self) -> None:
         self.engine.dispose()
@@ -100,9 +128,20 @@ def translated_errors() -> Iterator[None]:
     except (OperationalError, InterfaceError) as error:
         raise DatabaseUnavailable(reason=_first_line(error)) from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        # Without a statement it was the connection that failed: a file that is not a database, a parameter that the driver does not know.
+        if error.connection_invalidated or error.statement is None or _is_damaged(error):
             raise DatabaseUnavailable(reason=_first_line(error)) from error
         raise
+
+
+def _is_damaged(error: DBAPIError) -> bool:
+    return isinstance(error.orig, sqlite3.DatabaseError) and getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in DAMAGED
+
+
+def is_busy(error: DatabaseUnavailable) -> bool:
+    """Somebody else holds SQLite's lock: it is in use, and not away."""
+    cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else None
+    return isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _first_line(error: DBAPIError) -> str:

@@ -237,6 +237,16 @@ class GuestMemory(Base):
     facts: Mapped[dict[str, Any]]
 
 
+class DatabaseIdentity(Base):
+    """One row, made with the tables: a state folder notes the id, so that another database in the place of this one is noticed."""
+
+    __tablename__ = "database_identity"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    #: Written when somebody wants to know whether the database can be written.
+    tried_at: Mapped[datetime | None]
+
+
 class Token(Base):
     """A bearer token: only the SHA-256 of it is kept (tokens are random, so no slow hash is needed)."""
 

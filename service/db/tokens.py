@@ -3,9 +3,7 @@
 import base64
 import hashlib
 import hmac
-import os
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +12,7 @@ from uuid import uuid4
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from service.db import private_file
 from service.db.engine import database_now
 from service.db.tables import Token
 from service.errors import TokenFileUnwritable, TokenNotFound
@@ -58,7 +57,10 @@ def create_first(session: Session, token_file: Path) -> Path | None:
     if session.scalar(select(func.count()).select_from(Token)):
         return None
     new = create(session, FIRST_TOKEN_NAME)
-    _write_secret(token_file, new.secret)
+    try:
+        private_file.write(token_file, new.secret + "\n")
+    except OSError as error:
+        raise TokenFileUnwritable(path=str(token_file), reason=error.strerror or str(error)) from error
     return token_file
 
 
@@ -103,22 +105,3 @@ def opens(secret: str, digest: str) -> bool:
 
 def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _write_secret(path: Path, secret: str) -> None:
-    # The name appears only when the content is complete, and never with wider rights, not even for a moment.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            os.fchmod(descriptor, 0o600)
-            file.write(secret + "\n")
-            file.flush()
-            os.fsync(descriptor)
-        draft.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise TokenFileUnwritable(path=str(path), reason=error.strerror or str(error)) from error

@@ -10,6 +10,13 @@ class LibvirtUnavailable(StillpointError):
     remedy_template = "Start libvirtd on the host; the worker connects again by itself. `stillpoint doctor` checks it."
 
 
+class LoopDied(StillpointError):
+    code = "loop_died"
+    title = "A part of the service has died"
+    detail_template = "The thread {thread} has ended: {reason}."
+    remedy_template = "Restart the service: what it left is put in order first. Its log has the error; report it."
+
+
 class LibvirtCallFailed(StillpointError):
     code = "libvirt_call_failed"
     title = "libvirt refused a call"

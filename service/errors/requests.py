@@ -150,6 +150,46 @@ class DatabaseUnavailable(StillpointError):
     remedy_template = "Nothing was changed. Repeat the request in a few seconds; `stillpoint doctor` says what is wrong."
 
 
+class DatabaseReplaced(DatabaseUnavailable):
+    """What is written now would be lost, or stand in a database that knows nothing of what went before."""
+
+    code = "database_replaced"
+    title = "The database is not the one that the service began with"
+    detail_template = "{what}, and nothing is written any more."
+    remedy_template = (
+        "Stop the service, put the right database in its place (with SQLite its -wal and -shm too), and start the service again. "
+        "What was recorded until then is in the old one."
+    )
+
+
+class DatabaseUnusable(DatabaseUnavailable):
+    code = "database_unusable"
+    title = "The database cannot be opened"
+    detail_template = "{path}: {reason}."
+    remedy_template = "Put a database of Stillpoint there that this user may read and write, or correct STILLPOINT_DATABASE_URL."
+
+
+class DatabaseLost(StillpointError):
+    """Found at the start: to go on would make a new, empty database, and whoever asks it would believe that there never was a point."""
+
+    code = "database_lost"
+    title = "The database of this state folder is gone"
+    detail_template = "{database} {found}, but {traces} of an earlier start are there."
+    remedy_template = (
+        "Put the database back in its place (with SQLite its -wal and -shm too), or correct STILLPOINT_DATABASE_URL. "
+        "Only if a new, empty database is really meant: rm -- {traces}. The tokens and the record of all points are lost with the old one."
+    )
+
+
+class DatabaseForeign(StillpointError):
+    code = "database_foreign"
+    title = "This state folder belongs to another database"
+    detail_template = "{database} has the id {found}; {marker} says {known}."
+    remedy_template = (
+        "Put the right database in its place, or correct STILLPOINT_DATABASE_URL. Only if this database is really meant: rm -- {marker}."
+    )
+
+
 class SchemaOutdated(StillpointError):
     code = "schema_outdated"
     title = "The database schema does not fit this version"

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from sqlalchemy import Engine
-
 from service.config import Settings
-from service.db import url
+from service.db import belonging, room, url
 from service.db.engine import Database, open_engine, translated_errors
 from service.db.schema import check_schema
+from service.db.writable import Trial
 from service.errors import DatabaseUnavailable, SchemaOutdated, StillpointError, StorageNotAnswering
 from service.jobs import storage
 
@@ -34,7 +33,7 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """One finding after the other, so that a slow one does not hide the quick ones."""
-    yield _state_dir(settings.state_dir)
+    yield from _state_dir(settings.state_dir)
     yield from _database(settings)
     yield _token_file(settings.token_file)
     yield _libvirt(settings.libvirt_uri)
@@ -49,46 +48,76 @@ def effective_settings(settings: Settings) -> dict[str, str]:
     return shown
 
 
-def _state_dir(path: Path) -> Finding:
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return Finding(
-            Health.fail, "state folder", f"{existing} cannot be written to", "Set STILLPOINT_STATE_DIR, or give this user the folder."
-        )
+def _state_dir(path: Path) -> Iterator[Finding]:
+    subject = "state folder"
     if not path.is_dir():
-        return Finding(Health.ok, "state folder", f"{path} does not exist yet and will be made")
-    return Finding(Health.ok, "state folder", str(path))
+        existing = next(folder for folder in path.parents if folder.is_dir())
+        if path.exists() or not os.access(existing, os.W_OK | os.X_OK):
+            remedy = "Set STILLPOINT_STATE_DIR, or give this user the folder."
+            yield Finding(Health.fail, subject, f"{path} is not there and cannot be made", remedy)
+        else:
+            yield Finding(Health.ok, subject, f"{path} does not exist yet and will be made")
+        return
+    try:
+        room.find(path)
+    except OSError as error:
+        remedy = "Free space there, give this user the folder, or set STILLPOINT_STATE_DIR."
+        yield Finding(Health.fail, subject, f"{path} cannot be written to: {error.strerror or error}", remedy)
+    else:
+        yield Finding(Health.ok, subject, str(path))
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        yield Finding(Health.warn, subject, f"{path} has mode {mode:04o}: others can see what is in it", f"chmod 700 {path}")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
     try:
-        parsed = url.database_url(settings)
-        if parsed.get_backend_name() == "sqlite" and parsed.database and not Path(parsed.database).exists():
-            remedy = "`stillpoint all` makes it, and so does `stillpoint migrate`."
-            yield Finding(Health.warn, "database", f"{parsed.database} does not exist yet", remedy)
-            return
-        engine = open_engine(parsed)
+        engine = open_engine(url.database_url(settings))
     except ModuleNotFoundError as error:
         yield Finding(Health.fail, "database", f"the driver {error.name} is not installed", "pip install 'stillpoint[postgres]'")
         return
     except StillpointError as error:
         yield _failed("database", error)
         return
-    yield from _connected(engine)
+    yield from _connected(settings, Database(engine))
     engine.dispose()
 
 
-def _connected(engine: Engine) -> Iterator[Finding]:
-    shown = url.shown(engine.url)
+def _connected(settings: Settings, database: Database) -> Iterator[Finding]:
+    shown = url.shown(database.engine.url)
     try:
-        with translated_errors(), engine.connect():
+        belonging.check(settings, database.engine)
+        if database.file is not None and not database.file.path.exists():
+            remedy = "`stillpoint all` makes it, and so does `stillpoint migrate`."
+            yield Finding(Health.warn, "database", f"{database.file.path} does not exist yet", remedy)
+            return
+        with translated_errors(), database.engine.connect():
             yield Finding(Health.ok, "database", f"{shown} answers")
-        check_schema(Database(engine))
+        check_schema(database)
         yield Finding(Health.ok, "schema", "it fits this version")
-    except DatabaseUnavailable as error:
-        yield Finding(Health.fail, "database", f"{shown}: {error.facts['reason']}", "Start it, and check STILLPOINT_DATABASE_URL.")
+        Trial(database).check()
+        yield Finding(Health.ok, "database", "it can be written")
     except SchemaOutdated as error:
         yield _failed("schema", error)
+    except DatabaseUnavailable as error:
+        yield Finding(Health.fail, "database", f"{shown}: {error.facts.get('reason', error.detail)}", error.remedy)
+    except StillpointError as error:
+        yield _failed("database", error)
+    yield from _files_of(database)
+
+
+def _files_of(database: Database) -> Iterator[Finding]:
+    """With its -wal, which has what was written last."""
+    if database.file is None:
+        return
+    path = database.file.path
+    files = [file for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")) if file.is_file()]
+    for file in files:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & 0o077:
+            yield Finding(
+                Health.fail, "database", f"{file} has mode {mode:04o}: others can read the evidence of all jobs", f"chmod 600 {file}"
+            )
 
 
 def _token_file(path: Path) -> Finding:

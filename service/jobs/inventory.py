@@ -67,6 +67,8 @@ class Inventory:
         self._readers: Readers[dict[str, Any] | None] = Readers(READERS)
         self._read_patience_s = read_patience_s
         self._has_job = has_job
+        self.away: LibvirtUnavailable | None = None
+        """Why libvirt did not answer when it was asked last; None: it did, or was not asked yet."""
 
     def publish(self, busy_domains: frozenset[str]) -> bool:
         """Read libvirt and write hosts and domains; False while libvirt is away. Agents of busy domains are not asked."""
@@ -77,7 +79,9 @@ class Inventory:
         try:
             versions = self._connection.versions()
             rows = self._rows(self._connection.guests(), busy_domains, before)
+            self.away = None
         except LibvirtUnavailable as error:
+            self.away = error
             problem = error.detail
         with self._database.write() as session:
             self._write_host(session, versions, problem)
@@ -105,9 +109,11 @@ class Inventory:
     def libvirt_answers(self) -> bool:
         try:
             self._connection.versions()
-        except LibvirtUnavailable:
-            return False
-        return True
+        except LibvirtUnavailable as error:
+            self.away = error
+        else:
+            self.away = None
+        return self.away is None
 
     def heartbeat(self) -> None:
         """Only that the worker lives."""

@@ -35,6 +35,10 @@ RECOVERIES = Counter(
 )
 for _outcome in ("failed", "waiting"):
     RECOVERIES.labels(outcome=_outcome)
+LOOPS_DIED = Counter("stillpoint_loops_died", "Threads of this process that should run until it stops, and have ended", ["thread"])
+LOOPS = ("worker-claims", "worker-leases", "worker-inventory")
+for _thread in LOOPS:
+    LOOPS_DIED.labels(thread=_thread)
 JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs now")
 HUNG_CALLS = Gauge("stillpoint_hung_calls", "Calls to libvirt or to storage that were given up and have not returned")
 HUNG_CALLS.set_function(HELPERS.left_behind)

@@ -17,9 +17,11 @@ from service.db.engine import Database
 from service.errors import DatabaseUnavailable, LeaseLost, StillpointError, WorkerAlreadyRuns
 from service.hypervisor.connection import HostConnection
 from service.jobs import metrics, queue
+from service.jobs.absence import Absence
 from service.jobs.execution import Execution
 from service.jobs.guard import GuardSource
 from service.jobs.inventory import Inventory
+from service.jobs.loop import Loop
 from service.jobs.recovery import Recovery
 from service.jobs.run import JobRun
 from service.jobs.wake import Wake
@@ -56,10 +58,11 @@ class Worker:
         self._abandoned = threading.Event()
         self._publish = threading.Event()
         self._libvirt_answers = threading.Event()
+        self._libvirt_log = Absence("libvirt")
         self._live: dict[str, _LiveJob] = {}
         self._live_lock = threading.Lock()
         self._ends_at: float | None = None
-        self._threads: list[threading.Thread] = []
+        self._loops: list[Loop] = []
         self._lock_file: IO[str] | None = None
 
     # --- life -----------------------------------------------------------------------------------
@@ -76,10 +79,10 @@ class Worker:
             queue.ensure_slots(session, f"host:{self._host_id}", self._settings.jobs_per_host)
         if left:
             _logger.warning("jobs_left_by_a_dead_worker", jobs=left)
-        for name, loop in (("claims", self._claim_loop), ("leases", self._lease_loop), ("inventory", self._inventory_loop)):
-            thread = threading.Thread(target=loop, name=f"worker-{name}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        loops = zip(metrics.LOOPS, (self._claim_loop, self._lease_loop, self._inventory_loop), strict=True)
+        self._loops = [Loop(name, loop, self._stopping) for name, loop in loops]
+        for loop in self._loops:
+            loop.start()
 
     def stop(self, timeout_seconds: float) -> bool:
         """Claim nothing more and wait for the running jobs; False when some did not end in time (recovery takes them at the next start)."""
@@ -92,16 +95,16 @@ class Worker:
             for live in self._live.values():
                 live.told_of_the_end(deadline)
         # First, because what it has just claimed is begun by it, and is waited for like the others.
-        for thread in self._threads[:1]:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for loop in self._loops[:1]:
+            loop.join(max(0.0, deadline - time.monotonic()))
         with self._live_lock:
             running = [live.thread for live in self._live.values()]
         for thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._abandoned.set()
         deadline = time.monotonic() + STOP_LOOPS_S
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for loop in self._loops:
+            loop.join(max(0.0, deadline - time.monotonic()))
         self._connection.close()
         if self._lock_file is not None:
             self._lock_file.close()
@@ -110,6 +113,11 @@ class Worker:
     @property
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
+
+    def problem(self) -> StillpointError | None:
+        """What keeps this worker from doing its work now."""
+        died = next((problem for loop in self._loops if (problem := loop.problem()) is not None), None)
+        return died if died is not None else self._inventory.away
 
     def _lock_host(self) -> None:
         self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -124,8 +132,9 @@ class Worker:
     # --- claiming -------------------------------------------------------------------------------
 
     def _claim_loop(self) -> None:
+        database = Absence("database")
         while not self._stopping.is_set():
-            with _surviving():
+            with _surviving(database):
                 if self._libvirt_answers.is_set():
                     self._recover_interrupted()
                     self._claim_all()
@@ -173,9 +182,10 @@ class Worker:
     # --- leases ---------------------------------------------------------------------------------
 
     def _lease_loop(self) -> None:
+        database = Absence("database")
         every = min(self._settings.lease_seconds / 3, LONGEST_RENEWAL_S)
         while not self._abandoned.wait(every):
-            with _surviving():
+            with _surviving(database):
                 for run in self._live_runs():
                     self._renew(run)
                 self._release_expired()
@@ -207,21 +217,22 @@ class Worker:
     # --- the host as the API sees it ------------------------------------------------------------
 
     def _inventory_loop(self) -> None:
+        database = Absence("database")
         while not self._stopping.is_set():
             self._publish.clear()
-            with _surviving():
+            with _surviving(database):
                 self._publish_host()
-            if self._wait_for_change():
+            if self._wait_for_change(database):
                 # Events come in bursts; one publication serves them all.
                 time.sleep(EVENT_SETTLE_S)
 
-    def _wait_for_change(self) -> bool:
+    def _wait_for_change(self, database: Absence) -> bool:
         """False: the next publication is due. A guest that somebody else has frozen is looked at more often: its jobs are refused."""
         due = time.monotonic() + self._pause()
         while (left := due - time.monotonic()) > 0:
             if self._publish.wait(min(left, FROZEN_LOOK_S) if self._inventory.sees_foreign_freezes else left):
                 return True
-            with _surviving():
+            with _surviving(database):
                 if not self._inventory.look_again(self._busy_domains()):
                     return True
         return False
@@ -237,6 +248,7 @@ class Worker:
         self._note_libvirt(self._inventory.publish(busy))
 
     def _note_libvirt(self, answers: bool) -> None:
+        self._libvirt_log.note(self._inventory.away)
         if not answers:
             self._libvirt_answers.clear()
         elif not self._libvirt_answers.is_set():
@@ -248,12 +260,13 @@ class Worker:
 
 
 @contextmanager
-def _surviving() -> Iterator[None]:
+def _surviving(database: Absence) -> Iterator[None]:
     """One round of a loop. Whatever goes wrong in it, the next round comes: a worker without leases or claims is a dead one."""
     try:
         yield
+        database.note(None)
     except DatabaseUnavailable as error:
-        _logger.warning("database_away", detail=error.detail)
+        database.note(error)
     except Exception:
         # The edge of the thread.
         _logger.exception("worker_loop_failed")

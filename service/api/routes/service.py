@@ -11,8 +11,16 @@ from service.api import examples
 from service.api.context import context_of
 from service.api.openapi import describe, problems
 from service.api.schemas import Health
-from service.db.schema import check_schema
-from service.errors import DatabaseUnavailable, SchemaOutdated, StillpointError, TokenMissing, TokenRefused
+from service.errors import (
+    DatabaseReplaced,
+    DatabaseUnavailable,
+    LibvirtUnavailable,
+    LoopDied,
+    SchemaOutdated,
+    StillpointError,
+    TokenMissing,
+    TokenRefused,
+)
 
 router = APIRouter(tags=["service"])
 OK = b'{"status":"ok"}'
@@ -29,11 +37,15 @@ async def health() -> Response:
     operation_id="readiness",
     summary="Can it do its work?",
     response_model=Health,
-    responses=problems(DatabaseUnavailable, SchemaOutdated, StillpointError),
+    responses=problems(DatabaseUnavailable, DatabaseReplaced, SchemaOutdated, LibvirtUnavailable, LoopDied, StillpointError),
 )
 def readiness(request: Request) -> Response:
-    """Needs no token. 200 when the database answers and its schema fits this version."""
-    check_schema(context_of(request).database)
+    """Needs no token. 200 when the database can be written and fits this version, and a worker in this process can work."""
+    context = context_of(request)
+    context.trial.check()
+    problem = context.worker_problem()
+    if problem is not None:
+        raise problem
     return Response(OK, media_type="application/json")
 
 
