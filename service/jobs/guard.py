@@ -24,6 +24,8 @@ READY_S = 20.0
 DISMISS_S = 2.0
 OTHERS_S = 5.0
 MESSAGE_BYTES = 65536
+MOST_APPOINTED = 1000
+"""Jobs that failed before they could tell are remembered no longer than so many others."""
 
 
 class Unguarded:
@@ -79,10 +81,13 @@ class Guard:
         if said is None and self.is_gone():
             # The keeper died with the request in its hands.
             self._end.close()
-            self._end = self._ask()
+            try:
+                self._end = self._ask()
+            except OSError as error:
+                raise GuardNotReady(domain=self._domain, reason=str(error)) from error
             said = self._hear(READY_S)
         if said is None or "ready" not in said:
-            reason = said["failed"] if said else "it said nothing"
+            reason = str(said.get("failed", "it said nothing that makes sense")) if said else "it said nothing"
             raise GuardNotReady(domain=self._domain, reason=reason)
         # A descriptor and not the number: by the time it is used the number may be another process's.
         with suppress(OSError):
@@ -108,11 +113,12 @@ class Guard:
     def dismiss(self) -> GuardDeed | None:
         self._say({"dismiss": True})
         said = self._hear(DISMISS_S)
-        if said is None:
-            # Stopped, or stuck in a call: if it came round in a later window of this guest, it would thaw that.
-            self._kill()
-            return None
-        return _deed(said.get("deed"))
+        if said is not None:
+            with suppress(KeyError, TypeError, ValueError):
+                return _deed(said.get("deed"))
+        # Stopped, stuck in a call, or out of its mind: if it came round in a later window of this guest, it would thaw that.
+        self._kill()
+        return None
 
     def _kill(self) -> None:
         if self._pidfd is not None:
@@ -128,10 +134,10 @@ class Guard:
         if not select.select([self._end], [], [], seconds)[0]:
             return None
         try:
-            data = self._end.recv(MESSAGE_BYTES)
-        except OSError:
+            said = json.loads(self._end.recv(MESSAGE_BYTES))
+        except (OSError, ValueError):
             return None
-        return json.loads(data) if data else None
+        return said if isinstance(said, dict) else None
 
 
 def _deed(document: dict[str, Any] | None) -> GuardDeed | None:
@@ -170,14 +176,22 @@ class GuardKeeper:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        #: Job to domain, of the guards that were appointed here and whose job has not told yet what they did.
+        self._appointed: dict[str, str] = {}
 
     def start(self) -> None:
-        """So that the first job need not wait for it. Raises GuardNotReady."""
+        """So that the first job need not wait for it. Raises OSError."""
         with self._lock:
             self._living()
 
     def appoint(self, job_id: str, domain_id: str, domain_name: str) -> Guard:
-        self._end_others(domain_id)
+        earlier = self._end_others(domain_id)
+        if earlier is not None:
+            reason = f"the guard of an earlier job ({earlier}) does not end, and could thaw the guest inside this window"
+            raise GuardNotReady(domain=domain_name, reason=reason)
+        self._appointed[job_id] = domain_id
+        if len(self._appointed) > MOST_APPOINTED:
+            self._appointed.pop(next(iter(self._appointed)), None)
         report = guard_report.path_of(self._state_dir, job_id)
         task = json.dumps({"job_id": job_id, "domain": domain_id, "uri": self._uri, "report": str(report)}).encode()
         try:
@@ -187,6 +201,7 @@ class GuardKeeper:
 
     def forget(self, job_id: str) -> None:
         guard_report.remove(self._state_dir, job_id)
+        self._appointed.pop(job_id, None)
 
     def close(self) -> None:
         """The keeper ends; guards that are at work go on."""
@@ -195,7 +210,9 @@ class GuardKeeper:
                 self._control.close()
                 self._control = None
             if self._process is not None:
-                self._process.wait(DISMISS_S)
+                # One that does not end in time ends when it comes round: its socket is closed.
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(DISMISS_S)
 
     def _fork(self, task: bytes) -> socket.socket:
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -243,10 +260,17 @@ class GuardKeeper:
         if self._process is not None:
             # Dead, or dying: without its socket it is of no use.
             self._process.kill()
-            self._process.wait(DISMISS_S)
+            # One that hangs in the kernel dies later; another takes its place now.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(DISMISS_S)
             self._process = None
 
-    def _end_others(self, domain_id: str) -> None:
-        """A guard of an earlier job that is still at work on this guest would thaw the window that comes now."""
-        for report in guard_report.of_domain(self._state_dir, domain_id):
-            guard_report.end(self._state_dir, report.job_id, OTHERS_S)
+    def _end_others(self, domain_id: str) -> str | None:
+        """A guard of an earlier job that is still at work on this guest would thaw the window that comes now.
+
+        The job whose guard does not end; None: there is none. A report that does not say of which guest it is may be of this one, unless
+        the job is known here.
+        """
+        elsewhere = {job_id for job_id, domain in self._appointed.copy().items() if domain != domain_id}
+        earlier = guard_report.of_domain(self._state_dir, domain_id, elsewhere)
+        return next((report.job_id for report in earlier if not guard_report.end(self._state_dir, report.job_id, OTHERS_S)), None)

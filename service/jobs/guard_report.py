@@ -5,15 +5,20 @@ import json
 import os
 import signal
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 POLL_S = 0.05
+MOST_BYTES = 65536
+"""A report is 4096 bytes; whatever else lies there is not read into memory."""
+DIES_WITHIN_S = 2.0
+"""A process that was killed and still holds its lock after so long hangs in the kernel."""
 
 
 class GuardState(StrEnum):
@@ -82,39 +87,68 @@ def path_of(state_dir: Path, job_id: str) -> Path:
     return folder(state_dir) / f"{job_id}.json"
 
 
-def of_domain(state_dir: Path, domain_id: str) -> list[GuardReport]:
-    """Those of all jobs of one domain."""
-    reports = [read(state_dir, path.stem) for path in folder(state_dir).glob("*.json")]
-    return [report for report in reports if report is not None and report.domain == domain_id]
+def of_domain(state_dir: Path, domain_id: str, others: Collection[str] = ()) -> list[GuardReport]:
+    """Those of all jobs of one domain, and those that do not say of which. `others`: jobs that are known to be of another domain."""
+    reports = [read(state_dir, path.stem) for path in folder(state_dir).glob("*.json") if path.stem not in others]
+    return [report for report in reports if report is not None and report.domain in (domain_id, None)]
 
 
 def read(state_dir: Path, job_id: str) -> GuardReport | None:
     """None: there is no report, so there was no guard. A file that makes no sense is a report with a `fault`."""
     try:
         with path_of(state_dir, job_id).open("rb") as file:
-            return _read(job_id, file.read(), is_alive=_is_locked(file.fileno()))
+            return _read_open(job_id, file)
     except FileNotFoundError:
         return None
     except OSError as error:
-        return GuardReport(job_id, fault=f"its report cannot be read ({error.strerror or error})")
+        return GuardReport(job_id, fault=_cannot_be_read(error))
 
 
-def end(state_dir: Path, job_id: str, patience_s: float) -> None:
-    """Wait for the guard to end by itself, then kill it; only for a guest that is known to be thawed."""
-    end = time.monotonic() + patience_s
+def end(state_dir: Path, job_id: str, patience_s: float) -> bool:
+    """Wait for the guard to end by itself, then kill it; only for a guest that is known to be thawed. False: it lives on."""
+    if _ended_within(state_dir, job_id, patience_s):
+        return True
+    # The lock says that this process is still the guard: it is released with its death.
+    holder = _holder(path_of(state_dir, job_id))
+    if holder is not None and holder != os.getpid():
+        with suppress(OSError):
+            os.kill(holder, signal.SIGKILL)
+    return _ended_within(state_dir, job_id, DIES_WITHIN_S)
+
+
+def _ended_within(state_dir: Path, job_id: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
     while (report := read(state_dir, job_id)) is not None and report.is_alive:
-        if time.monotonic() > end and report.pid is not None:
-            # The lock says that the process of this number is still the guard: it is released with its death.
-            with suppress(OSError):
-                os.kill(report.pid, signal.SIGKILL)
-            return
+        if time.monotonic() >= deadline:
+            return False
         time.sleep(POLL_S)
+    return True
 
 
 def remove(state_dir: Path, job_id: str) -> None:
     # A report that stays is read again by nobody: the job is over, and a next attempt makes its own.
     with suppress(OSError):
         path_of(state_dir, job_id).unlink()
+
+
+def _holder(path: Path) -> int | None:
+    """The process that holds the lock of the file. The kernel knows it, whatever stands in the file."""
+    with suppress(OSError):
+        inode = str(path.stat().st_ino)
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        holders = [int(lock[4]) for lock in locks if lock[1] == "FLOCK" and lock[3] == "WRITE" and lock[5].rpartition(":")[2] == inode]
+        return next((pid for pid in holders if _has_open(pid, path)), None)
+    return None
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """An inode has its number in one filesystem only: what counts is the file."""
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if descriptor.samefile(path):
+                    return True
+    return False
 
 
 def _is_locked(file: int) -> bool:
@@ -124,6 +158,19 @@ def _is_locked(file: int) -> bool:
         return True
     fcntl.flock(file, fcntl.LOCK_UN)
     return False
+
+
+def _read_open(job_id: str, file: BinaryIO) -> GuardReport:
+    is_alive = _is_locked(file.fileno())
+    try:
+        content = file.read(MOST_BYTES)
+    except OSError as error:
+        return GuardReport(job_id, is_alive=is_alive, fault=_cannot_be_read(error))
+    return _read(job_id, content, is_alive=is_alive)
+
+
+def _cannot_be_read(error: OSError) -> str:
+    return f"its report cannot be read ({error.strerror or error})"
 
 
 def _read(job_id: str, content: bytes, *, is_alive: bool) -> GuardReport:

@@ -80,8 +80,11 @@ class Recovery:
             metrics.GUARD_INTERVENTIONS.labels(reason=report.reason.value).inc()
         if self._state_dir:
             # Thawed or shut off by now: a guard that still tried would thaw the next window.
-            guard_report.end(self._state_dir, job_id, 0.0)
-            guard_report.remove(self._state_dir, job_id)
+            if guard_report.end(self._state_dir, job_id, 0.0):
+                guard_report.remove(self._state_dir, job_id)
+            else:
+                # Its report stays: by it the next window of this guest finds it.
+                _logger.error("guard_does_not_end", job_id=job_id)
         self._schedule.forget(job_id)
 
     def _guard(self, job_id: str, patience_s: float) -> GuardReport | None:

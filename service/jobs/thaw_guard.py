@@ -39,6 +39,8 @@ SETTLE_S = 2.0
 SETTLE_POLL_S = 0.1
 PATIENCE_S = 60.0
 REPORT_BYTES = 4096
+MOST_OF_A_MESSAGE = 3000
+"""In bytes of JSON, so that a report with it fits into its file."""
 MESSAGE_BYTES = 65536
 
 
@@ -182,7 +184,7 @@ class Guard:
         # Not written first: a disk that hangs must not keep the guest frozen.
         reply = self._thaw_until_answered()
         deed.thaw_reply_ns, deed.thawed_at = time.monotonic_ns(), _now()
-        deed.outcome, deed.count, deed.message = reply.outcome.value, reply.count, reply.message
+        deed.outcome, deed.count, deed.message = reply.outcome.value, reply.count, _shortened(reply.message)
         if self._frozen_count is None:
             self._see_that_it_stays_thawed()
         deed.state = "thawed"
@@ -203,7 +205,7 @@ class Guard:
             time.sleep(SETTLE_POLL_S)
             if self._is_frozen():
                 late = self._thaw_until_answered()
-                self._deed.count, self._deed.message, self._deed.thawed_at = late.count, late.message, _now()
+                self._deed.count, self._deed.message, self._deed.thawed_at = late.count, _shortened(late.message), _now()
 
     def _end_dismissed(self) -> None:
         if self._thawed:
@@ -216,13 +218,19 @@ class Guard:
 
     def _write_report(self) -> None:
         if self._report is not None:
-            text = json.dumps(asdict(self._deed)).encode()
             with suppress(OSError):
-                os.pwrite(self._report, text[:REPORT_BYTES].ljust(REPORT_BYTES), 0)
+                os.pwrite(self._report, json.dumps(asdict(self._deed)).encode().ljust(REPORT_BYTES), 0)
 
     def _remove_report(self) -> None:
         with suppress(OSError):
             self._path.unlink()
+
+
+def _shortened(message: str | None) -> str | None:
+    """An agent's error may be as long as what a hook printed."""
+    while message is not None and len(json.dumps(message)) > MOST_OF_A_MESSAGE:
+        message = message[: len(message) * 3 // 4]
+    return message
 
 
 def _create_report(path: str) -> int | None:
