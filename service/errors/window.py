@@ -73,6 +73,19 @@ class FreezeFailed(StillpointError):
     )
 
 
+class NothingFrozen(StillpointError):
+    code = "nothing_frozen"
+    title = "The guest's agent froze nothing"
+    detail_template = (
+        "{domain}: {expected} filesystems that can be frozen are mounted, and the agent froze none of them: "
+        "they are frozen already, from inside the guest, or refuse it."
+    )
+    remedy_template = (
+        "No snapshot was taken. See in the guest who froze them (`fsfreeze`, another backup tool) and let it end; "
+        "`fsfreeze --unfreeze MOUNTPOINT` ends what nobody ends. Then retry."
+    )
+
+
 class GateNotFound(StillpointError):
     code = "gate_not_found"
     title = "No such gate"

@@ -79,6 +79,8 @@ class WindowPlan:
     most_filesystems: int | None = None
     #: Ask the agent once more before the thaw: where a hook may fail on thaw, its error would eat the count.
     confirm_before_thaw: bool = False
+    #: The guest is a Linux without a hook: where its agent answered that it froze nothing, there is nothing of ours to end.
+    spares_foreign_freeze: bool = False
     thaw_patience_s: float = THAW_PATIENCE_S
 
     @property
@@ -91,8 +93,8 @@ def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPl
     """Freeze, take the point in time, thaw. Returns only after a thaw was answered, or was tried for `thaw_patience_s`.
 
     The snapshot is taken only inside a freeze that was answered. Thaw is sent whatever else happened: a freeze
-    that failed or timed out may have frozen the guest all the same (F§4.1). Only a freeze that the agent did not take
-    is not ours to end: then somebody else holds the guest, and our thaw would break their window.
+    that failed or timed out may have frozen the guest all the same (F§4.1). Only a freeze that the agent did not take, or
+    that froze nothing, is not ours to end: then somebody else holds the guest, and our thaw would break their window.
     """
     record = WindowRecord()
     at = record.instants
@@ -116,7 +118,7 @@ def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPl
             if plan.confirm_before_thaw:
                 record.frozen_before_thaw = _status(guest)
     finally:
-        if record.freeze.outcome is not FreezeOutcome.blocked:
+        if not _is_somebody_elses(guest, plan, record.freeze):
             record.watchdog_fired = watchdog.stop()
             at.thaw_sent = watchdog.thaw_sent or time.monotonic_ns()
             record.thaw = watchdog.reply or thaw_until_answered(guest, record.freeze.count, plan.thaw_patience_s)
@@ -127,6 +129,13 @@ def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPl
     _hear_guard(guard, record)
     record.frozen_afterwards = _status(guest)
     return record
+
+
+def _is_somebody_elses(guest: FreezableGuest, plan: WindowPlan, freeze: FreezeReply) -> bool:
+    """Whatever is frozen in the guest now. A thaw of the agent ends every freeze, also one that was made from inside the guest."""
+    if freeze.outcome is FreezeOutcome.blocked:
+        return True
+    return plan.spares_foreign_freeze and freeze.outcome is FreezeOutcome.empty and freeze.count == 0 and _status(guest) is False
 
 
 def _hear_guard(guard: WindowGuard, record: WindowRecord) -> None:

@@ -250,6 +250,8 @@ def pass_window(guest: Guest, attempt: Attempt, take: Callable[[], None], *, tha
         hold_soft_ms=attempt.hold_limits.soft_ms,
         most_filesystems=MOST_VOLUMES if attempt.found.is_windows else None,
         confirm_before_thaw=not attempt.found.is_windows and attempt.found.hook is not HookState.absent,
+        # A hook that has prepared its applications is told of the end by the thaw alone.
+        spares_foreign_freeze=not attempt.found.is_windows and attempt.found.hook is HookState.absent,
         thaw_patience_s=thaw_patience_s,
     )
     # After the last write to the database: one that is away would be waited for while the fuse burns.

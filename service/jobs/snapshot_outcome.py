@@ -13,6 +13,7 @@ from service.errors import (
     GuestAlreadyFrozen,
     GuestStillFrozen,
     HoldSpent,
+    NothingFrozen,
     OverlaysLeft,
     SnapshotFailed,
     StillpointError,
@@ -158,6 +159,9 @@ def why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
         spent = "the time for it had passed before it could be asked for"
         why = "its thaw guard died" if window.guard_died else spent
         return HoldSpent(domain=guest.name, why=why)
+    expected = attempt.scope.expected if attempt.scope else None
+    if window.freeze.outcome is FreezeOutcome.empty and expected:
+        return NothingFrozen(domain=guest.name, expected=expected)
     if not window.snapshot_was_called:
         return FreezeFailed(domain=guest.name, outcome=window.freeze.outcome.value, message=window.freeze.message or "nothing was frozen")
     state = "every disk is on the file it was on before"

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from service.model.inventory import FREEZABLE_TYPES
+
 _MEANING = {
     "application": "The applications in the guest were told, the filesystems were frozen, and both held until the point in time was taken.",
     "application_unverified": "The freeze held and the applications were told, but nothing shows that every one of them succeeded.",
@@ -35,7 +37,7 @@ _REMEDIES = {
     "thaw_refused": "Read the message; the guest's agent log has the rest.",
     "thaw_unanswered": "Find out why the agent stopped answering; the guest may still be frozen: `stillpoint thaw DOMAIN`.",
     "hold_not_proven": "Mend the fsfreeze hook in the guest: its failure hid the agent's count.",
-    "fewer_frozen_than_mounted": "Look in the guest which filesystem refuses `fsfreeze -f`.",
+    "fewer_frozen_than_mounted": "Look in the guest which filesystem refuses `fsfreeze -f`, or is frozen already by somebody there.",
     "no_hook": "Install an fsfreeze hook that quiesces your applications and reports failures: contrib/fsfreeze-hook.",
     "hook_swallows_failures": "Replace the stock hook by contrib/fsfreeze-hook, which passes the failures of its scripts on.",
     "hook_truth_unknown": "Let the hook exit with the status of its scripts, and declare it: see contrib/fsfreeze-hook.",
@@ -70,6 +72,16 @@ _REMEDIES = {
 }
 
 
+_REMEDIES_WHERE_DONE = {
+    "nothing_frozen": "See in the guest who froze its filesystems (`fsfreeze`, another backup tool) and let it end; "
+    "`fsfreeze --unfreeze MOUNTPOINT` ends what nobody ends.",
+    "hook_not_inspected": "guest-exec is allowed: see in the log of the agent why the hook could not be read with it, and retry the job.",
+    "writers_unavailable": "guest-exec is allowed: run `vssadmin list writers` in the guest as administrator, and mend what it prints.",
+    "hold_limit_exceeded": "Make the point in time faster (storage latency, fewer disks): Windows holds writes for no longer than 10 s.",
+}
+"""Instead, where the guest of the job is so already that the usual advice is followed."""
+
+
 def explain(job: Mapping[str, Any]) -> dict[str, Any]:
     """`job`: the job document of the API. Returns {"summary", "because", "would_lift"}."""
     error = job.get("error")
@@ -77,7 +89,7 @@ def explain(job: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "summary": _summary(job),
         "because": [*([error["detail"]] if error else []), *[reason["detail"] for reason in reasons]],
-        "would_lift": _would_lift(error, reasons),
+        "would_lift": _would_lift(error, reasons, _done_already(job)),
     }
 
 
@@ -96,7 +108,19 @@ def _phase(job: Mapping[str, Any]) -> str:
     return f" in phase {job['phase']}" if job.get("phase") else ""
 
 
-def _would_lift(error: Mapping[str, Any] | None, reasons: list[Mapping[str, Any]]) -> list[str]:
+def _would_lift(error: Mapping[str, Any] | None, reasons: list[Mapping[str, Any]], done: frozenset[str]) -> list[str]:
     remedies = [error["remedy"]] if error and error.get("remedy") else []
-    remedies += [_REMEDIES[reason["code"]] for reason in reasons if reason["effect"] == "lowers" and reason["code"] in _REMEDIES]
+    codes = [reason["code"] for reason in reasons if reason["effect"] == "lowers" and reason["code"] in _REMEDIES]
+    remedies += [_REMEDIES_WHERE_DONE[code] if code in done else _REMEDIES[code] for code in codes]
     return list(dict.fromkeys(remedies))
+
+
+def _done_already(job: Mapping[str, Any]) -> frozenset[str]:
+    """Reasons whose usual advice the survey of the guest shows to be followed."""
+    survey = (job.get("evidence") or {}).get("survey") or {}
+    allows_exec = (survey.get("agent") or {}).get("exec_enabled") is True
+    is_windows = (survey.get("os") or {}).get("id") == "mswindows"
+    can_be_frozen = any(filesystem["type"] in FREEZABLE_TYPES for filesystem in survey.get("filesystems") or ())
+    done = {"nothing_frozen": can_be_frozen, "hold_limit_exceeded": is_windows}
+    done |= {"hook_not_inspected": allows_exec, "writers_unavailable": allows_exec}
+    return frozenset(code for code, is_done in done.items() if is_done)

@@ -114,7 +114,7 @@ def no_point() -> Judgement:
 
 def _crash_reasons(evidence: Evidence) -> Iterator[Reason]:
     window = evidence.window
-    yield from _freeze_reasons(window)
+    yield from _freeze_reasons(evidence)
     if window.freeze.outcome is not FreezeOutcome.frozen:
         return
     if not window.instants.point_in_time_was_inside_the_hold:
@@ -139,15 +139,15 @@ def _crash_reasons(evidence: Evidence) -> Iterator[Reason]:
     yield from _coverage_reasons(evidence)
 
 
-def _freeze_reasons(window: WindowRecord) -> Iterator[Reason]:
-    freeze = window.freeze
+def _freeze_reasons(evidence: Evidence) -> Iterator[Reason]:
+    freeze = evidence.window.freeze
     said = f" It said: {freeze.message}" if freeze.message else ""
     match freeze.outcome:
         case FreezeOutcome.frozen:
             if freeze.count is None or freeze.count <= 0:
                 yield lowers("freeze_count_invalid", f"The agent's count of frozen filesystems is {freeze.count}.")
         case FreezeOutcome.empty:
-            yield lowers("nothing_frozen", "The agent answered that it froze no filesystem.")
+            yield _nothing_frozen(evidence.expected_filesystems)
         case FreezeOutcome.absurd:
             yield lowers("freeze_count_invalid", f"The agent's count of frozen filesystems is {freeze.count}, which cannot be.")
         case FreezeOutcome.refused:
@@ -164,6 +164,13 @@ def _freeze_reasons(window: WindowRecord) -> Iterator[Reason]:
             yield lowers("freeze_off", "The job asked for no freeze.")
         case FreezeOutcome.not_needed:
             yield lowers("freeze_skipped", "The guest was not frozen.")
+
+
+def _nothing_frozen(expected: int | None) -> Reason:
+    if not expected:
+        return lowers("nothing_frozen", "The agent answered that it froze no filesystem.")
+    what = f"{expected} filesystems that can be frozen are mounted, and the agent froze none"
+    return lowers("nothing_frozen", f"{what}: they are frozen already, from inside the guest, or refuse it.")
 
 
 def _thaw_reasons(window: WindowRecord) -> Iterator[Reason]:

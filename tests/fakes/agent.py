@@ -62,6 +62,8 @@ class FakeAgent:
     job_wait_s: float = 30.0
     frozen: set[str] = field(default_factory=set)
     is_frozen_flag: bool = False
+    #: Frozen from inside the guest: the agent does not know of it, freezes them not again, and ends it with its thaw.
+    frozen_inside: set[str] = field(default_factory=set)
     hook_calls: list[str] = field(default_factory=list)
     #: Whether the kernel of the guest can be asked to thaw.
     sysrq: bool = True
@@ -91,6 +93,7 @@ class FakeAgent:
     def restart(self) -> None:
         """The guest was reset: nothing is frozen any more."""
         self.frozen.clear()
+        self.frozen_inside.clear()
         self.is_frozen_flag = False
 
     def thaw_by_somebody_else(self) -> None:
@@ -185,12 +188,12 @@ class FakeAgent:
         if self.hook is not None:
             self.hook_calls.append("freeze")
         chosen = [fs for fs in self.filesystems if mountpoints is None or fs.mountpoint in mountpoints]
-        self.frozen = {fs.name for fs in chosen if fs.type in FREEZABLE}
+        self.frozen = {fs.name for fs in chosen if fs.type in FREEZABLE} - self.frozen_inside
         self.is_frozen_flag = bool(self.frozen)
         return len(self.frozen)
 
     def _fsfreeze_thaw(self) -> int:
-        thawed = len(self.frozen)
+        thawed = len(self.frozen | self.frozen_inside)
         self.restart()
         if self.hook is not None:
             self.hook_calls.append("thaw")

@@ -139,6 +139,23 @@ def test_no_snapshot_outside_a_freeze_and_always_a_thaw(scene: Scene, break_it: 
     assert not scene.is_frozen
 
 
+def test_a_freeze_from_inside_the_guest_is_not_ended_where_the_agent_froze_nothing(scene: Scene) -> None:
+    scene.domain.agent.frozen_inside = {"vda", "vdb"}
+    record = scene.run(spares_foreign_freeze=True)
+    assert (record.freeze.outcome, record.thaw.outcome, record.frozen_afterwards) == (FreezeOutcome.empty, ThawOutcome.not_needed, False)
+    assert THAW not in scene.domain.log
+    assert scene.domain.agent.frozen_inside == {"vda", "vdb"}
+
+
+@pytest.mark.parametrize("answer", [0, -3])
+def test_a_guest_that_may_be_frozen_is_thawed_whatever_the_count_says(scene: Scene, answer: int) -> None:
+    """Agents of old keep their flag after a freeze of nothing, and a negative count is none at all."""
+    scene.domain.answer_next(FREEZE, {"return": answer})
+    scene.domain.answer_next(STATUS, {"return": "frozen" if answer == 0 else "thawed"})
+    assert scene.run(spares_foreign_freeze=True).thaw.outcome is not ThawOutcome.not_needed
+    assert THAW in scene.domain.log
+
+
 def test_a_freeze_that_libvirt_never_got_to_the_agent_froze_nothing_and_is_not_thawed(scene: Scene) -> None:
     """Another client holds the agent, and perhaps the guest: our thaw would end its hold."""
     scene.domain.fail_next(FREEZE, agent_busy())

@@ -7,6 +7,7 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from service.jobs.snapshot import SnapshotSettings, run_snapshot
+from service.model.explain import explain
 from tests.fakes import agent_error, agent_silent
 from tests.fakes.agent import HONEST_HOOK
 from tests.fakes.domain import DESTROYED, SAVING
@@ -231,6 +232,26 @@ def test_a_hold_limit_that_passes_makes_the_point_crash(scene: Scene) -> None:
     assert job.timing is not None
     assert job.timing["hold_ms"] > 50
     assert job.timing["within_limits"] is False
+
+
+@pytest.mark.parametrize(("mode", "state"), [("required", "failed"), ("preferred", "succeeded")])
+def test_filesystems_that_are_frozen_from_inside_stay_so_and_nobody_is_told_to_mount_them(scene: Scene, mode: str, state: str) -> None:
+    scene.domain.agent.frozen_inside = {"vda", "vdb"}
+    job = scene.run(freeze={"mode": mode})
+    assert (job.state, scene.domain.agent.frozen_inside) == (state, {"vda", "vdb"})
+    told = error_of(job)["code"] if job.error else [reason["code"] for reason in job.verdict_reasons]
+    assert told == ("nothing_frozen" if mode == "required" else ["nothing_frozen"])
+    told_of = ("kind", "state", "verdict", "verdict_reasons", "error", "evidence")
+    document = {name: getattr(job, name) for name in told_of}
+    assert any("fsfreeze --unfreeze" in remedy for remedy in explain(document)["would_lift"])
+    assert not any("Mount the data" in remedy for remedy in explain(document)["would_lift"])
+
+
+def test_a_hook_that_prepared_its_applications_is_told_of_the_end_although_nothing_was_frozen(scene: Scene) -> None:
+    scene.domain.agent.frozen_inside = {"vda", "vdb"}
+    scene.domain.agent.hook = "ok"
+    scene.run()
+    assert scene.domain.agent.hook_calls == ["freeze", "thaw"]
 
 
 def test_a_guest_that_cannot_be_thawed_is_the_error_of_the_job_and_its_point_is_kept(scene: Scene) -> None:

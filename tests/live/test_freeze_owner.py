@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.lab.guests import LabGuest
+from tests.lab.places import LabError
 from tests.libvirt_relay import LibvirtRelay
 from tests.live.test_libvirt_goes_away import wait_until_frozen
 from tests.live.test_main_job import overlays_beside
@@ -70,6 +71,34 @@ def test_after_our_own_thaw_a_job_is_taken_at_once(service: ServiceProcess, lab_
 
     assert service.wait(thaw["id"])["state"] == "succeeded"
     assert service.run(lab_guest.name)["state"] == "succeeded"
+
+
+def fsfreeze(guest: LabGuest, how: str) -> bool:
+    """As an administrator does in the guest; False: the kernel refused."""
+    try:
+        guest.exec("/bin/busybox", "fsfreeze", how, "/data")
+    except LabError:
+        return False
+    return True
+
+
+def test_a_filesystem_that_was_frozen_from_inside_the_guest_stays_frozen(service: ServiceProcess, lab_guest: LabGuest) -> None:
+    assert fsfreeze(lab_guest, "--freeze")
+    try:
+        job = service.run(lab_guest.name)
+        is_frozen_still = not fsfreeze(lab_guest, "--freeze")
+        explained = service.request("GET", f"/api/v1/jobs/{job['id']}/explain").json()
+    finally:
+        was_thawed_by_us = fsfreeze(lab_guest, "--unfreeze")
+    after = service.run(lab_guest.name)
+
+    assert (job["state"], job["error"]["code"], job["freeze"]["outcome"]) == ("failed", "nothing_frozen", "empty")
+    assert job["freeze"]["thaw_outcome"] == "not_needed"
+    assert is_frozen_still
+    assert was_thawed_by_us
+    assert not any("Mount the data" in remedy for remedy in explained["would_lift"])
+    assert overlays_beside(lab_guest) == {Path(disk["overlay"]) for disk in after["recovery_point"]["disks"]}
+    assert (after["state"], after["verdict"]) == ("succeeded", "filesystem")
 
 
 def test_a_worker_that_stands_still_in_its_window_is_told_by_the_api(

@@ -57,3 +57,26 @@ def test_a_failed_job_without_a_verdict_has_none() -> None:
     error = SnapshotFailed(domain="db1", message="no space", disks_state="unchanged")
     summary = explain(a_job(state="failed", verdict=None, error=error.as_document()))["summary"]
     assert summary == "The job failed. Verdict none: There is no recovery point from this job."
+
+
+ALLOWED: dict[str, Any] = {"agent": {"exec_enabled": True}}
+
+
+@pytest.mark.parametrize(
+    ("code", "survey", "must_not_be_advised"),
+    [
+        ("nothing_frozen", {"filesystems": [{"type": "ext4", "mountpoint": "/data"}]}, "Mount the data"),
+        ("hook_not_inspected", ALLOWED, "Allow guest-exec"),
+        ("writers_unavailable", ALLOWED, "Allow guest-exec"),
+        ("hold_limit_exceeded", {"os": {"id": "mswindows"}}, "hold_limit_ms"),
+    ],
+)
+def test_nobody_is_advised_to_do_what_is_done_already(code: str, survey: dict[str, Any], must_not_be_advised: str) -> None:
+    def advice(evidence: dict[str, Any] | None) -> str:
+        reasons = [Reason(code, Effect.lowers, "So it is.").as_document()]
+        (remedy,) = explain(a_job(verdict_reasons=reasons, evidence=evidence))["would_lift"]
+        return str(remedy)
+
+    assert must_not_be_advised in advice(None)
+    assert must_not_be_advised in advice({"survey": {"agent": {"exec_enabled": False}, "os": None, "filesystems": None}})
+    assert must_not_be_advised not in advice({"survey": survey})
