@@ -41,6 +41,11 @@ from service.errors.jobs import (
     VerdictBelowRequired,
     WorkerLost,
 )
+from service.errors.points import (
+    ImageInUse,
+    PointIsWritten,
+    SavedStateWaits,
+)
 from service.errors.requests import (
     BodyTooLarge,
     CancelRefused,
@@ -129,6 +134,7 @@ __all__ = [
     "HoldLimitTooLong",
     "HoldSpent",
     "IdempotencyMismatch",
+    "ImageInUse",
     "JobCancelled",
     "JobNotFound",
     "LeaseLost",
@@ -145,8 +151,10 @@ __all__ = [
     "OverlayPreparationFailed",
     "OverlaysLeft",
     "PathNotFound",
+    "PointIsWritten",
     "RecoveryPointNotFound",
     "RetryRefused",
+    "SavedStateWaits",
     "SchemaOutdated",
     "SchemaUnknown",
     "SettingInvalid",

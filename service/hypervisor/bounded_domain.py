@@ -80,6 +80,12 @@ class BoundedDomain:
     def is_persistent(self) -> bool:
         return self._run("virDomainIsPersistent", self._bounds.read_s, self._handle.is_persistent)
 
+    def has_managed_save(self) -> bool:
+        return self._run("virDomainHasManagedSaveImage", self._bounds.read_s, self._handle.has_managed_save)
+
+    def snapshot_names(self) -> list[str]:
+        return self._run("virDomainSnapshotListNames", self._bounds.read_s, self._handle.snapshot_names)
+
     def xml(self) -> str:
         return self._run("virDomainGetXMLDesc", self._bounds.read_s, self._handle.xml)
 

@@ -40,6 +40,17 @@ _STATES = {
 
 _CLEAN_SHUTOFF = frozenset({libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF_DAEMON})
 _UNCLEAN_SHUTOFF = frozenset({libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED})
+_MOVING = frozenset(
+    {
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY),
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY_FAILED),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_SAVE),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,18 @@ class Guest:
             libvirt.VIR_DOMAIN_SHUTOFF,
             libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED,
         )
+
+    def is_moving(self) -> bool:
+        """It is paused, or runs in part elsewhere, because it is being migrated, saved or restored."""
+        return self._libvirt("virDomainGetState", self._handle.state) in _MOVING
+
+    def has_managed_save(self) -> bool:
+        """Its next start goes on with saved memory, and with the files that its disks were on then."""
+        return self._libvirt("virDomainHasManagedSaveImage", self._handle.has_managed_save)
+
+    def snapshot_names(self) -> list[str]:
+        """Snapshots that libvirt keeps record of: ours are not among them."""
+        return self._libvirt("virDomainSnapshotListNames", self._handle.snapshot_names)
 
     def instance(self) -> int:
         """Another number after each start of the domain, the same through a restart of libvirt; -1: it does not run."""

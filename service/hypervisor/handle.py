@@ -34,6 +34,12 @@ class DomainHandle(Protocol):
 
     def is_persistent(self) -> bool: ...
 
+    def has_managed_save(self) -> bool: ...
+
+    def snapshot_names(self) -> list[str]:
+        """Of the snapshots that libvirt itself keeps record of."""
+        ...
+
     def xml(self) -> str:
         """The live XML of a running domain, the persistent one of a domain that is shut off."""
         ...
@@ -101,6 +107,12 @@ class LibvirtDomain:
 
     def is_persistent(self) -> bool:
         return bool(self._live().isPersistent())
+
+    def has_managed_save(self) -> bool:
+        return bool(self._live().hasManagedSaveImage(0))
+
+    def snapshot_names(self) -> list[str]:
+        return [str(name) for name in self._live().snapshotListNames(0)]
 
     def xml(self) -> str:
         return str(self._live().XMLDesc(0))

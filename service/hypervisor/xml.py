@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
-from service.model.inventory import Disk
+from service.model.inventory import Disk, DiskWords
 
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
@@ -76,7 +76,22 @@ def _disk(element: ET.Element) -> Disk:
         format=driver.get("type") if driver is not None else None,
         read_only=element.find("readonly") is not None,
         serial=element.findtext("serial"),
-        chain_depth=_chain_depth(element),
+        chain_depth=len(_chain(element)),
+        said=_said(element, source),
+        chain=tuple(_chain(element)),
+    )
+
+
+def _said(element: ET.Element, source: ET.Element | None) -> DiskWords:
+    # Files below count as well: an overlay lies on all of them.
+    return DiskWords(
+        snapshot=element.get("snapshot"),
+        shareable=element.find("shareable") is not None,
+        transient=element.find("transient") is not None,
+        encrypted=any(True for _ in element.iter("encryption")),
+        sliced=any(True for _ in element.iter("slice")),
+        by_descriptor=source is not None and source.get("fdgroup") is not None,
+        has_data_store=any(True for _ in element.iter("dataStore")),
     )
 
 
@@ -90,11 +105,11 @@ def _source_name(kind: str, source: ET.Element | None) -> str | None:
     return source.get("file") or source.get("dev") or source.get("dir")
 
 
-def _chain_depth(element: ET.Element) -> int:
+def _chain(element: ET.Element) -> list[str | None]:
     """Files below the active one that libvirt knows of; an empty <backingStore/> ends the chain."""
-    depth = 0
+    below: list[str | None] = []
     layer = element.find("backingStore")
-    while layer is not None and layer.find("source") is not None:
-        depth += 1
+    while layer is not None and (source := layer.find("source")) is not None:
+        below.append(_source_name(layer.get("type", "file"), source))
         layer = layer.find("backingStore")
-    return depth
+    return below

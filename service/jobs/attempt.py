@@ -39,6 +39,10 @@ class Attempt:
     window: WindowRecord = field(default_factory=WindowRecord)
     #: Target to whether the disk is on its overlay, as libvirt says after the window; None: on a file that is not of this job.
     switched: dict[str, bool | None] = field(default_factory=dict)
+    #: It was shut off when it was looked at, and runs now that its disks are switched.
+    was_started: bool = False
+    #: A file below that somebody writes to after the switch, and who; such a file is no point.
+    written: tuple[str, str] | None = None
     #: What is said of overlays that no disk uses and that could not be removed.
     left: str | None = None
 
@@ -54,6 +58,11 @@ class Attempt:
     @property
     def is_running(self) -> bool:
         return self.found.state is not DomainState.shut_off
+
+    @property
+    def was_running(self) -> bool:
+        """While the point was taken, as far as it is known."""
+        return self.is_running or self.was_started
 
     @property
     def point_was_taken(self) -> bool:

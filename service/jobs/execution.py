@@ -32,6 +32,7 @@ class Execution:
             writers_settle_s=settings.writers_settle_seconds,
             writer_rules=writer_rules(settings),
             guards=guards,
+            guests_of_host=connection.guests,
         )
 
     def execute(self, run: JobRun) -> None:

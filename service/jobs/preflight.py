@@ -2,7 +2,8 @@
 
 from service.errors import StillpointError
 from service.hypervisor.guest import Guest
-from service.jobs import overlays, vss_evidence
+from service.jobs import disk_images, overlays, vss_evidence
+from service.jobs.at_rest import why_not_at_rest
 from service.jobs.run import JobRun
 from service.jobs.snapshot import SnapshotSettings, freeze_policy
 from service.jobs.survey import as_document as survey_document
@@ -21,11 +22,13 @@ def run_preflight(run: JobRun, guest: Guest, settings: SnapshotSettings, max_cha
         found = survey(guest)
         if found.agent.frozen:
             found.foreign_freeze = run.foreign_freeze()
-        selection, fault, spaces = None, None, []
+        found.disks = disk_images.examined(found.disks)
+        selection, fault, spaces, image_fault = None, None, [], None
         try:
             selection = select_disks(
                 guest.name, found.disks, run.claim.request.get("disks"), has_overlay_dir=settings.overlay_dir is not None
             )
+            image_fault = why_not_at_rest(guest, selection.taken, settings.guests_of_host)
             spaces = overlays.spaces(selection.taken, settings.overlay_dir, settings.overlay_reserve_bytes)
         except StillpointError as error:
             fault = error
@@ -33,7 +36,9 @@ def run_preflight(run: JobRun, guest: Guest, settings: SnapshotSettings, max_cha
         mode = freeze_policy(run).mode
         windows = _windows(run, guest, found, selection) if found.is_windows and found.agent.answers and not found.agent.frozen else None
         taken = selection if fault is None else None
-        result = evaluate(Circumstances(found, taken, fault, scope, spaces, mode, max_chain_depth, windows))
+        result = evaluate(
+            Circumstances(found, taken, fault, scope, spaces, mode, max_chain_depth, windows, image_fault, tuple(guest.snapshot_names()))
+        )
     document = {**result.as_document(), "windows": windows.as_document() if windows else None}
     run.finish(JobState.succeeded, {"phase": None, "result": document, "evidence": {"survey": survey_document(found)}})
 

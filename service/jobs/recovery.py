@@ -13,7 +13,7 @@ from typing import Any
 from service import log
 from service.db.engine import Database
 from service.db.tables import Job
-from service.errors import DomainGone, JobCancelled, StillpointError, WorkerLost
+from service.errors import DisksInDoubt, DomainGone, JobCancelled, StillpointError, WorkerLost
 from service.hypervisor.connection import HostConnection
 from service.jobs import gates, guard_report, interrupted_disks, interrupted_guest, metrics, moved_guest, queue
 from service.jobs.guard_report import GuardReport
@@ -270,7 +270,9 @@ def _verdict(job: Job, found: Found, to: JobState) -> dict[str, Any]:
             "recovery_point": point_document(found.point),
         }
     if to is not JobState.queued and job.kind == "snapshot":
-        return {"verdict": no_point().verdict.value, "verdict_reasons": no_point().as_documents()}
+        in_doubt = isinstance(found.error, DisksInDoubt)
+        none = no_point("disks_in_doubt", "Not every disk is on its overlay: there is no one point in time.") if in_doubt else no_point()
+        return {"verdict": none.verdict.value, "verdict_reasons": none.as_documents()}
     return {}
 
 

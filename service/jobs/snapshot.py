@@ -22,7 +22,18 @@ from service.errors import (
     StillpointError,
 )
 from service.hypervisor.guest import Guest
-from service.jobs import freeze_lease, freeze_window, fuse, overlays, snapshot_outcome, vss_evidence
+from service.jobs import (
+    at_rest,
+    disk_images,
+    freeze_lease,
+    freeze_window,
+    fuse,
+    image_users,
+    overlays,
+    snapshot_outcome,
+    vss_evidence,
+)
+from service.jobs.at_rest import GuestsOfHost, no_others
 from service.jobs.attempt import Attempt
 from service.jobs.freeze_window import THAW_PATIENCE_S, WindowGuard, WindowPlan
 from service.jobs.fuse import Fuse
@@ -62,6 +73,7 @@ class SnapshotSettings:
     writers_settle_s: float = SETTLE_BUDGET_S
     writer_rules: WriterRules = DEFAULT_RULES
     guards: GuardSource = field(default_factory=NoGuards)
+    guests_of_host: GuestsOfHost = no_others
 
 
 def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
@@ -78,6 +90,8 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
     with guard:
         take = _make_ready(run, guest, attempt, settings, guard)
         _take_point(run, guest, attempt, take, thaw_patience_s=settings.thaw_patience_s, guard=guard)
+        if not attempt.is_running and attempt.point_was_taken:
+            _look_again(guest, attempt, settings)
     read_writers_after(run, guest, attempt, settings.writers_settle_s)
     snapshot_outcome.conclude(run, guest, attempt, settings.writer_rules)
     settings.guards.forget(run.claim.job_id)
@@ -96,10 +110,12 @@ def freeze_policy(run: JobRun) -> FreezePolicy:
 
 def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
     found = look(run, guest, attempt)
+    found.disks = disk_images.examined(found.disks)
     attempt.selection = select_disks(
         guest.name, found.disks, run.claim.request.get("disks"), has_overlay_dir=settings.overlay_dir is not None
     )
     taken = attempt.selection.taken
+    _must_be_at_rest(guest, attempt, settings)
     overlays.check_space(overlays.spaces(taken, settings.overlay_dir, settings.overlay_reserve_bytes))
     if found.state is not DomainState.running or attempt.policy.mode is FreezeMode.off:
         outcome = FreezeOutcome.not_needed if found.state is DomainState.shut_off else FreezeOutcome.not_requested
@@ -114,6 +130,13 @@ def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSe
     if attempt.policy.mode is FreezeMode.required or isinstance(fault, GuestAlreadyFrozen):
         raise fault
     _go_on_without_freeze(run, attempt, fault)
+
+
+def _must_be_at_rest(guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
+    assert attempt.selection is not None
+    fault = at_rest.why_not_at_rest(guest, attempt.selection.taken, settings.guests_of_host)
+    if fault is not None:
+        raise fault
 
 
 def _go_on_without_freeze(run: JobRun, attempt: Attempt, fault: StillpointError) -> None:
@@ -156,12 +179,21 @@ def _make_ready(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotS
             _prepare(run, guest, attempt, settings)
             flush(guest, attempt, phase)
             guard.wait_until_ready()
+        if not attempt.is_running:
+            _must_still_be_off(guest, attempt, settings)
         take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
         announce_window(run, guest, attempt)
     except BaseException as error:
         _remove_again(run, attempt, error)
         raise
     return take
+
+
+def _must_still_be_off(guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
+    """Making the overlays took a while, and nothing of libvirt keeps anybody from starting the domain, or its twin."""
+    if not guest.is_shut_off():
+        raise DomainStateUnsuitable(domain=guest.name, state="being started while the point was prepared")
+    _must_be_at_rest(guest, attempt, settings)
 
 
 def _remove_again(run: JobRun, attempt: Attempt, why: BaseException) -> None:
@@ -315,6 +347,13 @@ def _look_at_disks(guest: Guest, planned: Sequence[Overlay]) -> dict[str, bool |
         except StillpointError as error:
             raise MustRecover(what=error.detail) from error
         time.sleep(LOOK_PAUSE_S)
+
+
+def _look_again(guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
+    """A domain that was off is not held off: whoever was started between the look and the switch wrote to what should be the point."""
+    assert attempt.selection is not None
+    attempt.was_started = not guest.is_shut_off()
+    attempt.written = image_users.writer_of(guest, at_rest.files_of(attempt.selection.taken), settings.guests_of_host)
 
 
 def _phase_outcomes(window: WindowRecord) -> dict[PhaseName, tuple[PhaseOutcome, str | None]]:

@@ -15,6 +15,7 @@ from service.errors import (
     HoldSpent,
     NothingFrozen,
     OverlaysLeft,
+    PointIsWritten,
     SnapshotFailed,
     StillpointError,
     StorageNotAnswering,
@@ -32,7 +33,7 @@ from service.model.lifecycle import JobState, PhaseName
 from service.model.moment import rfc3339
 from service.model.policy import FreezeMode
 from service.model.timing import Limits, Timing
-from service.model.verdict import Evidence, Judgement, Verdict, judge, satisfies
+from service.model.verdict import Evidence, Judgement, Verdict, judge, no_point, satisfies
 from service.model.vss_outcome import read_freeze_error
 from service.model.window import FreezeOutcome, ThawOutcome
 from service.model.writer_rules import WriterRules, WritersJudgement
@@ -44,8 +45,8 @@ def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) ->
         if not attempt.point_was_taken and not attempt.is_in_doubt:
             _remove_unused(attempt, phase)
         writers = attempt.vss.judge_writers(rules) if attempt.vss else None
-        judgement = judge(evidence(attempt, writers, was_taken=attempt.point_was_taken))
-        point = _recovery_point(run, attempt, judgement) if attempt.point_was_taken else None
+        judgement = _judgement(attempt, writers)
+        point = _recovery_point(run, attempt, judgement) if attempt.point_was_taken and attempt.written is None else None
         error = _error(run, guest, attempt, judgement)
     shortfall = Shortfall(run, attempt, error)
     judged: dict[str, Any] = {
@@ -63,6 +64,14 @@ def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) ->
     metrics.count_vss(vss_record.newly_failed_classes(attempt), hold_was_lost=vss_record.was_lost(attempt))
     recorded = {"recovery_point": point_document(point) if point else None, "error": error.as_document() if error else None}
     run.finish(JobState.failed if error else JobState.succeeded, {"phase": None, **judged, **recorded}, point, shortfall.next_try)
+
+
+def _judgement(attempt: Attempt, writers: WritersJudgement | None) -> Judgement:
+    if attempt.is_in_doubt:
+        return no_point("disks_in_doubt", "Not every disk is on its overlay: there is no one point in time.")
+    if attempt.written is not None:
+        return no_point("point_is_written", f"{attempt.written[1]} writes to {attempt.written[0]}, which should have been the point.")
+    return judge(evidence(attempt, writers, was_taken=attempt.point_was_taken))
 
 
 def _remove_unused(attempt: Attempt, phase: Phase) -> None:
@@ -105,7 +114,7 @@ def timing_document(attempt: Attempt) -> dict[str, Any]:
 def evidence(attempt: Attempt, writers: WritersJudgement | None, *, was_taken: bool) -> Evidence:
     scope, found = attempt.scope, attempt.found
     return Evidence(
-        domain_was_running=attempt.is_running,
+        domain_was_running=attempt.was_running,
         snapshot_taken=was_taken,
         window=attempt.window,
         hold_limit_ms=float(attempt.hold_limits.hard_ms),
@@ -129,6 +138,10 @@ def _error(run: JobRun, guest: Guest, attempt: Attempt, judgement: Judgement) ->
             switched=", ".join(target for target, is_on in attempt.switched.items() if is_on),
             unswitched=", ".join(target for target, is_on in attempt.switched.items() if not is_on),
         )
+    if attempt.written is not None:
+        file, holder = attempt.written
+        moved = ", ".join(overlay.path for overlay in attempt.overlays)
+        return PointIsWritten(domain=guest.name, file=file, holder=holder, overlays=moved)
     if not attempt.point_was_taken:
         return why_no_point(guest, attempt)
     required = required_verdict(run, attempt)
@@ -174,7 +187,7 @@ def required_verdict(run: JobRun, attempt: Attempt) -> Verdict:
     asked = run.claim.request.get("required_verdict")
     if asked is not None:
         return Verdict(asked)
-    if attempt.policy.mode is FreezeMode.required and attempt.window.freeze.outcome is not FreezeOutcome.not_needed:
+    if attempt.policy.mode is FreezeMode.required and attempt.was_running:
         return Verdict.filesystem
     return Verdict.crash
 

@@ -59,7 +59,7 @@ def _busy(guest: Guest, targets: list[str]) -> dict[str, str]:
         for target in targets
         if (job := guest.block_job(target))
     }
-    if guest.running_libvirt_job():
+    if guest.running_libvirt_job() or guest.is_moving():
         busy[""] = "a backup, migration or save"
     return busy
 

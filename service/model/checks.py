@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import GuestAlreadyFrozen, NoAgentChannel, NothingToFreeze, StillpointError, WindowsCommandBlocked
-from service.model import checks_windows, vss_usable
+from service.model import checks_images, checks_windows, vss_usable
 from service.model.check import Check, CheckStatus, failed, passed, warned
 from service.model.checks_windows import WindowsCircumstances
 from service.model.foreign_freeze import ForeignFreeze
@@ -31,6 +31,10 @@ class Circumstances:
     max_chain_depth: int
     #: What was read of VSS; None: the guest is no Windows, or it does not answer.
     windows: WindowsCircumstances | None = None
+    #: Why the files of the disks are not at rest; None: nobody else is seen to write to them.
+    image_fault: StillpointError | None = None
+    #: Names of the snapshots that libvirt keeps record of.
+    libvirt_snapshots: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ def _disks(found: Circumstances) -> Iterator[Check]:
     yield passed("disks", f"In the snapshot: {', '.join(disk.target for disk in found.selection.taken)}.")
     for target, reason in found.selection.left_out.items():
         yield warned("disk_left_out", f"{target} is not in the snapshot: {reason}.", "Back it up by other means if it holds data.")
+    yield from checks_images.checks(found.survey.domain, found.selection.taken, found.image_fault, found.libvirt_snapshots)
     for disk in found.selection.taken:
         yield from _chain(disk, found.max_chain_depth)
     for space in found.spaces:

@@ -17,6 +17,8 @@ _MEANING = {
 
 _REMEDIES = {
     "no_snapshot": "Mend what the error names, then POST /api/v1/jobs/{id}/retry.",
+    "disks_in_doubt": "Do what the error says for each disk, then POST /api/v1/jobs/{id}/retry.",
+    "point_is_written": "End what writes to the file that the error names, then POST /api/v1/jobs/{id}/retry.",
     "freeze_skipped": "Retry the job: the guest was started while the point was taken.",
     "thaw_not_sent": "Retry the job, and report the evidence of this one: a window without a thaw must not happen.",
     "freeze_off": "Leave freeze.mode at its default, `required`.",

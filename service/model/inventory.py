@@ -1,6 +1,7 @@
 """What a domain and the guest in it are made of: plain facts, read by the hypervisor layer, judged elsewhere."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -37,6 +38,50 @@ _DRIVE = re.compile(r"[A-Za-z]:\\")
 
 
 @dataclass(frozen=True)
+class DiskWords:
+    """What the definition says of a disk beside where it lies. Of the files below it too, where libvirt knows them."""
+
+    snapshot: str | None = None
+    shareable: bool = False
+    transient: bool = False
+    encrypted: bool = False
+    sliced: bool = False
+    #: Its file was handed to libvirt as an open descriptor.
+    by_descriptor: bool = False
+    has_data_store: bool = False
+
+    @property
+    def why_not(self) -> str | None:
+        reasons = {
+            f"the domain says snapshot='{self.snapshot}'": self.snapshot in ("no", "manual"),
+            "the domain says <shareable/>: other domains may write to it while this one is frozen": self.shareable,
+            "the domain says <transient/>: what is written to it is thrown away when the domain stops": self.transient,
+            f"{ENCRYPTED}: an overlay would hold what the guest writes in clear": self.encrypted,
+            "its definition shows only a slice of its file to the guest, and an overlay would show all of it": self.sliced,
+            "its file was handed to libvirt as an open descriptor, which an overlay cannot name": self.by_descriptor,
+            DATA_FILE: self.has_data_store,
+        }
+        return next((reason for reason, is_so in reasons.items() if is_so), None)
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the files of a disk say, the active one first; read only where they can be."""
+
+    files: tuple[str, ...] = ()
+    #: Why no overlay may be laid on them; None: nothing they say is against it.
+    why_not: str | None = None
+    #: Whatever the definition calls it.
+    is_block_device: bool = False
+    #: File to how many snapshots lie inside of it.
+    internal_snapshots: Mapping[str, int] = field(default_factory=dict)
+
+
+ENCRYPTED = "it is encrypted"
+DATA_FILE = "it keeps its data in an external data file, which a recovery point would not name"
+
+
+@dataclass(frozen=True)
 class Disk:
     """One `<disk>`. `source` is a path for files and block devices, a readable name for the rest."""
 
@@ -48,6 +93,15 @@ class Disk:
     read_only: bool
     serial: str | None = None
     chain_depth: int = 0
+    said: DiskWords = DiskWords()
+    #: Files below the active one that libvirt knows of.
+    chain: tuple[str | None, ...] = ()
+    #: None: they were not looked at.
+    image: ImageFacts | None = None
+
+    @property
+    def is_block_device(self) -> bool:
+        return self.type == "block" or (self.image is not None and self.image.is_block_device)
 
     @property
     def why_not(self) -> str | None:
@@ -60,11 +114,13 @@ class Disk:
             return "it is read-only"
         if self.source is None:
             return "it has no source"
+        if self.said.why_not is not None:
+            return self.said.why_not
         if self.type not in ("file", "block"):
             return f"its source is of type {self.type}; only files and block devices can get an overlay here"
         if self.format not in SNAPSHOT_FORMATS:
             return f"its format is {self.format or 'unknown'}; only {' and '.join(sorted(SNAPSHOT_FORMATS))} can be a backing file here"
-        return None
+        return self.image.why_not if self.image is not None else None
 
     def as_document(self) -> dict[str, Any]:
         return {

@@ -27,7 +27,7 @@ def select_disks(domain: str, disks: Sequence[Disk], asked: Sequence[str] | None
     unknown = [target for target in asked or () if target not in known]
     if unknown:
         raise DiskUnknown(domain=domain, disks=", ".join(unknown), known=", ".join(known) or "none")
-    reasons = {disk.target: disk.why_not or (NO_FOLDER if disk.type == "block" and not has_overlay_dir else None) for disk in disks}
+    reasons = {disk.target: disk.why_not or (NO_FOLDER if disk.is_block_device and not has_overlay_dir else None) for disk in disks}
     refused = {target: reason for target in asked or () if (reason := reasons[target])}
     if refused:
         raise DisksCannotTakePart(domain=domain, summary=_summary(refused), reasons=refused)

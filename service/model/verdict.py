@@ -104,9 +104,9 @@ def _judge_windows(evidence: Evidence, windows: WindowsEvidence, lifted: list[Re
     return Judgement(verdict, [*lifted, *to_unverified, *for_the_reader])
 
 
-def no_point() -> Judgement:
-    """The judgement of a job that took nothing."""
-    return Judgement(Verdict.none, [lowers("no_snapshot", "No snapshot was taken.")])
+def no_point(code: str = "no_snapshot", detail: str = "No snapshot was taken.") -> Judgement:
+    """The judgement of a job that has no point; as it stands here, because it took nothing."""
+    return Judgement(Verdict.none, [lowers(code, detail)])
 
 
 # --- crash: the freeze does not cover the point in time -------------------------------------------

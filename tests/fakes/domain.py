@@ -37,6 +37,11 @@ class FakeDisk:
     type: str = "file"
     read_only: bool = False
     size: int = 64 * 1024 * 1024
+    #: The attribute of that name.
+    snapshot: str | None = None
+    #: More elements of the definition: in the disk, and in its source.
+    says: str = ""
+    source_says: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,10 @@ class FakeDomain:
         #: Files that an active commit wrote into: none of them shows a point in time any more.
         self.committed_into: set[str] = set()
         self.disks = list(disks)
+        #: Its memory was saved: the next start goes on with it.
+        self.managed_save = False
+        #: Snapshots that libvirt keeps record of.
+        self.libvirt_snapshots: list[str] = []
         self.domain_job = libvirt.VIR_DOMAIN_JOB_NONE
         self._name = name
         self._uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
@@ -181,6 +190,12 @@ class FakeDomain:
 
     def is_persistent(self) -> bool:
         return self._call("is_persistent", lambda: self.persistent)
+
+    def has_managed_save(self) -> bool:
+        return self._call("has_managed_save", lambda: self.managed_save)
+
+    def snapshot_names(self) -> list[str]:
+        return self._call("snapshot_names", lambda: list(self.libvirt_snapshots))
 
     def xml(self) -> str:
         return self._call("xml", lambda: self._xml(self._live if self._is_active else self._saved, live=self._is_active))
@@ -370,7 +385,8 @@ def _add_disk(devices: ET.Element, chain: _Chain, *, live: bool) -> ET.Element:
     element = ET.SubElement(devices, "disk", type=active_type, device=disk.device)
     ET.SubElement(element, "driver", name="qemu", type=chain.files[0][1] if chain.files else disk.format)
     if chain.files:
-        ET.SubElement(element, "source", {_attribute(active_type): chain.files[0][0]})
+        source = ET.SubElement(element, "source", {_attribute(active_type): chain.files[0][0]})
+        source.extend(ET.fromstring(f"<more>{disk.source_says}</more>"))
         layer = element
         for path, image_format in chain.files[1:]:
             layer = ET.SubElement(layer, "backingStore", type="file")
@@ -381,6 +397,9 @@ def _add_disk(devices: ET.Element, chain: _Chain, *, live: bool) -> ET.Element:
     ET.SubElement(element, "target", dev=disk.target, bus="ide" if disk.device == "cdrom" else "virtio")
     if disk.read_only:
         ET.SubElement(element, "readonly")
+    if disk.snapshot is not None:
+        element.set("snapshot", disk.snapshot)
+    element.extend(ET.fromstring(f"<more>{disk.says}</more>"))
     ET.SubElement(element, "serial").text = f"serial-{disk.target}"
     return element
 

@@ -1,5 +1,6 @@
 """One host with fake domains and a real database: jobs are asked for, claimed and run as a worker does it."""
 
+import struct
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,8 +44,9 @@ class Scene:
 
     def disk(self, target: str, domain: str = "db1", **options: Any) -> FakeDisk:
         image = self.images / f"{domain}-{target}.qcow2"
-        image.touch()
-        return FakeDisk(target, image, **options)
+        disk = FakeDisk(target, image, **options)
+        image.write_bytes(qcow2_header() if disk.format == "qcow2" else b"")
+        return disk
 
     def replace(self, disks: Sequence[FakeDisk], **options: Any) -> FakeDomain:
         """The domain db1 anew, of these disks."""
@@ -106,6 +108,14 @@ class Scene:
     def sources(self, domain: FakeDomain | None = None) -> dict[str, str]:
         guest = self.host.guest((domain or self.domain).name())
         return {target: Path(source or "").name for target, source in guest.sources().items()}
+
+
+def qcow2_header(*, below: str = "", below_format: str = "qcow2", encryption: int = 0, features: int = 0, snapshots: int = 0) -> bytes:
+    """The beginning of a qcow2, version 3; `encryption` and `features` as the format numbers them."""
+    extension = struct.pack(">II8s", 0xE2792ACA, len(below_format), below_format.encode()) if below else b""
+    name_at = 104 + len(extension) + 8 if below else 0
+    fixed = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 3, name_at, len(below), 16, 1 << 26, encryption, 1, 0, 0, 1, snapshots, 0)
+    return fixed + struct.pack(">QQQII", features, 0, 0, 4, 104) + extension + bytes(8) + below.encode()
 
 
 def _bases(domain: FakeDomain) -> list[str]:

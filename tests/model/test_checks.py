@@ -168,7 +168,15 @@ def test_no_freeze_wanted_is_a_warning_and_crash_is_expected() -> None:
 def test_a_shut_off_domain_is_expected_to_be_offline_and_its_agent_is_not_asked_for() -> None:
     found = circumstances(a_survey(state=DomainState.shut_off, agent=AgentFacts(channel=True), filesystems=None, linux=None), scope=None)
     assert evaluate(found).expected_verdict is Verdict.offline
-    assert [check.code for check in evaluate(found).checks] == ["domain_state", "libvirt_job", "disks", "chain_depth", "space"]
+    assert [check.code for check in evaluate(found).checks] == [
+        "domain_state",
+        "libvirt_job",
+        "disks",
+        "image_in_use",
+        "libvirt_snapshots",
+        "chain_depth",
+        "space",
+    ]
 
 
 WARNINGS: dict[str, tuple[Circumstances, str, str]] = {
