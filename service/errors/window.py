@@ -154,6 +154,19 @@ class GuestStillFrozen(StillpointError):
     )
 
 
+class GuestHookHangs(StillpointError):
+    code = "guest_hook_hangs"
+    title = "The guest's fsfreeze hook does not end"
+    detail_template = (
+        "{domain} did not answer {command} within {tried_ms} ms, and goes on writing to {disks}: it is not frozen, "
+        "its agent waits for the fsfreeze hook ({hook})."
+    )
+    remedy_template = (
+        "End the hook in the guest and restart its agent (`systemctl restart qemu-guest-agent`): until then the agent answers nobody, and "
+        "after a hook that ends late the agent goes on to freeze, which the thaw guard ends. Then give what the hook calls a time limit."
+    )
+
+
 class GuestMayBeFrozen(StillpointError):
     code = "guest_may_be_frozen"
     title = "The guest may be frozen, and cannot be thawed now"

@@ -110,6 +110,9 @@ class BoundedDomain:
     def block_capacity(self, target: str) -> int:
         return self._run("virDomainGetBlockInfo", self._bounds.query_s, lambda: self._handle.block_capacity(target))
 
+    def bytes_written(self, target: str) -> int:
+        return self._run("virDomainBlockStats", self._bounds.query_s, lambda: self._handle.bytes_written(target))
+
     def block_commit_active(self, target: str) -> None:
         self._run("virDomainBlockCommit", self._bounds.block_job_s, lambda: self._handle.block_commit_active(target))
 

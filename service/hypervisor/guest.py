@@ -155,6 +155,10 @@ class Guest:
         """Virtual size of a disk in bytes."""
         return self._libvirt("virDomainGetBlockInfo", lambda: self._handle.block_capacity(target))
 
+    def bytes_written(self, target: str) -> int:
+        """By the guest to a disk, since the domain was started."""
+        return self._libvirt("virDomainBlockStats", lambda: self._handle.bytes_written(target))
+
     def running_libvirt_job(self) -> int:
         """VIR_DOMAIN_JOB_… of a backup, migration or save in progress; 0: none."""
         return self._libvirt("virDomainGetJobInfo", self._handle.job_type)

@@ -64,6 +64,10 @@ class DomainHandle(Protocol):
         """Virtual size in bytes."""
         ...
 
+    def bytes_written(self, target: str) -> int:
+        """By the guest, since the domain was started."""
+        ...
+
     def block_commit_active(self, target: str) -> None:
         """Begin to merge the active overlay into the file right below it; it goes on until it is pivoted or aborted."""
         ...
@@ -135,6 +139,9 @@ class LibvirtDomain:
 
     def block_capacity(self, target: str) -> int:
         return int(self._live().blockInfo(target)[0])
+
+    def bytes_written(self, target: str) -> int:
+        return int(self._live().blockStats(target)[3])
 
     def block_commit_active(self, target: str) -> None:
         flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW

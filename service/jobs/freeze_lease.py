@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.db.engine import database_now
 from service.db.tables import Domain, Job
-from service.errors import GuestStillFrozen
+from service.errors import GuestHookHangs, GuestStillFrozen
 from service.model.foreign_freeze import NOT_STILLPOINT, UNKNOWN, ForeignFreeze, FrozenBy
 from service.model.lifecycle import JobKind, JobState
 from service.model.moment import rfc3339
@@ -25,6 +25,7 @@ from service.model.window import FreezeOutcome
 AT_WORK = (JobState.running.value, JobState.interrupted.value)
 FREEZES_NOTHING = (JobKind.thaw.value, JobKind.preflight.value)
 NOTHING_FROZEN = frozenset({FreezeOutcome.not_needed, FreezeOutcome.not_requested, FreezeOutcome.not_possible, FreezeOutcome.blocked})
+NO_THAW_ANSWERED = (GuestStillFrozen.code, GuestHookHangs.code)
 LATEST_JOBS = 20
 
 
@@ -70,7 +71,7 @@ def freezer_of(
     if last is None or (thawed_at is not None and last.finished_at <= thawed_at):
         # Without having seen it thawed, nothing tells a freeze of somebody else from one that nobody has on record any more.
         return NOT_STILLPOINT if thawed_at is not None else UNKNOWN
-    return {"job_id": last.id} if (last.error or {}).get("code") == GuestStillFrozen.code else UNKNOWN
+    return {"job_id": last.id} if (last.error or {}).get("code") in NO_THAW_ANSWERED else UNKNOWN
 
 
 def foreign_freeze(session: Session, domain_id: str, host_id: str, job_id: str) -> ForeignFreeze:

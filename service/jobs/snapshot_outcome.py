@@ -11,6 +11,7 @@ from service.errors import (
     DisksInDoubt,
     FreezeFailed,
     GuestAlreadyFrozen,
+    GuestHookHangs,
     GuestStillFrozen,
     HoldSpent,
     NothingFrozen,
@@ -23,7 +24,7 @@ from service.errors import (
     VssFreezeFailed,
 )
 from service.hypervisor.guest import Guest
-from service.jobs import metrics, overlays, storage, vss_evidence, vss_record
+from service.jobs import hung_hook, metrics, overlays, storage, vss_evidence, vss_record
 from service.jobs.attempt import Attempt
 from service.jobs.run import JobRun, Phase
 from service.jobs.shortfall import Shortfall
@@ -192,8 +193,20 @@ def required_verdict(run: JobRun, attempt: Attempt) -> Verdict:
     return Verdict.crash
 
 
-def still_frozen(guest: Guest, attempt: Attempt) -> GuestStillFrozen:
-    return GuestStillFrozen(domain=guest.name, tried_ms=timing_document(attempt)["thaw_ms"], message=attempt.window.thaw.message)
+def still_frozen(guest: Guest, attempt: Attempt) -> StillpointError:
+    """No thaw was answered. A guest that goes on writing is not frozen: its agent waits for a hook that does not end."""
+    tried_ms = timing_document(attempt)["thaw_ms"]
+    disks = hung_hook.disks_that_go_on(guest, attempt)
+    if not disks:
+        return GuestStillFrozen(domain=guest.name, tried_ms=tried_ms, message=attempt.window.thaw.message)
+    linux, was_frozen = attempt.found.linux, attempt.window.freeze.outcome is FreezeOutcome.frozen
+    return GuestHookHangs(
+        domain=guest.name,
+        command="its thaw" if was_frozen else "its freeze and then a thaw",
+        tried_ms=tried_ms,
+        disks=", ".join(disks),
+        hook=(linux.hook_path if linux else None) or "one that could not be read",
+    )
 
 
 def _recovery_point(run: JobRun, attempt: Attempt, judgement: Judgement) -> RecoveryPoint:

@@ -95,6 +95,9 @@ class FakeDomain:
         #: Snapshots that libvirt keeps record of.
         self.libvirt_snapshots: list[str] = []
         self.domain_job = libvirt.VIR_DOMAIN_JOB_NONE
+        #: The guest writes nothing although it could.
+        self.is_idle = False
+        self.written: dict[str, int] = defaultdict(int)
         self._name = name
         self._uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
         self._live = {disk.target: _chain(disk) for disk in disks}
@@ -241,6 +244,12 @@ class FakeDomain:
 
     def block_capacity(self, target: str) -> int:
         return self._call("block_capacity", lambda: self._of_disk(target, self._live[target].disk.size))
+
+    def bytes_written(self, target: str) -> int:
+        """A guest that is not frozen writes all the time, unless it is told to be idle."""
+        if not self.is_idle and self._of_disk(target, target) not in self.agent.frozen | self.agent.frozen_inside:
+            self.written[target] += 4096
+        return self._call("bytes_written", lambda: self.written[target])
 
     def job_type(self) -> int:
         return self._call("job_type", lambda: self._only_active(lambda: int(self.domain_job)))

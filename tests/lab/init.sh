@@ -1,6 +1,6 @@
 #!/bin/sh
 # The lab guest's first process. Switches come from the kernel command line, which the kernel hands over as environment:
-#   agent=qga|relay|none    agent_args=--ARG+--ARG    hook=ok|fail|fail_thaw|swallow    loop=1    meter=off|KEY=VALUE+KEY=VALUE
+#   agent=qga|relay|none    agent_args=--ARG+--ARG    hook=ok|fail|fail_thaw|swallow|hang|hang_thaw    loop=1    meter=off|KEY=VALUE+KEY=VALUE
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 AGENT_PORT=/dev/virtio-ports/org.qemu.guest_agent.0
 RELAY_PORT=/dev/virtio-ports/org.stillpoint.relay
@@ -59,15 +59,19 @@ start_meters() {
 install_hook() {
     hook_path=/etc/qemu/fsfreeze-hook
     failing=none
+    hanging=none
     case $1 in
         fail) failing=freeze ;;
         fail_thaw) failing=thaw ;;
+        hang) hanging=freeze ;;
+        hang_thaw) hanging=thaw ;;
         swallow) # Debian's own hook stays, and hides that the script below fails
             hook_path=/etc/qemu/fsfreeze-hook.d/50-failing
             failing=freeze
             ;;
     esac
-    printf '#!/bin/sh\necho "HOOK $1" > /dev/console\n[ "$1" != %s ] || exit 3\n' $failing > $hook_path
+    printf '#!/bin/sh\necho "HOOK $1" > /dev/console\n[ "$1" != %s ] || exit 3\n[ "$1" != %s ] || exec sleep 3600\n' \
+        $failing $hanging > $hook_path
     chmod 755 /etc/qemu/fsfreeze-hook $hook_path
 }
 

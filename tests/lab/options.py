@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
-Hook = Literal["ok", "fail", "fail_thaw", "swallow"]
+Hook = Literal["ok", "fail", "fail_thaw", "swallow", "hang", "hang_thaw"]
 
 
 class Odd(StrEnum):
