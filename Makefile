@@ -13,10 +13,10 @@ BASE := docker.io/library/debian:trixie-slim
 IMAGE := stillpoint
 
 .DEFAULT_GOAL := help
-.PHONY: help ready demo test static check lab lab-down chaos bench lock image clean
+.PHONY: help ready demo test debian13 static check lab lab-down chaos bench lock image clean
 
 help: ## this list
-	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:[^#]*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ready:
 	@scripts/prepare
@@ -26,6 +26,10 @@ demo: ready ## freeze, snapshot and thaw a real guest over HTTP, and show the ev
 
 test: ready ## every test, real guests included; ONLY=PATH or ONLY=MARKER for some
 	@$(PYTHON) -m pytest $(if $(ONLY),$(if $(wildcard $(firstword $(subst ::, ,$(ONLY)))),"$(ONLY)",-m "$(ONLY)"))
+
+debian13: ## the demo and every test with a real guest in a root with Debian 13 (libvirt 11.3, QEMU 10.0); ONLY=PATH for some tests
+	@$(if $(ONLY),,scripts/debian13 $(PYTHON) -m demo)
+	@scripts/debian13 $(PYTHON) -m pytest $(if $(ONLY),"$(ONLY)",-m live)
 
 static: ready ## lint, format, types and import contracts, without running anything
 	@$(BIN)/ruff check

@@ -17,11 +17,15 @@ from tests.lab.windows.guest import WindowsGuest
 
 pytestmark = [pytest.mark.live, pytest.mark.windows]
 
+# libvirt's codes for an agent's error and for a lost answer, up to 11.1 and from 11.2 on.
+_ANSWERED = (libvirt.VIR_ERR_INTERNAL_ERROR, 113)
+_LOST = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 112)
+
 
 def _agent_refuses(guest: WindowsGuest, command: str, **arguments: Any) -> str:
     with pytest.raises(libvirt.libvirtError) as raised:
         guest.guest.agent({"execute": command, "arguments": arguments})
-    assert raised.value.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR
+    assert raised.value.get_error_code() in _ANSWERED
     return str(raised.value.get_error_message())
 
 
@@ -59,10 +63,9 @@ def test_a_hold_of_more_than_10_s_is_an_error_of_libvirt_and_the_guest_is_thawed
     assert not windows_guest.agent.holds_writes()
     with pytest.raises(libvirt.libvirtError) as raised:
         windows_guest.domain.fsThaw()
-    assert (raised.value.get_error_code(), raised.value.get_error_message()) == (
-        libvirt.VIR_ERR_INTERNAL_ERROR,
-        "internal error: unable to execute QEMU agent command 'guest-fsfreeze-thaw': "
-        "couldn't hold writes: fsfreeze is limited up to 10 seconds: ",
+    assert raised.value.get_error_code() in _ANSWERED
+    assert str(raised.value.get_error_message()).endswith(
+        "'guest-fsfreeze-thaw': couldn't hold writes: fsfreeze is limited up to 10 seconds: "
     )
     assert windows_guest.guest.freeze_status() == "thawed"
 
@@ -71,7 +74,7 @@ def test_a_freeze_beyond_the_timeout_of_libvirt_happens_all_the_same(windows_gue
     agent = windows_guest.play("orphan-freeze")
     with pytest.raises(libvirt.libvirtError) as raised:
         libvirt_qemu.qemuAgentCommand(windows_guest.domain, '{"execute": "guest-fsfreeze-freeze"}', 1, 0)
-    assert raised.value.get_error_code() == libvirt.VIR_ERR_AGENT_UNRESPONSIVE
+    assert raised.value.get_error_code() in _LOST
     while not agent.holds_writes():
         time.sleep(0.1)
     assert windows_guest.guest.freeze_status() == "frozen"
