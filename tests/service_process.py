@@ -35,9 +35,10 @@ class ServiceProcess:
         host_id: str = "hv1",
         command: str = "all",
         inside: Sequence[str] = (),
+        path: str | None = None,
         **settings: str,
     ) -> None:
-        """`inside`: a command that runs the one that is appended to it, as `unshare` does."""
+        """`inside`: a command that runs the one that is appended to it, as `unshare` does. `path`: where it looks for programs."""
         self.state_dir = state_dir
         self._inside = list(inside)
         self._command = command
@@ -51,6 +52,7 @@ class ServiceProcess:
             "STILLPOINT_PORT": str(self.port),
             "STILLPOINT_LOG_FORMAT": "json",
             **{f"STILLPOINT_{name.upper()}": value for name, value in settings.items()},
+            **({"PATH": path} if path is not None else {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -34,13 +34,6 @@ class SpaceInsufficient(StillpointError):
     remedy_template = "Free space there, or set STILLPOINT_OVERLAY_DIR to a folder that has it."
 
 
-class OverlayPreparationFailed(StillpointError):
-    code = "overlay_preparation_failed"
-    title = "The overlays could not be made"
-    detail_template = "{path}: {reason}."
-    remedy_template = "Nothing was frozen or changed. Check the folder's rights and space on the host."
-
-
 class SnapshotFailed(StillpointError):
     code = "snapshot_failed"
     title = "libvirt could not take the snapshot"

@@ -125,6 +125,12 @@ class BoundedDomain:
     def job_type(self) -> int:
         return self._run("virDomainGetJobInfo", self._bounds.query_s, self._handle.job_type)
 
+    def file_error(self, path: str) -> int | None:
+        return self._run("virDomainSaveImageGetXMLDesc", self._bounds.query_s, lambda: self._handle.file_error(path))
+
+    def capabilities(self) -> str:
+        return self._run("virConnectGetCapabilities", self._bounds.query_s, self._handle.capabilities)
+
     def _run(self, call: str, limit_s: float, function: Callable[[], T], lane: str | None = None) -> T:
         try:
             return self._helpers.run(function, limit_s, call=call, lane=lane or self._domain_lane)

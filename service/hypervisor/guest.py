@@ -17,10 +17,11 @@ from service.errors import (
     LibvirtUnavailable,
     StillpointError,
 )
-from service.hypervisor import agent
+from service.hypervisor import agent, security_labels
 from service.hypervisor.bounded_domain import PIVOT_CALL, SNAPSHOT_CALL, domain_lane
 from service.hypervisor.deadlines import HELPERS, GivenUp, HelperThreads
 from service.hypervisor.handle import DomainHandle, LibvirtError, libvirt
+from service.hypervisor.security_labels import SecurityLabel
 from service.hypervisor.xml import Mirror, agent_is_connected, disks_of, has_agent_channel, mirror_of, snapshot_xml
 from service.model.inventory import Disk, DomainState, Filesystem
 
@@ -166,6 +167,24 @@ class Guest:
     def block_job(self, target: str) -> dict[str, Any]:
         """The block job on a disk; empty: none."""
         return self._libvirt("virDomainGetBlockJobInfo", lambda: self._handle.block_job(target))
+
+    # --- the files of its host ------------------------------------------------------------------
+
+    @property
+    def uri(self) -> str:
+        return self._uri
+
+    def file_error(self, path: str) -> int | None:
+        """The number of the error that libvirt meets when it opens `path`; 0: it opens it. None: this libvirt cannot be asked."""
+        return self._libvirt("virDomainSaveImageGetXMLDesc", lambda: self._handle.file_error(path))
+
+    def security_labels(self) -> dict[str, SecurityLabel]:
+        """By model, those of its definition or, running, of its QEMU."""
+        return security_labels.of_domain(self.xml())
+
+    def security_drivers(self) -> dict[str, SecurityLabel]:
+        """By model, those of the host, with the label that a QEMU gets whose definition names none."""
+        return security_labels.of_host(self._libvirt("virConnectGetCapabilities", self._handle.capabilities))
 
     # --- merging an overlay back ----------------------------------------------------------------
 

@@ -80,6 +80,14 @@ class DomainHandle(Protocol):
         """VIR_DOMAIN_JOB_…; 0: none."""
         ...
 
+    def file_error(self, path: str) -> int | None:
+        """The number of the error that libvirt meets when it opens a file of its host; 0: it opens it. None: it cannot be asked."""
+        ...
+
+    def capabilities(self) -> str:
+        """The XML of what this libvirt can do, its security drivers among it."""
+        ...
+
 
 class LibvirtDomain:
     """DomainHandle on a real virDomain.
@@ -156,6 +164,12 @@ class LibvirtDomain:
     def job_type(self) -> int:
         return int(self._live().jobInfo()[0])
 
+    def file_error(self, path: str) -> int | None:
+        return file_error(self._live().connect(), path)
+
+    def capabilities(self) -> str:
+        return str(self._live().connect().getCapabilities())
+
     @property
     def connection(self) -> Any:
         return self._domain.connect()
@@ -174,3 +188,26 @@ def is_alive(connection: Any) -> bool:
     except LibvirtError:
         # Another thread has found the connection dead before us, and closed it.
         return False
+
+
+def file_error(connection: Any, path: str) -> int | None:
+    """See `DomainHandle.file_error`.
+
+    The one call that opens any file where libvirt runs, and changes nothing: it is for saved guests, so libvirt opens the file, finds that
+    it is none of those, and says so. A file that it cannot open is a system error with its number.
+    """
+    try:
+        connection.saveImageGetXMLDesc(path, 0)
+    except LibvirtError as raised:
+        error: Any = raised
+        code, number = error.get_error_code(), error.get_int1()
+        if code in _CANNOT_BE_ASKED:
+            return None
+        is_of_the_file = code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_error_domain() != libvirt.VIR_FROM_RPC and number > 0
+        if code != libvirt.VIR_ERR_OPERATION_FAILED and not is_of_the_file:
+            raise
+        return int(number) if is_of_the_file else 0
+    return 0
+
+
+_CANNOT_BE_ASKED = frozenset({libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_DENIED})

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.errors import StillpointError
+from service.jobs.disk_user import DiskUser
 from service.jobs.fuse import Fuse
 from service.jobs.intent import Intent
 from service.jobs.overlays import Overlay
@@ -24,6 +25,7 @@ class Attempt:
     wall: WallClock = field(default_factory=WallClock)
     survey: Survey | None = None
     selection: DiskSelection | None = None
+    disk_user: DiskUser | None = None
     scope: FreezeScope | None = None
     freeze_fault: StillpointError | None = None
     overlays: list[Overlay] = field(default_factory=list)

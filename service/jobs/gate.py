@@ -6,12 +6,13 @@ from typing import Any
 from service.db.tables import Gate
 from service.errors import DomainStateUnsuitable, StillpointError, VerdictBelowRequired
 from service.hypervisor.guest import Guest
-from service.jobs import gates, metrics, snapshot_outcome, vss_record
+from service.jobs import gates, metrics, snapshot_outcome, storage, vss_record
 from service.jobs.attempt import Attempt
 from service.jobs.freeze_window import WindowGuard
 from service.jobs.gate_hold import GateHold
 from service.jobs.run import JobRun
 from service.jobs.snapshot import (
+    BEFORE_THE_WINDOW,
     SnapshotSettings,
     announce_window,
     flush,
@@ -35,14 +36,17 @@ from service.model.writer_rules import WriterRules
 def run_gate(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
     """Every phase of the job, in order; finishes the job. Raises StillpointError where it ended before the window."""
     attempt = Attempt(freeze_policy(run))
-    with run.phase(PhaseName.preflight):
-        _preflight(run, guest, attempt)
-    read_writers_before(run, guest, attempt)
-    with settings.guards.appoint(run.claim.job_id, run.claim.domain_id, guest.name) as guard:
-        with run.phase(PhaseName.prepare) as phase:
-            flush(guest, attempt, phase)
-            guard.wait_until_ready()
-        announce_window(run, guest, attempt)
+    with storage.refusals(BEFORE_THE_WINDOW):
+        with run.phase(PhaseName.preflight):
+            _preflight(run, guest, attempt)
+        read_writers_before(run, guest, attempt)
+        appointed = settings.guards.appoint(run.claim.job_id, run.claim.domain_id, guest.name)
+    with appointed as guard:
+        with storage.refusals(BEFORE_THE_WINDOW):
+            with run.phase(PhaseName.prepare) as phase:
+                flush(guest, attempt, phase)
+                guard.wait_until_ready()
+            announce_window(run, guest, attempt)
         held = _hold(run, guest, attempt, guard, settings.thaw_patience_s)
     read_writers_after(run, guest, attempt, settings.writers_settle_s)
     _conclude(run, guest, attempt, held, settings.writer_rules)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+QEMU_IMG = "qemu-img"
 QEMU_IMG_TIMEOUT_S = 60
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -33,7 +34,7 @@ def make(path: str, base: str, options: Sequence[str], size: int) -> None:
 def _fill(descriptor: int, path: str, options: Sequence[str], size: int) -> None:
     # Through the descriptor: whoever can write the folder may have put a link in the place of the name.
     opened = f"/proc/self/fd/{descriptor}"
-    command = ["qemu-img", "create", "-q", *options, opened, str(size)]
+    command = [QEMU_IMG, "create", "-q", *options, opened, str(size)]
     try:
         subprocess.run(
             command, check=True, capture_output=True, text=True, errors="replace", timeout=QEMU_IMG_TIMEOUT_S, pass_fds=(descriptor,)

@@ -1,8 +1,10 @@
 """The overlays of a snapshot: planned and made before the freeze, removed when they were not used."""
 
+import errno
 import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +12,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from service.errors import OverlayPreparationFailed, OverlaysLeft, SpaceInsufficient, StorageNotAnswering
+from service import log
+from service.errors import (
+    OverlayPreparationFailed,
+    OverlaysLeft,
+    QemuImgUnusable,
+    SpaceInsufficient,
+    StillpointError,
+    StorageNotAnswering,
+)
 from service.hypervisor.guest import Guest
 from service.jobs import overlay_file, storage
 from service.model.inventory import Disk, Space
 
 KILL_S = 2
 """How long a qemu-img that was killed may take to die; one that hangs in the storage dies when that answers."""
+_NEVER_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+"""What a look at a file answers that cannot exist under this name."""
 _OUR_SUFFIX = re.compile(r"\.[0-9a-f]{8}(-\d+)?$")
+
+
+_logger = log.get(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,21 +90,42 @@ def folder_of(disk: Disk, overlay_dir: Path | None) -> Path:
 
 
 def spaces(disks: Sequence[Disk], overlay_dir: Path | None, reserve_bytes: int) -> list[Space]:
-    """Free space against the reserve of every overlay that will share it; one entry for each file system."""
+    """Free space against the reserve of every overlay that will share it; one entry for each file system.
+
+    Raises OverlayPreparationFailed, which names the folder, where it is not there or is not a folder.
+    """
     needed: dict[int, tuple[Path, int]] = {}
     for disk in disks:
         folder = folder_of(disk, overlay_dir)
-        try:
-            device = storage.answered("looking at", folder, folder.stat).st_dev
-        except OSError as error:
-            raise OverlayPreparationFailed(path=str(folder), reason=error.strerror or str(error)) from error
+        device = _look_at(folder)
         first, so_far = needed.get(device, (folder, 0))
         needed[device] = (first, so_far + reserve_bytes)
     return [Space(str(folder), _free_bytes(folder), bytes_needed) for folder, bytes_needed in needed.values()]
 
 
+def _look_at(folder: Path) -> int:
+    """Its device."""
+    try:
+        found = storage.answered("looking at", folder, folder.stat)
+    except OSError as error:
+        raise _unmade(folder, error) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise OverlayPreparationFailed(path=storage.printable(folder), reason="it is not a folder", errno=errno.errorcode[errno.ENOTDIR])
+    return found.st_dev
+
+
 def _free_bytes(folder: Path) -> int:
-    return storage.answered("asking for the free space of", folder, lambda: shutil.disk_usage(folder).free)
+    try:
+        return storage.answered("asking for the free space of", folder, lambda: shutil.disk_usage(folder).free)
+    except OSError as error:
+        raise _unmade(folder, error) from error
+
+
+def _unmade(path: str | Path, error: OSError) -> StillpointError:
+    """`path`: the file or folder that is meant, which an OSError of a step below does not know."""
+    if error.errno in storage.NO_DESCRIPTORS:
+        return storage.refusal("making overlays in", path, error)
+    return OverlayPreparationFailed(path=storage.printable(path), reason=storage.reason_of(error), errno=storage.errno_name(error))
 
 
 def check_space(found: Sequence[Space]) -> None:
@@ -101,9 +137,14 @@ def check_space(found: Sequence[Space]) -> None:
 def refuse_existing(overlays: Sequence[Overlay]) -> None:
     """Before the files are written down as ours: one that is there already is not, and must never be removed as ours."""
     for overlay in overlays:
-        # A link that leads nowhere is there, too.
-        if storage.answered("looking for", overlay.path, partial(os.path.lexists, overlay.path)):
-            raise _exists(overlay)
+        try:
+            # A link that leads nowhere is there, too.
+            storage.answered("looking for", overlay.path, partial(os.lstat, overlay.path))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _unmade(overlay.path, error) from error
+        raise _exists(overlay)
 
 
 def _exists(overlay: Overlay) -> OverlayPreparationFailed:
@@ -111,17 +152,22 @@ def _exists(overlay: Overlay) -> OverlayPreparationFailed:
 
 
 def create(overlays: Sequence[Overlay]) -> None:
-    """Make all of them, or none. Raises OverlayPreparationFailed."""
+    """Make all of them, or none.
+
+    Raises OverlayPreparationFailed, QemuImgUnusable, StorageRefused, StorageNotAnswering, HostOutOfDescriptors.
+    """
     made: list[Overlay] = []
     try:
         for overlay in overlays:
             _create(overlay)
             made.append(overlay)
-    except OverlayPreparationFailed as error:
+    except StillpointError as error:
         try:
             remove(made)
         except OverlaysLeft as left:
-            raise OverlayPreparationFailed(path=error.facts["path"], reason=f"{error.facts['reason']}. {left.detail}") from error
+            if isinstance(error, OverlayPreparationFailed):
+                raise OverlayPreparationFailed(**{**error.facts, "reason": f"{error.facts['reason']}. {left.detail}"}) from error
+            _logger.error("overlays_left", paths=left.facts["paths"], reason=left.facts["reason"], after=error.detail)
         raise
 
 
@@ -140,7 +186,16 @@ def _create(overlay: Overlay) -> None:
         reason = f"qemu-img did not end within {overlay_file.QEMU_IMG_TIMEOUT_S} s"
         raise OverlayPreparationFailed(path=overlay.path, reason=reason) from error
     except OSError as error:
-        raise OverlayPreparationFailed(path=overlay.path, reason=error.strerror or str(error)) from error
+        raise _of_what_is_meant(overlay, error) from error
+
+
+def _of_what_is_meant(overlay: Overlay, error: OSError) -> StillpointError:
+    """The program, the image, or the overlay: the system says which of them it could not start or open."""
+    if error.errno not in storage.NO_DESCRIPTORS and error.filename == overlay_file.QEMU_IMG:
+        return QemuImgUnusable(reason=storage.reason_of(error))
+    if error.filename == overlay.base:
+        return storage.refusal("looking at the image", overlay.base, error)
+    return _unmade(overlay.path, error)
 
 
 def remove(overlays: Sequence[Overlay]) -> None:
@@ -148,9 +203,22 @@ def remove(overlays: Sequence[Overlay]) -> None:
     left, reasons = [], []
     for overlay in overlays:
         try:
-            storage.answered("removing", overlay.path, partial(Path(overlay.path).unlink, missing_ok=True))
+            storage.answered("removing", overlay.path, partial(_unlink, Path(overlay.path)))
         except (OSError, StorageNotAnswering) as error:
             left.append(overlay.path)
-            reasons.append(error.detail.rstrip(".") if isinstance(error, StorageNotAnswering) else error.strerror or str(error))
+            reasons.append(error.detail.rstrip(".") if isinstance(error, StorageNotAnswering) else storage.reason_of(error))
     if left:
         raise OverlaysLeft(paths=" ".join(left), reason="; ".join(dict.fromkeys(reasons)))
+
+
+def _unlink(path: Path) -> None:
+    """Raises OSError where the file stays; one that was never made is not left behind, whatever its folder says of it."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        try:
+            path.lstat()
+        except OSError as error:
+            if error.errno in _NEVER_THERE:
+                return
+        raise

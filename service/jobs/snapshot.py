@@ -29,12 +29,16 @@ from service.jobs import (
     freeze_window,
     fuse,
     image_users,
+    images,
     overlays,
+    rehearsal,
     snapshot_outcome,
+    storage,
     vss_evidence,
 )
 from service.jobs.at_rest import GuestsOfHost, no_others
 from service.jobs.attempt import Attempt
+from service.jobs.disk_user import disk_user_of
 from service.jobs.freeze_window import THAW_PATIENCE_S, WindowGuard, WindowPlan
 from service.jobs.fuse import Fuse
 from service.jobs.guard import Guard, GuardSource, NoGuards, Unguarded
@@ -59,6 +63,7 @@ LOOK_PATIENCE_S = 120.0
 LOOK_PAUSE_S = 0.5
 AGENT_PATIENCE_MS = 2_000
 """How long another client's agent command is waited for before the freeze is given up."""
+BEFORE_THE_WINDOW = "what comes before the freeze, with"
 _AGENT_FAULTS = (AgentBusy, AgentNotAnswering, AgentCommandBlocked, AgentCommandFailed, AgentAnswerUnreadable)
 """Nothing but the agent is in the way."""
 
@@ -83,12 +88,14 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
     Where the window has begun (`JobRun.may_have_point`), an error leaves the job to recovery, which looks at the disks.
     """
     attempt = Attempt(freeze_policy(run))
-    with run.phase(PhaseName.preflight):
-        _preflight(run, guest, attempt, settings)
-    read_writers_before(run, guest, attempt)
-    guard = settings.guards.appoint(run.claim.job_id, run.claim.domain_id, guest.name) if attempt.will_freeze else Unguarded()
+    with storage.refusals(BEFORE_THE_WINDOW):
+        with run.phase(PhaseName.preflight):
+            _preflight(run, guest, attempt, settings)
+        read_writers_before(run, guest, attempt)
+        guard = settings.guards.appoint(run.claim.job_id, run.claim.domain_id, guest.name) if attempt.will_freeze else Unguarded()
     with guard:
-        take = _make_ready(run, guest, attempt, settings, guard)
+        with storage.refusals(BEFORE_THE_WINDOW):
+            take = _make_ready(run, guest, attempt, settings, guard)
         _take_point(run, guest, attempt, take, thaw_patience_s=settings.thaw_patience_s, guard=guard)
         if not attempt.is_running and attempt.point_was_taken:
             _look_again(guest, attempt, settings)
@@ -115,6 +122,8 @@ def _preflight(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSe
         guest.name, found.disks, run.claim.request.get("disks"), has_overlay_dir=settings.overlay_dir is not None
     )
     taken = attempt.selection.taken
+    attempt.disk_user = disk_user_of(guest, found.state)
+    images.refuse_missing(guest.name, taken, attempt.disk_user)
     _must_be_at_rest(guest, attempt, settings)
     overlays.check_space(overlays.spaces(taken, settings.overlay_dir, settings.overlay_reserve_bytes))
     if found.state is not DomainState.running or attempt.policy.mode is FreezeMode.off:
@@ -241,12 +250,14 @@ def _intent_of_window(attempt: Attempt, instance: int | None) -> Intent:
 
 def _prepare(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:
     assert attempt.selection is not None
+    assert attempt.disk_user is not None
     planned = overlays.plan(guest, attempt.selection.taken, run.claim.job_id, run.claim.attempt, settings.overlay_dir)
     overlays.refuse_existing(planned)
     # Before the first file is made: whoever finds this row after our death knows which files are ours.
     run.write({"intent": Intent(will_freeze=False, overlays=planned).as_document()})
     overlays.create(planned)
     attempt.overlays = planned
+    rehearsal.must_work(guest, attempt.disk_user, planned)
 
 
 def flush(guest: Guest, attempt: Attempt, phase: Phase) -> None:

@@ -9,6 +9,7 @@ from service.model import checks_images, checks_windows, vss_usable
 from service.model.check import Check, CheckStatus, failed, passed, warned
 from service.model.checks_windows import WindowsCircumstances
 from service.model.foreign_freeze import ForeignFreeze
+from service.model.host_trial import HostTrial
 from service.model.inventory import Disk, DomainState, OsFamily, Space, Survey
 from service.model.policy import FreezeMode
 from service.model.scope import DiskSelection, FreezeScope
@@ -35,6 +36,8 @@ class Circumstances:
     image_fault: StillpointError | None = None
     #: Names of the snapshots that libvirt keeps record of.
     libvirt_snapshots: Sequence[str] = ()
+    #: What was tried on the host; None: no disk can be taken, so nothing was.
+    host: HostTrial | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class PreflightResult:
 
 def evaluate(found: Circumstances) -> PreflightResult:
     """Every check, in the order in which a job would meet it."""
-    checks = [*_domain(found), *_disks(found), *_agent(found), *_guest(found)]
+    checks = [*_domain(found), *_disks(found), *(found.host.checks() if found.host is not None else ()), *_agent(found), *_guest(found)]
     if found.windows is not None:
         checks += checks_windows.checks(found.windows)
     blocking = any(check.status is CheckStatus.fail for check in checks)

@@ -1,6 +1,8 @@
 """A domain with disks that really move to their overlays, and faults on demand. Stands behind DomainHandle."""
 
+import errno
 import json
+import os
 import threading
 import time
 import uuid
@@ -78,6 +80,8 @@ class FakeDomain:
         self.persistent = True
         self.instance_now = 1
         self.exists = True
+        #: A folder that this domain's libvirt does not see.
+        self.hidden: Path | None = None
         self.channel = channel
         self.agent = agent or FakeAgent([_filesystem(disk) for disk in disks if disk.device == "disk"])
         self.log: list[str] = []
@@ -254,6 +258,17 @@ class FakeDomain:
     def job_type(self) -> int:
         return self._call("job_type", lambda: self._only_active(lambda: int(self.domain_job)))
 
+    def file_error(self, path: str) -> int | None:
+        return self._call("file_error", lambda: self._file_error(path))
+
+    def capabilities(self) -> str:
+        return self._call("capabilities", lambda: _CAPABILITIES)
+
+    def _file_error(self, path: str) -> int:
+        """This libvirt sees the files of the machine, but for what lies below `hidden`."""
+        is_hidden = self.hidden is not None and Path(path).is_relative_to(self.hidden)
+        return 0 if Path(path).exists() and not is_hidden else errno.ENOENT
+
     # --- behind it ------------------------------------------------------------------------------
 
     def _call(self, name: str, action: Callable[[], T]) -> T:
@@ -370,7 +385,15 @@ class FakeDomain:
             target = ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
             if live:
                 target.set("state", "connected" if self.agent.connected else "disconnected")
+        if live:
+            label = ET.SubElement(root, "seclabel", type="dynamic", model="dac", relabel="yes")
+            ET.SubElement(label, "label").text = _QEMU_USER
         return ET.tostring(root, encoding="unicode")
+
+
+_QEMU_USER = f"+{os.geteuid()}:+{os.getegid()}"
+_CAPABILITIES = f"""<capabilities><host><secmodel><model>dac</model><doi>0</doi>
+<baselabel type='kvm'>{_QEMU_USER}</baselabel></secmodel></host></capabilities>"""
 
 
 def _filesystem(disk: FakeDisk) -> FakeFilesystem:

@@ -59,7 +59,7 @@ def test_disks_that_cannot_be_taken_are_a_failed_check(scene: Scene, request_of:
 
 
 def test_space_that_does_not_suffice_is_a_failed_check(sqlite_database: Database, tmp_path: Path) -> None:
-    scene = Scene(sqlite_database, tmp_path, overlay_reserve_bytes=1 << 60)
+    scene = Scene(sqlite_database, tmp_path, overlay_reserve_bytes=1 << 50)
     assert failing(scene.run("preflight")) == ["space"]
 
 

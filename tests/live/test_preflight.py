@@ -108,7 +108,7 @@ def test_a_long_chain_is_warned_of(lab: None, lab_guest: LabGuest, tmp_path_fact
 def test_too_little_space_is_refused_before_anything_is_frozen(
     lab: None, lab_guest: LabGuest, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with ServiceProcess(tmp_path_factory.mktemp("full"), libvirt_uri=uri(), overlay_reserve_bytes=str(1 << 60)) as service:
+    with ServiceProcess(tmp_path_factory.mktemp("full"), libvirt_uri=uri(), overlay_reserve_bytes=str(1 << 50)) as service:
         mark = lab_guest.mark()
         preflight = service.run(lab_guest.name, kind="preflight")
         job = service.run(lab_guest.name)

@@ -1,0 +1,95 @@
+"""The QEMU process of a running domain, as /proc shows it: who it is, what it has open, and which files it sees."""
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+_FILE_SYSTEM_UID = 4
+"""Of the four numbers after `Uid:` the last one is what files are opened with."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Whose files a process may open. `has_rights_of_root`: rights of folders and files do not stop it."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    has_rights_of_root: bool = False
+
+    def __str__(self) -> str:
+        try:
+            return f"{pwd.getpwuid(self.uid).pw_name} ({self.uid}:{self.gid})"
+        except KeyError:
+            return f"user {self.uid}:{self.gid}"
+
+
+@dataclass(frozen=True)
+class QemuProcess:
+    pid: int
+    credentials: Credentials
+
+    @property
+    def root(self) -> Path:
+        """What this process sees as `/`; to go through it takes the right to trace the process."""
+        return PROC / str(self.pid) / "root"
+
+    def seen(self, path: str) -> os.stat_result:
+        """The file that the process finds under `path`. Raises OSError."""
+        return (self.root / path.lstrip("/")).stat()
+
+    def may_be_looked_through(self) -> bool:
+        try:
+            self.root.stat()
+        except OSError:
+            return False
+        return True
+
+    def open_files(self) -> list[tuple[str, os.stat_result]] | None:
+        """Name (of a deleted one with ` (deleted)` behind it) and file; None: we may not look."""
+        try:
+            links = list((PROC / str(self.pid) / "fd").iterdir())
+        except OSError:
+            return None
+        return list(_files(links))
+
+
+def _files(links: list[Path]) -> Iterator[tuple[str, os.stat_result]]:
+    for link in links:
+        # It may be closed by now.
+        with suppress(OSError):
+            yield str(link.readlink()), link.stat()
+
+
+def find(uuid: str, uid: int | None = None) -> QemuProcess | None:
+    """The QEMU of the domain; None: it is not seen from here (another pid namespace, another host, hidepid).
+
+    `uid`: whose process it must be, where libvirt says it: anybody may start a program with such arguments.
+    """
+    for entry in PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError, ValueError):
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"-uuid" in arguments and arguments[arguments.index(b"-uuid") + 1] == uuid.encode():
+                credentials = _credentials((entry / "status").read_text())
+                if uid is None or credentials.uid == uid:
+                    return QemuProcess(int(entry.name), credentials)
+    return None
+
+
+_CAP_DAC_OVERRIDE = 1
+
+
+def _credentials(status: str) -> Credentials:
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return Credentials(
+        uid=int(fields["Uid"].split()[_FILE_SYSTEM_UID - 1]),
+        gid=int(fields["Gid"].split()[_FILE_SYSTEM_UID - 1]),
+        groups=tuple(int(group) for group in fields["Groups"].split()),
+        has_rights_of_root=bool(int(fields["CapEff"], 16) >> _CAP_DAC_OVERRIDE & 1),
+    )
