@@ -21,16 +21,17 @@ UNKNOWN = "unknown"
 
 
 class Inventory:
-    """One reading of the tables at one moment. `inventory_seconds`: how often a worker publishes."""
+    """One reading of the tables at one moment."""
 
-    def __init__(self, session: Session, inventory_seconds: float) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
         self._now = database_now(session)
-        self._believed_since = self._now - timedelta(seconds=STALE_PERIODS * inventory_seconds)
+        hosts = session.execute(select(Host.id, Host.last_seen, Host.inventory_seconds))
+        self._stale = frozenset(row.id for row in hosts if self._is_stale(row.last_seen, row.inventory_seconds))
 
     def domains(self, wanted: DomainFilter) -> dict[str, Any]:
         """A page of domains by name. Raises CursorInvalid."""
-        shown_state = case((Host.last_seen < self._believed_since, UNKNOWN), else_=Domain.state)
+        shown_state = case((Domain.host_id.in_(self._stale), UNKNOWN), else_=Domain.state)
         rows = _domain_rows()
         for column, value in ((Domain.host_id, wanted.host), (shown_state, wanted.state), (Domain.name, wanted.name)):
             if value is not None:
@@ -56,6 +57,11 @@ class Inventory:
         items = [self._host(host) for host in found[: wanted.limit]]
         return {"items": items, "next_cursor": encode_cursor(items[-1]["id"]) if len(found) > wanted.limit else None}
 
+    def _is_stale(self, last_seen: datetime, inventory_seconds: float) -> bool:
+        """By what its own worker said of itself. A report from the future is of a clock that was ahead, and says nothing of now."""
+        believed = timedelta(seconds=STALE_PERIODS * inventory_seconds)
+        return abs(self._now - last_seen) > believed
+
     def _documents(self, rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
         windows = freeze_lease.open_windows(self._session, [row[0].id for row in rows]) if rows else []
         held = {(window.domain_id, window.host_id): window for window in windows}
@@ -63,7 +69,7 @@ class Inventory:
 
     def _domain(self, row: Row[Any], window: Window | None) -> dict[str, Any]:
         domain: Domain = row[0]
-        stale = row.last_seen < self._believed_since
+        stale = domain.host_id in self._stale
         published = {name: domain.document.get(name) for name in ("persistent", "disks", "filesystems", "agent", "os")}
         newest = None
         if row.point_id is not None:
@@ -88,7 +94,7 @@ class Inventory:
             "started_at": rfc3339(host.started_at),
             "last_seen": rfc3339(host.last_seen),
             "seconds_since_seen": round(max(0.0, (self._now - host.last_seen).total_seconds()), 3),
-            "stale": host.last_seen < self._believed_since,
+            "stale": host.id in self._stale,
             "version": host.version,
             "libvirt_uri": host.libvirt_uri,
             "libvirt_connected": host.libvirt_connected,
@@ -122,12 +128,11 @@ def _domain_rows() -> Select[*tuple[Any, ...]]:
     point = aliased(RecoveryPoint)
     columns = (
         Domain,
-        Host.last_seen,
         point.id.label("point_id"),
         point.created_at.label("point_created_at"),
         point.verdict.label("point_verdict"),
     )
-    return select(*columns).join(Host, Host.id == Domain.host_id).outerjoin(point, point.id == newest_id)
+    return select(*columns).outerjoin(point, point.id == newest_id)
 
 
 def _cursor_key(cursor: str, parts: int) -> tuple[str, ...]:

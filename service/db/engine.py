@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,12 +14,15 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.db.database_file import DatabaseFile
+from service.db.turns import Turns, WriteTurnMissed
 from service.errors import DatabaseReplaced, DatabaseUnavailable, SettingInvalid
 
 SQLITE_BUSY_TIMEOUT_MS = 5_000
 SQLITE_BUSY_PAUSE_S = 0.005
 CONNECT_TIMEOUT_S = 5
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+WRITE_PATIENCE_S = 10.0
+"""How long a write waits for the others of its process."""
 
 
 def open_engine(url: str | URL) -> Engine:
@@ -53,7 +56,8 @@ def _open_sqlite(url: str | URL) -> Engine:
         # transaction that will write takes the lock at once instead of failing half-way.
         connection.isolation_level = None
         _switch_to_wal(connection)
-        for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
+        # FULL: in WAL, NORMAL may lose the last commits when the power fails, and with them a recovery point that the disks are on.
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
         if file is not None:
             file.connected()
@@ -96,13 +100,18 @@ class Database:
         self._refused: DatabaseReplaced | None = None
         self._write = sessionmaker(engine, expire_on_commit=False)
         self._read = sessionmaker(engine.execution_options(stillpoint_read_only=True), expire_on_commit=False)
+        # PostgreSQL takes many writers at once.
+        self._turns = Turns() if engine.dialect.name == "sqlite" else None
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A transaction that may write. Raises DatabaseUnavailable when the database is locked or away."""
+    def write(self, *, urgent: bool = False) -> Iterator[Session]:
+        """A transaction that may write. `urgent`: it passes what waits in this process, because a guest waits for it.
+
+        Raises DatabaseUnavailable when the database is locked or away.
+        """
         if self._refused is not None:
             raise DatabaseReplaced(**self._refused.facts)
-        with translated_errors(), self._write.begin() as session:
+        with translated_errors(), self._turn(urgent), self._write.begin() as session:
             yield session
 
     @contextmanager
@@ -119,12 +128,17 @@ class Database:
     def dispose(self) -> None:
         self.engine.dispose()
 
+    def _turn(self, urgent: bool) -> AbstractContextManager[None]:
+        return self._turns.turn(urgent=urgent, patience_s=WRITE_PATIENCE_S) if self._turns is not None else nullcontext()
+
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
     """A database that is locked, full, read-only or away is one error of ours; a programming error stays what it is."""
     try:
         yield
+    except WriteTurnMissed as error:
+        raise DatabaseUnavailable(reason=f"other writes of this process did not end within {error}") from error
     except (OperationalError, InterfaceError) as error:
         raise DatabaseUnavailable(reason=_first_line(error)) from error
     except DBAPIError as error:

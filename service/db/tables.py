@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Dialect, ForeignKey, Index, Integer, MetaData, String, Text, text
+from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -121,6 +121,26 @@ class Job(Base):
             sqlite_where=text("state IN ('queued', 'running', 'interrupted')"),
             postgresql_where=text("state IN ('queued', 'running', 'interrupted')"),
         ),
+        # The queue of each domain of a host, so that a backlog of one is stepped over in one go; and the thaws, which pass all others.
+        Index(
+            "ix_jobs_queued_by_domain",
+            "host_id",
+            "domain_id",
+            "run_after",
+            "id",
+            sqlite_where=text("state = 'queued' AND kind <> 'thaw'"),
+            postgresql_where=text("state = 'queued' AND kind <> 'thaw'"),
+        ),
+        Index(
+            "ix_jobs_queued_thaws",
+            "host_id",
+            "run_after",
+            "id",
+            sqlite_where=text("state = 'queued' AND kind = 'thaw'"),
+            postgresql_where=text("state = 'queued' AND kind = 'thaw'"),
+        ),
+        # What /metrics counts, from the index alone.
+        Index("ix_jobs_state_kind", "state", "kind"),
         # A page of any list is a range of one of these, so it costs the same at any size.
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_state_created_at_id", "state", "created_at", "id"),
@@ -185,6 +205,8 @@ class Host(Base):
     libvirt_connected: Mapped[bool] = mapped_column(Boolean)
     libvirt_error: Mapped[str | None] = mapped_column(Text)
     inventory_at: Mapped[datetime | None]
+    #: How often its worker publishes: what has not come for three times as long is stale.
+    inventory_seconds: Mapped[float] = mapped_column(Float, server_default="30")
 
 
 class Domain(Base):

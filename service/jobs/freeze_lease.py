@@ -7,7 +7,7 @@ freeze is foreign, and left alone.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, select
@@ -41,9 +41,12 @@ class Window:
     limit_s: float
 
 
-def window_document(limit_ms: float) -> dict[str, Any]:
-    """What the intent of a job says of its window; to be committed right before freeze is sent. `limit_ms`: from now to the last thaw."""
-    return {"since": rfc3339(datetime.now(UTC)), "limit_ms": limit_ms}
+def window_document(limit_ms: float, now: datetime) -> dict[str, Any]:
+    """What the intent of a job says of its window; to be committed right before freeze is sent. `limit_ms`: from now to the last thaw.
+
+    `now`: by the clock of the database, from which whoever pages counts.
+    """
+    return {"since": rfc3339(now), "limit_ms": limit_ms}
 
 
 def open_windows(session: Session, domain_ids: Collection[str] | None = None) -> list[Window]:

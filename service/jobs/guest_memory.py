@@ -1,9 +1,8 @@
 """What is remembered of a Windows guest between jobs, and what changed since (an update that resets VssOption, a writer that is gone)."""
 
-from datetime import UTC, datetime
-
 from sqlalchemy.orm import Session
 
+from service.db.engine import database_now
 from service.db.tables import GuestMemory
 from service.errors import VssNotUsable
 from service.jobs.vss_evidence import VssEvidence
@@ -21,7 +20,7 @@ def remember(session: Session, domain_id: str, found: Survey, evidence: VssEvide
 
     `evidence` is given the writers that earlier jobs saw: whether one is missing is judged when the list after the thaw is there.
     """
-    now = datetime.now(UTC)
+    now = database_now(session)
     known = session.get(GuestMemory, domain_id)
     facts = dict(known.facts) if known else {}
     memory, changes = drift.compare(drift.memory_from(facts), _facts(found, evidence), rfc3339(now))

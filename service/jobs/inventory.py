@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from service.model.inventory import AgentFacts, DomainState
 from service.model.moment import rfc3339
 
 READERS = 8
+PUBLISH_S = 30.0
 SAID = ("filesystems", "agent", "os", "frozen", "frozen_since", "frozen_by")
 """What only the guest knows: shown as it said it last while a job has the guest and it is not asked."""
 READ_PATIENCE_S = 20.0
@@ -54,14 +55,19 @@ class Inventory:
         database: Database,
         connection: HostConnection,
         host_id: str,
+        *,
+        inventory_seconds: float = PUBLISH_S,
         read_patience_s: float = READ_PATIENCE_S,
         has_job: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """`has_job`: whether a job has this domain now; it may have begun since the publication did."""
+        """`inventory_seconds`: how often `publish` is called. `has_job`: whether a job has this domain now; it may have begun since the
+        publication did."""
         self._database = database
         self._connection = connection
         self._host_id = host_id
-        self._started_at = datetime.now(UTC)
+        self._inventory_seconds = inventory_seconds
+        #: By the clock of the database, as all that others compare; None: nothing was written yet.
+        self._started_at: datetime | None = None
         #: UUIDs of the guests that are published as frozen by somebody else.
         self._foreign: frozenset[str] = frozenset()
         self._readers: Readers[dict[str, Any] | None] = Readers(READERS)
@@ -120,7 +126,7 @@ class Inventory:
         with self._database.write() as session:
             host = session.get(Host, self._host_id)
             if host is not None:
-                host.last_seen = datetime.now(UTC)
+                host.last_seen = database_now(session)
 
     def _before(self) -> _Before:
         with self._database.read() as session:
@@ -169,7 +175,8 @@ class Inventory:
         return said if said and may_ask() else before.said(guest.uuid) or _said(guest, lambda: False)
 
     def _write_host(self, session: Session, versions: dict[str, Any], problem: str | None) -> None:
-        now = datetime.now(UTC)
+        now = database_now(session)
+        self._started_at = self._started_at or now
         host = session.get(Host, self._host_id)
         if host is None:
             host = Host(id=self._host_id, versions={})
@@ -177,6 +184,7 @@ class Inventory:
         host.started_at = self._started_at
         host.last_seen = now
         host.version = service.__version__
+        host.inventory_seconds = self._inventory_seconds
         host.libvirt_uri = self._connection.uri
         host.libvirt_connected = problem is None
         host.libvirt_error = problem

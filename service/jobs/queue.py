@@ -8,19 +8,20 @@ Callers commit, and claim at most one job per transaction.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, insert, literal, select, update
+from sqlalchemy import ColumnElement, Row, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from service.db.engine import database_now
 from service.db.tables import Job, JobLabel
 from service.errors import CancelRefused, IdempotencyMismatch, JobCancelled, JobNotFound, LeaseLost
 from service.jobs import slots
+from service.jobs.next_job import CLOCK_TOLERANCE, NextJob, as_sql
 from service.jobs.slots import ensure_slots
 from service.model.lifecycle import FINAL_STATES, JobKind, JobState, may_move
 
@@ -34,6 +35,7 @@ __all__ = [
     "finish",
     "interrupted",
     "is_cancel_requested",
+    "next_kind",
     "note_interrupted",
     "release_expired",
     "renew",
@@ -62,7 +64,8 @@ class NewJob:
     labels: dict[str, str]
     storage_id: str | None = None
     max_attempts: int = 3
-    run_after: datetime | None = None
+    #: How long after it was asked for it may begin, by the clock of the database.
+    pause_s: float = 0.0
     token_id: str | None = None
     idempotency_key: str | None = None
     idempotency_digest: str | None = None
@@ -103,15 +106,16 @@ class Claim:
 # --- adding ---------------------------------------------------------------------------------------
 
 
-def enqueue(session: Session, new: NewJob) -> Enqueued:
-    """Raises IdempotencyMismatch when the key was used for another request."""
+def enqueue(session: Session, new: NewJob, *, now: datetime | None = None) -> Enqueued:
+    """`now`: by the clock of the database, where the caller has just read it. Raises IdempotencyMismatch when the key was used for
+    another request."""
     if new.idempotency_key is None:
-        return Enqueued(_insert(session, new), created=True)
+        return Enqueued(_insert(session, new, now), created=True)
     earlier = _by_key(session, new)
     if earlier is None:
         try:
             with session.begin_nested():
-                return Enqueued(_insert(session, new), created=True)
+                return Enqueued(_insert(session, new, now), created=True)
         except IntegrityError:
             # The same request came twice at once and the other one was first.
             earlier = _by_key(session, new)
@@ -126,8 +130,8 @@ def _by_key(session: Session, new: NewJob) -> Job | None:
     return session.scalar(select(Job).where(Job.token_id == new.token_id, Job.idempotency_key == new.idempotency_key))
 
 
-def _insert(session: Session, new: NewJob) -> Job:
-    now = database_now(session)
+def _insert(session: Session, new: NewJob, now: datetime | None) -> Job:
+    now = now or database_now(session)
     job = Job(
         id=str(uuid4()),
         kind=new.kind,
@@ -137,7 +141,7 @@ def _insert(session: Session, new: NewJob) -> Job:
         host_id=new.host_id,
         storage_id=new.storage_id,
         created_at=now,
-        run_after=new.run_after or now,
+        run_after=now + timedelta(seconds=new.pause_s),
         updated_at=now,
         attempt=0,
         max_attempts=new.max_attempts,
@@ -176,78 +180,24 @@ def claim(
     None: there is none, or another worker is just taking what there was; ask again at the next wake-up.
     """
     now = now or database_now(session)
-    passed = _PassedOver()
-    while (found := _first_runnable(session, host_id, now, only_kinds, passed)) is not None:
+    search = NextJob(host_id, now, only_kinds)
+    while (found := search.locked(session)) is not None:
         try:
             with session.begin_nested():
                 if found.kind != JobKind.thaw:
                     slots.take(session, found.id, slots.needed(found.host_id, found.storage_id))
                 return _start(session, found, owner, now + timedelta(seconds=lease_seconds), now)
         except slots.SlotGone as gone:
-            passed.resources.add(gone.resource)
+            search.resources.add(gone.resource)
         except IntegrityError:
             # The index refused a second running job of the domain.
-            passed.domains.add(found.domain_id)
+            search.domains.add(found.domain_id)
     return None
 
 
-@dataclass
-class _PassedOver:
-    """What another worker took between our look and our try. Each round adds one, so the rounds end."""
-
-    domains: set[str] = field(default_factory=set)
-    resources: set[str] = field(default_factory=set)
-
-
-def _first_runnable(
-    session: Session, host_id: str, now: datetime, only_kinds: Collection[str] | None, passed: _PassedOver
-) -> Row[Any] | None:
-    here_and_now = {"host": host_id, "host_resource": slots.host_resource(host_id), "now": now}
-    # A thaw helps a guest that somebody left frozen: it waits for no domain, no slot and no other job.
-    if only_kinds is None or JobKind.thaw in only_kinds:
-        thaw = session.execute(_NEXT_THAW, here_and_now).first()
-        if thaw is not None:
-            return thaw
-    others = _NEXT_OTHER
-    if only_kinds is not None:
-        others = others.where(Job.kind.in_(only_kinds))
-    if passed.domains:
-        others = others.where(Job.domain_id.not_in(passed.domains))
-    for resource in passed.resources:
-        others = others.where(~slots.needs(resource))
-    return session.execute(others, here_and_now).first()
-
-
-def _queued() -> Select[Any]:
-    columns = (Job.id, Job.kind, Job.domain_id, Job.domain_name, Job.host_id, Job.storage_id, Job.request, Job.labels)
-    return (
-        select(*columns, Job.attempt, Job.max_attempts, Job.intent, Job.phases, Job.started_at)
-        .where(Job.host_id == bindparam("host"), Job.state == _sql(JobState.queued))
-        .where(Job.run_after <= bindparam("now"), Job.cancel_requested.is_(False))
-        .order_by(Job.run_after, Job.id)
-        .limit(1)
-        .with_for_update(of=Job, skip_locked=True)
-    )
-
-
-def _domain_is_busy() -> ColumnElement[bool]:
-    other = aliased(Job)
-    return exists().where(
-        other.domain_id == Job.domain_id,
-        other.state.in_([_sql(JobState.running), _sql(JobState.interrupted)]),
-        other.kind != _sql(JobKind.thaw),
-    )
-
-
-def _sql(value: JobState | JobKind) -> ColumnElement[str]:
-    """Written into the SQL text: a partial index is only used when its condition is seen while the statement is planned."""
-    return literal(value.value, literal_execute=True)
-
-
-# Built once: every idle worker asks this once a second. What stands in the way of a job is asked in SQL, so that a job
-# that cannot run yet does not stop the ones behind it.
-_NEXT_THAW = _queued().where(Job.kind == _sql(JobKind.thaw))
-_NEXT_OTHER = _queued().where(Job.kind != _sql(JobKind.thaw), ~_domain_is_busy(), slots.are_free(bindparam("host_resource")))
+def next_kind(session: Session, host_id: str, *, only_kinds: Collection[str] | None = None) -> str | None:
+    """The kind of the job that `claim` would take; None: there is none. It only reads, so that looking keeps nobody from writing."""
+    return NextJob(host_id, database_now(session), only_kinds).kind(session)
 
 
 def _start(session: Session, job: Row[Any], owner: str, lease_until: datetime, now: datetime) -> Claim:
@@ -333,17 +283,27 @@ def _refuse_own_columns(values: dict[str, Any]) -> None:
 
 
 def release_expired(
-    session: Session, host_id: str, *, all_running: bool = False, live: Collection[str] = (), now: datetime | None = None
+    session: Session,
+    host_id: str,
+    *,
+    all_running: bool = False,
+    live: Collection[str] = (),
+    longest_s: float | None = None,
+    now: datetime | None = None,
 ) -> list[str]:
     """Running jobs whose lease ran out become `interrupted`: recovery looks at the guest before anything runs again.
 
     `all_running`: every running job of the host, for a worker that starts and holds the host's lock.
     `live`: jobs that the caller still runs itself; it was only late with their leases.
+    `longest_s`: no lease is given for longer; one that ends later was given by a clock that was ahead.
     """
     now = now or database_now(session)
-    lost = update(Job).where(Job.host_id == host_id, Job.state == _sql(JobState.running))
+    lost = update(Job).where(Job.host_id == host_id, Job.state == as_sql(JobState.running))
     if not all_running:
-        lost = lost.where(Job.lease_until < now)
+        has_ended = Job.lease_until < now
+        if longest_s is not None:
+            has_ended = or_(has_ended, Job.lease_until > now + timedelta(seconds=longest_s) + CLOCK_TOLERANCE)
+        lost = lost.where(has_ended)
     if live:
         lost = lost.where(Job.id.not_in(live))
     released = session.scalars(lost.values(**_NO_LEASE, state=JobState.interrupted.value, updated_at=now).returning(Job.id)).all()
@@ -352,7 +312,7 @@ def release_expired(
 
 
 def interrupted(session: Session, host_id: str) -> list[Job]:
-    waiting = select(Job).where(Job.host_id == host_id, Job.state == _sql(JobState.interrupted))
+    waiting = select(Job).where(Job.host_id == host_id, Job.state == as_sql(JobState.interrupted))
     return list(session.scalars(waiting.order_by(Job.run_after, Job.id)))
 
 

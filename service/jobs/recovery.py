@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from service import log
-from service.db.engine import Database
+from service.db.engine import Database, database_now
 from service.db.tables import Job
 from service.errors import DisksInDoubt, DomainGone, JobCancelled, StillpointError, WorkerLost
 from service.hypervisor.connection import HostConnection
@@ -153,6 +153,7 @@ class Recovery:
             if to is not JobState.queued and job.kind == JobKind.quiesce:
                 values |= gates.close_after_death(session, job)
             if found.point is not None:
+                found.point.created_at = database_now(session)
                 session.add(found.point)
             resolved = queue.resolve_interrupted(session, job.id, to, values)
         label = _label(found, JobState(resolved.state))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from service import log
-from service.db.engine import Database
+from service.db.engine import Database, database_now
 from service.db.tables import RecoveryPoint
 from service.errors import DatabaseUnavailable, JobCancelled, LeaseLost, StillpointError
 from service.jobs import freeze_lease, guest_memory, metrics, queue
@@ -165,6 +165,10 @@ class JobRun:
         """Committed when this returns. A database that is away is waited for: what was seen must not be lost."""
         self._persist(lambda: self._write(values))
 
+    def write_now(self, values: Callable[[datetime], dict[str, Any]]) -> None:
+        """The same, where what is written tells the time: `values` gets it by the clock of the database."""
+        self._persist(lambda: self._write_at_its_time(values))
+
     def finish(
         self,
         state: JobState,
@@ -190,6 +194,11 @@ class JobRun:
         with self._database.write() as session:
             return work(session)
 
+    def _write_at_its_time(self, values: Callable[[datetime], dict[str, Any]]) -> None:
+        with self._database.write() as session:
+            written = {**values(database_now(session)), "phases": list(self.phases)}
+            queue.write(session, self.claim.job_id, self.claim.lease_token, written)
+
     def _write(self, values: dict[str, Any]) -> None:
         with self._database.write() as session:
             queue.write(session, self.claim.job_id, self.claim.lease_token, {**values, "phases": list(self.phases)})
@@ -200,6 +209,8 @@ class JobRun:
                 follower = queue.enqueue(session, next_try).job
                 values = {**values, "result": {"next_try": {"job_id": follower.id, "run_after": rfc3339(follower.run_after)}}}
             if recovery_point is not None:
+                # Points of all hosts stand in one list.
+                recovery_point.created_at = database_now(session)
                 session.merge(recovery_point)
             queue.finish(session, self.claim.job_id, self.claim.lease_token, state, {**values, "phases": list(self.phases)})
 

@@ -1,7 +1,5 @@
 """What becomes of a job whose point is worse than what was required: `on_shortfall` of the request."""
 
-from datetime import UTC, datetime, timedelta
-
 from service.errors import DiscardFailed, DiscardUnfinished, LibvirtUnavailable, StillpointError, VerdictBelowRequired, VssFreezeFailed
 from service.hypervisor.guest import Guest
 from service.jobs.attempt import Attempt
@@ -70,7 +68,7 @@ class Shortfall:
             request={**claim.request, TRY: tries + 1},
             labels=dict(claim.labels),
             max_attempts=claim.max_attempts,
-            run_after=datetime.now(UTC) + timedelta(seconds=self._run.shortfall_pause_s),
+            pause_s=self._run.shortfall_pause_s,
             retry_of=claim.job_id,
         )
 

@@ -1,12 +1,13 @@
 """Permits: a resource has as many rows as jobs may use it at once, and a running job has one row of each it needs."""
 
 from collections.abc import Collection
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.db.tables import Job, Slot
+from service.db.tables import Slot
 
 _HOST, _STORAGE = "host:", "storage:"
 _UNSYNCHRONISED = {"synchronize_session": False}
@@ -47,18 +48,22 @@ def needed(host_id: str, storage_id: str | None) -> list[str]:
     return [host_resource(host_id)] + ([storage_resource(storage_id)] if storage_id is not None else [])
 
 
-def are_free(host: ColumnElement[str]) -> ColumnElement[bool]:
-    """Has each resource that a job needs a free slot? `host`: the resource of the job's host."""
-    host_slot = exists().where(Slot.resource == host, Slot.job_id.is_(None))
-    storage_slot = exists().where(Slot.resource == literal(_STORAGE) + Job.storage_id, Slot.job_id.is_(None))
-    return and_(host_slot, or_(Job.storage_id.is_(None), storage_slot))
+def host_is_free(host: ColumnElement[str]) -> ColumnElement[bool]:
+    """Has the host a free slot? `host`: its resource."""
+    return exists().where(Slot.resource == host, Slot.job_id.is_(None))
 
 
-def needs(resource: str) -> ColumnElement[bool]:
-    """Does a job need this resource?"""
+def storage_is_free(job: Any) -> ColumnElement[bool]:
+    """Has the storage of a job a free slot, where it needs one? `job`: the table, or an alias of it."""
+    free = exists().where(Slot.resource == literal(_STORAGE) + job.storage_id, Slot.job_id.is_(None))
+    return or_(job.storage_id.is_(None), free)
+
+
+def needs(job: Any, resource: str) -> ColumnElement[bool]:
+    """Does a job need this resource? `job`: the table, or an alias of it."""
     if resource.startswith(_HOST):
-        return Job.host_id == resource.removeprefix(_HOST)
-    return Job.storage_id.is_not_distinct_from(resource.removeprefix(_STORAGE))
+        return and_(job.host_id == resource.removeprefix(_HOST))
+    return and_(job.storage_id.is_not_distinct_from(resource.removeprefix(_STORAGE)))
 
 
 class SlotGone(Exception):

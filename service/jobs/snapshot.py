@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -221,8 +222,12 @@ def announce_window(run: JobRun, guest: Guest, attempt: Attempt) -> None:
     if attempt.will_freeze:
         _ask_for_the_agent(run, guest, attempt)
     run.safe_point(PhaseName.freeze)
-    attempt.intent = _intent_of_window(attempt, instance)
-    run.write({"phase": PhaseName.freeze.value, "intent": attempt.intent.as_document()})
+
+    def announced(now: datetime) -> dict[str, Any]:
+        attempt.intent = _intent_of_window(attempt, instance, now)
+        return {"phase": PhaseName.freeze.value, "intent": attempt.intent.as_document()}
+
+    run.write_now(announced)
     run.point_is_pending()
 
 
@@ -240,12 +245,12 @@ def _ask_for_the_agent(run: JobRun, guest: Guest, attempt: Attempt) -> None:
         _go_on_without_freeze(run, attempt, fault)
 
 
-def _intent_of_window(attempt: Attempt, instance: int | None) -> Intent:
+def _intent_of_window(attempt: Attempt, instance: int | None, now: datetime) -> Intent:
     """Whoever looks at the row now, or finds it after our death, knows that the guest may be frozen, and since when and for how long."""
     if not attempt.will_freeze:
         return Intent(False, attempt.overlays)
     limit_ms = attempt.policy.timeout_ms + attempt.hold_limits.hard_ms
-    return Intent(True, attempt.overlays, instance, freeze_lease.window_document(limit_ms))
+    return Intent(True, attempt.overlays, instance, freeze_lease.window_document(limit_ms, now))
 
 
 def _prepare(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSettings) -> None:

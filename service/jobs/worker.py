@@ -51,7 +51,13 @@ class Worker:
         self._wake = wake
         self._host_id = settings.host_id
         self._owner = f"{settings.host_id}:{os.getpid()}"
-        self._inventory = Inventory(database, connection, settings.host_id, has_job=lambda domain_id: domain_id in self._busy_domains())
+        self._inventory = Inventory(
+            database,
+            connection,
+            settings.host_id,
+            inventory_seconds=settings.inventory_seconds,
+            has_job=lambda domain_id: domain_id in self._busy_domains(),
+        )
         self._execution = Execution(settings, connection, guards)
         self._recovery = Recovery(database, connection, state_dir=settings.state_dir)
         self._stopping = threading.Event()
@@ -142,7 +148,11 @@ class Worker:
 
     def _claim_all(self) -> None:
         while not self._stopping.is_set():
-            with self._database.write() as session:
+            with self._database.read() as session:
+                kind = queue.next_kind(session, self._host_id, only_kinds=KNOWN_KINDS)
+            if kind is None:
+                return
+            with self._database.write(urgent=kind == JobKind.thaw) as session:
                 claim = queue.claim(session, self._host_id, self._owner, self._settings.lease_seconds, only_kinds=KNOWN_KINDS)
             if claim is None:
                 return
@@ -209,7 +219,7 @@ class Worker:
         with self._live_lock:
             mine = list(self._live)
         with self._database.write() as session:
-            released = queue.release_expired(session, self._host_id, live=mine)
+            released = queue.release_expired(session, self._host_id, live=mine, longest_s=self._settings.lease_seconds)
         if released:
             _logger.warning("leases_expired", jobs=released)
             self._wake.wake()

@@ -1,7 +1,5 @@
 """Jobs as tests ask for them."""
 
-from datetime import datetime
-
 from service.jobs.queue import NewJob
 
 
@@ -12,7 +10,7 @@ def a_snapshot(
     kind: str = "snapshot",
     storage: str | None = None,
     labels: dict[str, str] | None = None,
-    run_after: datetime | None = None,
+    pause_s: float = 0.0,
     token: str | None = None,
     key: str | None = None,
     digest: str | None = None,
@@ -25,7 +23,7 @@ def a_snapshot(
         request={"kind": kind, "domain": domain},
         labels=labels or {},
         storage_id=storage,
-        run_after=run_after,
+        pause_s=pause_s,
         token_id=token,
         idempotency_key=key,
         idempotency_digest=digest,

@@ -81,7 +81,7 @@ def test_an_interrupted_job_keeps_the_lease_until_recovery_has_looked(database: 
 def test_a_thaw_runs_beside_the_job_that_holds_the_lease_and_takes_none(database: Database) -> None:
     holder, thaw = enqueue(database, "snapshot", "one-uuid", "hv1"), enqueue(database, "thaw", "one-uuid", "hv2")
     assert (claim(database, "hv1"), claim(database, "hv2")) == (holder, thaw)
-    intent = {"will_freeze": True, "overlays": [], "window": freeze_lease.window_document(1000)}
+    intent = {"will_freeze": True, "overlays": [], "window": freeze_lease.window_document(1000, datetime.now(UTC))}
     with database.write() as session:
         session.execute(update(Job).values(intent=intent))
     with database.read() as session:

@@ -205,7 +205,7 @@ class DeafDatabase(Database):
         self.over = threading.Event()
 
     @contextmanager
-    def write(self) -> Iterator[Any]:
+    def write(self, *, urgent: bool = False) -> Iterator[Any]:
         self.over.wait(20)
         raise DatabaseUnavailable(reason="it hung")
         yield

@@ -116,15 +116,14 @@ def test_a_job_of_another_host_is_not_claimed(database: Database) -> None:
 
 def test_a_job_is_not_claimed_before_it_is_due(database: Database) -> None:
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    add(database, a_snapshot(run_after=tomorrow))
+    add(database, a_snapshot(pause_s=86_400))
     assert try_to_claim(database) is None
     assert try_to_claim(database, now=tomorrow + timedelta(seconds=1)) is not None
 
 
 def test_the_job_that_is_due_for_longest_comes_first(database: Database) -> None:
-    now = datetime.now(UTC)
-    late = add(database, a_snapshot("a", run_after=now - timedelta(minutes=1)))
-    early = add(database, a_snapshot("b", run_after=now - timedelta(minutes=2)))
+    late = add(database, a_snapshot("a", pause_s=-60))
+    early = add(database, a_snapshot("b", pause_s=-120))
     assert [claimed(database).job_id, claimed(database).job_id] == [early, late]
 
 

@@ -81,7 +81,8 @@ class QueueMachine(RuleBasedStateMachine):
                 # No two alike: ids are random, and so would be the order of jobs that are due at the same instant.
                 self.now += timedelta(milliseconds=1)
                 run_after = self.now + timedelta(seconds=delay)
-                job = queue.enqueue(session, a_snapshot(domain, host, kind=kind, storage=storage, run_after=run_after)).job
+                order = a_snapshot(domain, host, kind=kind, storage=storage, pause_s=delay)
+                job = queue.enqueue(session, order, now=self.now).job
                 self.jobs[job.id] = Known(host, domain, storage, kind, run_after)
 
     @rule(host=HOSTS)

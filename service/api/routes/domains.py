@@ -43,7 +43,7 @@ def list_domains(request: Request) -> Response:
     wanted = query_of(request, DomainFilter)
     context = context_of(request)
     with context.database.read() as session:
-        page = Inventory(session, context.settings.inventory_seconds).domains(wanted)
+        page = Inventory(session).domains(wanted)
     return _json(page)
 
 
@@ -60,7 +60,7 @@ def get_domain(request: Request, domain: DomainPath) -> Response:
     context = context_of(request)
     with context.database.read() as session:
         place = place_of(session, domain, host)
-        found = Inventory(session, context.settings.inventory_seconds).domain(place.domain_id, place.host_id)
+        found = Inventory(session).domain(place.domain_id, place.host_id)
     return _json(found)
 
 

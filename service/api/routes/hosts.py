@@ -27,5 +27,5 @@ def list_hosts(request: Request) -> Response:
     wanted = query_of(request, Filter)
     context = context_of(request)
     with context.database.read() as session:
-        page = Inventory(session, context.settings.inventory_seconds).hosts(wanted)
+        page = Inventory(session).hosts(wanted)
     return Response(json.dumps(page), media_type="application/json")
