@@ -21,7 +21,7 @@ from service.api.auth import Authentication, TokenCheck
 from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.metrics import Metrics, RequestMetrics, worker_metrics
-from service.api.routes import domains, hosts, jobs, quiesce, recovery_points
+from service.api.routes import docs, domains, hosts, jobs, quiesce, recovery_points
 from service.api.routes import service as service_routes
 from service.config import Settings
 from service.db import belonging, tokens
@@ -115,6 +115,7 @@ def create_api(
     for router in (jobs.router, domains.router, quiesce.router, recovery_points.router, hosts.router, service_routes.router):
         # The routes themselves, not include_router: that would match every path twice, once per level.
         app.router.routes.extend(router.routes)
+    app.router.routes.extend(docs.assets)
     return app
 
 

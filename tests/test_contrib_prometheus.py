@@ -64,3 +64,25 @@ def test_an_intervention_is_counted_from_zero(reason: str) -> None:
 def test_so_is_a_recovery_that_wants_a_person(outcome: str) -> None:
     found = [sample.labels["outcome"] for family in metrics.RECOVERIES.collect() for sample in family.samples]
     assert outcome in found
+
+
+@pytest.mark.parametrize("thread", metrics.LOOPS)
+def test_every_loop_is_counted_from_zero(thread: str) -> None:
+    assert thread in [sample.labels["thread"] for family in metrics.LOOPS_DIED.collect() for sample in family.samples]
+
+
+@pytest.mark.parametrize(
+    ("alarm", "metric", "severity"),
+    [
+        ("StillpointSnapshotsFail", "stillpoint_domain_snapshot_failed", "ticket"),
+        ("StillpointNoNewPoint", "stillpoint_domain_newest_point_seconds", "ticket"),
+        ("StillpointQueueGrowsOld", "stillpoint_oldest_queued_job_seconds", "ticket"),
+        ("StillpointLibvirtAway", "stillpoint_host_libvirt_connected", "page"),
+        ("StillpointDatabaseNotWritable", "stillpoint_database_writable", "page"),
+        ("StillpointLoopDied", "stillpoint_loops_died_total", "page"),
+    ],
+)
+def test_what_keeps_points_from_being_made_has_an_alarm(alarm: str, metric: str, severity: str) -> None:
+    (rule,) = [rule for rule in alarms() if rule["alert"] == alarm]
+    assert metric in rule["expr"]
+    assert rule["labels"]["severity"] == severity

@@ -17,7 +17,7 @@ from service.db.engine import Database
 from service.errors import DatabaseUnavailable, StillpointError, TokenMissing, TokenRefused
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-BROWSER_PATHS = frozenset({"/docs", "/openapi.json"})
+BROWSER_PATHS = frozenset({"/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/start.js", "/openapi.json"})
 """A browser cannot send a bearer header by itself, so here the token is also taken as a Basic password."""
 CACHE_SECONDS = 2.0
 CACHE_SIZE = 1024

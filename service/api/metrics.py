@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.metrics_protection import protection
 from service.db.engine import Database, database_now
 from service.db.tables import Domain, Host, Job, RecoveryPoint
 from service.db.writable import Trial
@@ -95,7 +96,8 @@ class RecordedState(Collector):
                 now = database_now(session)
                 found = [_unfinished_jobs(session), _queued_age(session, now), _last_seen(session, now)]
                 found += _frozen(session, now)
-                found += self._counted_totals(session)
+                found += self._counted_totals(session, now)
+                found.append(_libvirt(session))
         except DatabaseUnavailable:
             available.add_metric([], 0)
             yield available
@@ -114,11 +116,11 @@ class RecordedState(Collector):
             gauge.add_metric([], 1)
         return gauge
 
-    def _counted_totals(self, session: Session) -> list[Metric]:
-        now = time.monotonic()
-        if self._totals_at is None or now - self._totals_at > TOTALS_SECONDS:
-            self._totals = [_finished_jobs(session), _recovery_points(session)]
-            self._totals_at = now
+    def _counted_totals(self, session: Session, now: datetime) -> list[Metric]:
+        at = time.monotonic()
+        if self._totals_at is None or at - self._totals_at > TOTALS_SECONDS:
+            self._totals = [_finished_jobs(session), _recovery_points(session), *protection(session, now)]
+            self._totals_at = at
         return self._totals
 
 
@@ -203,6 +205,15 @@ def _frozen_guests(session: Session) -> dict[tuple[str, str], _FrozenGuest]:
     for window in freeze_lease.open_windows(session):
         guests[window.domain_name, window.host_id] = _FrozenGuest(window.since, window.limit_s)
     return guests
+
+
+def _libvirt(session: Session) -> Metric:
+    gauge = GaugeMetricFamily(
+        "stillpoint_host_libvirt_connected", "1 when the worker of a host reached its libvirt when it last reported.", labels=["host"]
+    )
+    for host, connected in session.execute(select(Host.id, Host.libvirt_connected)):
+        gauge.add_metric([host], float(connected))
+    return gauge
 
 
 def _last_seen(session: Session, now: datetime) -> Metric:

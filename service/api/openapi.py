@@ -1,10 +1,11 @@
 """What the OpenAPI document says beyond what FastAPI finds by itself: every error, with an example, and the token."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.api import examples
@@ -64,7 +65,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS)
         components = document.setdefault("components", {})
         components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+        _restore_nulls(document, app)
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "sp_…"}}
+        document["servers"] = [{"url": "/", "description": "The service that gave this document"}]
         document["security"] = [{"token": []}]
         for path, operations in document["paths"].items():
             for operation in operations.values():
@@ -74,6 +77,31 @@ def describe(app: FastAPI) -> dict[str, Any]:
                     operation["security"] = []
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _restore_nulls(document: dict[str, Any], app: FastAPI) -> None:
+    """Put the examples back as they were written: FastAPI leaves out what is null, and an example without a required field is wrong."""
+    for name, model in _models(BaseModel):
+        extra = model.model_config.get("json_schema_extra")
+        schema = document["components"]["schemas"].get(name)
+        if schema is not None and isinstance(extra, dict) and "examples" in extra:
+            schema["examples"] = extra["examples"]
+    for route in app.routes:
+        if not isinstance(route, APIRoute) or not route.include_in_schema:
+            continue
+        for method in route.methods or ():
+            answers = document["paths"][route.path_format][method.lower()]["responses"]
+            for status, answer in route.responses.items():
+                for media, content in answer.get("content", {}).items():
+                    answers[str(status)]["content"][media] |= {key: content[key] for key in ("example", "examples") if key in content}
+
+
+def _models(base: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Ours, by name."""
+    for model in base.__subclasses__():
+        if model.__module__.startswith("service.api."):
+            yield model.__name__, model
+            yield from _models(model)
 
 
 def _problem_answer(status: int, found: Mapping[str, Any]) -> dict[str, Any]:

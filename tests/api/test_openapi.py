@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from starlette.testclient import TestClient
 
@@ -74,6 +75,29 @@ def test_every_example_of_a_job_fits_what_is_documented_to_the_last_field() -> N
         assert undocumented(JobAnswer.model_validate(job)) == []
 
 
+def test_every_example_is_one_of_its_schema_nulls_included(document: dict[str, Any]) -> None:
+    """What is null stands in an answer as null, and so it must in the example that somebody writes a parser after."""
+    wrong, tried = [], 0
+    for where, schema, example in _examples(document):
+        validator = jsonschema_rs.validator_for({**schema, "components": document["components"]})
+        wrong += [(where, error.message) for error in validator.iter_errors(example)]
+        tried += 1
+    assert wrong == []
+    assert tried > 50
+
+
+@pytest.mark.parametrize("name", ["JobAnswer", "DomainAnswer", "HostAnswer", "RecoveryPointAnswer"])
+def test_examples_keep_their_nulls(document: dict[str, Any], name: str) -> None:
+    (example, *_) = document["components"]["schemas"][name]["examples"]
+    assert None in example.values()
+
+
+def test_answers_keep_theirs_too(document: dict[str, Any]) -> None:
+    content = document["paths"]["/api/v1/jobs"]["post"]["responses"]["202"]["content"]["application/json"]
+    assert content["example"] == examples.QUEUED_JOB
+    assert content["example"]["verdict"] is None
+
+
 def test_every_error_is_a_documented_problem(document: dict[str, Any]) -> None:
     for path, _method, operation in _operations(document):
         errors = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
@@ -89,6 +113,18 @@ def test_every_status_has_words_of_its_own() -> None:
 def test_the_token_is_asked_for_everywhere_but_at_health_and_readiness(document: dict[str, Any]) -> None:
     assert document["security"] == [{"token": []}]
     assert [path for path, _, operation in _operations(document) if operation.get("security") == []] == ["/healthz", "/readyz"]
+
+
+def _examples(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Where it stands, its schema, and the example."""
+    for name, schema in document["components"]["schemas"].items():
+        for example in schema.get("examples", ()):
+            yield name, schema, example
+    for path, method, operation in _operations(document):
+        for status, answer in operation["responses"].items():
+            for content in answer["content"].values():
+                found = {"": content.get("example")} | {name: one["value"] for name, one in content.get("examples", {}).items()}
+                yield from ((f"{method} {path} {status} {name}", content["schema"], one) for name, one in found.items() if one is not None)
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

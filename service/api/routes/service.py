@@ -3,13 +3,13 @@
 import json
 
 from fastapi import APIRouter, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.api import examples
 from service.api.context import context_of
 from service.api.openapi import describe, problems
+from service.api.routes import docs
 from service.api.schemas import Health
 from service.errors import (
     DatabaseReplaced,
@@ -70,5 +70,5 @@ async def openapi(request: Request) -> Response:
 
 
 @router.get("/docs", include_in_schema=False)
-async def docs() -> Response:
-    return get_swagger_ui_html(openapi_url="/openapi.json", title="Stillpoint API")
+def documentation() -> Response:
+    return docs.page()

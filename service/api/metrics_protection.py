@@ -1,0 +1,56 @@
+"""/metrics, for each published domain: how old its newest point is, and whether its last snapshot failed."""
+
+from datetime import datetime
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from sqlalchemy import ScalarSelect, select
+from sqlalchemy.orm import Session
+
+from service.db.tables import Domain, Job, RecoveryPoint
+from service.model.lifecycle import JobKind, JobState
+
+MOST_DOMAINS = 5_000
+"""Series of single domains: a label for each of more of them would cost Prometheus more than it tells."""
+ENDED = (JobState.succeeded, JobState.failed)
+
+
+def protection(session: Session, now: datetime) -> list[Metric]:
+    age = GaugeMetricFamily(
+        "stillpoint_domain_newest_point_seconds",
+        "Age of a domain's newest recovery point; without one, the time since its first snapshot was asked for. Absent: none ever was.",
+        labels=["domain", "host"],
+    )
+    failed = GaugeMetricFamily(
+        "stillpoint_domain_snapshot_failed",
+        "1 when the newest snapshot of a domain that has ended failed, 0 when it succeeded.",
+        labels=["domain", "host"],
+    )
+    found = select(
+        Domain.name,
+        Domain.host_id,
+        _newest_point().label("newest_point"),
+        _first_asked().label("first_asked"),
+        _newest_outcome().label("outcome"),
+    )
+    for row in session.execute(found.order_by(Domain.name, Domain.host_id).limit(MOST_DOMAINS)):
+        since = row.newest_point or row.first_asked
+        if since is not None:
+            age.add_metric([row.name, row.host_id], max(0.0, (now - since).total_seconds()))
+        if row.outcome is not None:
+            failed.add_metric([row.name, row.host_id], float(row.outcome == JobState.failed))
+    return [age, failed]
+
+
+def _newest_point() -> ScalarSelect[datetime]:
+    of_domain = select(RecoveryPoint.created_at).where(RecoveryPoint.domain_id == Domain.id)
+    return of_domain.order_by(RecoveryPoint.created_at.desc(), RecoveryPoint.id.desc()).limit(1).scalar_subquery()
+
+
+def _first_asked() -> ScalarSelect[datetime]:
+    of_domain = select(Job.created_at).where(Job.domain_id == Domain.id, Job.kind == JobKind.snapshot)
+    return of_domain.order_by(Job.created_at, Job.id).limit(1).scalar_subquery()
+
+
+def _newest_outcome() -> ScalarSelect[str]:
+    ended = select(Job.state).where(Job.domain_id == Domain.id, Job.kind == JobKind.snapshot, Job.state.in_(ENDED))
+    return ended.order_by(Job.created_at.desc(), Job.id.desc()).limit(1).scalar_subquery()
