@@ -19,6 +19,12 @@ class Disk:
     device: str = "disk"
     kind: str = "file"
     readonly: bool = False
+    snapshot: str | None = None
+    #: Names of empty elements: shareable, transient.
+    says: tuple[str, ...] = ()
+    copy_on_read: bool = False
+    #: UUID of the secret in libvirt that opens its LUKS.
+    secret: str | None = None
 
 
 def domain_xml(options: GuestOptions, domain_type: str, boot: BootFiles, disks: list[Disk], folder: Path) -> str:
@@ -70,9 +76,17 @@ def _add_devices(domain: ElementTree.Element, options: GuestOptions, disks: list
 
 def _add_disk(devices: ElementTree.Element, disk: Disk, options: GuestOptions) -> None:
     element = _add(devices, "disk", type=disk.kind, device=disk.device)
-    _add(element, "driver", name="qemu", type=disk.image_format)
+    driver = _add(element, "driver", name="qemu", type=disk.image_format)
+    if disk.copy_on_read:
+        driver.set("copy_on_read", "on")
+    if disk.snapshot is not None:
+        element.set("snapshot", disk.snapshot)
     if disk.source is not None:
-        _add(element, "source", **{"dev" if disk.kind == "block" else "file": str(disk.source)})
+        source = _add(element, "source", **{"dev" if disk.kind == "block" else "file": str(disk.source)})
+        if disk.secret is not None:
+            _add(_add(source, "encryption", format="luks"), "secret", type="passphrase", uuid=disk.secret)
+    for word in disk.says:
+        _add(element, word)
     _add(element, "target", dev=disk.target, bus="ide" if disk.device == "cdrom" else "virtio")
     if disk.readonly:
         _add(element, "readonly")

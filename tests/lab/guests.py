@@ -6,6 +6,7 @@ import os
 import shutil
 import string
 import time
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ class LabGuest:
         boot = images.build()
         made = self._make_disks()
         self.disks = {disk.target: disk.source for disk in made if disk.source is not None}
+        if Odd.LUKS in self.options.odd_disks:
+            self._define_secret()
         self.connection.defineXML(domain_xml(self.options, kvm.domain_type(boot), boot, made, self.folder))
         return self
 
@@ -135,6 +138,15 @@ class LabGuest:
             made.append(odd_disks.make(odd, target, self.folder, self.options.disk_mb))
         return made
 
+    def _define_secret(self) -> None:
+        secret = ElementTree.Element("secret", ephemeral="yes", private="no")
+        ElementTree.SubElement(secret, "uuid").text = odd_disks.secret_of(self.folder)
+        self.connection.secretDefineXML(ElementTree.tostring(secret, encoding="unicode")).setValue(odd_disks.PASSPHRASE.encode())
+
+    def _remove_secret(self) -> None:
+        with suppress(libvirt.libvirtError):
+            self.connection.secretLookupByUUIDString(odd_disks.secret_of(self.folder)).undefine()
+
     def _remove_domain(self) -> None:
         files = set(self.folder.glob("*.qcow2"))
         if self.is_defined():
@@ -144,6 +156,8 @@ class LabGuest:
                 domain.destroy()
             if domain.isPersistent():
                 domain.undefineFlags(_UNDEFINE)
+        if Odd.LUKS in self.options.odd_disks:
+            self._remove_secret()
         odd_disks.detach_loop_devices(self.folder)
         for file in files:
             if file.is_file():

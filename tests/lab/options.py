@@ -15,6 +15,11 @@ class Odd(StrEnum):
     READONLY = "readonly"
     RAW_FILE = "raw_file"
     BLOCK_DEVICE = "block_device"  # a loop device of the host; needs root
+    SHAREABLE = "shareable"
+    TRANSIENT = "transient"
+    SNAPSHOT_NO = "snapshot_no"
+    COPY_ON_READ = "copy_on_read"
+    LUKS = "luks"  # a qcow2 with LUKS inside; its secret is in libvirt
 
 
 @dataclass(frozen=True)
