@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 token_app = typer.Typer(help="Make, list and revoke the bearer tokens of the API.", no_args_is_help=True)
 app.add_typer(token_app, name="token")
+host_app = typer.Typer(help="List the hosts, and forget one that never comes back.", no_args_is_help=True)
+app.add_typer(host_app, name="host")
 
 
 def main() -> None:
@@ -150,6 +152,33 @@ def token_revoke(token_id: Annotated[str, typer.Argument(metavar="ID", help="The
     with _migrated_database().write() as session:
         revoked = tokens.revoke(session, token_id)
     typer.echo(f"{revoked.id} ({revoked.name}) is revoked.")
+
+
+@host_app.command("list")
+def host_list() -> None:
+    """Every host: when its worker was last heard of, and what it has to do."""
+    from service.jobs import host_list as hosts
+
+    with _migrated_database().read() as session:
+        found = hosts.hosts(session)
+    for host in found:
+        heard = "silent" if host.is_silent else "alive"
+        work = f"{host.running} jobs running, {host.queued} queued"
+        typer.echo(f"{host.host_id}  {heard}, heard of {host.seen_ago_s:.0f} s ago  {work}, {host.domains} domains")
+    if not found:
+        typer.echo("No worker has reported yet.", err=True)
+
+
+@host_app.command("forget")
+def host_forget(host_id: Annotated[str, typer.Argument(metavar="ID", help="The name that `stillpoint host list` shows.")]) -> None:
+    """End the jobs of a host that never comes back, and take its domains off the list. Refused while its worker may still live."""
+    from service.jobs import forgotten_host
+
+    with _migrated_database().write() as session:
+        forgotten = forgotten_host.forget(session, host_id)
+    typer.echo(f"{host_id} is forgotten, with {forgotten.domains} domains; {forgotten.jobs_cancelled} queued jobs are cancelled.")
+    for job_id in forgotten.jobs_failed:
+        typer.echo(f"Job {job_id} ran there and is failed; GET /api/v1/jobs/{job_id} says what to look at.")
 
 
 def _migrated_database() -> "Database":

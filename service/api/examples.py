@@ -246,6 +246,8 @@ HOST: dict[str, Any] = {
     "inventory_at": "2026-01-31T21:59:58.000000Z",
 }
 
+FORGOTTEN_HOST: dict[str, Any] = {"id": "hv1", "jobs_failed": [JOB_ID], "jobs_cancelled": 2, "domains": 12}
+
 METRICS = (
     "# HELP stillpoint_jobs Jobs that are not finished, by state and kind.\n" + 'stillpoint_jobs{kind="snapshot",state="queued"} 1.0\n'
 )
@@ -255,6 +257,8 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "job_not_found": {"job_id": JOB_ID},
     "recovery_point_not_found": {"recovery_point_id": POINT_ID},
     "domain_unknown": {"domain": "db7", "hosts": "hv1 (last seen 2 s ago)"},
+    "host_unknown": {"host": "hv9"},
+    "host_not_silent": {"host": "hv1", "seen_ago_s": 3.1, "silence_s": 90.0, "free_in_s": 86.9},
     "domain_ambiguous": {"domain": "db1", "hosts": "hv1, hv2"},
     "cancel_refused": {"job_id": JOB_ID, "state": "succeeded", "reason": "it is finished"},
     "guest_already_frozen": {"domain": "db1", "frozen_by": "not_stillpoint", "frozen_since": "2026-01-31T21:58:30.000000Z"},

@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
 from service.db.engine import database_now
 from service.db.tables import Domain, Host
 from service.errors import DomainAmbiguous, DomainUnknown
+from service.jobs.host_silence import is_silent
+from service.model.inventory import DomainState
+
+_ALIVE = (DomainState.running.value, DomainState.paused.value)
 
 
 @dataclass(frozen=True)
@@ -20,16 +25,30 @@ class Place:
 
 def place_of(session: Session, domain: str, host: str | None) -> Place:
     """The one domain of this name or UUID. Raises DomainUnknown, DomainAmbiguous."""
-    meant = select(Domain.id, Domain.name, Domain.host_id).where(or_(Domain.id == domain.lower(), Domain.name == domain))
+    columns = (Domain.id, Domain.name, Domain.host_id, Domain.state)
+    meant = select(*columns, Host).join(Host, Host.id == Domain.host_id).where(or_(Domain.id == domain.lower(), Domain.name == domain))
     if host is not None:
         meant = meant.where(Domain.host_id == host)
-    found = [Place(*row) for row in session.execute(meant.order_by(Domain.host_id, Domain.name))]
-    if not found:
+    rows: list[Row[Any]] = list(session.execute(meant.order_by(Domain.host_id, Domain.name)))
+    if not rows:
         raise _unknown(session, domain, host)
+    found = rows if len(rows) == 1 else _where_it_runs(session, rows)
     if len(found) > 1:
-        hosts = sorted({place.host_id for place in found})
-        raise DomainAmbiguous(domain=domain, hosts=", ".join(hosts))
-    return found[0]
+        raise DomainAmbiguous(domain=domain, hosts=", ".join(sorted({row.host_id for row in rows})))
+    return Place(found[0].id, found[0].name, found[0].host_id)
+
+
+def _where_it_runs(session: Session, rows: list[Row[Any]]) -> list[Row[Any]]:
+    """The row of the one host that runs the domain now; all rows, where that is not certain.
+
+    A domain that was restarted elsewhere after its host died is still on that host's list, and one that was migrated is defined on both.
+    Only the same domain: another one of this name may be meant as well.
+    """
+    if len({row.id for row in rows}) > 1:
+        return rows
+    now = database_now(session)
+    running = [row for row in rows if row.state in _ALIVE and not is_silent(row.Host, now)]
+    return running if len(running) == 1 else rows
 
 
 def _unknown(session: Session, domain: str, host: str | None) -> DomainUnknown:

@@ -348,6 +348,15 @@ class HostPage(BaseModel):
     next_cursor: str | None
 
 
+class ForgottenHost(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.FORGOTTEN_HOST]})
+
+    id: str
+    jobs_failed: list[str] = Field(description="Jobs that ran on it: they failed with `host_forgotten`.")
+    jobs_cancelled: int = Field(description="How many jobs were queued for it.")
+    domains: int = Field(description="How many domains left the list.")
+
+
 class Health(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
 

@@ -95,6 +95,9 @@ class Job(Base):
     writer_failed: Mapped[bool | None] = mapped_column(Boolean)
     auto_recovery: Mapped[dict[str, Any] | None]
 
+    #: When its host was forgotten while it ran; None again when the host came back and its worker has looked.
+    forgotten_at: Mapped[datetime | None]
+
     __table_args__ = (
         # The referee: whatever the code does, the database refuses a second running job of a domain. An
         # interrupted job still holds its domain until recovery has looked. The emergency thaw must pass.
@@ -141,6 +144,12 @@ class Job(Base):
         ),
         # What /metrics counts, from the index alone.
         Index("ix_jobs_state_kind", "state", "kind"),
+        Index(
+            "ix_jobs_forgotten",
+            "host_id",
+            sqlite_where=text("forgotten_at IS NOT NULL"),
+            postgresql_where=text("forgotten_at IS NOT NULL"),
+        ),
         # A page of any list is a range of one of these, so it costs the same at any size.
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_state_created_at_id", "state", "created_at", "id"),
@@ -207,6 +216,13 @@ class Host(Base):
     inventory_at: Mapped[datetime | None]
     #: How often its worker publishes: what has not come for three times as long is stale.
     inventory_seconds: Mapped[float] = mapped_column(Float, server_default="30")
+    lease_seconds: Mapped[float] = mapped_column(Float, server_default="60")
+    #: The process that is the worker of this host; None: it was stopped.
+    instance_id: Mapped[str | None] = mapped_column(String(36))
+    #: The lock file that this process holds (`service.jobs.host_lock.LockId`).
+    lock_id: Mapped[str | None] = mapped_column(String(255))
+    #: The same process in words, for an error.
+    held_by: Mapped[str | None] = mapped_column(String(255))
 
 
 class Domain(Base):

@@ -65,6 +65,34 @@ class WorkerLost(StillpointError):
     remedy_template = "Retry the job. What recovery found and did stands in the job's evidence."
 
 
+class HostForgotten(StillpointError):
+    """`phase` None: the job had not begun. `files`: overlays that it may have made."""
+
+    code = "host_forgotten"
+    title = "The host of the job never came back"
+
+    @property
+    def detail(self) -> str:
+        facts = self.facts
+        if facts["phase"] is None:
+            return f"Host {facts['host']} was forgotten before the job began."
+        told = [f"Host {facts['host']} was forgotten while the job was in phase {facts['phase']}; nobody looked at the guest or its disks."]
+        if facts["may_be_frozen"]:
+            told.append("The guest may have been frozen.")
+        if facts["files"]:
+            told.append(f"Its disks may be on these files: {', '.join(facts['files'])}.")
+        return " ".join(told)
+
+    @property
+    def remedy(self) -> str:
+        if self.facts["phase"] is None:
+            return "Retry the job: it runs on the host that has the domain now."
+        return (
+            "Where the domain runs now, read `virsh domblklist DOMAIN --details` and delete none of its files. Then retry the job: it runs "
+            "on the host that has the domain now. If the host comes back, its worker thaws the guest and adds to this job what it finds."
+        )
+
+
 class JobCancelled(StillpointError):
     code = "job_cancelled"
     title = "The job was cancelled"

@@ -29,6 +29,13 @@ class DomainUnknown(StillpointError):
     )
 
 
+class HostUnknown(StillpointError):
+    code = "host_unknown"
+    title = "No such host"
+    detail_template = "There is no host {host}, and no job waits for one of this name."
+    remedy_template = "GET /api/v1/hosts and `stillpoint host list` show the hosts."
+
+
 class DomainAmbiguous(StillpointError):
     code = "domain_ambiguous"
     title = "More than one host has a domain of this name"
@@ -216,3 +223,23 @@ class WorkerAlreadyRuns(StillpointError):
     title = "A worker of this host already runs"
     detail_template = "{lock} is locked by another process: the worker of host {host} is already running."
     remedy_template = "Stop the other one, or give this one another STILLPOINT_STATE_DIR and STILLPOINT_HOST_ID."
+
+
+class HostTaken(StillpointError):
+    code = "host_taken"
+    title = "Another worker has this host"
+    detail_template = "{held_by} is the worker of host {host}: it was heard of {seen_ago_s} s ago."
+    remedy_template = (
+        "Two machines must not have the same STILLPOINT_HOST_ID: give each its own, and run one worker on each. If the other one is dead, "
+        "this one can start in {free_in_s} s; under systemd it tries again by itself."
+    )
+
+
+class HostNotSilent(StillpointError):
+    code = "host_not_silent"
+    title = "The host may still be alive"
+    detail_template = "The worker of host {host} was heard of {seen_ago_s} s ago. It counts as dead only after a silence of {silence_s} s."
+    remedy_template = (
+        "Stop its worker, or make sure that the machine is off, and try again in {free_in_s} s. "
+        "A host that is alive puts its jobs in order by itself."
+    )

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.db.engine import database_now
 from service.db.tables import Domain, Job
-from service.errors import GuestHookHangs, GuestStillFrozen
+from service.errors import GuestHookHangs, GuestStillFrozen, HostForgotten
 from service.model.foreign_freeze import NOT_STILLPOINT, UNKNOWN, ForeignFreeze, FrozenBy
 from service.model.lifecycle import JobKind, JobState
 from service.model.moment import rfc3339
@@ -74,7 +74,7 @@ def freezer_of(
     if last is None or (thawed_at is not None and last.finished_at <= thawed_at):
         # Without having seen it thawed, nothing tells a freeze of somebody else from one that nobody has on record any more.
         return NOT_STILLPOINT if thawed_at is not None else UNKNOWN
-    return {"job_id": last.id} if (last.error or {}).get("code") in NO_THAW_ANSWERED else UNKNOWN
+    return {"job_id": last.id} if _left_frozen(last) else UNKNOWN
 
 
 def foreign_freeze(session: Session, domain_id: str, host_id: str, job_id: str) -> ForeignFreeze:
@@ -97,6 +97,12 @@ def _latest(session: Session, domain_id: str) -> Sequence[Row[Any]]:
 
 def _will_freeze(job: Row[Any]) -> bool:
     return bool(job.intent and job.intent.get("will_freeze"))
+
+
+def _left_frozen(job: Row[Any]) -> bool:
+    """Its thaw was never answered, or nobody knows whether it was."""
+    code = (job.error or {}).get("code")
+    return code in NO_THAW_ANSWERED or (code == HostForgotten.code and _will_freeze(job))
 
 
 def _may_have_frozen(job: Row[Any]) -> bool:

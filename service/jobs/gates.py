@@ -1,6 +1,7 @@
 """The rows of gates. The worker opens and closes, and so does its emergency thaw; the API marks the release. Whoever comes late
 changes nothing."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
@@ -52,6 +53,13 @@ def close(session: Session, job_id: str) -> Gate | None:
     if gate is not None:
         gate.state = GateState.closed
     return gate
+
+
+def close_all(session: Session, job_ids: Collection[str]) -> None:
+    """Of jobs that will never run."""
+    session.execute(
+        update(Gate).where(Gate.job_id.in_(job_ids)).values(state=GateState.closed).execution_options(synchronize_session=False)
+    )
 
 
 def close_of_domain(session: Session, domain_id: str) -> None:

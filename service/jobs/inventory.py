@@ -59,9 +59,13 @@ class Inventory:
         inventory_seconds: float = PUBLISH_S,
         read_patience_s: float = READ_PATIENCE_S,
         has_job: Callable[[str], bool] = lambda _: False,
+        is_mine: Callable[[Session], bool] = lambda _: True,
     ) -> None:
         """`inventory_seconds`: how often `publish` is called. `has_job`: whether a job has this domain now; it may have begun since the
-        publication did."""
+        publication did.
+
+        `is_mine`: whether this worker is still that of the host; nothing is published by another.
+        """
         self._database = database
         self._connection = connection
         self._host_id = host_id
@@ -73,6 +77,7 @@ class Inventory:
         self._readers: Readers[dict[str, Any] | None] = Readers(READERS)
         self._read_patience_s = read_patience_s
         self._has_job = has_job
+        self._is_mine = is_mine
         self.away: LibvirtUnavailable | None = None
         """Why libvirt did not answer when it was asked last; None: it did, or was not asked yet."""
 
@@ -90,9 +95,10 @@ class Inventory:
             self.away = error
             problem = error.detail
         with self._database.write() as session:
-            self._write_host(session, versions, problem)
-            if problem is None:
-                self._write_domains(session, rows, before)
+            if self._is_mine(session):
+                self._write_host(session, versions, problem)
+                if problem is None:
+                    self._write_domains(session, rows, before)
         return problem is None
 
     def look_again(self, busy_domains: frozenset[str]) -> bool:
@@ -120,13 +126,6 @@ class Inventory:
         else:
             self.away = None
         return self.away is None
-
-    def heartbeat(self) -> None:
-        """Only that the worker lives."""
-        with self._database.write() as session:
-            host = session.get(Host, self._host_id)
-            if host is not None:
-                host.last_seen = database_now(session)
 
     def _before(self) -> _Before:
         with self._database.read() as session:

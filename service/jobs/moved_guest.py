@@ -1,49 +1,16 @@
-"""The guest of a job whose worker died is not on this host any more: what is left here, and who must thaw it now."""
+"""The guest of a job whose worker died is not on this host any more: what is left here."""
 
-from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
-from service.db.tables import Domain, Job
 from service.errors import StorageNotAnswering
-from service.jobs import queue, storage
+from service.jobs import storage
 from service.jobs.intent import Intent
-from service.jobs.queue import NewJob
-from service.model.inventory import DomainState
-from service.model.lifecycle import JobKind
 
 
 def tell_of_files(intent: Intent) -> list[str]:
     """Nothing is deleted: another host may write to these files."""
     left = [overlay.path for overlay in intent.overlays if _exists(overlay.path)]
     return [f"Files of this job were left, because another host may use them: {', '.join(left)}."] if left else []
-
-
-def thaw_after(session: Session, job: Job) -> str:
-    """A freeze goes along with a migration, so a thaw follows it; answers the sentence about it.
-
-    It is a job of the host that publishes the domain now. Only one that published it since the death knows that it has it.
-    """
-    now_at = session.scalar(
-        select(Domain)
-        .where(Domain.id == job.domain_id, Domain.host_id != job.host_id, Domain.state == DomainState.running.value)
-        .where(Domain.published_at > (job.started_at or job.created_at) - timedelta(seconds=1))
-        .order_by(Domain.published_at.desc())
-        .limit(1)
-    )
-    if now_at is None:
-        return "It may run on another host and may still be frozen there: look for it."
-    thaw = NewJob(
-        kind=JobKind.thaw.value,
-        domain_id=job.domain_id,
-        domain_name=now_at.name,
-        host_id=now_at.host_id,
-        request={"kind": JobKind.thaw.value, "domain": now_at.name},
-        labels=dict(job.labels),
-    )
-    return f"It runs on host {now_at.host_id} now, where job {queue.enqueue(session, thaw).job.id} thaws it."
 
 
 def _exists(path: str) -> bool:

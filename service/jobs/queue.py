@@ -29,6 +29,8 @@ __all__ = [
     "Claim",
     "Enqueued",
     "NewJob",
+    "busy_domains",
+    "cancel_queued",
     "claim",
     "enqueue",
     "ensure_slots",
@@ -316,6 +318,12 @@ def interrupted(session: Session, host_id: str) -> list[Job]:
     return list(session.scalars(waiting.order_by(Job.run_after, Job.id)))
 
 
+def busy_domains(session: Session, domain_ids: Collection[str]) -> frozenset[str]:
+    """Those of which a job runs, or waits for recovery."""
+    at_work = Job.state.in_([as_sql(JobState.running), as_sql(JobState.interrupted)])
+    return frozenset(session.scalars(select(Job.domain_id).where(Job.domain_id.in_(domain_ids), at_work))) if domain_ids else frozenset()
+
+
 def note_interrupted(session: Session, job_id: str, values: dict[str, Any]) -> None:
     """Record what an interrupted job waits for. Raises LeaseLost when it is no longer interrupted; nothing is written then."""
     _refuse_own_columns(values)
@@ -361,6 +369,14 @@ def request_cancel(session: Session, job_id: str) -> Job:
         job.updated_at = now
     session.flush()
     return job
+
+
+def cancel_queued(session: Session, host_id: str, error: dict[str, Any]) -> list[str]:
+    """What waits for a host that is no more; answers the ids."""
+    now = database_now(session)
+    waiting = update(Job).where(Job.host_id == host_id, Job.state == as_sql(JobState.queued))
+    ended = {"state": JobState.cancelled.value, "error": error, "finished_at": now, "updated_at": now}
+    return list(session.scalars(waiting.values(ended).returning(Job.id)))
 
 
 def is_cancel_requested(session: Session, job_id: str) -> bool:

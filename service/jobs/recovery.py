@@ -4,7 +4,6 @@ A guest that may be frozen and cannot be thawed now is not given up: its job sta
 and is looked at again until the guest is thawed or shut off. So does one whose disks libvirt may still move.
 """
 
-import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +15,11 @@ from service.db.tables import Job
 from service.errors import DisksInDoubt, DomainGone, JobCancelled, StillpointError, WorkerLost
 from service.hypervisor.connection import HostConnection
 from service.jobs import gates, guard_report, interrupted_disks, interrupted_guest, metrics, moved_guest, queue
+from service.jobs.following_thaw import thaw_after
 from service.jobs.guard_report import GuardReport
 from service.jobs.intent import Intent
 from service.jobs.interrupted_disks import Found
+from service.jobs.recovery_schedule import Schedule
 from service.jobs.run import MustRecover
 from service.jobs.snapshot_outcome import point_document
 from service.model.lifecycle import JobKind, JobState, PhaseName, PhaseOutcome
@@ -32,8 +33,6 @@ GUARD_MOMENT_S = 0.2
 """Before recovery thaws the guest itself: a guard that works needs less, and one that is stopped must not be waited for."""
 GUARD_PATIENCE_S = 3.0
 """After it did: a guard that thawed watches for two seconds that it stays so, and writes then."""
-LOOK_AGAIN_S = 1.0
-LOOK_AGAIN_MAX_S = 30.0
 
 _logger = log.get(__name__)
 
@@ -48,7 +47,7 @@ class Recovery:
         self._connection = connection
         self._thaw_patience_s = thaw_patience_s
         self._state_dir = state_dir
-        self._schedule = _Schedule()
+        self._schedule = Schedule()
         connection.on_change(self._schedule.make_all_due)
 
     def is_due(self, job_id: str) -> bool:
@@ -146,7 +145,7 @@ class Recovery:
     def _resolve(self, job: Job, found: Found, report: GuardReport | None) -> None:
         with self._database.write() as session:
             if found.moved_frozen:
-                found.story.append(moved_guest.thaw_after(session, job))
+                found.story.append(thaw_after(session, job))
                 # Its story has this sentence, too.
                 found.error = found.lost() if isinstance(found.error, WorkerLost) else found.error
             to, values = _resolution(job, found, report)
@@ -159,34 +158,6 @@ class Recovery:
         label = _label(found, JobState(resolved.state))
         metrics.RECOVERIES.labels(outcome=label).inc()
         _logger.warning("job_recovered", job_id=job.id, outcome=label, story=found.story)
-
-
-class _Schedule:
-    """When each interrupted job is looked at again: at once after a change on the host, else less and less often."""
-
-    def __init__(self) -> None:
-        self._pauses: dict[str, float] = {}
-        self._due_at: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def is_due(self, job_id: str) -> bool:
-        with self._lock:
-            return time.monotonic() >= self._due_at.get(job_id, 0.0)
-
-    def put_off(self, job_id: str) -> None:
-        with self._lock:
-            pause = self._pauses.get(job_id, LOOK_AGAIN_S)
-            self._due_at[job_id] = time.monotonic() + pause
-            self._pauses[job_id] = min(pause * 2, LOOK_AGAIN_MAX_S)
-
-    def make_all_due(self) -> None:
-        with self._lock:
-            self._due_at.clear()
-
-    def forget(self, job_id: str) -> None:
-        with self._lock:
-            self._due_at.pop(job_id, None)
-            self._pauses.pop(job_id, None)
 
 
 def _tell_of_the_move(intent: Intent, report: GuardReport | None, found: Found) -> None:

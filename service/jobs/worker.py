@@ -1,6 +1,5 @@
 """The worker of a host: claims its jobs, runs each in a thread, keeps their leases, and hands lost ones to recovery."""
 
-import fcntl
 import os
 import sys
 import threading
@@ -9,20 +8,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import IO
+
+from sqlalchemy.orm import Session
 
 from service import log
 from service.config import Settings
 from service.db.engine import Database
-from service.errors import DatabaseUnavailable, LeaseLost, StillpointError, WorkerAlreadyRuns
+from service.errors import DatabaseUnavailable, HostTaken, LeaseLost, StillpointError
 from service.hypervisor.connection import HostConnection
-from service.jobs import metrics, queue
+from service.jobs import metrics, queue, slots
 from service.jobs.absence import Absence
 from service.jobs.execution import Execution
 from service.jobs.guard import GuardSource
+from service.jobs.host_lock import HostLock, LockId
 from service.jobs.inventory import Inventory
 from service.jobs.loop import Loop
 from service.jobs.recovery import Recovery
+from service.jobs.registration import REPORT_S, Registration, Terms
+from service.jobs.returned_host import ReturnedHost
 from service.jobs.run import JobRun
 from service.jobs.wake import Wake
 from service.model.foreign_freeze import FROZEN_LOOK_S
@@ -31,7 +34,7 @@ from service.model.lifecycle import JobKind
 RECONNECT_S = 1.0
 STOP_LOOPS_S = 5.0
 SWITCH_INTERVAL_S = 0.001
-LONGEST_RENEWAL_S = 5.0
+LONGEST_RENEWAL_S = REPORT_S
 """Cancel requests are seen when a lease is renewed, so a long lease is renewed sooner than it must be."""
 KNOWN_KINDS = tuple(kind.value for kind in JobKind)
 """A newer API may create others, while this worker has not been restarted yet: those wait for it."""
@@ -42,7 +45,7 @@ _logger = log.get(__name__)
 
 
 class Worker:
-    """Three threads (claims, leases, inventory) and one more for each running job. One worker per host: a lock file."""
+    """Three threads (claims, leases, inventory) and one more for each running job. One worker per host: a lock file, and the database."""
 
     def __init__(self, settings: Settings, database: Database, connection: HostConnection, wake: Wake, guards: GuardSource) -> None:
         self._settings = settings
@@ -51,15 +54,19 @@ class Worker:
         self._wake = wake
         self._host_id = settings.host_id
         self._owner = f"{settings.host_id}:{os.getpid()}"
+        terms = Terms(settings.lease_seconds, settings.inventory_seconds, connection.uri)
+        self._registration = Registration(settings.host_id, terms)
         self._inventory = Inventory(
             database,
             connection,
             settings.host_id,
             inventory_seconds=settings.inventory_seconds,
             has_job=lambda domain_id: domain_id in self._busy_domains(),
+            is_mine=self._registration.holds,
         )
         self._execution = Execution(settings, connection, guards)
         self._recovery = Recovery(database, connection, state_dir=settings.state_dir)
+        self._returned = ReturnedHost(database, connection, settings.host_id, settings.state_dir)
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
         self._publish = threading.Event()
@@ -69,26 +76,46 @@ class Worker:
         self._live_lock = threading.Lock()
         self._ends_at: float | None = None
         self._loops: list[Loop] = []
-        self._lock_file: IO[str] | None = None
+        self._lock = HostLock(settings.state_dir, settings.host_id)
+        self._lock_id: LockId | None = None
+        #: Cleared while another worker has this host; `_taken` says which.
+        self._registered = threading.Event()
+        self._taken: HostTaken | None = None
 
     # --- life -----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take the host's lock, hand what a dead worker left to recovery, and begin. Raises WorkerAlreadyRuns, DatabaseUnavailable."""
-        self._lock_host()
+        """Become the worker of the host, hand what a dead one left to recovery, and begin.
+
+        Raises WorkerAlreadyRuns, HostTaken, DatabaseUnavailable.
+        """
+        self._lock_id = self._lock.take()
         # A thread in a freeze window must not wait its turn for long while the API is busy; Python's default is 5 ms.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._connection.on_change(self._publish.set)
-        with self._database.write() as session:
-            # In this order: slots that a dead worker held are free when their number is set.
-            left = queue.release_expired(session, self._host_id, all_running=True)
-            queue.ensure_slots(session, f"host:{self._host_id}", self._settings.jobs_per_host)
+        try:
+            with self._database.write() as session:
+                left = self._register(session, self._lock_id)
+        except StillpointError:
+            self._lock.release()
+            raise
+        self._registered.set()
         if left:
             _logger.warning("jobs_left_by_a_dead_worker", jobs=left)
         loops = zip(metrics.LOOPS, (self._claim_loop, self._lease_loop, self._inventory_loop), strict=True)
         self._loops = [Loop(name, loop, self._stopping) for name, loop in loops]
         for loop in self._loops:
             loop.start()
+
+    def _register(self, session: Session, lock: LockId) -> list[str]:
+        """Answers the jobs that an earlier worker of the host left. Raises HostTaken."""
+        self._registration.take(session, lock)
+        with self._live_lock:
+            mine = list(self._live)
+        # In this order: slots that a dead worker held are free when their number is set.
+        left = queue.release_expired(session, self._host_id, all_running=True, live=mine)
+        queue.ensure_slots(session, slots.host_resource(self._host_id), self._settings.jobs_per_host)
+        return left
 
     def stop(self, timeout_seconds: float) -> bool:
         """Claim nothing more and wait for the running jobs; False when some did not end in time (recovery takes them at the next start)."""
@@ -112,9 +139,13 @@ class Worker:
         for loop in self._loops:
             loop.join(max(0.0, deadline - time.monotonic()))
         self._connection.close()
-        if self._lock_file is not None:
-            self._lock_file.close()
+        self._leave_host()
         return not any(thread.is_alive() for thread in running)
+
+    @property
+    def has_host(self) -> bool:
+        """False while another worker has the host: then this one claims nothing."""
+        return self._registered.is_set()
 
     @property
     def is_stopping(self) -> bool:
@@ -123,17 +154,16 @@ class Worker:
     def problem(self) -> StillpointError | None:
         """What keeps this worker from doing its work now."""
         died = next((problem for loop in self._loops if (problem := loop.problem()) is not None), None)
-        return died if died is not None else self._inventory.away
+        return died or self._taken or self._inventory.away
 
-    def _lock_host(self) -> None:
-        self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._settings.state_dir / f"worker-{self._host_id}.lock"
-        self._lock_file = path.open("w")
+    def _leave_host(self) -> None:
         try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock_file.close()
-            raise WorkerAlreadyRuns(lock=str(path), host=self._host_id) from error
+            with self._database.write() as session:
+                self._registration.release(session)
+        except DatabaseUnavailable as error:
+            # The next worker with this lock file need not wait all the same.
+            _logger.warning("database_away", detail=error.detail)
+        self._lock.release()
 
     # --- claiming -------------------------------------------------------------------------------
 
@@ -141,19 +171,23 @@ class Worker:
         database = Absence("database")
         while not self._stopping.is_set():
             with _surviving(database):
-                if self._libvirt_answers.is_set():
+                if self._libvirt_answers.is_set() and self._registered.is_set():
                     self._recover_interrupted()
+                    self._look_at_forgotten()
                     self._claim_all()
             self._wake.wait(self._settings.poll_seconds)
 
     def _claim_all(self) -> None:
-        while not self._stopping.is_set():
+        while not (self._stopping.is_set() or self._looks_at_forgotten()):
             with self._database.read() as session:
                 kind = queue.next_kind(session, self._host_id, only_kinds=KNOWN_KINDS)
             if kind is None:
                 return
             with self._database.write(urgent=kind == JobKind.thaw) as session:
                 claim = queue.claim(session, self._host_id, self._owner, self._settings.lease_seconds, only_kinds=KNOWN_KINDS)
+                if claim is not None and not self._registration.holds(session):
+                    session.rollback()
+                    return
             if claim is None:
                 return
             run = JobRun(claim, self._database, self._abandoned, self._settings.shortfall_pause_seconds)
@@ -165,13 +199,22 @@ class Worker:
         for job_id in waiting:
             self._start(job_id, None, partial(self._recovery.recover, job_id))
 
-    def _start(self, job_id: str, run: JobRun | None, work: Callable[[], None]) -> None:
+    def _look_at_forgotten(self) -> None:
+        """Before anything is claimed: a thaw that comes late would end the freeze of a new job."""
+        for job_id in self._returned.due():
+            self._start(job_id, None, partial(self._returned.look, job_id), is_look=True)
+
+    def _looks_at_forgotten(self) -> bool:
+        with self._live_lock:
+            return any(live.is_look for live in self._live.values())
+
+    def _start(self, job_id: str, run: JobRun | None, work: Callable[[], None], *, is_look: bool = False) -> None:
         """Run `work` in a thread, once per job: a job that is being recovered is not recovered a second time."""
         with self._live_lock:
             if job_id in self._live:
                 return
             thread = threading.Thread(target=self._in_thread, args=(job_id, work), name=f"job-{job_id[:8]}", daemon=True)
-            self._live[job_id] = live = _LiveJob(thread, run)
+            self._live[job_id] = live = _LiveJob(thread, run, is_look)
             live.told_of_the_end(self._ends_at)
         metrics.JOBS_RUNNING.inc()
         thread.start()
@@ -198,8 +241,29 @@ class Worker:
             with _surviving(database):
                 for run in self._live_runs():
                     self._renew(run)
-                self._release_expired()
-                self._inventory.heartbeat()
+                if self._report():
+                    self._release_expired()
+
+    def _report(self) -> bool:
+        """That this worker lives; False while another one has the host. Its running jobs are told by their leases."""
+        with self._database.write() as session:
+            if self._registration.report(session):
+                return True
+            self._registered.clear()
+            assert self._lock_id is not None
+            try:
+                left = self._register(session, self._lock_id)
+            except HostTaken as error:
+                if self._taken is None:
+                    _logger.error("host_taken", detail=error.detail, remedy=error.remedy)
+                self._taken = error
+                return False
+        self._registered.set()
+        self._taken = None
+        _logger.warning("host_registered_anew", host=self._host_id, jobs=left)
+        self._publish.set()
+        self._wake.wake()
+        return True
 
     def _live_runs(self) -> list[JobRun]:
         with self._live_lock:
@@ -284,10 +348,11 @@ def _surviving(database: Absence) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _LiveJob:
-    """`run` None: the job is being recovered."""
+    """`run` None: the job is being recovered. `is_look`: it was forgotten, and what is left of it is looked at."""
 
     thread: threading.Thread
     run: JobRun | None
+    is_look: bool
 
     def told_of_the_end(self, at: float | None) -> None:
         if self.run is not None:

@@ -70,6 +70,7 @@ _REMEDIES = {
     "writer_restarted": "Retry the job: the service of the writer was started anew during it.",
     "gate_not_opened": "Mend what the error names, then POST /api/v1/domains/{domain}/quiesce again.",
     "gate_not_released": "Release the gate before its deadline, or ask for a longer deadline_ms.",
+    "host_forgotten": "Look at the disks of the domain, then retry the job: it runs on the host that has the domain now.",
     "worker_lost": "Retry the job: a new point carries its own evidence.",
 }
 

@@ -109,6 +109,12 @@ def no_point(code: str = "no_snapshot", detail: str = "No snapshot was taken.") 
     return Judgement(Verdict.none, [lowers(code, detail)])
 
 
+def host_forgotten() -> Judgement:
+    """The judgement of a job whose host never came back."""
+    detail = "The host never came back and was forgotten: nobody looked whether a snapshot was taken, so none is on record."
+    return Judgement(Verdict.none, [lowers("host_forgotten", detail)])
+
+
 # --- crash: the freeze does not cover the point in time -------------------------------------------
 
 

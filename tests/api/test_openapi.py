@@ -24,6 +24,7 @@ def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
         ("cancel_job", "post /api/v1/jobs/{job_id}/cancel"),
         ("create_job", "post /api/v1/jobs"),
         ("explain_job", "get /api/v1/jobs/{job_id}/explain"),
+        ("forget_host", "delete /api/v1/hosts/{host_id}"),
         ("get_domain", "get /api/v1/domains/{domain}"),
         ("get_job", "get /api/v1/jobs/{job_id}"),
         ("get_recovery_point", "get /api/v1/recovery-points/{recovery_point_id}"),

@@ -26,7 +26,7 @@ from tests.databases import migrate, sqlite_url
 EXAMPLES = 60
 JOB_CALLS = ["get_job", "explain_job", "cancel_job", "retry_job"]
 DOMAIN_CALLS = ["get_domain", "preflight_domain", "thaw_domain", "quiesce_domain"]
-OTHER_CALLS = ["create_job", "list_jobs", "list_domains", "list_hosts", "list_recovery_points", "get_recovery_point"]
+OTHER_CALLS = ["create_job", "list_jobs", "list_domains", "list_hosts", "forget_host", "list_recovery_points", "get_recovery_point"]
 SERVICE_CALLS = ["health", "readiness", "metrics"]
 CALLS = [*JOB_CALLS, *DOMAIN_CALLS, "release_gate", *OTHER_CALLS, *SERVICE_CALLS]
 

@@ -12,6 +12,7 @@ from service.jobs import freeze_lease, queue
 from service.jobs.inventory import Inventory
 from tests.fakes import FakeDisk, FakeDomain, FakeHost
 from tests.jobs.at_the_queue import add, allow, claimed, try_to_claim
+from tests.jobs.hosts import register
 from tests.jobs.orders import a_snapshot, a_thaw
 from tests.jobs.scene import FREEZE, Scene
 
@@ -70,10 +71,18 @@ def test_a_host_is_dated_by_the_clock_of_the_database(sqlite_database: Database,
     monkeypatch.setattr("service.jobs.inventory.database_now", lambda _session: of_the_database)
     inventory = Inventory(sqlite_database, FakeHost(FakeDomain("db1", [FakeDisk("vda", tmp_path / "vda.qcow2")])), "hv1")
     inventory.publish(frozenset())
-    inventory.heartbeat()
     with sqlite_database.read() as session:
         host = session.get_one(Host, "hv1")
     assert (host.started_at, host.last_seen, host.inventory_at) == (of_the_database,) * 3
+
+
+def test_a_report_is_dated_by_the_clock_of_the_database(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_the_database = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+    registration = register(sqlite_database)
+    monkeypatch.setattr("service.jobs.registration.database_now", lambda _session: of_the_database)
+    with sqlite_database.write() as session:
+        assert registration.report(session)
+        assert session.get_one(Host, "hv1").last_seen == of_the_database
 
 
 def test_a_window_is_dated_by_the_clock_of_the_database(sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from prometheus_client import REGISTRY
 from service.db.engine import Database
 from service.errors import LeaseLost
 from service.jobs import queue
-from service.jobs.recovery import LOOK_AGAIN_S, Recovery
+from service.jobs.recovery import Recovery
+from service.jobs.recovery_schedule import LOOK_AGAIN_S
 from service.model.lifecycle import JobState
 from tests.jobs.deaths import die, recovered, story
 from tests.jobs.scene import FREEZE, HOST, THAW, Scene, error_of, phases_of

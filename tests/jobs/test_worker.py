@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from service.config import Settings
 from service.db.engine import Database
 from service.db.tables import Domain, Host, Job
 from service.errors import WorkerAlreadyRuns
-from service.jobs import queue
+from service.jobs import forgotten_host, queue
 from service.jobs import worker as worker_module
 from service.jobs.guard import NoGuards
 from service.jobs.wake import Wake
 from service.jobs.worker import Worker
 from tests.fakes import FakeDomain
+from tests.jobs.hosts import a_lock, heard_ago, register
 from tests.jobs.scene import FREEZE, HOST, THAW, Scene, error_of
 
 PATIENCE_S = 15.0
@@ -168,6 +170,60 @@ def test_a_host_has_one_worker(plant: Plant) -> None:
         second.start()
     first.stop(5)
     plant.start()
+
+
+def test_a_worker_whose_host_another_one_took_claims_nothing_until_that_one_is_silent(plant: Plant) -> None:
+    """It was cut off for so long that another machine with its name was let in."""
+    worker = plant.start(lease_seconds=1)
+    wait_for(lambda: plant.frozen() is not None, "the first publication")
+    heard_ago(plant.scene.database, 3_600, HOST)
+    with plant.scene.database.write() as session:
+        session.get_one(Host, HOST).instance_id, session.get_one(Host, HOST).lock_id = "another", str(a_lock())
+        session.get_one(Host, HOST).last_seen = datetime.now(UTC)
+    job_id = plant.scene.ask()
+    plant.wake.wake()
+    wait_for(lambda: not worker.has_host, "the worker to notice")
+    assert plant.scene.job(job_id).state == "queued"
+    heard_ago(plant.scene.database, 3_600, HOST)
+    assert plant.wait_end(job_id).state == "succeeded"
+    assert worker.has_host
+
+
+def test_a_worker_whose_host_was_forgotten_registers_anew_and_thaws_what_it_left(plant: Plant) -> None:
+    scene = plant.scene
+    job_id = scene.ask(max_attempts=1)
+    scene.claim().write({"phase": "freeze", "intent": {"will_freeze": True, "overlays": []}})
+    scene.domain.agent.freeze_by_somebody_else()
+    register(scene.database, HOST)
+    heard_ago(scene.database, 3_600, HOST)
+    with scene.database.write() as session:
+        session.get_one(Job, job_id).lease_until = datetime.now(UTC) - timedelta(seconds=1)
+        forgotten_host.forget(session, HOST)
+
+    plant.start(lease_seconds=1)
+
+    wait_for(lambda: scene.job(job_id).forgotten_at is None, "the look at the forgotten job")
+    assert not scene.domain.agent.frozen
+    assert (scene.job(job_id).state, error_of(scene.job(job_id))["code"]) == ("failed", "host_forgotten")
+    assert plant.wait_end(scene.ask()).state == "succeeded"
+
+
+def test_a_running_worker_that_was_forgotten_writes_no_more_to_its_job_and_goes_on_with_others(plant: Plant) -> None:
+    scene = plant.scene
+    plant.start(lease_seconds=1)
+    gate = plant.hang(scene.domain, "block_capacity")
+    job_id = scene.ask()
+    plant.wake.wake()
+    plant.wait_call(scene.domain, "block_capacity")
+    with scene.database.write() as session:
+        # In one transaction, as if nothing had been heard of it for long.
+        session.get_one(Host, HOST).last_seen = datetime.now(UTC) - timedelta(hours=1)
+        session.get_one(Job, job_id).lease_until = datetime.now(UTC) - timedelta(seconds=1)
+        session.flush()
+        forgotten_host.forget(session, HOST)
+    gate.set()
+    assert plant.wait_end(scene.ask()).state == "succeeded"
+    assert (scene.job(job_id).state, error_of(scene.job(job_id))["code"], scene.overlays()[1:]) == ("failed", "host_forgotten", [])
 
 
 def test_what_a_dead_worker_left_is_recovered_at_the_start(plant: Plant) -> None:

@@ -1,16 +1,18 @@
 """Hosts: the workers, when they were last seen, and what they run on."""
 
 import json
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from service.api import examples
 from service.api.context import context_of
 from service.api.inventory import Inventory
 from service.api.openapi import answers
 from service.api.query import documented, query_of
-from service.api.schemas import Filter, HostPage
-from service.errors import CursorInvalid, ValidationFailed
+from service.api.schemas import Filter, ForgottenHost, HostName, HostPage
+from service.errors import CursorInvalid, HostNotSilent, HostUnknown, ValidationFailed
+from service.jobs import forgotten_host
 
 router = APIRouter(prefix="/api/v1/hosts", tags=["hosts"])
 
@@ -29,3 +31,21 @@ def list_hosts(request: Request) -> Response:
     with context.database.read() as session:
         page = Inventory(session).hosts(wanted)
     return Response(json.dumps(page), media_type="application/json")
+
+
+@router.delete(
+    "/{host_id}",
+    operation_id="forget_host",
+    summary="Forget a host that never comes back",
+    responses=answers(200, ForgottenHost, examples.FORGOTTEN_HOST, HostUnknown, HostNotSilent, ValidationFailed),
+)
+def forget_host(request: Request, host_id: Annotated[HostName, Path(examples=["hv1"])]) -> Response:
+    """For a machine that is lost, or has another STILLPOINT_HOST_ID now. Refused while its worker was heard of lately.
+
+    Jobs that it ran fail with `host_forgotten`: nobody has looked at their guests and disks. Its queued jobs are cancelled. Its domains
+    leave the list, and whichever host has them now can run jobs of them. Recovery points stay on record. A host that comes back after all
+    registers anew, thaws what its jobs may have left frozen, and writes into them what it found.
+    """
+    with context_of(request).database.write() as session:
+        forgotten = forgotten_host.forget(session, host_id)
+    return Response(json.dumps(forgotten.as_document()), media_type="application/json")

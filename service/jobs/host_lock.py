@@ -1,0 +1,79 @@
+"""The lock file of a host's worker: a second worker with this state folder is refused, and who comes after a dead one can prove it."""
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+from service.errors import WorkerAlreadyRuns
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class LockId:
+    """Which lock file a worker holds. `file` is written in it, and a copy of it has another `inode`; `boot` is the running kernel."""
+
+    file: str
+    boot: str
+    inode: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.boot} {self.inode}"
+
+    @classmethod
+    def read(cls, text: str | None) -> "LockId | None":
+        parts = (text or "").split(" ")
+        return cls(*parts) if len(parts) == 3 else None
+
+    def proves_death_of(self, other: "LockId | None") -> bool:
+        """Who holds a lock knows that whoever held the same one before is dead."""
+        return self == other and "" not in (self.file, self.boot)
+
+    def is_of_an_earlier_boot(self, other: "LockId | None") -> bool:
+        """The same machine, or a copy of it with its state folder: that cannot be told apart."""
+        return other is not None and self.file == other.file and self.boot != other.boot
+
+
+class HostLock:
+    def __init__(self, state_dir: Path, host_id: str) -> None:
+        self._path = state_dir / f"worker-{host_id}.lock"
+        self._host_id = host_id
+        self._file: IO[str] | None = None
+
+    def take(self) -> LockId:
+        """Raises WorkerAlreadyRuns."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = self._path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.release()
+            raise WorkerAlreadyRuns(lock=str(self._path), host=self._host_id) from error
+        found = os.fstat(self._file.fileno())
+        return LockId(_name_of(self._file), _boot(), f"{found.st_dev}:{found.st_ino}")
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _name_of(file: IO[str]) -> str:
+    """What is written in it; written now, where nobody has before."""
+    file.seek(0)
+    name = file.read(64).strip()
+    if not name:
+        name = str(uuid4())
+        file.write(f"{name}\n")
+        file.flush()
+    return name
+
+
+def _boot() -> str:
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
