@@ -34,6 +34,7 @@ STATUS: dict[type[StillpointError], int] = {
     errors.DomainStateUnsuitable: 409,
     errors.DomainBusy: 409,
     errors.NoAgentChannel: 409,
+    errors.AgentLost: 409,
     errors.AgentNotAnswering: 409,
     errors.AgentCommandBlocked: 409,
     errors.NothingToFreeze: 409,

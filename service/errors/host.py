@@ -120,6 +120,21 @@ class AgentNotAnswering(StillpointError):
     )
 
 
+class AgentLost(AgentNotAnswering):
+    """libvirt refuses every command at once, though the agent has its port open. libvirt met something that it could not read.
+
+    A libvirtd that is killed in the middle of an answer leaves the rest of the line to the next libvirtd, which takes the agent for broken.
+    """
+
+    code = "agent_lost"
+    title = "libvirt has lost the guest agent"
+    detail_template = "libvirt sends {command} to the agent of {domain} no more, though the agent is connected: {message}."
+    remedy_template = (
+        "Restart the agent in the guest, over its console or the network (`systemctl restart qemu-guest-agent`; on Windows the service "
+        "QEMU-GA). libvirt takes the agent again as soon as it opens its port anew."
+    )
+
+
 class AgentBusy(StillpointError):
     """Nothing was sent to the agent: libvirt never got to it."""
 

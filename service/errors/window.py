@@ -149,8 +149,18 @@ class GuestStillFrozen(StillpointError):
     title = "The guest could not be thawed"
     detail_template = "{domain} did not answer a thaw within {tried_ms} ms: {message}."
     remedy_template = (
-        "Act now: `stillpoint thaw {domain}` on the host; in the guest's console `fsfreeze --unfreeze MOUNTPOINT`; "
-        "at the last, reset the guest."
+        "Act now: `stillpoint thaw {domain}` on the host; in the guest's console `fsfreeze --unfreeze MOUNTPOINT`, "
+        "or restart the agent there where libvirt has lost the agent (the guest is thawed then); at the last, reset the guest."
+    )
+
+
+class ThawUnanswered(StillpointError):
+    code = "thaw_unanswered"
+    title = "The thaw was never answered, but the guest writes to its disks again"
+    detail_template = "{domain} did not answer the thaw: {message}. The guest is seen to write to its disks, so the guest is not frozen."
+    remedy_template = (
+        "Nothing proves how long the freeze held. Restart the agent in the guest (`systemctl restart qemu-guest-agent`; on Windows the "
+        "service QEMU-GA), then try again."
     )
 
 

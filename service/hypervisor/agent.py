@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from service.errors import (
     AgentBusy,
     AgentCommandBlocked,
     AgentCommandFailed,
+    AgentLost,
     AgentNotAnswering,
     DomainGone,
     DomainPaused,
@@ -22,6 +24,7 @@ from service.errors import (
     StillpointError,
 )
 from service.hypervisor.handle import DomainHandle, LibvirtError, libvirt
+from service.hypervisor.xml import agent_is_connected
 
 PING_TIMEOUT_MS = 5_000
 QUERY_TIMEOUT_MS = 10_000
@@ -36,6 +39,9 @@ AGENT_COMMAND_FAILED = 113
 """VIR_ERR_AGENT_COMMAND_FAILED: the agent answered with an error. Older versions say VIR_ERR_INTERNAL_ERROR."""
 
 _SILENT = (AGENT_COMMAND_TIMEOUT, libvirt.VIR_ERR_AGENT_UNRESPONSIVE)
+REFUSED_AT_ONCE_S = 0.2
+"""libvirt waits seconds for an agent that is silent. A refusal that comes sooner was never sent to the agent."""
+ASK_AGAIN_S = 0.1
 _CONNECTION_LOST = (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE)
 
 # libvirtd words its errors in its own language. In each of them, 9.0 to 11.3, stand the names of things that are matched here.
@@ -47,21 +53,49 @@ _PRODUCT = "QEMU"
 def call(handle: DomainHandle, command: str, arguments: dict[str, Any] | None = None, *, timeout_ms: int = QUERY_TIMEOUT_MS) -> Any:
     """Send one command and return its `return` value.
 
-    Raises AgentNotAnswering (no answer in time, not connected), AgentBusy (not sent at all), LibvirtCallTimedOut,
+    Raises AgentNotAnswering (no answer in time, not connected), AgentLost, AgentBusy (not sent at all), LibvirtCallTimedOut,
     AgentCommandBlocked, AgentCommandFailed (the agent answered with an error), AgentAnswerUnreadable, NoAgentChannel,
     DomainPaused, DomainGone, LibvirtUnavailable.
     """
     request: dict[str, Any] = {"execute": command}
     if arguments is not None:
         request["arguments"] = arguments
+    sent = time.monotonic()
     try:
         reply = handle.agent_command(json.dumps(request), max(1, math.ceil(timeout_ms / 1000)))
     except LibvirtError as error:
-        raise translate(handle, command, timeout_ms, error) from error
+        ours = translate(handle, command, timeout_ms, error)
+        if isinstance(ours, AgentNotAnswering) and time.monotonic() - sent < REFUSED_AT_ONCE_S and _is_lost(handle):
+            raise AgentLost(**ours.facts) from error
+        raise ours from error
+    except SystemError as error:
+        # What libvirt-python does with an error text that is not UTF-8: libvirt quotes what the guest said.
+        raise AgentAnswerUnreadable(domain=_name(handle), command=command, reason="it is not UTF-8") from error
     except LibvirtCallTimedOut as error:
         raise LibvirtCallTimedOut(**{**error.facts, "call": command}) from error
     with reading(_name(handle), command):
         return json.loads(reply)["return"]
+
+
+def _is_lost(handle: DomainHandle) -> bool:
+    """Whether libvirt refuses again, though QEMU sees the port of the agent open. An agent that was restarted is soon well again."""
+    time.sleep(ASK_AGAIN_S)
+    asked = time.monotonic()
+    try:
+        handle.agent_command(json.dumps({"execute": "guest-ping"}), 1)
+    except LibvirtError as error:
+        is_refusal = isinstance(translate(handle, "guest-ping", 1000, error), AgentNotAnswering)
+        return is_refusal and time.monotonic() - asked < REFUSED_AT_ONCE_S and _is_connected(handle)
+    except StillpointError:
+        return False
+    return False
+
+
+def _is_connected(handle: DomainHandle) -> bool:
+    try:
+        return bool(agent_is_connected(handle.xml()))
+    except (LibvirtError, StillpointError):
+        return False
 
 
 @contextmanager

@@ -27,6 +27,10 @@ from service.model.inventory import Disk, DomainState, Filesystem
 
 T = TypeVar("T")
 
+NODE_NAME_TAKEN = "Duplicate nodes with node-name"
+"""QEMU's own words, which are in English always (QEMU, block.c)."""
+NODE_NAME_TRIES = 8
+"""As many as a call that was killed may have named: a call of this service names one node for each of its disks."""
 EXEC_POLL_S = 0.02
 EXEC_POLL_MAX_S = 0.5
 STATUS = "guest-fsfreeze-status"
@@ -299,16 +303,29 @@ class Guest:
             | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
         )
 
-        def take() -> None:
-            self._libvirt(SNAPSHOT_CALL, lambda: self._handle.snapshot_create(document, flags))
+        return lambda: self._take(document, flags)
 
-        return take
+    def _take(self, document: str, flags: int) -> None:
+        """A libvirtd that was killed counts the names of block nodes from its state file on, so the next one may choose names that QEMU
+        has already (seen with 9.0.0). Such a call ends before a disk was moved, and each call chooses other names."""
+        for _ in range(NODE_NAME_TRIES):
+            try:
+                self._libvirt(SNAPSHOT_CALL, lambda: self._handle.snapshot_create(document, flags))
+                return
+            except LibvirtCallFailed as error:
+                failed = error
+                if NODE_NAME_TAKEN not in error.facts["message"]:
+                    break
+        raise failed
 
     def _libvirt(self, call: str, function: Callable[[], T]) -> T:
         try:
             return function()
         except LibvirtError as error:
             raise self._translated(call, error) from error
+        except SystemError as error:
+            # What libvirt-python does with an error text that is not UTF-8, such as one that quotes the name of a file.
+            raise LibvirtCallFailed(call=call, libvirt_code=0, message="its error text is not UTF-8") from error
 
     def _translated(self, call: str, error: Any) -> StillpointError:
         message = (error.get_error_message() or "no message").strip()

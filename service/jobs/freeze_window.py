@@ -4,6 +4,7 @@ No database, no logging, no retry library, no callback: whatever the window need
 whatever it saw is interpreted after it. The order of calls is F§6.1, the instants are F§6.2.
 """
 
+import math
 import os
 import select
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.errors import AgentBusy, AgentCommandBlocked, AgentCommandFailed, DomainGone, StillpointError
+from service.errors import AgentBusy, AgentCommandBlocked, AgentCommandFailed, AgentLost, AgentNotAnswering, DomainGone, StillpointError
 from service.model.window import (
     FreezeOutcome,
     FreezeReply,
@@ -29,6 +30,8 @@ THAW_TIMEOUT_MS = 60_000
 """A thaw reply may take its time (hooks, VSS); giving up early would lose the evidence in it."""
 THAW_PATIENCE_S = 600.0
 """How long an unanswered thaw is repeated."""
+LOST_AGENT_PATIENCE_S = 10.0
+"""How long a thaw is repeated that libvirt does not send: somebody must restart the agent. The guard and recovery go on."""
 LOCK_WAIT_MS = 30_000
 """libvirt waits so long for another client's agent command (VIR_JOB_WAIT_TIME, F§4.1) before it sends ours."""
 NS_PER_MS = 1_000_000
@@ -153,6 +156,7 @@ def thaw_until_answered(guest: FreezableGuest, frozen: int | None, patience_s: f
     """Repeat the thaw until the agent answers it; an error that the *agent* answers is an answer (F§0.2)."""
     deadline = time.monotonic() + patience_s
     attempts, pause = 0, THAW_PAUSE_S
+    lost_since = math.inf
     while True:
         attempts += 1
         try:
@@ -164,10 +168,19 @@ def thaw_until_answered(guest: FreezableGuest, frozen: int | None, patience_s: f
         except StillpointError as error:
             if _is_shut_off(guest):
                 return ThawReply(ThawOutcome.lost, message="the domain was shut off or left this host meanwhile", attempts=attempts)
-            if time.monotonic() > deadline:
-                return ThawReply(ThawOutcome.unanswered, message=error.detail, attempts=attempts)
+            lost_since = _lost_since(lost_since, error)
+            if time.monotonic() > min(deadline, lost_since + LOST_AGENT_PATIENCE_S):
+                is_lost = lost_since < math.inf
+                return ThawReply(ThawOutcome.unanswered, message=error.detail, attempts=attempts, agent_is_lost=is_lost)
         time.sleep(pause)
         pause = min(pause * 2, THAW_PAUSE_MAX_S)
+
+
+def _lost_since(since: float, error: StillpointError) -> float:
+    """Of time.monotonic; infinity: libvirt has the agent. On a busy host a refusal may come so late that it looks like silence."""
+    if isinstance(error, AgentLost):
+        return min(since, time.monotonic())
+    return since if isinstance(error, AgentNotAnswering) else math.inf
 
 
 class _Watchdog:

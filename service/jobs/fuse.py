@@ -43,6 +43,13 @@ class Fuse:
 
     token: str | None
     report: FuseReport
+    #: When it burns, of time.monotonic; None: nothing burns.
+    due_at: float | None = None
+
+    def seconds_left(self) -> float | None:
+        """Until the fuse burns; None: nothing burns, or the time is over."""
+        left = self.due_at - time.monotonic() if self.due_at is not None else 0.0
+        return left if left > 0 else None
 
 
 def arm_for(guest: Guest, found: Survey, policy: FreezePolicy) -> Fuse | None:
@@ -81,7 +88,8 @@ def arm(guest: Guest, after_s: int) -> Fuse:
     except StillpointError as error:
         report = report.now(FuseState.unknown, error.detail)
     is_there = report.state is not FuseState.unavailable
-    return Fuse(token if is_there else None, replace(report, arm_ms=_ms_since(start)))
+    armed = replace(report, arm_ms=_ms_since(start))
+    return Fuse(token, armed, time.monotonic() + after_s) if is_there else Fuse(None, armed)
 
 
 def disarm(guest: Guest, fuse: Fuse, foreign_hold_s: float = FOREIGN_HOLD_S) -> FuseReport:

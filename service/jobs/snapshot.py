@@ -31,6 +31,7 @@ from service.jobs import (
     fuse,
     image_users,
     images,
+    lost_agent,
     overlays,
     rehearsal,
     snapshot_outcome,
@@ -305,14 +306,16 @@ def pass_window(guest: Guest, attempt: Attempt, take: Callable[[], None], *, tha
     # After the last write to the database: one that is away would be waited for while the fuse burns.
     attempt.fuse = fuse.arm_for(guest, attempt.found, policy)
     attempt.window = freeze_window.run(guest, take, plan, guard)
-    if attempt.fuse is not None and attempt.window.thaw.outcome is not ThawOutcome.unanswered:
+    if attempt.window.thaw.agent_is_lost:
+        lost_agent.look_from_outside(guest, attempt)
+    elif attempt.fuse is not None and attempt.window.thaw.outcome is not ThawOutcome.unanswered:
         attempt.fuse = Fuse(None, fuse.disarm(guest, attempt.fuse))
 
 
 def record_window(run: JobRun, attempt: Attempt) -> None:
     run.add_window_phases(attempt.window.instants, _phase_outcomes(attempt.window), attempt.wall)
-    # Answered: a guest that is found frozen later was frozen by somebody else.
-    is_open = attempt.will_freeze and attempt.window.thaw.outcome is ThawOutcome.unanswered
+    # Answered, or seen to write: a guest that is found frozen later was frozen by somebody else.
+    is_open = attempt.will_freeze and attempt.window.thaw.outcome is ThawOutcome.unanswered and not attempt.window.writes_afterwards
     run.write(
         {
             "phase": PhaseName.writers_after.value if attempt.vss else PhaseName.evaluate.value,

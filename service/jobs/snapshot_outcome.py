@@ -20,6 +20,7 @@ from service.errors import (
     SnapshotFailed,
     StillpointError,
     StorageNotAnswering,
+    ThawUnanswered,
     VerdictBelowRequired,
     VssFreezeFailed,
 )
@@ -194,11 +195,16 @@ def required_verdict(run: JobRun, attempt: Attempt) -> Verdict:
 
 
 def still_frozen(guest: Guest, attempt: Attempt) -> StillpointError:
-    """No thaw was answered. A guest that goes on writing is not frozen: its agent waits for a hook that does not end."""
+    """No thaw was answered. What the guest writes to its disks tells whether it is frozen."""
+    message = (attempt.window.thaw.message or "no answer").rstrip(".")
+    if attempt.window.writes_afterwards:
+        return ThawUnanswered(domain=guest.name, message=message)
     tried_ms = timing_document(attempt)["thaw_ms"]
-    disks = hung_hook.disks_that_go_on(guest, attempt)
+    disks = () if attempt.window.thaw.agent_is_lost else hung_hook.disks_that_go_on(guest, attempt)
     if not disks:
-        return GuestStillFrozen(domain=guest.name, tried_ms=tried_ms, message=attempt.window.thaw.message)
+        left_s = attempt.fuse.seconds_left() if attempt.fuse is not None else None
+        fuse = f". The fuse in the guest thaws it in {left_s:.0f} s at the latest" if left_s is not None else ""
+        return GuestStillFrozen(domain=guest.name, tried_ms=tried_ms, message=message + fuse)
     linux, was_frozen = attempt.found.linux, attempt.window.freeze.outcome is FreezeOutcome.frozen
     return GuestHookHangs(
         domain=guest.name,

@@ -66,6 +66,8 @@ class ThawReply:
     count: int | None = None
     message: str | None = None
     attempts: int = 0
+    #: libvirt did not even send the thaw: it takes the agent for broken until the agent is restarted.
+    agent_is_lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class WindowRecord:
     frozen_before_thaw: bool | None = None
     #: guest-fsfreeze-status after the thaw; None: the agent did not say.
     frozen_afterwards: bool | None = None
+    #: After a thaw that was never answered: whether the guest was seen to write to its disks; None: nobody could look.
+    writes_afterwards: bool | None = None
     frozen_at_wall: str | None = None
 
     def as_document(self) -> dict[str, Any]:
@@ -127,6 +131,7 @@ class WindowRecord:
             "guard": self.guard.as_document() if self.guard else None,
             "frozen_before_thaw": self.frozen_before_thaw,
             "frozen_afterwards": self.frozen_afterwards,
+            "writes_afterwards": self.writes_afterwards,
         }
 
 

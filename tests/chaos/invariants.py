@@ -15,7 +15,6 @@ from tests.service_process import FINAL
 
 AFTER_DEADLINE_MS = 2_000.0
 SILENCE_S = 15.0
-NODE_NAMES_TAKEN = 4
 MEASURING_MS = 60.0
 """The meter counts from the write that met the freeze, the job from the reply to it."""
 
@@ -133,18 +132,8 @@ def strays(stage: Stage, job: dict[str, Any]) -> Iterator[Breach]:
         yield Breach("stories_untrue", f"files that no disk stands on: {', '.join(sorted(file.name for file in lost))}")
 
 
-def next_job(stage: Stage, timeout_s: float, libvirtd_was_killed: bool) -> dict[str, Any]:
-    """A libvirtd that was killed counts the names of block nodes from where its state file was, so it may take each name that QEMU
-    has already once more (9.0.0): those snapshots fail, and nobody's disk is touched."""
-    for _ in range(NODE_NAMES_TAKEN if libvirtd_was_killed else 1):
-        job = stage.api.wait(stage.api.create(stage.guest.name), timeout_s)
-        if "Duplicate nodes with node-name" not in (job["error"] or {}).get("detail", ""):
-            break
-        stage.note(f"the next job met a node of the libvirtd before: {job['id']}")
-    return job
-
-
 def next_job_failed(job: dict[str, Any]) -> Iterator[Breach]:
+    """The job after a fault has been healed has nothing in its way."""
     if (job["state"], job["verdict"]) != ("succeeded", "filesystem"):
         yield Breach("stories_untrue", f"the next job ended {job['state']} with {job['verdict']}: {(job['error'] or {}).get('detail')}")
 

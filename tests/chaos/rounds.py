@@ -88,7 +88,7 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
     beats = stage.guest.heartbeats(0 if strike.hits_guest else mark)
     yield from invariants.durable_writes_lost(stage, [*known, *beats])
     yield from chain(invariants.chain_broken(stage), invariants.strays(stage, job))
-    yield from invariants.next_job_failed(invariants.next_job(stage, JOB_TIMEOUT_S, outcome.fault == "libvirtd_killed"))
+    yield from invariants.next_job_failed(stage.api.wait(stage.api.create(stage.guest.name), JOB_TIMEOUT_S))
     if len(stage.chain_files()) > MOST_OVERLAYS:
         stage.merge_all()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.fakes.libvirt_errors import agent_busy, agent_error, agent_not_connected, agent_silent
+from tests.fakes.libvirt_errors import agent_busy, agent_error, agent_not_connected, agent_refused, agent_silent
 
 FREEZABLE = {"ext2", "ext3", "ext4", "xfs", "btrfs"}
 WHILE_FROZEN = {"guest-ping", "guest-info", "guest-sync", "guest-sync-delimited", "guest-fsfreeze-status", "guest-fsfreeze-thaw"}
@@ -54,8 +54,10 @@ class FakeAgent:
     extra_mounts: tuple[str, ...] = ()
     connected: bool = True
     answers: bool = True
-    #: How long a caller really waits for a silent agent, whatever limit it gave.
-    patience_s: float = 0.02
+    #: libvirt takes the agent for broken and sends it nothing, though its port is open, until it is restarted.
+    is_lost: bool = False
+    #: How long a caller really waits for a silent agent, whatever limit it gave: longer than a refusal takes.
+    patience_s: float = 0.25
     #: How often guest-exec-status says "not yet".
     exec_polls: int = 0
     #: libvirt's wait for the agent job of another caller (30 s in reality).
@@ -79,6 +81,8 @@ class FakeAgent:
         """The `return` value; errors are libvirt's."""
         if not self.connected:
             raise agent_not_connected()
+        if self.is_lost:
+            raise agent_refused()
         if not self._job.acquire(timeout=self.job_wait_s):
             raise agent_busy()
         try:
@@ -94,7 +98,7 @@ class FakeAgent:
         """The guest was reset: nothing is frozen any more."""
         self.frozen.clear()
         self.frozen_inside.clear()
-        self.is_frozen_flag = False
+        self.is_frozen_flag = self.is_lost = False
 
     def thaw_by_somebody_else(self) -> None:
         self.restart()

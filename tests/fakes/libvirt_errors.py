@@ -54,6 +54,11 @@ def agent_not_connected() -> Exception:
     return _agent_unresponsive("QEMU guest agent is not connected")
 
 
+def agent_refused() -> Exception:
+    """libvirt takes the agent for broken, and sends it nothing until its port is opened anew."""
+    return _agent_unresponsive("QEMU guest agent is not available due to an error")
+
+
 def _agent_unresponsive(text: str) -> Exception:
     return libvirt_error(libvirt.VIR_ERR_AGENT_UNRESPONSIVE, f"Guest agent is not responding: {text}")
 

@@ -12,6 +12,7 @@ from service.errors import (
     AgentBusy,
     AgentCommandBlocked,
     AgentCommandFailed,
+    AgentLost,
     AgentNotAnswering,
     DomainGone,
     DomainPaused,
@@ -174,6 +175,34 @@ def test_who_holds_the_lock_in_other_languages(domain: FakeDomain, words: str, h
     assert (type(busy), busy.facts["held_by"]) == (AgentBusy, holder)
 
 
+def test_an_agent_that_libvirt_refuses_twice_at_once_though_its_port_is_open_is_lost(domain: FakeDomain) -> None:
+    domain.agent.is_lost = True
+    with pytest.raises(AgentLost) as caught:
+        agent.call(domain, THAW)
+    assert (caught.value.facts["domain"], caught.value.facts["command"]) == ("db1", THAW)
+
+
+def test_an_agent_whose_port_is_closed_is_not_lost_but_not_there(domain: FakeDomain) -> None:
+    domain.agent.connected = False
+    with pytest.raises(AgentNotAnswering) as caught:
+        agent.call(domain, THAW)
+    assert type(caught.value) is AgentNotAnswering
+
+
+def test_an_agent_that_is_silent_for_as_long_as_libvirt_waits_is_not_lost(domain: FakeDomain) -> None:
+    domain.agent.answers = False
+    with pytest.raises(AgentNotAnswering) as caught:
+        agent.call(domain, THAW)
+    assert type(caught.value) is AgentNotAnswering
+
+
+def test_an_agent_that_answers_when_it_is_asked_again_is_not_lost(domain: FakeDomain) -> None:
+    domain.fail_next(THAW, agent_disappeared())
+    with pytest.raises(AgentNotAnswering) as caught:
+        agent.call(domain, THAW)
+    assert type(caught.value) is AgentNotAnswering
+
+
 def test_the_words_of_the_agent_are_kept_without_those_of_libvirt(domain: FakeDomain) -> None:
     domain.fail_next(THAW, agent_error(THAW, "failed to add D: to snapshot set: 'x': Windows error 0x8004230e: "))
     with pytest.raises(AgentCommandFailed) as caught:
@@ -235,3 +264,9 @@ def test_only_frozen_is_frozen(domain: FakeDomain) -> None:
     for said, expected in (("frozen", True), ("thawed", False), (True, False), ({"status": "frozen"}, False)):
         domain.answer_next("guest-fsfreeze-status", {"return": said})
         assert guest.is_frozen() is expected
+
+
+def test_an_answer_that_is_not_utf_8_is_unreadable_and_crashes_nothing(domain: FakeDomain) -> None:
+    domain.fail_next(THAW, SystemError("<built-in function virDomainQemuAgentCommand> returned a result with an exception set"))
+    with pytest.raises(AgentAnswerUnreadable):
+        agent.call(domain, THAW)

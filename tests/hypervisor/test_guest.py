@@ -1,5 +1,6 @@
 """The guest: small verbs over one domain, and libvirt's errors as ours."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,38 @@ def test_a_domain_that_was_undefined_is_gone(domain: FakeDomain, guest: Guest) -
     domain.exists = False
     with pytest.raises(DomainGone, match="db1"):
         guest.sources()
+
+
+NAME_TAKEN = libvirt_error(
+    libvirt.VIR_ERR_INTERNAL_ERROR,
+    "internal error: unable to execute QEMU command 'blockdev-add': Duplicate nodes with node-name='libvirt-7-format'",
+)
+
+
+@pytest.fixture
+def take(guest: Guest, tmp_path: Path) -> Callable[[], None]:
+    overlay = tmp_path / "new.qcow2"
+    overlay.touch()
+    return guest.prepare_snapshot({"vda": str(overlay)})
+
+
+def test_a_node_name_that_is_taken_is_left_for_the_next_one(domain: FakeDomain, take: Callable[[], None]) -> None:
+    domain.fail_next("snapshot_create", NAME_TAKEN, times=3)
+    take()
+    assert len(domain.points) == 1
+    assert domain.log.count("snapshot_create") == 4
+
+
+def test_node_names_that_are_all_taken_are_an_error_at_last(domain: FakeDomain, take: Callable[[], None]) -> None:
+    domain.fail_next("snapshot_create", NAME_TAKEN, times=50)
+    with pytest.raises(LibvirtCallFailed, match="Duplicate nodes"):
+        take()
+    assert domain.points == []
+
+
+def test_any_other_error_of_a_snapshot_is_not_tried_again(domain: FakeDomain, take: Callable[[], None]) -> None:
+    error = libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: unable to execute QEMU command 'transaction': no space")
+    domain.fail_next("snapshot_create", error)
+    with pytest.raises(LibvirtCallFailed, match="transaction"):
+        take()
+    assert domain.log.count("snapshot_create") == 1

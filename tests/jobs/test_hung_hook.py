@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.db.engine import Database
-from service.jobs import hung_hook
+from service.jobs import hung_hook, seen_writing
 from service.jobs.snapshot import SnapshotSettings, run_snapshot
 from tests.fakes import FakeDomain
 from tests.jobs.scene import FREEZE, Scene, error_of
@@ -15,7 +15,7 @@ from tests.jobs.scene import FREEZE, Scene, error_of
 @pytest.fixture
 def scene(sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setattr(hung_hook, "WATCH_S", 0.1)
-    monkeypatch.setattr(hung_hook, "PAUSE_S", 0.01)
+    monkeypatch.setattr(seen_writing, "PAUSE_S", 0.01)
     scene = Scene(sqlite_database, tmp_path, ("vda", "vdb"))
     scene.domain.agent.hook = "ok"
     return scene

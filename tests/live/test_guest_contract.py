@@ -177,6 +177,16 @@ def test_a_disk_has_a_size_and_no_block_job_and_the_domain_no_job(guest: Guest) 
     assert (guest.capacity("vda"), guest.block_job("vda"), guest.running_libvirt_job()) == (128 << 20, {}, 0)
 
 
+def test_the_writes_to_a_disk_are_counted_and_stand_still_while_it_is_frozen(guest: Guest) -> None:
+    before, deadline = guest.bytes_written("vda"), time.monotonic() + 60
+    while guest.bytes_written("vda") == before:
+        assert time.monotonic() < deadline, "a guest that writes all the time is not seen to write"
+    guest.freeze(None, 10_000)
+    frozen = guest.bytes_written("vda")
+    time.sleep(1.0)
+    assert guest.bytes_written("vda") == frozen
+
+
 def test_a_disk_that_does_not_exist_is_an_error_of_libvirt(guest: Guest) -> None:
     with pytest.raises(LibvirtCallFailed, match=r"error 8.*vdz"):
         guest.block_job("vdz")

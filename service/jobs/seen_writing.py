@@ -1,0 +1,33 @@
+"""Whether a guest writes, as the host sees it: a filesystem that is frozen sends no writes to its disk."""
+
+import time
+from collections.abc import Collection
+
+from service.errors import StillpointError
+from service.hypervisor.guest import Guest
+from service.model.inventory import Survey
+
+PAUSE_S = 0.1
+
+
+def freezable_disks(found: Survey) -> frozenset[str]:
+    """The disks under every filesystem that the agent may have frozen."""
+    return frozenset(disk for filesystem in found.filesystems or () if filesystem.is_freezable for disk in filesystem.disks)
+
+
+def writes_to_all(guest: Guest, targets: Collection[str], within_s: float) -> bool | None:
+    """True as soon as the guest was seen to write to each of the disks; None: libvirt does not tell.
+
+    False shows nothing: an idle guest writes seldom. Filesystems that are in use at all are written to every few seconds.
+    """
+    deadline = time.monotonic() + within_s
+    try:
+        before = {target: guest.bytes_written(target) for target in targets}
+        while True:
+            time.sleep(PAUSE_S)
+            if all(guest.bytes_written(target) > before[target] for target in targets):
+                return True
+            if time.monotonic() > deadline:
+                return False
+    except StillpointError:
+        return None
