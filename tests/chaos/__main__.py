@@ -11,7 +11,6 @@ import queue
 import secrets
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from contextlib import ExitStack
@@ -19,14 +18,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from tests.chaos import report, rounds
+from tests.chaos import remains, report, rounds
 from tests.chaos.faults import FAULTS
 from tests.chaos.rounds import Outcome
 from tests.chaos.stage import Stage
 from tests.chaos.turns import Turns
 from tests.lab import images
 from tests.lab.daemon import Daemon
-from tests.lab.guests import remove_stale_guests
 
 
 def main() -> int:
@@ -39,8 +37,10 @@ def main() -> int:
         daemon = Daemon()
         daemon.ensure()
         stack.callback(daemon.stop)
-        remove_stale_guests("lab-chaos-")
-        folder = Path(tempfile.mkdtemp(prefix="stillpoint-chaos-"))
+        for left in remains.clear_up():
+            print(f"A run was killed before; what it left is cleared up: {left}", file=sys.stderr, flush=True)
+        folder = remains.new_folder()
+        stack.callback(remains.has_ended, folder)
         outcomes = _run_lanes(folder, seed, numbers, asked)
     document = report.as_document(seed, outcomes)
     is_clean = report.is_clean(document) and len(outcomes) == len(numbers)

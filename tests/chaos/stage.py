@@ -16,6 +16,7 @@ import libvirt
 
 from tests.chaos.lying_agent import LyingAgent
 from tests.chaos.lying_relay import LyingRelay
+from tests.chaos.remains import GUESTS
 from tests.lab.command import run
 from tests.lab.disks import make_ext4
 from tests.lab.guests import LabGuest
@@ -38,7 +39,7 @@ class Stage:
         self.state_dir.mkdir(parents=True)
         self.has_small_disk = _mount_small(self.state_dir)
         self.guest = LabGuest(
-            GuestOptions(name=f"lab-chaos-{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16, "interval_us": 10_000})
+            GuestOptions(name=f"{GUESTS}{number}-{pid}", disk_mb=GUEST_MB, meter={"sync_every": 16, "interval_us": 10_000})
         )
         #: Where overlays may lie.
         self.overlay_folders = [self.guest.folder]

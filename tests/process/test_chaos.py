@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.chaos import invariants, report
+from tests.chaos import invariants, remains, report
 from tests.chaos.faults import FAULTS
 from tests.chaos.invariants import Breach
 from tests.chaos.rounds import Outcome, fault_of
 from tests.lab.console import Heartbeat, Stall
+from tests.lab.daemon import connect
 
 ROUNDS = 4
 
@@ -85,3 +86,22 @@ def test_a_few_rounds_leave_nothing_frozen_nothing_lost_and_tell_the_truth() -> 
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-4000:]
     assert json.loads(done.stdout.splitlines()[-1])["rounds"] == ROUNDS
+
+
+@pytest.mark.live
+@pytest.mark.usefixtures("lab")
+def test_what_a_killed_run_leaves_is_cleared_up_by_the_next_one() -> None:
+    command = [sys.executable, "-m", "tests.chaos", "--rounds", "50", "--seed", "11", "--fault", "overlay_target_hangs", "--lanes", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as chaos:
+        assert chaos.stderr is not None
+        # The second round has begun when the first one is told.
+        while not chaos.stderr.readline().strip().startswith("1 "):
+            assert chaos.poll() is None, "the run ended before it was killed"
+        left = [folder for folder in remains.folders() if remains.is_of(folder, chaos.pid)]
+        chaos.kill()
+    assert [folder.exists() for folder in left] == [True]
+    assert left[0] in remains.clear_up()
+    mounts, loops = Path("/proc/self/mounts").read_text(), subprocess.run(["losetup"], capture_output=True, text=True, check=True).stdout
+    assert (left[0].exists(), str(left[0]) in mounts, left[0].name in loops) == (False, False, False)
+    assert f"lab-chaos-0-{chaos.pid}" not in [domain.name() for domain in connect().listAllDomains()]
+    assert f"lab-chaos-0-{chaos.pid}" not in mounts
