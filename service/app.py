@@ -20,9 +20,10 @@ from service.api import problems
 from service.api.auth import Authentication, TokenCheck
 from service.api.bodies import BodyLimit
 from service.api.context import Context
-from service.api.metrics import Metrics, RequestMetrics, worker_metrics
+from service.api.metrics import Metrics, RequestMetrics
 from service.api.routes import docs, domains, hosts, jobs, quiesce, recovery_points
 from service.api.routes import service as service_routes
+from service.api.worker_pages import WorkerPages
 from service.config import Settings
 from service.db import belonging, tokens
 from service.db.engine import Database, open_engine
@@ -63,16 +64,16 @@ def run_serve(settings: Settings, announce: Announce) -> None:
 
 
 def run_worker(settings: Settings, announce: Announce) -> None:
-    """The worker alone, with its own /metrics where a port is set for it. Raises SchemaOutdated."""
+    """The worker alone, with its own /metrics and /readyz where a port is set for them. Raises SchemaOutdated."""
     with _stopped_by_signals() as stopped, _database(settings) as database:
         check_database(settings, database)
-        with _running_worker(settings, database, Wake()):
+        with _running_worker(settings, database, Wake()) as worker:
             announce(f"Stillpoint's worker runs the jobs of host {settings.host_id} on {settings.libvirt_uri}.")
             if settings.metrics_port is None:
                 stopped.wait()
                 return
             with _listening(settings.bind, settings.metrics_port) as listener:
-                _serve(Authentication(worker_metrics, TokenCheck(database)), listener)
+                _serve(Authentication(WorkerPages(Trial(database), worker.problem), TokenCheck(database)), listener)
 
 
 def _no_worker() -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -221,14 +221,3 @@ def _last_seen(session: Session, now: datetime) -> Metric:
     for host, last_seen in session.execute(select(Host.id, Host.last_seen)):
         gauge.add_metric([host], max(0.0, (now - last_seen).total_seconds()))
     return gauge
-
-
-async def worker_metrics(scope: Scope, _receive: Receive, send: Send) -> None:
-    """ASGI: what a worker without an API counts, at /metrics and nowhere else."""
-    if scope["type"] != "http":
-        return
-    found = scope["path"] == "/metrics"
-    body = generate_latest(REGISTRY) if found else b""
-    headers = [(b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 200 if found else 404, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

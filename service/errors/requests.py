@@ -222,7 +222,11 @@ class WorkerAlreadyRuns(StillpointError):
     code = "worker_already_runs"
     title = "A worker of this host already runs"
     detail_template = "{lock} is locked by another process: the worker of host {host} is already running."
-    remedy_template = "Stop the other one, or give this one another STILLPOINT_STATE_DIR and STILLPOINT_HOST_ID."
+    remedy_template = (
+        "One worker runs all jobs of a machine: use the one that is there, or stop it first (`systemctl status 'stillpoint*'` shows it). "
+        "Two of them on the same guests would undo each other's freezes, whatever they are called. "
+        "For more jobs at once: STILLPOINT_JOBS_PER_HOST."
+    )
 
 
 class HostTaken(StillpointError):

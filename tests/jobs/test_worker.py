@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.config import Settings
 from service.db.engine import Database
 from service.db.tables import Domain, Host, Job
-from service.errors import WorkerAlreadyRuns
-from service.jobs import forgotten_host, queue
+from service.errors import LibvirtUnavailable, LoopDied, WorkerAlreadyRuns
+from service.jobs import forgotten_host, metrics, queue
 from service.jobs import worker as worker_module
 from service.jobs.guard import NoGuards
 from service.jobs.wake import Wake
@@ -350,6 +351,52 @@ def test_while_libvirt_is_away_jobs_wait_and_run_when_it_is_back(plant: Plant) -
         assert (host.libvirt_connected, host.libvirt_error) == (False, "No connection to fake:///system: Failed to connect socket.")
     plant.scene.host.is_away = False
     assert plant.wait_end(job_id).state == "succeeded"
+
+
+def test_a_libvirt_that_goes_away_is_a_problem_and_one_line_of_the_log_until_it_is_back(plant: Plant) -> None:
+    host = plant.scene.host
+    with capture_logs() as lines:
+        worker = plant.start()
+        wait_for(lambda: plant.frozen() is not None, "the first publication")
+        assert worker.problem() is None
+        host.is_away = True
+        host.change()
+        wait_for(lambda: isinstance(worker.problem(), LibvirtUnavailable), "the problem")
+        host.change()
+        host.is_away = False
+        host.change()
+        wait_for(lambda: worker.problem() is None, "its end")
+        wait_for(lambda: "libvirt_back" in [line["event"] for line in lines], "the line of its end")
+    told = [line for line in lines if line["event"] == "libvirt_away"]
+    assert [line["code"] for line in told] == ["libvirt_unavailable"]
+
+
+@pytest.mark.parametrize("loop", metrics.LOOPS)
+def test_a_loop_that_died_is_a_problem_counted_and_logged(plant: Plant, monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
+    method = {"worker-claims": "_recover_interrupted", "worker-leases": "_release_expired", "worker-inventory": "_publish_host"}[loop]
+    before = metrics.LOOPS_DIED.labels(thread=loop)._value.get()
+
+    def dies(_worker: Worker) -> None:
+        raise SystemExit("out of everything")
+
+    with capture_logs() as lines:
+        worker = plant.start(lease_seconds=1)
+        wait_for(lambda: plant.frozen() is not None, "the first publication")
+        monkeypatch.setattr(Worker, method, dies)
+        plant.wake.wake()
+        plant.scene.host.change()
+        wait_for(lambda: worker.problem() is not None, "the problem")
+    problem = worker.problem()
+    assert isinstance(problem, LoopDied)
+    assert problem.facts["thread"] == loop
+    assert metrics.LOOPS_DIED.labels(thread=loop)._value.get() == before + 1
+    assert [line["thread"] for line in lines if line["event"] == "loop_died"] == [loop]
+
+
+def test_loops_that_were_stopped_have_not_died(plant: Plant) -> None:
+    worker = plant.start()
+    worker.stop(5)
+    assert worker.problem() is None
 
 
 def test_a_guest_that_answers_nonsense_does_not_stop_the_worker(plant: Plant) -> None:

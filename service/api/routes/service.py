@@ -11,6 +11,7 @@ from service.api.context import context_of
 from service.api.openapi import describe, problems
 from service.api.routes import docs
 from service.api.schemas import Health
+from service.api.worker_pages import OK, check_readiness
 from service.errors import (
     DatabaseReplaced,
     DatabaseUnavailable,
@@ -23,7 +24,6 @@ from service.errors import (
 )
 
 router = APIRouter(tags=["service"])
-OK = b'{"status":"ok"}'
 
 
 @router.get("/healthz", operation_id="health", summary="Does the process live?", response_model=Health)
@@ -42,10 +42,7 @@ async def health() -> Response:
 def readiness(request: Request) -> Response:
     """Needs no token. 200 when the database can be written and fits this version, and a worker in this process can work."""
     context = context_of(request)
-    context.trial.check()
-    problem = context.worker_problem()
-    if problem is not None:
-        raise problem
+    check_readiness(context.trial, context.worker_problem)
     return Response(OK, media_type="application/json")
 
 
