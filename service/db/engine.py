@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from sqlalchemy import URL, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.db.database_file import DatabaseFile
@@ -20,6 +21,18 @@ from service.errors import DatabaseReplaced, DatabaseUnavailable, SettingInvalid
 SQLITE_BUSY_TIMEOUT_MS = 5_000
 SQLITE_BUSY_PAUSE_S = 0.005
 CONNECT_TIMEOUT_S = 5
+ANSWER_S = 20.0
+"""How long an answer of PostgreSQL is waited for."""
+TCP: dict[str, int] = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""Parameters of libpq that tell a dead network."""
+POOL_PATIENCE_S = 10.0
+"""How long a thread waits until one of the connections is free."""
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 WRITE_PATIENCE_S = 10.0
 """How long a write waits for the others of its process."""
@@ -31,8 +44,25 @@ def open_engine(url: str | URL) -> Engine:
     if backend == "sqlite":
         return _open_sqlite(url)
     if backend == "postgresql":
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+        return _open_postgresql(url)
     raise SettingInvalid(setting="STILLPOINT_DATABASE_URL", reason=f"{backend} is not supported; use sqlite or postgresql+psycopg")
+
+
+def _open_postgresql(url: str | URL) -> Engine:
+    engine = create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=20,
+        pool_timeout=POOL_PATIENCE_S,
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
+    )
+    # Here, because the driver is not installed everywhere.
+    from service.db import postgresql_limits
+
+    event.listen(engine, "do_connect", postgresql_limits.connect)
+    event.listen(engine, "connect", postgresql_limits.set_limits)
+    return engine
 
 
 def _open_sqlite(url: str | URL) -> Engine:
@@ -43,6 +73,7 @@ def _open_sqlite(url: str | URL) -> Engine:
         execution_options={"stillpoint_file": file},
         pool_size=10,
         max_overflow=20,
+        pool_timeout=POOL_PATIENCE_S,
     )
 
     @event.listens_for(engine, "do_connect")
@@ -139,6 +170,8 @@ def translated_errors() -> Iterator[None]:
         yield
     except WriteTurnMissed as error:
         raise DatabaseUnavailable(reason=f"other writes of this process did not end within {error}") from error
+    except PoolTimeoutError as error:
+        raise DatabaseUnavailable(reason=f"none of its connections was free within {POOL_PATIENCE_S:g} s") from error
     except (OperationalError, InterfaceError) as error:
         raise DatabaseUnavailable(reason=_first_line(error)) from error
     except DBAPIError as error:

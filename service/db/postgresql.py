@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from sqlalchemy import Dialect, Engine
 
-from service.db.engine import CONNECT_TIMEOUT_S
+from service.db.engine import ANSWER_S, CONNECT_TIMEOUT_S, TCP
 from service.errors import DatabaseUnavailable
 
 QUICK_SECONDS = 0.0005
@@ -43,12 +43,14 @@ class Connections:
     async def row(self, sql: str, values: Sequence[Value]) -> Row | None:
         """Raises DatabaseUnavailable."""
         try:
-            async with self._turns:
+            async with asyncio.timeout(ANSWER_S), self._turns:
                 if self._idle:
                     # It may have died while it was idle (the database was restarted); then a fresh one may work.
                     with suppress(*self._errors):
                         return await self._ask(self._idle.pop(), sql, values)
                 return await self._ask(await self._connect(), sql, values)
+        except TimeoutError as error:
+            raise DatabaseUnavailable(reason=f"the server did not answer within {ANSWER_S:g} s") from error
         except self._errors as error:
             raise DatabaseUnavailable(reason=str(error).strip().partition("\n")[0] or type(error).__name__) from error
 
@@ -74,7 +76,7 @@ class Connections:
 
     async def _connect(self) -> "_Connection":
         _, parameters = self._engine.dialect.create_connect_args(self._engine.url)
-        given = {"connect_timeout": CONNECT_TIMEOUT_S, **parameters}
+        given = {"connect_timeout": CONNECT_TIMEOUT_S, **TCP, **parameters}
         return _Connection(await self._driver.AsyncConnection.connect(**given), self._driver)
 
 

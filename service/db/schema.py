@@ -81,7 +81,9 @@ def alone(engine: Engine) -> Iterator[Connection]:
         if engine.dialect.name == "sqlite":
             yield from _alone_on_sqlite(connection)
         else:
-            with connection.begin():
+            from service.db.postgresql_limits import may_take_long
+
+            with connection.begin(), may_take_long(connection):
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
                 yield connection
 

@@ -1,0 +1,100 @@
+"""A PostgreSQL that stands still is noticed within bounds, and a pool without a free connection is a database that is away."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from service.db import postgresql, postgresql_limits
+from service.db.engine import Database, open_engine
+from service.db.schema import alone
+from service.errors import DatabaseUnavailable
+from tests.postgresql_relay import PostgresqlRelay
+
+LIMIT_S = 1.0
+
+
+@pytest.fixture
+def relay(postgres_url: str, tmp_path: Path) -> Iterator[PostgresqlRelay]:
+    with PostgresqlRelay(postgres_url, tmp_path) as relay:
+        yield relay
+
+
+@pytest.fixture
+def database(relay: PostgresqlRelay, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    monkeypatch.setattr(postgresql_limits.BoundedConnection, "answer_s", LIMIT_S)
+    opened = Database(open_engine(relay.url))
+    yield opened
+    opened.dispose()
+
+
+def one(database: Database) -> int:
+    with database.read() as session:
+        return int(session.execute(text("SELECT 1")).scalar_one())
+
+
+def test_a_server_that_stands_still_is_away_and_the_next_one_works(database: Database, relay: PostgresqlRelay) -> None:
+    assert one(database) == 1
+    relay.mute_open_ones()
+    started = time.monotonic()
+    with pytest.raises(DatabaseUnavailable, match="did not answer within 1 s"), database.write() as session:
+        # The ping before it finds out, and a new connection is made; it is muted once more, in the transaction.
+        session.execute(text("SELECT 1"))
+        relay.mute_open_ones()
+        session.execute(text("SELECT 1"))
+    assert time.monotonic() - started < 10 * LIMIT_S
+    assert one(database) == 1
+
+
+def test_a_statement_that_takes_too_long_is_ended_by_the_server(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql_limits, "_LIMITS", "SET statement_timeout = '100ms'")
+    database = Database(open_engine(postgres_url))
+    with pytest.raises(DatabaseUnavailable, match="statement timeout"), database.read() as session:
+        session.execute(text("SELECT pg_sleep(30)"))
+    with alone(database.engine) as connection:
+        # A migration may take its time.
+        connection.execute(text("SELECT pg_sleep(0.3)"))
+    database.dispose()
+
+
+def test_limits_and_keepalives_are_set(postgres_url: str) -> None:
+    database = Database(open_engine(postgres_url))
+    with database.read() as session:
+        names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+        assert [session.execute(text(f"SHOW {name}")).scalar_one() for name in names] == ["15s", "10s", "1min"]
+        driver = session.connection().connection.dbapi_connection
+        assert isinstance(driver, postgresql_limits.BoundedConnection)
+        told = {option.keyword.decode(): (option.val or b"").decode() for option in driver.pgconn.info}
+    assert (told["keepalives"], told["tcp_user_timeout"], told["connect_timeout"]) == ("1", "15000", "5")
+    database.dispose()
+
+
+def test_the_reader_of_the_event_loop_notices_it_too(relay: PostgresqlRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql, "ANSWER_S", LIMIT_S)
+    engine = open_engine(relay.url)
+
+    async def ask() -> None:
+        connections = postgresql.Connections(engine, 2)
+        assert await connections.row("SELECT 1", []) == (1,)
+        relay.mute_open_ones()
+        with pytest.raises(DatabaseUnavailable):
+            await connections.row("SELECT 1", [])
+        assert await connections.row("SELECT 1", []) == (1,)
+        connections.close()
+
+    asyncio.run(ask())
+    engine.dispose()
+
+
+def test_a_pool_without_a_free_connection_is_a_database_that_is_away(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database.engine.pool, "_timeout", 0.1)
+    monkeypatch.setattr(database.engine.pool, "_max_overflow", 0)
+    held = [database.engine.connect() for _ in range(10)]
+    with pytest.raises(DatabaseUnavailable, match="none of its connections was free"):
+        one(database)
+    for connection in held:
+        connection.close()
+    assert one(database) == 1
