@@ -9,14 +9,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 import service
-from service.api import problems
+from service.api import door, problems
 from service.api.auth import Authentication, TokenCheck
 from service.api.bodies import BodyLimit
 from service.api.context import Context
@@ -51,7 +50,7 @@ def run_all(settings: Settings, announce: Announce) -> None:
         written = _first_token(settings, database)
         with _running_worker(settings, database, wake) as worker:
             announce(_welcome("Stillpoint", settings, listener, written))
-            _serve(create_api(settings, database, wake, worker.problem), listener)
+            _serve(create_api(settings, database, wake, worker.problem), listener, settings)
 
 
 def run_serve(settings: Settings, announce: Announce) -> None:
@@ -60,7 +59,7 @@ def run_serve(settings: Settings, announce: Announce) -> None:
         check_database(settings, database)
         written = _first_token(settings, database)
         announce(_welcome("Stillpoint's API", settings, listener, written))
-        _serve(create_api(settings, database, Wake()), listener)
+        _serve(create_api(settings, database, Wake()), listener, settings)
 
 
 def run_worker(settings: Settings, announce: Announce) -> None:
@@ -73,7 +72,7 @@ def run_worker(settings: Settings, announce: Announce) -> None:
                 stopped.wait()
                 return
             with _listening(settings.bind, settings.metrics_port) as listener:
-                _serve(Authentication(WorkerPages(Trial(database), worker.problem), TokenCheck(database)), listener)
+                _serve(Authentication(WorkerPages(Trial(database), worker.problem), TokenCheck(database)), listener, settings)
 
 
 def _no_worker() -> None:
@@ -159,6 +158,7 @@ def _running_worker(settings: Settings, database: Database, wake: Wake) -> Itera
     from service.jobs.guard import GuardKeeper
     from service.jobs.worker import Worker
 
+    door.raise_open_files()
     guards = GuardKeeper(settings.state_dir, settings.libvirt_uri)
     worker = Worker(settings, database, HostConnection(settings.libvirt_uri), wake, guards)
     worker.start()
@@ -206,16 +206,8 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _serve(app: ASGIApp, listener: socket.socket) -> None:
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        timeout_keep_alive=30,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+def _serve(app: ASGIApp, listener: socket.socket, settings: Settings) -> None:
+    door.serve(app, listener, max_connections=settings.max_connections, grace_seconds=GRACE_SECONDS)
 
 
 def _first_token(settings: Settings, database: Database) -> Path | None:

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
         default=256 * 1024 * 1024, ge=0, le=2**50, description="Free space that must be left for each overlay before anything is frozen."
     )
     max_body_bytes: int = Field(default=64 * 1024, ge=1024, le=16 * 2**20, description="Largest request body that is read.")
+    max_connections: int = Field(
+        default=1000, ge=8, le=20_000, description="Connections that are open at once; never more than half of the open files allowed."
+    )
     max_chain_depth: int = Field(default=16, ge=1, le=1000, description="Backing chain depth from which preflight warns.")
     #: NoDecode: what is no JSON is told like every other mistake in a setting.
     writer_rules: Annotated[dict[str, str], NoDecode] = Field(

@@ -1,10 +1,10 @@
 """Nothing is open: every call but health and readiness needs a bearer token."""
 
+import asyncio
 import base64
 import binascii
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 from anyio.to_thread import run_sync
 from starlette.datastructures import Headers
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import log
 from service.api.problems import problem_response
 from service.db import tokens
-from service.db.engine import Database
+from service.db.engine import Database, database_now
 from service.errors import DatabaseUnavailable, StillpointError, TokenMissing, TokenRefused
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -22,51 +22,98 @@ BROWSER_PATHS = frozenset({"/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger
 CACHE_SECONDS = 2.0
 CACHE_SIZE = 1024
 NOTE_EVERY_SECONDS = 60.0
+UNKNOWN_PAUSE_S = 0.05
+UNKNOWN_AT_ONCE = 500
 
 _log = log.get(__name__)
 
 
 class TokenCheck:
-    """Asks the database who a token is, at most every two seconds per token, and notes its use once a minute."""
+    """Asks the database who a token is, at most every two seconds per token, and notes its use once a minute.
+
+    Tokens that nobody has seen before are asked for together, at most once in UNKNOWN_PAUSE_S, however many come: a flood of wrong ones
+    costs the database next to nothing, and slows down only whoever sends it.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        #: By digest: until when it is believed, and the id.
         self._known: dict[str, tuple[float, str]] = {}
         self._noted: dict[str, float] = {}
+        self._unknown: dict[str, asyncio.Future[str | None]] = {}
+        self._asking: asyncio.Task[None] | None = None
+        self._may_ask_at = 0.0
         # Beside the requests: noting a use waits for the write lock, and nobody should wait for that.
         self._notes = _one_thread()
 
     async def token_id(self, secret: str) -> str:
         """Raises TokenRefused, DatabaseUnavailable."""
-        known = self._known.get(secret)
+        digest = tokens.digest_of(secret)
+        known = self._known.get(digest)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        return await run_sync(self._look_up, secret)
+        if known is not None:
+            # It was valid a moment ago: whoever has one never waits for those who have none.
+            found = (await run_sync(self._look_up, [digest])).get(digest)
+        else:
+            found = await self._together(digest)
+        if found is None:
+            self._known.pop(digest, None)
+            raise TokenRefused
+        self._believe(digest, found)
+        return found
+
+    async def _together(self, digest: str) -> str | None:
+        """Raises DatabaseUnavailable."""
+        waiting = self._unknown.get(digest)
+        if waiting is None:
+            waiting = self._unknown[digest] = asyncio.get_running_loop().create_future()
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        # One who goes away takes nothing from those who wait for the same answer.
+        return await asyncio.shield(waiting)
+
+    async def _ask(self) -> None:
+        while self._unknown:
+            await asyncio.sleep(max(0.0, self._may_ask_at - time.monotonic()))
+            self._may_ask_at = time.monotonic() + UNKNOWN_PAUSE_S
+            asked = {digest: self._unknown.pop(digest) for digest in list(self._unknown)[:UNKNOWN_AT_ONCE]}
+            try:
+                found = await run_sync(self._look_up, list(asked))
+            except StillpointError as error:
+                for waiting in asked.values():
+                    waiting.set_exception(error)
+                    # Its caller may have gone; then nobody else asks for what went wrong.
+                    waiting.exception()
+                continue
+            for digest, waiting in asked.items():
+                waiting.set_result(found.get(digest))
 
     def close(self) -> None:
         """It can be used again afterwards."""
+        # What is asked for belongs to an event loop that ends now.
+        self._asking = None
+        self._unknown.clear()
         self._notes.shutdown(wait=True)
         self._notes = _one_thread()
 
-    def _look_up(self, secret: str) -> str:
+    def _look_up(self, digests: list[str]) -> dict[str, str]:
         with self._database.read() as session:
-            token = tokens.find_valid(session, secret)
-        if token is None:
-            self._known.pop(secret, None)
-            raise TokenRefused
+            return tokens.find_valid(session, digests)
+
+    def _believe(self, digest: str, token_id: str) -> None:
         if len(self._known) >= CACHE_SIZE:
             self._known.clear()
         now = time.monotonic()
-        self._known[secret] = (now + CACHE_SECONDS, token.id)
-        if now - self._noted.get(token.id, -NOTE_EVERY_SECONDS) >= NOTE_EVERY_SECONDS:
-            self._noted[token.id] = now
-            self._notes.submit(self._note, token.id, datetime.now(UTC))
-        return token.id
+        self._known[digest] = (now + CACHE_SECONDS, token_id)
+        if now - self._noted.get(token_id, -NOTE_EVERY_SECONDS) >= NOTE_EVERY_SECONDS:
+            self._noted[token_id] = now
+            self._notes.submit(self._note, token_id)
 
-    def _note(self, token_id: str, at: datetime) -> None:
+    def _note(self, token_id: str) -> None:
         try:
             with self._database.write() as session:
-                tokens.note_use(session, token_id, at)
+                tokens.note_use(session, token_id, database_now(session))
         except DatabaseUnavailable as error:
             _log.warning("token_use_not_noted", token_id=token_id, reason=error.detail)
 

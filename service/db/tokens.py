@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -64,14 +65,12 @@ def create_first(session: Session, token_file: Path) -> Path | None:
     return token_file
 
 
-def find_valid(session: Session, secret: str) -> Token | None:
-    """The token that this secret opens, unless it was revoked or has expired."""
-    token = session.scalar(select(Token).where(Token.digest == digest_of(secret)))
-    if token is None or token.revoked_at is not None:
-        return None
-    if token.expires_at is not None and token.expires_at <= database_now(session):
-        return None
-    return token
+def find_valid(session: Session, digests: Collection[str]) -> dict[str, str]:
+    """The ids of the tokens with these digests that were not revoked and have not expired, by digest."""
+    rows = select(Token.digest, Token.id, Token.expires_at).where(Token.digest.in_(digests), Token.revoked_at.is_(None))
+    found = session.execute(rows).all()
+    now = database_now(session) if any(row.expires_at is not None for row in found) else None
+    return {row.digest: row.id for row in found if now is None or row.expires_at is None or row.expires_at > now}
 
 
 def list_all(session: Session) -> list[Token]:

@@ -1,9 +1,11 @@
 """Nothing is open: who may call, and how a token that no longer counts is noticed."""
 
+import asyncio
 import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import event
 from starlette.testclient import TestClient
 
 from service.api import auth
@@ -11,6 +13,7 @@ from service.api.auth import TokenCheck
 from service.db import tokens
 from service.db.engine import Database
 from service.db.tables import Token
+from service.errors import DatabaseUnavailable, TokenRefused
 
 EVERYTHING = [
     "/metrics",
@@ -91,11 +94,42 @@ def test_the_use_of_a_token_is_noted_once_a_minute(database: Database) -> None:
     with database.write() as session:
         new = tokens.create(session, "laptop")
     check = TokenCheck(database)
-    check._look_up(new.secret)
-    check._look_up(new.secret)
+    assert [asyncio.run(check.token_id(new.secret)), asyncio.run(check.token_id(new.secret))] == [new.id, new.id]
     check.close()
 
     with database.read() as session:
         used = session.get_one(Token, new.id).last_used_at
     assert used is not None
     assert datetime.now(UTC) - used < timedelta(seconds=10)
+
+
+def test_a_flood_of_wrong_tokens_costs_no_statement_each_and_a_right_one_passes(sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        new = tokens.create(session, "laptop")
+    check = TokenCheck(sqlite_database)
+    statements: list[str] = []
+    event.listen(sqlite_database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+
+    async def flood() -> list[object]:
+        wrong = [check.token_id(f"wrong {n}") for n in range(400)]
+        return await asyncio.gather(*wrong, check.token_id(new.secret), return_exceptions=True)
+
+    *refused, passed = asyncio.run(flood())
+    check.close()
+
+    assert {type(answer) for answer in refused} == {TokenRefused}
+    assert passed == new.id
+    assert len([statement for statement in statements if "tokens" in statement and "SELECT" in statement]) <= 3
+
+
+def test_a_database_that_is_away_is_told_to_all_who_asked_together(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise DatabaseUnavailable(reason="it is away")
+
+    monkeypatch.setattr(tokens, "find_valid", away)
+    check = TokenCheck(sqlite_database)
+
+    async def ask() -> list[object]:
+        return await asyncio.gather(*(check.token_id(f"token {n}") for n in range(10)), return_exceptions=True)
+
+    assert {type(answer) for answer in asyncio.run(ask())} == {DatabaseUnavailable}

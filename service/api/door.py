@@ -1,0 +1,243 @@
+"""Who may stay connected, and for how long: strangers never take the descriptors that the worker and the database need.
+
+A connection that has not sent a request with a valid token is a stranger's. Where the connections are all taken, the newest comes in and
+the oldest stranger goes: whoever opens thousands and sends nothing keeps nobody out.
+"""
+
+import errno
+import logging
+import os
+import resource
+import socket
+import time
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+from prometheus_client import Counter
+from starlette.types import ASGIApp
+from uvicorn._types import HTTPScope
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from service import log
+
+HEAD_SECONDS = 10.0
+"""How long a new connection may take for its first request line and headers."""
+KEPT_SECONDS = 30.0
+"""How long an answered connection may take for the next ones."""
+BODY_SECONDS = 30.0
+HEAD_BYTES = 16 * 1024
+AT_ONCE = 16
+"""Connections that are taken in one go, before what they do to the count is seen."""
+MOST_FILES = 65_536
+"""More than this is not asked for: programs that we start would close each possible descriptor one by one."""
+TELL_EVERY_S = 60.0
+TICKS_PER_SWEEP = 10
+CLOSED = Counter("stillpoint_connections_closed", "Connections that the service closed by itself, by why", ["reason"])
+_logger = log.get(__name__)
+
+
+def raise_open_files() -> int:
+    """Let this process open as many files as it may, and answer how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MOST_FILES if soft == resource.RLIM_INFINITY else soft
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def serve(app: ASGIApp, listener: socket.socket, *, max_connections: int, grace_seconds: int) -> None:
+    """Answer until a signal says stop. Half of the open files, at least, stays for the worker, the database and libvirt."""
+    door = Door(min(max_connections, raise_open_files() // 2))
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=_protocol_of(door),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=grace_seconds,
+        timeout_keep_alive=int(KEPT_SECONDS),
+        h11_max_incomplete_event_size=HEAD_BYTES,
+    )
+    with Listener(listener, door) as guarded:
+        _Server(config, door).run(sockets=[guarded])
+
+
+class Door:
+    """The connections of one server. Everything here runs in its event loop."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        #: In the order in which they came.
+        self._strangers: dict[Connection, None] = {}
+        self._known: dict[Connection, None] = {}
+        self._told_at = float("-inf")
+
+    def make_room(self) -> bool:
+        """For one more. False: everybody who is here is at work with a valid token."""
+        if len(self._strangers) + len(self._known) < self._limit:
+            return True
+        self._tell()
+        leaving = next((one for one in self._strangers if not one.is_let_in), None) or next(
+            (one for one in self._known if one.is_idle), None
+        )
+        if leaving is None:
+            CLOSED.labels("refused").inc()
+            return False
+        self._close(leaving, "evicted")
+        return True
+
+    def sweep(self) -> None:
+        """Close whoever has kept us waiting for too long."""
+        now = time.monotonic()
+        for one in [*self._strangers, *self._known]:
+            if one.is_late(now):
+                self._close(one, "late")
+
+    def entered(self, one: "Connection") -> None:
+        self._strangers[one] = None
+
+    def is_known(self, one: "Connection") -> None:
+        if self._strangers.pop(one, self) is not self:
+            self._known[one] = None
+
+    def left(self, one: "Connection") -> None:
+        self._strangers.pop(one, None)
+        self._known.pop(one, None)
+
+    def _close(self, one: "Connection", reason: str) -> None:
+        self.left(one)
+        CLOSED.labels(reason).inc()
+        one.transport.abort()
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= TELL_EVERY_S:
+            self._told_at = now
+            _logger.warning("connections_at_limit", limit=self._limit, strangers=len(self._strangers), known=len(self._known))
+
+
+class Connection(H11Protocol):
+    """One connection, and how long it has kept us waiting."""
+
+    door: Door
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        # Every broken request of a stranger would be a line; only faults of the application are.
+        self.logger = _FAULTS
+        self._waits_until = time.monotonic() + HEAD_SECONDS
+        self._body_of: object = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.door.entered(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.door.left(self)
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._waits_until = time.monotonic() + KEPT_SECONDS
+        if self.is_let_in:
+            self.door.is_known(self)
+        super().on_response_complete()
+
+    @property
+    def is_idle(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
+
+    @property
+    def is_let_in(self) -> bool:
+        """Whether its latest request has a valid token."""
+        scope: HTTPScope | None = self.scope
+        return scope is not None and "token_id" in scope["state"]
+
+    def is_late(self, now: float) -> bool:
+        if self.is_idle:
+            return now > self._waits_until
+        if not self.cycle.more_body:
+            return False
+        if self._body_of is not self.cycle:
+            self._body_of, self._waits_until = self.cycle, now + BODY_SECONDS
+        return now > self._waits_until
+
+
+class Listener(socket.socket):
+    """The listening socket, as asyncio asks it for connections: it hands out what the door lets in, and never runs out of descriptors."""
+
+    def __init__(self, listening: socket.socket, door: Door) -> None:
+        super().__init__(listening.family, listening.type, listening.proto, fileno=os.dup(listening.fileno()))
+        self.setblocking(False)
+        self._door = door
+        self._taken = 0
+        self._spare = _spare()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self._taken >= AT_ONCE:
+            self._taken = 0
+            raise BlockingIOError
+        try:
+            taken, address = super().accept()
+        except BlockingIOError:
+            self._taken = 0
+            raise
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._send_away()
+            raise BlockingIOError from error
+        self._taken += 1
+        if not self._door.make_room():
+            taken.close()
+            raise BlockingIOError
+        return taken, address
+
+    def close(self) -> None:
+        super().close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
+    def _send_away(self) -> None:
+        """With the descriptor that was kept for this: a connection that is left in the queue would wake us again at once, for ever."""
+        if self._spare is not None:
+            os.close(self._spare)
+        with suppress(OSError):
+            super().accept()[0].close()
+        CLOSED.labels("no_descriptor").inc()
+        self._spare = _spare()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+        super().__init__(config)
+        self._door = door
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS_PER_SWEEP == 0:
+            self._door.sweep()
+        return await super().on_tick(counter)
+
+
+def _protocol_of(of: Door) -> type[Connection]:
+    class ConnectionOfDoor(Connection):
+        door = of
+
+    return ConnectionOfDoor
+
+
+def _spare() -> int | None:
+    try:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+_FAULTS = logging.getLogger("service.http")
+_FAULTS.setLevel(logging.ERROR)
