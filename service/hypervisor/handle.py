@@ -115,7 +115,8 @@ class LibvirtDomain:
         return int(state), int(reason)
 
     def instance(self) -> int:
-        return int(self._live().ID())
+        # The client library keeps the number of a domain that it looked up once, whoever has stopped or started it since.
+        return int(self._look_up(self._uuid).ID())
 
     def is_persistent(self) -> bool:
         return bool(self._live().isPersistent())

@@ -13,6 +13,7 @@ from service.errors import (
     AgentCommandFailed,
     AgentNotAnswering,
     DomainPaused,
+    GuestAlreadyFrozen,
     LibvirtCallFailed,
     NoAgentChannel,
     StillpointError,
@@ -106,7 +107,7 @@ KINDS = [*Dialect, pytest.param("real", marks=pytest.mark.live)]
 @pytest.fixture(params=KINDS)
 def make_subject(request: pytest.FixtureRequest, tmp_path: Path) -> MakeSubject:
     """Guests of one kind, as the test wishes them."""
-    if request.param in Dialect:
+    if isinstance(request.param, Dialect):
         return lambda wish: _fake(tmp_path, wish, request.param)
     make_guest: MakeGuest = request.getfixturevalue("make_guest")
     return lambda wish: _real(make_guest, wish)
@@ -123,7 +124,9 @@ def real_guest(lab: None) -> Iterator[Subject]:
 @pytest.fixture(params=KINDS)
 def guest(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guest]:
     """Two disks with an ext4 each, a Debian agent without a hook. Thawed again after the test."""
-    subject: Subject = _fake(tmp_path, Wish(), request.param) if request.param in Dialect else request.getfixturevalue("real_guest")
+    subject: Subject = (
+        _fake(tmp_path, Wish(), request.param) if isinstance(request.param, Dialect) else request.getfixturevalue("real_guest")
+    )
     yield subject.guest
     subject.guest.thaw(10_000)
 
@@ -185,6 +188,19 @@ def test_the_writes_to_a_disk_are_counted_and_stand_still_while_it_is_frozen(gue
     frozen = guest.bytes_written("vda")
     time.sleep(1.0)
     assert guest.bytes_written("vda") == frozen
+
+
+def test_a_fresh_domain_has_an_instance_and_nothing_of_libvirt_s_own_snapshots(guest: Guest) -> None:
+    assert guest.instance() > 0
+    assert (guest.snapshot_names(), guest.has_managed_save(), guest.was_migrated_away()) == ([], False, False)
+    assert guest.settled_sources() == guest.sources()
+
+
+def test_the_last_question_before_a_freeze_finds_the_guest_free_or_frozen(guest: Guest) -> None:
+    guest.must_be_free(5_000)
+    guest.freeze(None, 10_000)
+    with pytest.raises(GuestAlreadyFrozen):
+        guest.must_be_free(5_000)
 
 
 def test_a_disk_that_does_not_exist_is_an_error_of_libvirt(guest: Guest) -> None:
@@ -326,6 +342,48 @@ def test_a_whole_window_holds_and_proves_it(make_subject: MakeSubject) -> None:
     assert record.frozen_afterwards is False
 
 
+# --- merging an overlay back ------------------------------------------------------------------------
+
+
+def _on_an_overlay(guest: Guest) -> tuple[str, str]:
+    """The files of vda below and on top."""
+    base = str(guest.sources()["vda"])
+    guest.prepare_snapshot({overlay.target: overlay.path for overlay in _overlays(guest, "0a1b2c3d")})()
+    return base, str(guest.sources()["vda"])
+
+
+def _start_merge(guest: Guest) -> None:
+    guest.start_merge("vda")
+    while not (mirror := guest.mirror("vda")) or not mirror.is_ready:
+        time.sleep(0.02)
+
+
+def test_an_overlay_is_merged_into_the_file_below_and_the_guest_goes_on_there(make_subject: MakeSubject) -> None:
+    guest = make_subject(Wish()).guest
+    base, _ = _on_an_overlay(guest)
+    assert guest.mirror("vda") is None
+    _start_merge(guest)
+    mirror = guest.mirror("vda")
+    assert mirror is not None
+    assert (mirror.job, mirror.into) == ("active-commit", base)
+    with pytest.raises(LibvirtCallFailed):
+        guest.start_merge("vda")
+    guest.pivot("vda")
+    assert guest.mirror("vda") is None
+    assert (guest.sources()["vda"], guest.persistent_sources()["vda"]) == (base, base)
+    guest.ping()
+
+
+def test_a_merge_that_is_stopped_leaves_the_guest_on_its_overlay(make_subject: MakeSubject) -> None:
+    guest = make_subject(Wish()).guest
+    _, overlay = _on_an_overlay(guest)
+    _start_merge(guest)
+    guest.stop_merge("vda")
+    assert guest.mirror("vda") is None
+    assert (guest.sources()["vda"], guest.persistent_sources()["vda"]) == (overlay, overlay)
+    guest.ping()
+
+
 # --- guests with something about them -------------------------------------------------------------
 
 
@@ -397,6 +455,7 @@ def test_a_domain_that_was_switched_off_is_snapshotted_without_its_agent(make_su
     subject.power_off()
     guest = subject.guest
     assert (guest.state(), guest.was_shut_off_cleanly()) == (DomainState.shut_off, False)
+    assert (guest.instance(), guest.has_managed_save()) == (-1, False)
     for ask in (guest.ping, lambda: guest.block_job("vda"), guest.running_libvirt_job):
         with pytest.raises(StillpointError, match="not running"):
             ask()
