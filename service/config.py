@@ -23,6 +23,10 @@ SYSTEM_FILE = Path("/etc/stillpoint/stillpoint.env")
 """What the systemd units read. Shell commands read it too, or they would speak of another database than the service's."""
 OF_THE_TESTS = ("STILLPOINT_TEST_", "STILLPOINT_LAB")
 """Names that are not settings: switches of the tests, which somebody may have exported."""
+REMOVED = {
+    "STILLPOINT_JOBS_PER_STORAGE": "it is no setting any more, and never had an effect: jobs are limited for each host. Delete the line"
+}
+"""Names that older files have."""
 MAY_BE_BLANK = frozenset({"STILLPOINT_WRITER_RULES"})
 _LIKENESS = 0.85
 """From here on two names are one with a slip of the pen (difflib's measure)."""
@@ -72,7 +76,6 @@ class Settings(BaseSettings):
     log_format: str = Field(default="auto", pattern="^(auto|json|console)$", description="auto: console on a terminal, else JSON.")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="Least level that is logged.")
     jobs_per_host: int = Field(default=4, ge=1, le=256, description="Jobs that run at once on this host.")
-    jobs_per_storage: int = Field(default=8, ge=1, le=1024, description="Jobs that write to one storage at once, over all hosts.")
     lease_seconds: float = Field(
         default=60.0,
         ge=1,
@@ -240,6 +243,8 @@ def _check_names(names: Iterable[str], where: str) -> None:
     known = {*_names().values(), SETTINGS_FILE_VARIABLE}
     for name in names:
         upper = name.upper()
+        if upper in REMOVED:
+            raise SettingRefused(f"{name}{where}", REMOVED[upper])
         meant = _meant(upper, known, in_file=bool(where))
         if (upper.startswith(PREFIX) and upper not in known) or meant is not None:
             hint = f"; did you mean {meant}?" if meant is not None else ""

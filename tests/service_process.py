@@ -96,6 +96,9 @@ class ServiceProcess:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
+    def has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
     def kill_if_alive(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()

@@ -258,3 +258,11 @@ def test_a_url_that_cannot_work_is_refused_before_anything_is_asked(url: str, se
     with pytest.raises(SettingInvalid) as refused:
         database_url(Settings(database_url=url, database_password="one"))
     assert refused.value.facts["setting"] == setting
+
+
+def test_a_setting_of_an_earlier_version_is_refused_with_what_became_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "stillpoint.env"
+    file.write_text("STILLPOINT_JOBS_PER_STORAGE=8\n")
+    monkeypatch.setenv(SETTINGS_FILE_VARIABLE, str(file))
+    with pytest.raises(SettingRefused, match=r"STILLPOINT_JOBS_PER_STORAGE in .*not a setting any more"):
+        load_settings()
