@@ -23,9 +23,7 @@ SYSTEM_FILE = Path("/etc/stillpoint/stillpoint.env")
 """What the systemd units read. Shell commands read it too, or they would speak of another database than the service's."""
 OF_THE_TESTS = ("STILLPOINT_TEST_", "STILLPOINT_LAB")
 """Names that are not settings: switches of the tests, which somebody may have exported."""
-REMOVED = {
-    "STILLPOINT_JOBS_PER_STORAGE": "it is no setting any more, and never had an effect: jobs are limited for each host. Delete the line"
-}
+REMOVED = {"STILLPOINT_JOBS_PER_STORAGE": "it is not a setting any more, and never had an effect. Delete the line"}
 """Names that older files have."""
 MAY_BE_BLANK = frozenset({"STILLPOINT_WRITER_RULES"})
 _LIKENESS = 0.85
