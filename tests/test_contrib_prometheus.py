@@ -79,6 +79,7 @@ def test_every_loop_is_counted_from_zero(thread: str) -> None:
         ("StillpointQueueGrowsOld", "stillpoint_oldest_queued_job_seconds", "ticket"),
         ("StillpointLibvirtAway", "stillpoint_host_libvirt_connected", "page"),
         ("StillpointDatabaseNotWritable", "stillpoint_database_writable", "page"),
+        ("StillpointStateFolderFull", "stillpoint_worker_state_folder_writable", "page"),
         ("StillpointLoopDied", "stillpoint_loops_died_total", "page"),
     ],
 )

@@ -207,6 +207,7 @@ def test_systemd_has_read_it_for_its_units(monkeypatch: pytest.MonkeyPatch) -> N
         "postgresql+psycopg://u@h/d?password=SECRET",
         "postgresql+psycopg://u@h/d?sslmode=require&PASSWORD=SECRET",
         "postgresql+psycopg://u@h/d?p%61ssword=SECRET",
+        "postgresql+psycopg://u@h/d?pasword=SECRET",
         "postgresql+psycopg://u@h/d?sslpassword=SECRET&passfile=/SECRET",
         "postgresql:u:SECRET@h",
         "SECRET",

@@ -276,6 +276,7 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "database_unavailable": {"reason": "database is locked"},
     "database_replaced": {"what": "/var/lib/stillpoint/stillpoint.db was deleted"},
     "libvirt_unavailable": {"uri": "qemu:///system", "reason": "Failed to connect socket"},
+    "state_folder_unwritable": {"path": "/var/lib/stillpoint", "reason": "No space left on device"},
     "loop_died": {"thread": "worker-claims", "reason": "MemoryError"},
     "gate_not_found": {"job_id": JOB_ID, "domain": "db1"},
     "gate_token_wrong": {"job_id": JOB_ID},

@@ -56,6 +56,7 @@ STATUS: dict[type[StillpointError], int] = {
     errors.DatabaseUnusable: 503,
     errors.LibvirtUnavailable: 503,
     errors.LoopDied: 503,
+    errors.StateFolderUnwritable: 503,
     errors.SchemaOutdated: 503,
 }
 

@@ -12,6 +12,37 @@ from service.errors import SettingInvalid
 HIDDEN = "***"
 SETTING = "STILLPOINT_DATABASE_URL"
 DRIVERS: Final = {"sqlite": "pysqlite", "postgresql": "psycopg"}
+HARMLESS = frozenset(
+    [
+        "host",
+        "port",
+        "dbname",
+        "user",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslcrl",
+        "sslnegotiation",
+        "gssencmode",
+        "channel_binding",
+        "connect_timeout",
+        "application_name",
+        "options",
+        "target_session_attrs",
+        "load_balance_hosts",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+        "service",
+        "client_encoding",
+        "timeout",
+        "uri",
+        "mode",
+        "cache",
+    ]
+)
 _USER = re.compile(r"(://[^:@/]*):.*@", re.DOTALL)
 """Up to the last @: a password that was not encoded may have one in it."""
 _PARAMETER = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
@@ -35,10 +66,13 @@ def shown(url: URL | str) -> str:
     """A database's URL without any secret, for people and logs."""
     try:
         # Read and written again, a name such as `p%61ssword` is `password`.
-        plain = make_url(url).render_as_string(hide_password=False)
+        parsed = make_url(url)
+        # A misspelt `pasword` holds one as well: what is not known to be harmless is hidden.
+        query = {name: value if name in HARMLESS else HIDDEN for name, value in parsed.query.items()}
+        plain = parsed.set(query=query).render_as_string(hide_password=False)
     except (ArgumentError, ValueError):
         return HIDDEN
-    return without_secrets(plain)
+    return without_secrets(plain.replace("%2A%2A%2A", HIDDEN))
 
 
 def without_secrets(url: str) -> str:

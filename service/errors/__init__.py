@@ -27,6 +27,7 @@ from service.errors.host import (
     NoAgentChannel,
     NoDiskCanTakePart,
     OverlaysLeft,
+    StateFolderUnwritable,
     StorageNotAnswering,
     WindowsCommandBlocked,
 )
@@ -188,6 +189,7 @@ __all__ = [
     "SettingInvalid",
     "SnapshotFailed",
     "SpaceInsufficient",
+    "StateFolderUnwritable",
     "StillpointError",
     "StorageNotAnswering",
     "StorageRefused",

@@ -10,6 +10,13 @@ class LibvirtUnavailable(StillpointError):
     remedy_template = "Start libvirtd on the host; the worker connects again by itself. `stillpoint doctor` checks it."
 
 
+class StateFolderUnwritable(StillpointError):
+    code = "state_folder_unwritable"
+    title = "The state folder cannot be written to"
+    detail_template = "{path}: {reason}."
+    remedy_template = "Free space there, give the service's user the folder, or set STILLPOINT_STATE_DIR to another one."
+
+
 class LoopDied(StillpointError):
     code = "loop_died"
     title = "A part of the service has died"

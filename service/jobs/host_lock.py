@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from service.errors import WorkerAlreadyRuns
+from service.errors import StateFolderUnwritable, WorkerAlreadyRuns
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -44,9 +44,12 @@ class HostLock:
         self._file: IO[str] | None = None
 
     def take(self) -> LockId:
-        """Raises WorkerAlreadyRuns."""
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = self._path.open("a+")
+        """Raises WorkerAlreadyRuns, StateFolderUnwritable."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = self._path.open("a+")
+        except OSError as error:
+            raise StateFolderUnwritable(path=str(self._path), reason=error.strerror or str(error)) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -1,11 +1,13 @@
-"""A thread that should run until its service stops, and says so when it does not."""
+"""A thread that should run until its service stops, what keeps it running, and what is told when it ends all the same."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from service import log
-from service.errors import LoopDied
+from service.errors import DatabaseUnavailable, LoopDied
 from service.jobs import metrics
+from service.jobs.absence import Absence
 
 _logger = log.get(__name__)
 
@@ -44,3 +46,16 @@ class Loop:
     def _died(self, reason: str) -> None:
         metrics.LOOPS_DIED.labels(thread=self.thread.name).inc()
         self._reason = reason
+
+
+@contextmanager
+def surviving(database: Absence) -> Iterator[None]:
+    """One round of a loop. Whatever goes wrong in it, the next round comes: a worker without leases or claims is a dead one."""
+    try:
+        yield
+        database.note(None)
+    except DatabaseUnavailable as error:
+        database.note(error)
+    except Exception:
+        # The edge of the thread.
+        _logger.exception("worker_loop_failed")

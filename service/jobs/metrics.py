@@ -39,6 +39,8 @@ LOOPS_DIED = Counter("stillpoint_loops_died", "Threads of this process that shou
 LOOPS = ("worker-claims", "worker-leases", "worker-inventory")
 for _thread in LOOPS:
     LOOPS_DIED.labels(thread=_thread)
+STATE_FOLDER_WRITABLE = Gauge("stillpoint_worker_state_folder_writable", "1 while the worker's state folder takes what it must write there")
+STATE_FOLDER_WRITABLE.set(1)
 JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs now")
 HUNG_CALLS = Gauge("stillpoint_hung_calls", "Calls to libvirt or to storage that were given up and have not returned")
 HUNG_CALLS.set_function(HELPERS.left_behind)

@@ -4,8 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,11 +21,12 @@ from service.jobs.execution import Execution
 from service.jobs.guard import GuardSource
 from service.jobs.host_lock import HostLock, LockId
 from service.jobs.inventory import Inventory
-from service.jobs.loop import Loop
+from service.jobs.loop import Loop, surviving
 from service.jobs.recovery import Recovery
 from service.jobs.registration import REPORT_S, Registration, Terms
 from service.jobs.returned_host import ReturnedHost
 from service.jobs.run import JobRun
+from service.jobs.state_folder import StateFolder
 from service.jobs.wake import Wake
 from service.model.foreign_freeze import FROZEN_LOOK_S
 from service.model.lifecycle import JobKind
@@ -72,6 +72,7 @@ class Worker:
         self._publish = threading.Event()
         self._libvirt_answers = threading.Event()
         self._libvirt_log = Absence("libvirt")
+        self._state_folder = StateFolder(settings.state_dir)
         self._live: dict[str, _LiveJob] = {}
         self._live_lock = threading.Lock()
         self._ends_at: float | None = None
@@ -154,7 +155,7 @@ class Worker:
     def problem(self) -> StillpointError | None:
         """What keeps this worker from doing its work now."""
         died = next((problem for loop in self._loops if (problem := loop.problem()) is not None), None)
-        return died or self._taken or self._inventory.away
+        return died or self._taken or self._state_folder.problem() or self._inventory.away
 
     def _leave_host(self) -> None:
         try:
@@ -170,7 +171,7 @@ class Worker:
     def _claim_loop(self) -> None:
         database = Absence("database")
         while not self._stopping.is_set():
-            with _surviving(database):
+            with surviving(database):
                 if self._libvirt_answers.is_set() and self._registered.is_set():
                     self._recover_interrupted()
                     self._look_at_forgotten()
@@ -238,7 +239,8 @@ class Worker:
         database = Absence("database")
         every = min(self._settings.lease_seconds / 3, LONGEST_RENEWAL_S)
         while not self._abandoned.wait(every):
-            with _surviving(database):
+            with surviving(database):
+                self._state_folder.problem()
                 for run in self._live_runs():
                     self._renew(run)
                 if self._report():
@@ -294,7 +296,7 @@ class Worker:
         database = Absence("database")
         while not self._stopping.is_set():
             self._publish.clear()
-            with _surviving(database):
+            with surviving(database):
                 self._publish_host()
             if self._wait_for_change(database):
                 # Events come in bursts; one publication serves them all.
@@ -306,7 +308,7 @@ class Worker:
         while (left := due - time.monotonic()) > 0:
             if self._publish.wait(min(left, FROZEN_LOOK_S) if self._inventory.sees_foreign_freezes else left):
                 return True
-            with _surviving(database):
+            with surviving(database):
                 if not self._inventory.look_again(self._busy_domains()):
                     return True
         return False
@@ -331,19 +333,6 @@ class Worker:
 
     def _pause(self) -> float:
         return self._settings.inventory_seconds if self._libvirt_answers.is_set() else RECONNECT_S
-
-
-@contextmanager
-def _surviving(database: Absence) -> Iterator[None]:
-    """One round of a loop. Whatever goes wrong in it, the next round comes: a worker without leases or claims is a dead one."""
-    try:
-        yield
-        database.note(None)
-    except DatabaseUnavailable as error:
-        database.note(error)
-    except Exception:
-        # The edge of the thread.
-        _logger.exception("worker_loop_failed")
 
 
 @dataclass(frozen=True)

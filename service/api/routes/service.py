@@ -18,6 +18,7 @@ from service.errors import (
     LibvirtUnavailable,
     LoopDied,
     SchemaOutdated,
+    StateFolderUnwritable,
     StillpointError,
     TokenMissing,
     TokenRefused,
@@ -37,7 +38,9 @@ async def health() -> Response:
     operation_id="readiness",
     summary="Can it do its work?",
     response_model=Health,
-    responses=problems(DatabaseUnavailable, DatabaseReplaced, SchemaOutdated, LibvirtUnavailable, LoopDied, StillpointError),
+    responses=problems(
+        DatabaseUnavailable, DatabaseReplaced, SchemaOutdated, LibvirtUnavailable, LoopDied, StateFolderUnwritable, StillpointError
+    ),
 )
 def readiness(request: Request) -> Response:
     """Needs no token. 200 when the database can be written and fits this version, and a worker in this process can work."""
