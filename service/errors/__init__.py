@@ -44,6 +44,7 @@ from service.errors.jobs import (
     WorkerLost,
 )
 from service.errors.points import (
+    CheckpointsInTheWay,
     ImageInUse,
     PointIsWritten,
     SavedStateWaits,
@@ -121,6 +122,7 @@ __all__ = [
     "AgentNotAnswering",
     "BodyTooLarge",
     "CancelRefused",
+    "CheckpointsInTheWay",
     "CursorInvalid",
     "DatabaseForeign",
     "DatabaseLost",

@@ -40,3 +40,13 @@ class PointIsWritten(StillpointError):
         "`qemu-img commit OVERLAY` brings what lies in an overlay into the file below; before the domain is started, "
         "`virsh edit {domain}` names the files that its disks shall be on."
     )
+
+
+class CheckpointsInTheWay(StillpointError):
+    code = "checkpoints_in_the_way"
+    title = "libvirt takes no snapshot of a domain that is shut off and has checkpoints"
+    detail_template = "{domain} is shut off and has libvirt checkpoints of another backup tool: {checkpoints}."
+    remedy_template = (
+        "Nothing was taken. Take the point while the domain runs; or, where no backup tool needs them, delete the checkpoints "
+        "while it runs: `virsh checkpoint-delete {domain} NAME`."
+    )

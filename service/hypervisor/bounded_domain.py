@@ -86,6 +86,9 @@ class BoundedDomain:
     def snapshot_names(self) -> list[str]:
         return self._run("virDomainSnapshotListNames", self._bounds.read_s, self._handle.snapshot_names)
 
+    def checkpoint_names(self) -> list[str]:
+        return self._run("virDomainListAllCheckpoints", self._bounds.read_s, self._handle.checkpoint_names)
+
     def xml(self) -> str:
         return self._run("virDomainGetXMLDesc", self._bounds.read_s, self._handle.xml)
 

@@ -117,6 +117,10 @@ class Guest:
         """Snapshots that libvirt keeps record of: ours are not among them."""
         return self._libvirt("virDomainSnapshotListNames", self._handle.snapshot_names)
 
+    def checkpoint_names(self) -> list[str]:
+        """Of another backup tool: libvirt takes no snapshot of a domain that is shut off and has one."""
+        return self._libvirt("virDomainListAllCheckpoints", self._handle.checkpoint_names)
+
     def instance(self) -> int:
         """Another number after each start of the domain, the same through a restart of libvirt; -1: it does not run."""
         return self._libvirt("virDomainGetID", self._handle.instance)

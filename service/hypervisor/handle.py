@@ -40,6 +40,8 @@ class DomainHandle(Protocol):
         """Of the snapshots that libvirt itself keeps record of."""
         ...
 
+    def checkpoint_names(self) -> list[str]: ...
+
     def xml(self) -> str:
         """The live XML of a running domain, the persistent one of a domain that is shut off."""
         ...
@@ -126,6 +128,9 @@ class LibvirtDomain:
 
     def snapshot_names(self) -> list[str]:
         return [str(name) for name in self._live().snapshotListNames(0)]
+
+    def checkpoint_names(self) -> list[str]:
+        return [str(checkpoint.getName()) for checkpoint in self._live().listAllCheckpoints(0)]
 
     def xml(self) -> str:
         return str(self._live().XMLDesc(0))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from service.errors import DomainStateUnsuitable, ImageInUse, SavedStateWaits, StillpointError
+from service.errors import CheckpointsInTheWay, DomainStateUnsuitable, ImageInUse, SavedStateWaits, StillpointError
 from service.hypervisor.guest import Guest
 from service.jobs.image_users import writer_of
 from service.model.inventory import Disk
@@ -22,6 +22,9 @@ def why_not_at_rest(guest: Guest, taken: Sequence[Disk], guests: GuestsOfHost) -
             return DomainStateUnsuitable(domain=guest.name, state=where)
         if guest.has_managed_save():
             return SavedStateWaits(domain=guest.name)
+        checkpoints = guest.checkpoint_names()
+        if checkpoints:
+            return CheckpointsInTheWay(domain=guest.name, checkpoints=", ".join(checkpoints))
     written = writer_of(guest, files_of(taken), guests)
     return ImageInUse(domain=guest.name, file=written[0], holder=written[1]) if written is not None else None
 

@@ -98,6 +98,7 @@ class FakeDomain:
         self.managed_save = False
         #: Snapshots that libvirt keeps record of.
         self.libvirt_snapshots: list[str] = []
+        self.checkpoints: list[str] = []
         self.domain_job = libvirt.VIR_DOMAIN_JOB_NONE
         #: The guest writes nothing although it could.
         self.is_idle = False
@@ -203,6 +204,9 @@ class FakeDomain:
 
     def snapshot_names(self) -> list[str]:
         return self._call("snapshot_names", lambda: list(self.libvirt_snapshots))
+
+    def checkpoint_names(self) -> list[str]:
+        return self._call("checkpoint_names", lambda: list(self.checkpoints))
 
     def xml(self) -> str:
         return self._call("xml", lambda: self._xml(self._live if self._is_active else self._saved, live=self._is_active))

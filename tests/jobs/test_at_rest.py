@@ -141,6 +141,14 @@ def test_a_domain_that_was_saved_goes_on_with_that_very_file(scene: Scene) -> No
     assert_refused(scene, "saved_state_waits")
 
 
+def test_checkpoints_are_in_the_way_of_a_domain_that_is_off_only(scene: Scene) -> None:
+    scene.domain.checkpoints = ["daily"]
+    assert scene.run().verdict == "filesystem"
+    scene.domain.shut_off()
+    assert error_of(scene.run())["code"] == "checkpoints_in_the_way"
+    assert len(scene.domain.points) == 1
+
+
 def test_a_domain_that_runs_on_another_host_is_not_offline(scene: Scene) -> None:
     scene.domain.state_now = MIGRATED
     assert_refused(scene, "domain_state_unsuitable")

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import libvirt
 import pytest
 
+from tests.lab.command import run
 from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
 from tests.lab.options import GuestOptions, Odd
@@ -90,6 +91,17 @@ def test_an_image_that_qemu_nbd_writes_is_in_use_until_it_ends(service: ServiceP
     assert service.run(lab_guest.name)["verdict"] == "offline"
 
 
+def test_an_image_that_a_loop_device_writes_is_in_use_until_it_is_detached(service: ServiceProcess, lab_guest: LabGuest) -> None:
+    lab_guest.shutdown()
+    device = run(["losetup", "--find", "--show", lab_guest.disks["vda"]]).strip()
+    try:
+        facts = assert_refused(service, lab_guest, "image_in_use")
+    finally:
+        run(["losetup", "--detach", device])
+    assert device in facts["holder"]
+    assert service.run(lab_guest.name)["verdict"] == "offline"
+
+
 def test_a_domain_that_was_saved_is_refused_and_goes_on_with_its_own_files(service: ServiceProcess, lab_guest: LabGuest) -> None:
     lab_guest.domain.managedSave(0)
     assert_refused(service, lab_guest, "saved_state_waits")
@@ -155,3 +167,15 @@ def test_snapshots_of_libvirts_own_are_warned_of(service: ServiceProcess, lab_gu
     assert "before-upgrade" in told
     assert str(lab_guest.disks["vda"]) in told
     assert service.run(lab_guest.name)["verdict"] == "offline"
+
+
+def test_checkpoints_of_another_tool_are_in_the_way_of_a_domain_that_is_off_only(service: ServiceProcess, lab_guest: LabGuest) -> None:
+    lab_guest.domain.checkpointCreateXML("<domaincheckpoint><name>daily</name></domaincheckpoint>", 0)
+    running = service.run(lab_guest.name)
+    lab_guest.shutdown()
+
+    off, preflight = service.run(lab_guest.name), service.run(lab_guest.name, kind="preflight")
+
+    assert running["verdict"] == "filesystem"
+    assert (off["error"]["code"], off["error"]["facts"]["checkpoints"]) == ("checkpoints_in_the_way", "daily")
+    assert (preflight["result"]["would_work"], checks(preflight)["checkpoints_in_the_way"]) == (False, "fail")
