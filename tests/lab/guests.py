@@ -23,6 +23,8 @@ from tests.lab.options import GuestOptions, Odd
 from tests.lab.places import LabError, open_dir, run_dir
 
 BOOT_TIMEOUT = 60.0
+LOST_ANSWER = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 112)
+"""libvirt's codes for an agent's answer that did not come: up to 11.1, and from 11.2 on (VIR_ERR_AGENT_COMMAND_TIMEOUT)."""
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA

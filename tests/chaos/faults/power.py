@@ -6,6 +6,7 @@ import libvirt
 
 from tests.chaos.faults.strike import Strike, fault
 from tests.chaos.stage import until
+from tests.lab.guests import LOST_ANSWER
 
 OFF_S = 30.0
 
@@ -55,7 +56,7 @@ def _told_to_reboot(strike: Strike, mark: int) -> bool:
     try:
         strike.stage.guest.agent({"execute": "guest-shutdown", "arguments": {"mode": "reboot"}}, timeout=1)
     except libvirt.libvirtError as error:
-        return "has been disabled" not in str(error) and error.get_error_code() == libvirt.VIR_ERR_AGENT_UNRESPONSIVE
+        return error.get_error_code() in LOST_ANSWER
     return strike.stage.guest.mark() > mark
 
 

@@ -11,15 +11,14 @@ import libvirt
 import libvirt_qemu
 import pytest
 
-from tests.lab.guests import BOOT_TIMEOUT
+from tests.lab.guests import BOOT_TIMEOUT, LOST_ANSWER
 from tests.lab.windows.fixtures import MakeWindowsGuest
 from tests.lab.windows.guest import WindowsGuest
 
 pytestmark = [pytest.mark.live, pytest.mark.windows]
 
-# libvirt's codes for an agent's error and for a lost answer, up to 11.1 and from 11.2 on.
+# libvirt's codes for an agent's error, up to 11.1 and from 11.2 on.
 _ANSWERED = (libvirt.VIR_ERR_INTERNAL_ERROR, 113)
-_LOST = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 112)
 
 
 def _agent_refuses(guest: WindowsGuest, command: str, **arguments: Any) -> str:
@@ -74,7 +73,7 @@ def test_a_freeze_beyond_the_timeout_of_libvirt_happens_all_the_same(windows_gue
     agent = windows_guest.play("orphan-freeze")
     with pytest.raises(libvirt.libvirtError) as raised:
         libvirt_qemu.qemuAgentCommand(windows_guest.domain, '{"execute": "guest-fsfreeze-freeze"}', 1, 0)
-    assert raised.value.get_error_code() in _LOST
+    assert raised.value.get_error_code() in LOST_ANSWER
     while not agent.holds_writes():
         time.sleep(0.1)
     assert windows_guest.guest.freeze_status() == "frozen"
