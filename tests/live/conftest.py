@@ -1,4 +1,6 @@
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,13 @@ def service(lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     """One service for the tests of a module; each test brings its own guest."""
     with ServiceProcess(tmp_path_factory.mktemp("service"), libvirt_uri=uri()) as process:
         yield process
+
+
+@pytest.fixture
+def another_guest_each_time(service: ServiceProcess) -> None:
+    """Tests play one simulated Windows after the other in one domain: what is remembered of the last one is forgotten."""
+    with closing(sqlite3.connect(service.state_dir / "stillpoint.db", timeout=10)) as database, database:
+        database.execute("DELETE FROM guest_memories")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.lab.windows.guest import WindowsGuest, windows_options
 from tests.lab.windows.scenario import Freeze
 from tests.service_process import ServiceProcess
 
-pytestmark = [pytest.mark.live, pytest.mark.windows]
+pytestmark = [pytest.mark.live, pytest.mark.windows, pytest.mark.usefixtures("another_guest_each_time")]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.lab.guests import LabGuest
 from tests.lab.windows.guest import WindowsGuest, windows_options
 from tests.service_process import ServiceProcess
 
-pytestmark = [pytest.mark.live, pytest.mark.windows]
+pytestmark = [pytest.mark.live, pytest.mark.windows, pytest.mark.usefixtures("another_guest_each_time")]
 
 FREEZE, THAW = "guest-fsfreeze-freeze", "guest-fsfreeze-thaw"
 
@@ -151,7 +151,7 @@ def test_trap_14_a_list_whose_reply_was_lost_is_not_asked_for_again(service: Ser
 
 
 def test_a_preflight_names_the_disks_under_the_volumes_by_serial_or_pci_address(service: ServiceProcess, guest: WindowsGuest) -> None:
-    for name in ("healthy-2022", "disks-without-serials"):
+    for name in ("disks-without-serials", "healthy-2022"):
         agent = guest.play(name)
 
         result = service.run(guest.name, kind="preflight")["result"]
