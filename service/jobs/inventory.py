@@ -17,7 +17,7 @@ from service.errors import LibvirtCallTimedOut, LibvirtUnavailable, StillpointEr
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from service.jobs import freeze_lease
-from service.jobs.readers import Readers
+from service.jobs.readers import Readers, Reading
 from service.jobs.survey import read_agent
 from service.model.inventory import AgentFacts, DomainState
 from service.model.moment import rfc3339
@@ -26,9 +26,13 @@ READERS = 8
 PUBLISH_S = 30.0
 SAID = ("filesystems", "agent", "os", "frozen", "frozen_since", "frozen_by")
 """What only the guest knows: shown as it said it last while a job has the guest and it is not asked."""
+FIRST_PATIENCE_S = 0.5
+"""After which what is known by then is published: a guest that hangs must not hide another that was just defined."""
+LOOK_PATIENCE_S = 1.0
 READ_PATIENCE_S = 20.0
 """How long one publication waits for its slowest domain; that one stays as it was last seen."""
 
+Row = dict[str, Any] | None
 _GONE: dict[str, Any] = {}
 """The row of a domain that is no more."""
 
@@ -60,11 +64,13 @@ class Inventory:
         read_patience_s: float = READ_PATIENCE_S,
         has_job: Callable[[str], bool] = lambda _: False,
         is_mine: Callable[[Session], bool] = lambda _: True,
+        must_begin_again: Callable[[], bool] = lambda: False,
     ) -> None:
         """`inventory_seconds`: how often `publish` is called. `has_job`: whether a job has this domain now; it may have begun since the
         publication did.
 
         `is_mine`: whether this worker is still that of the host; nothing is published by another.
+        `must_begin_again`: something has happened on the host, so that a publication must not wait for a slow guest any longer.
         """
         self._database = database
         self._connection = connection
@@ -75,9 +81,11 @@ class Inventory:
         #: UUIDs of the guests that are published as frozen by somebody else.
         self._foreign: frozenset[str] = frozenset()
         self._readers: Readers[dict[str, Any] | None] = Readers(READERS)
+        self._lookers: Readers[bool] = Readers(READERS)
         self._read_patience_s = read_patience_s
         self._has_job = has_job
         self._is_mine = is_mine
+        self._must_begin_again = must_begin_again
         self.away: LibvirtUnavailable | None = None
         """Why libvirt did not answer when it was asked last; None: it did, or was not asked yet."""
 
@@ -87,9 +95,13 @@ class Inventory:
         rows: dict[str, dict[str, Any] | None] = {}
         problem: str | None = None
         before = self._before()
+        reading, guests = None, []
         try:
             versions = self._connection.versions()
-            rows = self._rows(self._connection.guests(), busy_domains, before)
+            guests = self._connection.guests()
+            # Side by side: an agent that hangs costs ten seconds, and must not hide the other domains for so long.
+            reading = self._readers.begin({guest.uuid: partial(self._row, guest, busy_domains, before) for guest in guests})
+            rows = self._first_rows(guests, reading, before)
             self.away = None
         except LibvirtUnavailable as error:
             self.away = error
@@ -99,6 +111,8 @@ class Inventory:
                 self._write_host(session, versions, problem)
                 if problem is None:
                     self._write_domains(session, rows, before)
+        if reading is not None:
+            self._publish_the_slow(guests, reading, rows, before)
         return problem is None
 
     def look_again(self, busy_domains: frozenset[str]) -> bool:
@@ -108,11 +122,13 @@ class Inventory:
             return True
         with self._database.read() as session:
             now = database_now(session)
-        still = {uuid for uuid in asked if self._is_still_frozen(uuid)}
+        # One that does not answer in time says nothing new, and must not hold up what happens on the host.
+        answers = self._lookers.read({uuid: partial(self._is_still_frozen, uuid) for uuid in asked}, LOOK_PATIENCE_S)
+        still = {uuid for uuid, is_frozen in answers.items() if is_frozen}
         with self._database.write() as session:
             seen = update(Domain).where(Domain.host_id == self._host_id, Domain.id.in_(still))
             session.execute(seen.values(published_at=now))
-        return still == asked
+        return still == answers.keys()
 
     @property
     def sees_foreign_freezes(self) -> bool:
@@ -140,20 +156,44 @@ class Inventory:
         except StillpointError:
             return False
 
-    def _rows(self, guests: list[Guest], busy: frozenset[str], before: _Before) -> dict[str, dict[str, Any] | None]:
-        """By domain id; None: it could not be read, and stays as it was last seen."""
-        # Side by side: an agent that hangs costs ten seconds, and must not hide the other domains for so long.
-        read = self._readers.read({guest.uuid: partial(self._row, guest, busy, before) for guest in guests}, self._read_patience_s)
+    def _first_rows(self, guests: list[Guest], reading: Reading[Row], before: _Before) -> dict[str, Row]:
+        """By domain id. None: it is not read yet, and stays as it was last seen; a new one is shown without what its guest says."""
+        read = reading.so_far(min(FIRST_PATIENCE_S, self._read_patience_s))
+        rows = {guest.uuid: read.get(guest.uuid) for guest in guests if read.get(guest.uuid) is not _GONE}
+        for guest in guests:
+            if guest.uuid not in read and guest.uuid not in before.rows:
+                rows[guest.uuid] = self._unasked(guest)
+        return {uuid: row for uuid, row in rows.items() if row is not _GONE}
+
+    def _publish_the_slow(self, guests: list[Guest], reading: Reading[Row], first: dict[str, Row], before: _Before) -> None:
+        read: dict[str, Row] = {}
+        try:
+            read = reading.so_far(self._read_patience_s, self._must_begin_again)
+        except LibvirtUnavailable as error:
+            self.away = error
+        reading.stop()
         for guest in guests:
             if guest.uuid not in read:
                 _logger.warning("domain_not_answering", domain=guest.name, reason="reading it takes too long")
-        return {guest.uuid: read.get(guest.uuid) for guest in guests if read.get(guest.uuid) is not _GONE}
+        late = {uuid: row for uuid, row in read.items() if row and first.get(uuid) is not row}
+        if late:
+            with self._database.write() as session:
+                if self._is_mine(session):
+                    self._write_domains(session, dict.fromkeys(first) | late, before)
+
+    def _unasked(self, guest: Guest) -> Row:
+        """One that hangs in libvirt, too, may cost the first look of its life a few seconds."""
+        try:
+            return self._row_of(guest, _said(guest, lambda: False))
+        except LibvirtUnavailable:
+            raise
+        except StillpointError as error:
+            _logger.info("domain_left_out", domain=guest.name, reason=error.detail)
+            return _GONE
 
     def _row(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any] | None:
         try:
-            document = self._asked(guest, busy, before)
-            document |= {"persistent": guest.is_persistent(), "disks": [disk.as_document() for disk in guest.disks()]}
-            return {"id": guest.uuid, "name": guest.name, "state": guest.state().value, "document": document}
+            return self._row_of(guest, self._asked(guest, busy, before))
         except LibvirtUnavailable:
             raise
         except LibvirtCallTimedOut as error:
@@ -163,6 +203,11 @@ class Inventory:
             # It was undefined between the list and the look: the next publication is right again.
             _logger.info("domain_left_out", domain=guest.name, reason=error.detail)
             return _GONE
+
+    @staticmethod
+    def _row_of(guest: Guest, said: dict[str, Any]) -> dict[str, Any]:
+        document = said | {"persistent": guest.is_persistent(), "disks": [disk.as_document() for disk in guest.disks()]}
+        return {"id": guest.uuid, "name": guest.name, "state": guest.state().value, "document": document}
 
     def _asked(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any]:
         # libvirt runs one agent command at a time: asking a guest that is being frozen would stand in the way of its thaw.

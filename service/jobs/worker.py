@@ -56,6 +56,7 @@ class Worker:
         self._owner = f"{settings.host_id}:{os.getpid()}"
         terms = Terms(settings.lease_seconds, settings.inventory_seconds, connection.uri)
         self._registration = Registration(settings.host_id, terms)
+        self._publish = threading.Event()
         self._inventory = Inventory(
             database,
             connection,
@@ -63,13 +64,13 @@ class Worker:
             inventory_seconds=settings.inventory_seconds,
             has_job=lambda domain_id: domain_id in self._busy_domains(),
             is_mine=self._registration.holds,
+            must_begin_again=self._publish.is_set,
         )
         self._execution = Execution(settings, connection, guards)
         self._recovery = Recovery(database, connection, state_dir=settings.state_dir)
         self._returned = ReturnedHost(database, connection, settings.host_id, settings.state_dir)
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
-        self._publish = threading.Event()
         self._libvirt_answers = threading.Event()
         self._libvirt_log = Absence("libvirt")
         self._state_folder = StateFolder(settings.state_dir)

@@ -1,5 +1,8 @@
 """What the worker publishes of its host, and that no guest can stop it."""
 
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,14 @@ class Published:
         self.inventory.publish(busy)
         with self.database.read() as session:
             return {row.name: row for row in session.scalars(select(Domain))}
+
+    def names(self) -> list[str]:
+        with self.database.read() as session:
+            return sorted(session.scalars(select(Domain.name)))
+
+    def document(self, name: str) -> dict[str, Any]:
+        with self.database.read() as session:
+            return dict(session.scalars(select(Domain).where(Domain.name == name)).one().document)
 
     def row(self) -> Host:
         with self.database.read() as session:
@@ -150,3 +161,46 @@ def test_a_guest_is_asked_nothing_more_once_a_job_has_it(published: Published) -
     assert "guest-info" in published.first.log
     assert not {"guest-fsfreeze-status", "guest-get-osinfo", "guest-get-fsinfo"} & set(published.first.log)
     assert published.row().libvirt_connected
+
+
+def test_a_domain_that_is_new_is_known_while_the_agent_of_another_hangs(sqlite_database: Database, tmp_path: Path) -> None:
+    published = Published(sqlite_database, tmp_path)
+    begin_again = threading.Event()
+    inventory = Inventory(sqlite_database, published.host, "hv1", read_patience_s=30, must_begin_again=begin_again.is_set)
+    gate = published.first.hang_next("guest-ping")
+    publishing = threading.Thread(target=inventory.publish, args=(NOBODY,), daemon=True)
+    try:
+        publishing.start()
+        waited_for(lambda: published.names() == ["db1", "db2"])
+        published.host.domains.append(FakeDomain("db3", [FakeDisk("vda", tmp_path / "vda3.qcow2")]))
+        begin_again.set()
+        publishing.join(5)
+        assert not publishing.is_alive()
+        begin_again.clear()
+        publishing = threading.Thread(target=inventory.publish, args=(NOBODY,), daemon=True)
+        publishing.start()
+        waited_for(lambda: "db3" in published.names())
+        assert not gate.is_set()
+    finally:
+        gate.set()
+        publishing.join(5)
+
+
+def test_what_a_slow_guest_says_is_published_when_it_has_said_it(sqlite_database: Database, tmp_path: Path) -> None:
+    published = Published(sqlite_database, tmp_path)
+    inventory = Inventory(sqlite_database, published.host, "hv1", read_patience_s=30)
+    gate = published.first.hang_next("guest-ping")
+    publishing = threading.Thread(target=inventory.publish, args=(NOBODY,), daemon=True)
+    publishing.start()
+    waited_for(lambda: published.names() == ["db1", "db2"])
+    assert published.document("db1")["frozen"] is None
+    gate.set()
+    publishing.join(5)
+    assert published.document("db1")["frozen"] is False
+
+
+def waited_for(fact: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not fact():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
