@@ -7,7 +7,7 @@ from typing import Any
 import libvirt as _libvirt
 import pytest
 
-from service.errors import AgentNotAnswering, DomainGone, LibvirtCallFailed, LibvirtUnavailable
+from service.errors import AgentBusy, AgentNotAnswering, DomainBusy, DomainGone, LibvirtCallFailed, LibvirtUnavailable
 from service.hypervisor.guest import Guest
 from service.model.inventory import DomainState
 from tests.fakes import FakeDisk, FakeDomain, connection_lost, libvirt_error
@@ -45,6 +45,20 @@ def guest(domain: FakeDomain) -> Guest:
 def test_the_states_of_a_domain(domain: FakeDomain, guest: Guest, state: int, reason: int, seen: DomainState, cleanly: bool | None) -> None:
     domain.state_now = (state, reason)
     assert (guest.state(), guest.was_shut_off_cleanly()) == (seen, cleanly)
+
+
+@pytest.mark.parametrize(
+    ("words", "busy"),
+    [
+        ("cannot acquire state change lock (held by monitor=remoteDispatch)", DomainBusy),
+        ("Kann Status-Änderungs-Lock nicht abrufen", DomainBusy),
+        ("不能获取状态更改锁（由 agent=remoteDispatch 持有）", AgentBusy),
+    ],
+)
+def test_a_domain_whose_lock_is_held_is_busy_in_every_language(domain: FakeDomain, guest: Guest, words: str, busy: type[Exception]) -> None:
+    domain.fail_next("job_type", libvirt_error(libvirt.VIR_ERR_OPERATION_TIMEOUT, f"…: {words}"))
+    with pytest.raises(busy):
+        guest.running_libvirt_job()
 
 
 def test_a_program_is_waited_for(domain: FakeDomain, guest: Guest) -> None:
