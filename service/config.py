@@ -107,6 +107,9 @@ class Settings(BaseSettings):
         default=256 * 1024 * 1024, ge=0, le=2**50, description="Free space that must be left for each overlay before anything is frozen."
     )
     max_body_bytes: int = Field(default=64 * 1024, ge=1024, le=16 * 2**20, description="Largest request body that is read.")
+    queued_per_domain: int = Field(
+        default=200, ge=1, le=1_000_000, description="Jobs of one domain that may wait; more are refused. A thaw never is."
+    )
     max_connections: int = Field(
         default=1000, ge=8, le=20_000, description="Connections that are open at once; never more than half of the open files allowed."
     )

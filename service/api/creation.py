@@ -15,7 +15,7 @@ from service.api.documents import JOB_DOCUMENT
 from service.api.frozen import refuse_if_frozen
 from service.api.placement import Place
 from service.db.tables import Job
-from service.errors import IdempotencyMismatch
+from service.errors import DomainQueueFull, IdempotencyMismatch
 from service.jobs import queue
 from service.jobs.queue import NewJob
 from service.model.lifecycle import JobKind
@@ -61,28 +61,34 @@ class Placed:
     document: str | None
 
 
-def create_job(request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], Order]) -> Response:
+def create_job(
+    request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], Order], *, urgent: bool = False
+) -> Response:
     """202 with the job: a new one, or the one that this key has made before. Raises as `place_order`."""
-    placed = place_order(request, key, body, order)
+    placed = place_order(request, key, body, order, urgent=urgent)
     headers = {"Location": f"/api/v1/jobs/{placed.job_id}"}
     if not placed.created:
         headers["Idempotent-Replayed"] = "true"
     return Response(placed.document, status_code=202, media_type="application/json", headers=headers)
 
 
-def place_order(request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], Order]) -> Placed:
+def place_order(
+    request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], Order], *, urgent: bool = False
+) -> Placed:
     """Record the job, and wake the worker.
 
     `body` is what the key stands for, validated, so that the order of its fields does not matter.
-    Raises IdempotencyMismatch, GuestAlreadyFrozen, and what `order` raises.
+    Raises IdempotencyMismatch, GuestAlreadyFrozen, DomainQueueFull, and what `order` raises.
     """
     context = context_of(request)
     digest = _digest(request.url.path, body)
     token_id = token_id_of(request)
-    with context.database.write() as session:
+    with context.database.write(urgent=urgent) as session:
         job_id, created = _earlier(session, token_id, key, digest), False
         if job_id is None:
             new = order(session)
+            if new.kind is not JobKind.thaw:
+                _refuse_if_full(session, new.place, context.settings.queued_per_domain)
             if new.would_freeze:
                 refuse_if_frozen(session, new.place)
             enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest))
@@ -93,6 +99,11 @@ def place_order(request: Request, key: str | None, body: dict[str, Any], order: 
     if created:
         context.wake()
     return Placed(job_id, created, document)
+
+
+def _refuse_if_full(session: Session, place: Place, limit: int) -> None:
+    if queue.is_full(session, place.host_id, place.domain_id, limit):
+        raise DomainQueueFull(domain=place.domain_name, limit=limit)
 
 
 def document_of_job(session: Session, job_id: str) -> str | None:

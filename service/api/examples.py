@@ -260,6 +260,7 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "host_unknown": {"host": "hv9"},
     "host_not_silent": {"host": "hv1", "seen_ago_s": 3.1, "silence_s": 90.0, "free_in_s": 86.9},
     "domain_ambiguous": {"domain": "db1", "hosts": "hv1, hv2"},
+    "domain_queue_full": {"domain": "db1", "limit": 200},
     "cancel_refused": {"job_id": JOB_ID, "state": "succeeded", "reason": "it is finished"},
     "guest_already_frozen": {"domain": "db1", "frozen_by": "not_stillpoint", "frozen_since": "2026-01-31T21:58:30.000000Z"},
     "retry_refused": {"job_id": JOB_ID, "state": "running", "reason": "it is not finished"},

@@ -24,6 +24,7 @@ REASONS = {
     409: "Not possible now",
     413: "The body is too large",
     415: "The body is not sent as JSON",
+    429: "Too many of these wait",
     422: "The request is not valid",
     500: "A fault of the service; its log has the rest",
     503: "The database cannot be reached, or something else is away that is needed",

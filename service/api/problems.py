@@ -52,6 +52,7 @@ STATUS: dict[type[StillpointError], int] = {
     errors.IdempotencyMismatch: 422,
     errors.HoldLimitTooLong: 422,
     errors.DatabaseReplaced: 503,
+    errors.DomainQueueFull: 429,
     errors.DatabaseUnavailable: 503,
     errors.DatabaseUnusable: 503,
     errors.LibvirtUnavailable: 503,
@@ -72,7 +73,7 @@ def install_handlers(app: FastAPI) -> None:
 def problem_response(error: StillpointError, path: str, headers: Mapping[str, str] | None = None) -> Response:
     status = status_of(type(error))
     extra = dict(headers or {})
-    if status == 503:
+    if status in (429, 503):
         extra["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if status == 401:
         extra.setdefault("WWW-Authenticate", 'Bearer realm="stillpoint"')

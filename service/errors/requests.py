@@ -43,6 +43,16 @@ class DomainAmbiguous(StillpointError):
     remedy_template = 'Give the UUID instead of the name, or add "host" to the request.'
 
 
+class DomainQueueFull(StillpointError):
+    code = "domain_queue_full"
+    title = "Too many jobs of this domain are waiting"
+    detail_template = "{domain} has {limit} jobs that have not begun, and no more are taken."
+    remedy_template = (
+        "Wait until some have run, or cancel them (GET /api/v1/jobs?state=queued lists them); look at GET /api/v1/hosts for whether its "
+        "host runs any. STILLPOINT_QUEUED_PER_DOMAIN is the limit. A thaw is always taken."
+    )
+
+
 class PathNotFound(StillpointError):
     code = "path_not_found"
     title = "There is nothing at this path"

@@ -124,7 +124,7 @@ class GateHold:
             self._over.wait(POLL_S)
 
     def _open(self) -> None:
-        with self._database.write() as session:
+        with self._database.write(urgent=True) as session:
             left = timedelta(seconds=self._seconds_left())
             was_opened = gates.try_to_open(session, self._job_id, self._filesystems, left)
             state = gates.state_of(session, self._job_id)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Row, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -37,6 +37,7 @@ __all__ = [
     "finish",
     "interrupted",
     "is_cancel_requested",
+    "is_full",
     "next_kind",
     "note_interrupted",
     "release_expired",
@@ -163,6 +164,14 @@ def _insert(session: Session, new: NewJob, now: datetime | None) -> Job:
         rows = [{"key": key, "value": value, "created_at": now, "job_id": job.id} for key, value in new.labels.items()]
         session.execute(insert(JobLabel), rows)
     return job
+
+
+def is_full(session: Session, host_id: str, domain_id: str, limit: int) -> bool:
+    """Do `limit` jobs of the domain wait, thaws aside? No more than that many are counted."""
+    waiting = select(Job.id).where(
+        Job.host_id == host_id, Job.domain_id == domain_id, Job.state == as_sql(JobState.queued), Job.kind != as_sql(JobKind.thaw)
+    )
+    return (session.scalar(select(func.count()).select_from(waiting.limit(limit).subquery())) or 0) >= limit
 
 
 # --- claiming -------------------------------------------------------------------------------------

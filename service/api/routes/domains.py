@@ -18,6 +18,7 @@ from service.errors import (
     BodyTooLarge,
     CursorInvalid,
     DomainAmbiguous,
+    DomainQueueFull,
     DomainUnknown,
     IdempotencyMismatch,
     MalformedJson,
@@ -77,6 +78,7 @@ def get_domain(request: Request, domain: DomainPath) -> Response:
         MalformedJson,
         DomainUnknown,
         DomainAmbiguous,
+        DomainQueueFull,
         BodyTooLarge,
         UnsupportedMediaType,
         ValidationFailed,
@@ -114,7 +116,7 @@ def thaw(request: Request, domain: DomainPath, idempotency_key: IdempotencyKey =
         stored = {"kind": JobKind.thaw.value, "domain": domain, "host": host}
         return Order(JobKind.thaw, place_of(session, domain, host), stored)
 
-    return create_job(request, idempotency_key, {"host": host}, order)
+    return create_job(request, idempotency_key, {"host": host}, order, urgent=True)
 
 
 def _json(document: dict[str, Any]) -> Response:

@@ -32,6 +32,7 @@ from service.errors import (
     BodyTooLarge,
     DomainAmbiguous,
     DomainPaused,
+    DomainQueueFull,
     DomainStateUnsuitable,
     DomainUnknown,
     FreezeFailed,
@@ -96,6 +97,7 @@ class _States:
             *_NOT_FREEZABLE,
             DomainUnknown,
             DomainAmbiguous,
+            DomainQueueFull,
             IdempotencyMismatch,
             GateClosed,
             GateNotOpened,
@@ -216,7 +218,8 @@ def _headers(job: Job, placed: Placed) -> dict[str, str]:
 
 def _mark_released(context: Context, domain: str, job_id: str, token: str) -> None:
     """Raises GateNotFound, GateTokenWrong."""
-    with context.database.write() as session:
+    # A guest is frozen until it is committed.
+    with context.database.write(urgent=True) as session:
         job, gate = session.get(Job, job_id), session.get(Gate, job_id)
         if job is None or gate is None or not (job.domain_id == domain.lower() or job.domain_name == domain):
             raise GateNotFound(job_id=job_id, domain=domain)
