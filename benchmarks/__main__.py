@@ -5,7 +5,7 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from benchmarks import api, guard, lists, pickup, stall, windows
+from benchmarks import api, creating, flood, guard, lists, pickup, stall, windows
 from benchmarks.interleaving import Plan
 from benchmarks.report import Report, save, show
 from tests.lab.places import LabError
@@ -17,12 +17,16 @@ BENCHMARKS: dict[str, Callable[[Plan], Report]] = {
     "pickup": pickup.measure,
     "windows": windows.measure,
     "guard": guard.measure,
+    "flood": flood.measure,
+    "create": creating.report,
 }
+OF_ANOTHER = frozenset({"create"})
+"""Part of another one, and run by itself only where it is named."""
 
 
 def main() -> int:
     arguments = _arguments()
-    names = [arguments.only] if arguments.only else list(BENCHMARKS)
+    names = arguments.only or [name for name in BENCHMARKS if name not in OF_ANOTHER]
     seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     print(f"{arguments.rounds} rounds of {', '.join(names)}; the order within each round is shuffled with seed {seed}")
     for name in names:
@@ -38,10 +42,18 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=list(BENCHMARKS), help="one benchmark alone")
+    parser.add_argument("--only", type=_names, help=f"one or more of {', '.join(BENCHMARKS)}, with commas between")
     parser.add_argument("--rounds", type=_positive, default=15, help="rounds that count; one more is run first to warm up")
     parser.add_argument("--seed", type=int, help="of the order of contestants; printed, and kept in the results")
     return parser.parse_args()
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    return names
 
 
 def _positive(text: str) -> int:

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks import databases, filling, interleaving, load
+from benchmarks import creating, databases, filling, interleaving, load
 from benchmarks.databases import KINDS, filled_services
 from benchmarks.interleaving import Course, Plan, Turn
 from benchmarks.load import Load, request_bytes
@@ -40,9 +40,10 @@ def measure(plan: Plan) -> Report:
         loads.add_bare(stack.enter_context(_bare(found.folder)))
         course = interleaving.run("requests", loads.turns, plan)
         versions = {"postgresql": found.postgresql_version()}
+    created, creating_figures = creating.measure(plan)
     sizes = {call: {kind: len(body) for kind, body in of.items()} for call, of in bodies.items()}
     settings = {"jobs_stored": JOBS, "connections": CONNECTIONS, "seconds_per_turn": SECONDS, "body_bytes": sizes}
-    return Report("api", plan.seed, [course], _figures(course), settings, versions)
+    return Report("api", plan.seed, [course, created], {**_figures(course), **creating_figures}, settings, versions)
 
 
 def _figures(course: Course) -> dict[str, float]:

@@ -13,6 +13,8 @@ from benchmarks import filling
 from benchmarks.service_process import ServiceProcess
 
 KINDS = ("sqlite", "postgresql")
+#: Jobs of one domain are created as fast as can be.
+UNLIMITED = {"STILLPOINT_QUEUED_PER_DOMAIN": "1000000"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def filled_services(found: Databases, sizes: Mapping[str, int]) -> dict[tuple[st
     for name, jobs in sizes.items():
         for kind in KINDS:
             url = found.url(kind, name)
-            service = ServiceProcess("serve", found.folder / f"state-{kind}-{name}", {"STILLPOINT_DATABASE_URL": url})
+            service = ServiceProcess("serve", found.folder / f"state-{kind}-{name}", {"STILLPOINT_DATABASE_URL": url, **UNLIMITED})
             service.migrate()
             services[kind, name] = service
             orders.append((url, jobs))

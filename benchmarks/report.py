@@ -44,6 +44,9 @@ GOALS = {
     "hold_windows_1disk_ms": Goal(40),
     "hold_windows_8disks_ms": Goal(80),
     "guard_cost_ms": Goal(2),
+    "api_create_p99_ms": Goal(100),
+    "claim_10k_backlog_ms": Goal(5),
+    "stall_under_flood_vs_other_process": Goal(1.1),
 }
 
 

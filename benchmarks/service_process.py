@@ -117,6 +117,14 @@ class Client:
                 raise LabError(f"the job did not end within {timeout_s:.0f} s: {json.dumps(found)}")
             time.sleep(poll_s)
 
+    def wait_known(self, name: str, timeout_s: float = 60.0) -> None:
+        """Until the worker has published it, running or not, agent or not."""
+        deadline = time.monotonic() + timeout_s
+        while not self.get(f"/api/v1/domains?name={name}")["items"]:
+            if time.monotonic() > deadline:
+                raise LabError(f"the service did not publish {name} within {timeout_s:.0f} s")
+            time.sleep(0.1)
+
     def wait_domain(self, name: str, timeout_s: float = 60.0) -> None:
         """Until the worker has published it as running, with its agent."""
         deadline = time.monotonic() + timeout_s
