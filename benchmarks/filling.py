@@ -120,7 +120,6 @@ _AGENT = {"version": "7.2.22", "hook": "absent", "os": {"id": "debian", "version
 _ALWAYS: Row = {
     "phase": None,
     "host_id": "bench",
-    "storage_id": None,
     "attempt": 1,
     "max_attempts": 3,
     "lease_token": None,

@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from service.db.engine import Database, open_engine
+from tests.api.world import add_host, add_job
 from tests.databases import migrate, sqlite_url
 
 
@@ -145,6 +148,26 @@ def test_a_token_is_printed_once_and_alone_on_standard_output(migrated: Command)
 def test_revoking_an_unknown_token_is_an_error(migrated: Command) -> None:
     result = migrated("token", "revoke", "nothing")
     assert (result.returncode, result.stderr) == (1, "No such token: There is no token nothing.\n`stillpoint token list` shows the ids.\n")
+
+
+def test_hosts_are_listed_and_one_that_is_silent_is_forgotten(migrated: Command) -> None:
+    database = Database(open_engine(sqlite_url(migrated.state_dir / "stillpoint.db")))
+    with database.write() as session:
+        add_host(session, "alive")
+        add_host(session, "dead", seen_ago=timedelta(minutes=5))
+        job_id = add_job(session, state="interrupted", host_id="dead")
+    database.dispose()
+
+    listed = migrated("host", "list").stdout.splitlines()
+    assert [line.split()[:2] for line in listed] == [["alive", "alive,"], ["dead", "silent,"]]
+    assert "1 jobs running" in listed[1]
+
+    refused = migrated("host", "forget", "alive")
+    assert (refused.returncode, "may still be alive" in refused.stderr) == (1, True)
+    forgotten = migrated("host", "forget", "dead")
+    assert (forgotten.returncode, job_id in forgotten.stdout) == (0, True)
+    assert [line.split()[0] for line in migrated("host", "list").stdout.splitlines()] == ["alive"]
+    assert "There is no host dead" in migrated("host", "forget", "dead").stderr
 
 
 def test_doctor_shows_the_settings_and_what_is_well(migrated: Command) -> None:

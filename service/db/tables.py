@@ -50,8 +50,6 @@ class Job(Base):
     domain_id: Mapped[str] = mapped_column(String(36))
     domain_name: Mapped[str] = mapped_column(String(255))
     host_id: Mapped[str] = mapped_column(String(64))
-    #: The storage whose slots this job needs beside its host's; None: it writes nothing that counts.
-    storage_id: Mapped[str | None] = mapped_column(String(255))
 
     created_at: Mapped[datetime]
     run_after: Mapped[datetime]

@@ -22,13 +22,12 @@ CLOCK_TOLERANCE = timedelta(minutes=1)
 
 @dataclass
 class NextJob:
-    """One search. `domains`, `resources`, `jobs`: what another worker took between our look and our try; each round adds one."""
+    """One search. `domains`, `jobs`: what another worker took between our look and our try; each round adds one."""
 
     host_id: str
     now: datetime
     only_kinds: Collection[str] | None = None
     domains: set[str] = field(default_factory=set)
-    resources: set[str] = field(default_factory=set)
     jobs: set[str] = field(default_factory=set)
 
     def kind(self, session: Session) -> str | None:
@@ -65,12 +64,11 @@ class NextJob:
         return session.execute(self._others(), here_and_now).first()
 
     def _others(self) -> Select[Any]:
-        if not (self.domains or self.resources or self.jobs):
+        if not (self.domains or self.jobs):
             return _NEXT_OTHER if self.only_kinds is None else _NEXT_OF_KINDS
         head = aliased(Job)
         further: list[ColumnElement[bool]] = [] if self.only_kinds is None else [head.kind.in_(self.only_kinds)]
         further += [head.id.not_in(self.jobs), head.domain_id.not_in(self.domains)]
-        further += [~slots.needs(head, resource) for resource in self.resources]
         return _first_of_each_domain(head, *further)
 
 
@@ -86,7 +84,7 @@ def _first_of_each_domain(head: Any, *further: ColumnElement[bool]) -> Select[An
     domains = domains.union_all(select(following).where(domains.c.id.is_not(None)))
 
     def of_head(column: Any) -> ColumnElement[Any]:
-        due = select(column).where(_is_queued(head), head.domain_id == domains.c.id, _is_due(head), slots.storage_is_free(head), *further)
+        due = select(column).where(_is_queued(head), head.domain_id == domains.c.id, _is_due(head), *further)
         return due.order_by(head.run_after, head.id).limit(1).scalar_subquery()
 
     columns = [of_head(column).label(column.key) for column in (head.id, head.kind, head.run_after)]
@@ -129,7 +127,7 @@ _HOST_IS_FREE = select(slots.host_is_free(bindparam("host_resource")))
 _HEAD = aliased(Job)
 _NEXT_OTHER = _first_of_each_domain(_HEAD)
 _NEXT_OF_KINDS = _first_of_each_domain(_HEAD, _HEAD.kind.in_(bindparam("kinds", expanding=True)))
-_COLUMNS = (Job.id, Job.kind, Job.domain_id, Job.domain_name, Job.host_id, Job.storage_id, Job.request, Job.labels)
+_COLUMNS = (Job.id, Job.kind, Job.domain_id, Job.domain_name, Job.host_id, Job.request, Job.labels)
 _LOCKED = (
     select(*_COLUMNS, Job.attempt, Job.max_attempts, Job.intent, Job.phases, Job.started_at)
     .where(Job.id == bindparam("id"), Job.state == as_sql(JobState.queued), Job.cancel_requested.is_(False))

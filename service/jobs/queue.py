@@ -49,7 +49,7 @@ __all__ = [
 
 #: What only this module writes.
 OWN_COLUMNS = frozenset(
-    {"id", "kind", "state", "domain_id", "domain_name", "host_id", "storage_id", "created_at", "started_at", "finished_at", "updated_at"}
+    {"id", "kind", "state", "domain_id", "domain_name", "host_id", "created_at", "started_at", "finished_at", "updated_at"}
     | {"attempt", "max_attempts", "lease_token", "lease_until", "lease_owner", "cancel_requested"}
     | {"token_id", "idempotency_key", "idempotency_digest"}
 )
@@ -65,7 +65,6 @@ class NewJob:
     host_id: str
     request: dict[str, Any]
     labels: dict[str, str]
-    storage_id: str | None = None
     max_attempts: int = 3
     #: How long after it was asked for it may begin, by the clock of the database.
     pause_s: float = 0.0
@@ -97,7 +96,6 @@ class Claim:
     domain_id: str
     domain_name: str
     host_id: str
-    storage_id: str | None
     request: dict[str, Any]
     labels: dict[str, Any]
     attempt: int
@@ -142,7 +140,6 @@ def _insert(session: Session, new: NewJob, now: datetime | None) -> Job:
         domain_id=new.domain_id,
         domain_name=new.domain_name,
         host_id=new.host_id,
-        storage_id=new.storage_id,
         created_at=now,
         run_after=now + timedelta(seconds=new.pause_s),
         updated_at=now,
@@ -196,10 +193,10 @@ def claim(
         try:
             with session.begin_nested():
                 if found.kind != JobKind.thaw:
-                    slots.take(session, found.id, slots.needed(found.host_id, found.storage_id))
+                    slots.take(session, found.id, slots.host_resource(host_id))
                 return _start(session, found, owner, now + timedelta(seconds=lease_seconds), now)
-        except slots.SlotGone as gone:
-            search.resources.add(gone.resource)
+        except slots.SlotGone:
+            return None
         except IntegrityError:
             # The index refused a second running job of the domain.
             search.domains.add(found.domain_id)
@@ -234,7 +231,6 @@ def _start(session: Session, job: Row[Any], owner: str, lease_until: datetime, n
         domain_id=job.domain_id,
         domain_name=job.domain_name,
         host_id=job.host_id,
-        storage_id=job.storage_id,
         request=job.request,
         labels=job.labels,
         attempt=job.attempt + 1,

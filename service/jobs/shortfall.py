@@ -64,7 +64,6 @@ class Shortfall:
             domain_id=claim.domain_id,
             domain_name=claim.domain_name,
             host_id=claim.host_id,
-            storage_id=claim.storage_id,
             request={**claim.request, TRY: tries + 1},
             labels=dict(claim.labels),
             max_attempts=claim.max_attempts,

@@ -1,25 +1,20 @@
-"""Permits: a resource has as many rows as jobs may use it at once, and a running job has one row of each it needs."""
+"""Permits: a resource (so far: a host) has as many rows as jobs may use it at once, and a running job has one of them."""
 
 from collections.abc import Collection
-from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.db.tables import Slot
 
-_HOST, _STORAGE = "host:", "storage:"
+_HOST = "host:"
 _UNSYNCHRONISED = {"synchronize_session": False}
 """Nobody keeps Slot objects in a session, so there is nothing to bring up to date."""
 
 
 def host_resource(host_id: str) -> str:
     return _HOST + host_id
-
-
-def storage_resource(storage_id: str) -> str:
-    return _STORAGE + storage_id
 
 
 def ensure_slots(session: Session, resource: str, n: int) -> None:
@@ -40,12 +35,8 @@ def _add(session: Session, resource: str, numbers: list[int]) -> None:
             with session.begin_nested():
                 session.execute(insert(Slot).values(resource=resource, n=n, job_id=None))
         except IntegrityError:
-            # Another worker that shares the storage makes the same slot at the same time.
+            # Somebody else makes the same slot at the same time.
             continue
-
-
-def needed(host_id: str, storage_id: str | None) -> list[str]:
-    return [host_resource(host_id)] + ([storage_resource(storage_id)] if storage_id is not None else [])
 
 
 def host_is_free(host: ColumnElement[str]) -> ColumnElement[bool]:
@@ -53,32 +44,14 @@ def host_is_free(host: ColumnElement[str]) -> ColumnElement[bool]:
     return exists().where(Slot.resource == host, Slot.job_id.is_(None))
 
 
-def storage_is_free(job: Any) -> ColumnElement[bool]:
-    """Has the storage of a job a free slot, where it needs one? `job`: the table, or an alias of it."""
-    free = exists().where(Slot.resource == literal(_STORAGE) + job.storage_id, Slot.job_id.is_(None))
-    return or_(job.storage_id.is_(None), free)
-
-
-def needs(job: Any, resource: str) -> ColumnElement[bool]:
-    """Does a job need this resource? `job`: the table, or an alias of it."""
-    if resource.startswith(_HOST):
-        return and_(job.host_id == resource.removeprefix(_HOST))
-    return and_(job.storage_id.is_not_distinct_from(resource.removeprefix(_STORAGE)))
-
-
 class SlotGone(Exception):
     """Another worker took the last slot of the resource."""
 
-    def __init__(self, resource: str) -> None:
-        super().__init__(resource)
-        self.resource = resource
 
-
-def take(session: Session, job_id: str, resources: list[str]) -> None:
-    """One slot of each. Raises SlotGone; the caller's savepoint then gives back those already taken."""
-    for resource in resources:
-        if session.scalar(_TAKE, {"wanted": resource, "taker": job_id}, execution_options=_UNSYNCHRONISED) is None:
-            raise SlotGone(resource)
+def take(session: Session, job_id: str, resource: str) -> None:
+    """Raises SlotGone."""
+    if session.scalar(_TAKE, {"wanted": resource, "taker": job_id}, execution_options=_UNSYNCHRONISED) is None:
+        raise SlotGone
 
 
 _FIRST_FREE = (

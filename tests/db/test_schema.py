@@ -173,7 +173,9 @@ def _definitions(connection: Connection) -> list[str]:
         found = connection.scalars(text("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name <> 'alembic_version'"))
         return sorted(re.sub(r"\s+", " ", definition) for definition in found)
     columns = (
-        "SELECT concat_ws(' ', table_name, ordinal_position, column_name, data_type, character_maximum_length, is_nullable)"
+        # By rank: the number of a column that was dropped is never used again.
+        "SELECT concat_ws(' ', table_name, rank() OVER (PARTITION BY table_name ORDER BY ordinal_position),"
+        " column_name, data_type, character_maximum_length, is_nullable)"
         " FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'"
     )
     indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'"

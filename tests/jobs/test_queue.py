@@ -161,32 +161,13 @@ def test_the_host_runs_no_more_jobs_than_it_has_slots(database: Database) -> Non
     assert claimed(database).domain_name == "c"
 
 
-def test_a_storage_is_shared_by_all_hosts(database: Database) -> None:
-    allow(database, "host:hv2", 2)
-    allow(database, "storage:nas", 1)
-    add(database, a_snapshot("a", "hv1", storage="nas"))
-    add(database, a_snapshot("b", "hv2", storage="nas"))
-    claim = claimed(database, "hv1")
-    assert try_to_claim(database, "hv2") is None
-    finish(database, claim)
-    assert claimed(database, "hv2").domain_name == "b"
-
-
-def test_a_claim_that_fails_for_the_storage_leaves_no_slot_of_the_host_taken(database: Database) -> None:
-    allow(database, "storage:nas", 0)
-    add(database, a_snapshot("a", storage="nas"))
-    assert try_to_claim(database) is None
-    assert slots_in_use(database) == {}
-
-
 def test_a_hundred_jobs_that_cannot_run_do_not_stop_the_one_behind_them(database: Database) -> None:
-    allow(database, "storage:nas", 1)
-    add(database, a_snapshot("busy", storage="nas"))
+    add(database, a_snapshot("busy"))
     claimed(database)
     for _ in range(50):
         add(database, a_snapshot("busy"))
     for n in range(50):
-        add(database, a_snapshot(f"waits-for-storage-{n}", storage="nas"))
+        add(database, a_snapshot(f"later-{n}", pause_s=3_600))
     last = add(database, a_snapshot("free"))
     assert claimed(database).job_id == last
 

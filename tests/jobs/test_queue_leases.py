@@ -71,10 +71,9 @@ def test_a_worker_cannot_write_what_belongs_to_the_queue(database: Database, col
 
 @pytest.mark.parametrize("state", [JobState.succeeded, JobState.failed, JobState.cancelled])
 def test_finishing_ends_the_lease_and_frees_the_slots(database: Database, state: JobState) -> None:
-    allow(database, "storage:nas", 1)
-    add(database, a_snapshot(storage="nas"))
+    add(database, a_snapshot())
     claim = claimed(database)
-    assert slots_in_use(database) == {"host:hv1": [claim.job_id], "storage:nas": [claim.job_id]}
+    assert slots_in_use(database) == {"host:hv1": [claim.job_id]}
     finish(database, claim, state)
     job = job_of(database, claim.job_id)
     assert (job.state, job.lease_token, job.lease_until, job.lease_owner) == (state.value, None, None, None)
@@ -232,8 +231,8 @@ def test_a_job_that_does_not_exist_cannot_be_cancelled(database: Database) -> No
 
 def test_slots_grow_and_shrink_to_the_number_asked_for(database: Database) -> None:
     for n in (3, 3, 5, 1, 0, 2):
-        allow(database, "storage:nas", n)
-        assert slots_of(database, "storage:nas") == [None] * n
+        allow(database, "host:hv9", n)
+        assert slots_of(database, "host:hv9") == [None] * n
 
 
 def test_shrinking_takes_no_slot_that_is_in_use(database: Database) -> None:
@@ -251,12 +250,12 @@ def test_shrinking_takes_no_slot_that_is_in_use(database: Database) -> None:
     assert sorted(slots_of(database, "host:hv1"), key=str) == sorted([None, None, claims[2].job_id], key=str)
 
 
-def test_two_hosts_that_make_the_slots_of_a_storage_at_once_make_them_once(database: Database) -> None:
+def test_two_that_make_the_slots_of_a_host_at_once_make_them_once(database: Database) -> None:
     together = threading.Barrier(2)
 
     def ensure() -> None:
         together.wait()
-        allow(database, "storage:nas", 8)
+        allow(database, "host:hv9", 8)
 
     run_together([ensure] * 2)
-    assert slots_of(database, "storage:nas") == [None] * 8
+    assert slots_of(database, "host:hv9") == [None] * 8

@@ -25,13 +25,12 @@ from tests.jobs.orders import a_snapshot
 EXAMPLES = 400
 STEPS = 20
 LEASE_S = 10.0
-LIMITS = {"host:hv1": 3, "host:hv2": 1, "storage:nas": 1, "storage:tape": 2}
+LIMITS = {"host:hv1": 3, "host:hv2": 1}
 
 HOSTS = st.sampled_from(["hv1", "hv2"])
 KINDS = st.sampled_from(["snapshot", "snapshot", "snapshot", "preflight", "thaw"])
-STORAGES = st.sampled_from([None, "nas", "nas", "tape"])
-Order = tuple[str, str, str | None, str, int]
-ORDERS = st.tuples(HOSTS, st.sampled_from("abcd"), STORAGES, KINDS, st.sampled_from([0, 0, 0, 15]))
+Order = tuple[str, str, str, int]
+ORDERS = st.tuples(HOSTS, st.sampled_from("abcd"), KINDS, st.sampled_from([0, 0, 0, 15]))
 
 
 @dataclass
@@ -40,7 +39,6 @@ class Known:
 
     host: str
     domain: str
-    storage: str | None
     kind: str
     run_after: datetime
     state: str = "queued"
@@ -55,7 +53,7 @@ class Known:
 
     @property
     def resources(self) -> list[str]:
-        return [] if self.kind == "thaw" else [f"host:{self.host}", *([f"storage:{self.storage}"] if self.storage else [])]
+        return [] if self.kind == "thaw" else [f"host:{self.host}"]
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -77,13 +75,13 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(orders=st.lists(ORDERS, min_size=2, max_size=6))
     def enqueue(self, orders: list[Order]) -> None:
         with self.database.write() as session:
-            for host, domain, storage, kind, delay in orders:
+            for host, domain, kind, delay in orders:
                 # No two alike: ids are random, and so would be the order of jobs that are due at the same instant.
                 self.now += timedelta(milliseconds=1)
                 run_after = self.now + timedelta(seconds=delay)
-                order = a_snapshot(domain, host, kind=kind, storage=storage, pause_s=delay)
+                order = a_snapshot(domain, host, kind=kind, pause_s=delay)
                 job = queue.enqueue(session, order, now=self.now).job
-                self.jobs[job.id] = Known(host, domain, storage, kind, run_after)
+                self.jobs[job.id] = Known(host, domain, kind, run_after)
 
     @rule(host=HOSTS)
     def claim_one(self, host: str) -> None:

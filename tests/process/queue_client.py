@@ -61,7 +61,7 @@ def _run_jobs(database: Database, host: str, lease_s: float, work_s: float, stop
             time.sleep(work_s)
             ended = time.monotonic()
             if _finish(database, claim):
-                say(event="ran", job=claim.job_id, domain=claim.domain_id, host=host, storage=claim.storage_id, began=began, ended=ended)
+                say(event="ran", job=claim.job_id, domain=claim.domain_id, host=host, began=began, ended=ended)
         except DatabaseUnavailable as error:
             say(event="database_away", detail=error.detail)
 

@@ -17,7 +17,7 @@ from service.model.lifecycle import JobState
 from tests.jobs.orders import a_snapshot
 from tests.process.queue_clients import client
 
-LIMITS = {"host:hv1": 2, "host:hv2": 3, "storage:nas": 2}
+LIMITS = {"host:hv1": 2, "host:hv2": 3}
 SHORT_S = 0.5
 LONG_S = 60.0
 
@@ -42,7 +42,6 @@ def test_two_processes_of_four_threads_run_200_jobs_once_each_within_all_limits(
     assert [line for line in said if line["event"] == "database_away"] == []
     assert _most_at_once(runs, "domain") <= Counter({run["domain"]: 1 for run in runs})
     assert _most_at_once(runs, "host") <= Counter({"hv1": 2, "hv2": 3})
-    assert _most_at_once([run for run in runs if run["storage"]], "storage") <= Counter({"nas": 2})
     assert _slots_in_use(database) == 0
 
 
@@ -51,7 +50,7 @@ def test_a_job_of_a_killed_process_waits_for_recovery_and_then_runs_again(databa
     with client("hold", database_url, SHORT_S) as victim:
         assert victim.hears() == {"event": "claimed", "job": job_id, "attempt": 1}
         victim.kill()
-    assert (_state(database, job_id), _slots_in_use(database)) == ("running", 2)
+    assert (_state(database, job_id), _slots_in_use(database)) == ("running", 1)
     assert _released_when_the_lease_is_over(database) == [job_id]
     assert (_state(database, job_id), _slots_in_use(database)) == ("interrupted", 0)
     with client("hold", database_url, LONG_S) as too_early:
@@ -97,7 +96,7 @@ def test_a_process_stopped_past_its_lease_cannot_finish_when_it_wakes(database: 
             assert heir.hears() == {"event": "claimed", "job": job_id, "attempt": 2}
             zombie.cont()
             assert zombie.rest() == [{"event": "lease_lost", "job": job_id}]
-            assert (_state(database, job_id), _slots_in_use(database)) == ("running", 2)
+            assert (_state(database, job_id), _slots_in_use(database)) == ("running", 1)
             assert heir.rest() == [{"event": "finished", "job": job_id}]
     assert (_state(database, job_id), _slots_in_use(database)) == ("succeeded", 0)
 
@@ -129,8 +128,8 @@ def test_processes_killed_at_any_moment_lose_no_job_and_leak_no_slot(database: D
 
 
 def _add(database: Database, n: int) -> str:
-    """Jobs spread over domains, hosts and a storage."""
-    order = a_snapshot(f"d{n % 12}", f"hv{1 + n % 12 % 2}", storage="nas" if n % 3 == 0 else None)
+    """Jobs spread over domains and hosts."""
+    order = a_snapshot(f"d{n % 12}", f"hv{1 + n % 12 % 2}")
     with database.write() as session:
         return queue.enqueue(session, order).job.id
 
