@@ -107,6 +107,9 @@ class BoundedDomain:
     def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
         return self._run("virDomainGetFSInfo", self._bounds.agent_query_s, self._handle.filesystems, lane=self._agent_lane)
 
+    def guest_disks(self) -> dict[str, Any]:
+        return self._run("virDomainGetGuestInfo", self._bounds.agent_query_s, self._handle.guest_disks, lane=self._agent_lane)
+
     def block_job(self, target: str) -> dict[str, Any]:
         return self._run("virDomainGetBlockJobInfo", self._bounds.query_s, lambda: self._handle.block_job(target))
 

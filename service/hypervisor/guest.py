@@ -252,6 +252,22 @@ class Guest:
             raise agent.translate(self._handle, "guest-get-fsinfo", agent.QUERY_TIMEOUT_MS, error) from error
         return [Filesystem(mountpoint, name, kind, tuple(targets)) for mountpoint, name, kind, targets in rows]
 
+    def disks_in_guest(self) -> dict[str, str]:
+        """The whole disks that the guest sees, by the names of its kernel, to libvirt's targets where libvirt matches them."""
+        self.agent("guest-get-disks")
+        try:
+            found = self._handle.guest_disks()
+        except LibvirtError as error:
+            raise agent.translate(self._handle, "guest-get-disks", agent.QUERY_TIMEOUT_MS, error) from error
+        with agent.reading(self.name, "guest-get-disks"):
+            numbers = range(int(found.get("disk.count", 0)))
+            whole = [number for number in numbers if not found.get(f"disk.{number}.partition")]
+            return {
+                str(found[f"disk.{number}.name"]).removeprefix("/dev/"): str(found[f"disk.{number}.alias"])
+                for number in whole
+                if f"disk.{number}.alias" in found
+            }
+
     def freeze(self, mountpoints: Sequence[str] | None, timeout_ms: int) -> int:
         """Freeze all filesystems, or only those of `mountpoints`; returns the agent's count.
 

@@ -79,6 +79,7 @@ def _disk(element: ET.Element) -> Disk:
         chain_depth=len(_chain(element)),
         said=_said(element, source),
         chain=tuple(_chain(element)),
+        removable=target is not None and target.get("removable") == "on",
     )
 
 

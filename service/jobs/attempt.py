@@ -11,7 +11,7 @@ from service.jobs.overlays import Overlay
 from service.jobs.run import WallClock
 from service.jobs.vss_evidence import VssEvidence
 from service.model.drift import Change
-from service.model.inventory import DomainState, Survey
+from service.model.inventory import Disk, DomainState, Survey
 from service.model.policy import FreezeMode, FreezePolicy, HoldLimits
 from service.model.scope import DiskSelection, FreezeScope
 from service.model.window import WindowRecord
@@ -73,6 +73,13 @@ class Attempt:
     @property
     def is_in_doubt(self) -> bool:
         return not self.point_was_taken and any(is_on is not False for is_on in self.switched.values())
+
+    @property
+    def taken(self) -> list[Disk]:
+        """The disks that the verdict is about. What a caller copies at a gate is not known: every disk that the guest writes."""
+        if self.selection is not None:
+            return self.selection.taken
+        return [disk for disk in self.found.disks if disk.device in ("disk", "lun") and not disk.read_only]
 
     @property
     def found(self) -> Survey:

@@ -93,7 +93,7 @@ def _windows(run: JobRun, guest: Guest, found: Survey, selection: DiskSelection 
         generation=evidence.generation,
         nt=evidence.nt,
         backup_type=auto_recovery.backup_type(evidence.generation, evidence.option),
-        recovery=auto_recovery.derive(found.agent.os, frozen_by_vss=True, writers=report.writers if report else ()),
+        recovery=auto_recovery.derive(found.agent.os, frozen_by_vss=True, writers=report.writers if report else (), is_windows=True),
         writers=report,
         writers_unavailable=evidence.before.unavailable,
         volumes=found.filesystems,
@@ -101,4 +101,6 @@ def _windows(run: JobRun, guest: Guest, found: Survey, selection: DiskSelection 
         drift=run.remember(found, evidence),
         build=(found.agent.os or {}).get("kernel-release"),
         variant=(found.agent.os or {}).get("variant-id"),
+        drive_types=evidence.drive_types,
+        removable=frozenset(disk.target for disk in found.disks if disk.removable),
     )

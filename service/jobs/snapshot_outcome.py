@@ -30,6 +30,7 @@ from service.jobs.attempt import Attempt
 from service.jobs.run import JobRun, Phase
 from service.jobs.shortfall import Shortfall
 from service.jobs.survey import as_document as survey_document
+from service.model.disk_coverage import left_out_with_data, uncovered_disks, unheld_filesystems
 from service.model.foreign_freeze import NOT_STILLPOINT
 from service.model.lifecycle import JobState, PhaseName
 from service.model.moment import rfc3339
@@ -115,6 +116,9 @@ def timing_document(attempt: Attempt) -> dict[str, Any]:
 
 def evidence(attempt: Attempt, writers: WritersJudgement | None, *, was_taken: bool) -> Evidence:
     scope, found = attempt.scope, attempt.found
+    selection = attempt.selection
+    left_out = left_out_with_data(found, selection.left_out, by_name=selection.is_by_name) if selection else ()
+    is_linux = writers is None
     return Evidence(
         domain_was_running=attempt.was_running,
         snapshot_taken=was_taken,
@@ -124,6 +128,9 @@ def evidence(attempt: Attempt, writers: WritersJudgement | None, *, was_taken: b
         shut_off_cleanly=found.shut_off_cleanly,
         expected_filesystems=scope.expected if scope else None,
         unfreezable_filesystems=scope.unfreezable if scope else (),
+        unheld_filesystems=unheld_filesystems(found, attempt.taken) if is_linux else (),
+        uncovered_disks=uncovered_disks(found, attempt.taken) if is_linux else (),
+        left_out=left_out,
         windows=vss_record.windows_evidence(attempt, writers) if writers else None,
         fuse=attempt.fuse.report if attempt.fuse else None,
     )

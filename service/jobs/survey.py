@@ -3,15 +3,20 @@
 import math
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from service.errors import AgentCommandFailed, StillpointError
+from service.errors import AgentAnswerUnreadable, AgentCommandBlocked, AgentCommandFailed, StillpointError
 from service.hypervisor.agent import reading
 from service.hypervisor.guest import Guest
+from service.jobs.linux_devices import read_devices, sections
+from service.model.disk_coverage import filesystems_of, with_disks
 from service.model.inventory import AgentFacts, DomainState, LinuxFacts, Survey
 from service.model.verdict import HookState
 
 READ_BUDGET_MS = 10_000
+ANSWERED = (AgentCommandFailed, AgentCommandBlocked, AgentAnswerUnreadable)
+"""The agent answered, and told nothing: it answers other questions all the same."""
 DEFAULT_HOOK = "/etc/qemu/fsfreeze-hook"
 HOOK_DECLARATION = "stillpoint: reports-failures"
 """A line with these words in the hook is its author's word that its scripts' failures reach its exit status."""
@@ -65,9 +70,13 @@ def _busy(guest: Guest, targets: list[str]) -> dict[str, str]:
 
 
 def read_agent(guest: Guest, agent: AgentFacts, may_ask: Callable[[], bool] = lambda: True) -> None:
-    """Fill `agent`; a fault is kept in it as a fact. `may_ask` False: ask no further, a freeze window may be near."""
+    """Fill `agent`; a fault is kept in it as a fact. `may_ask` False: ask no further, a freeze window may be near.
+
+    A question that the agent answers with an error, or with nonsense, costs what it would have told. One that it does not
+    answer at all costs the agent: whatever is asked next would wait as long.
+    """
     try:
-        for ask in (_ask_version, _ask_frozen, _ask_os):
+        for ask in (_ask_alive, _ask_version, _ask_frozen, _ask_os):
             if not may_ask():
                 return
             ask(guest, agent)
@@ -75,12 +84,18 @@ def read_agent(guest: Guest, agent: AgentFacts, may_ask: Callable[[], bool] = la
         agent.fault = error
 
 
+def _ask_alive(guest: Guest, _: AgentFacts) -> None:
+    with suppress(*ANSWERED):
+        guest.ping()
+
+
 def _ask_version(guest: Guest, agent: AgentFacts) -> None:
-    guest.ping()
-    information = guest.agent("guest-info")
-    with reading(guest.name, "guest-info"):
-        agent.version = str(information["version"])
-        agent.commands = {str(command["name"]): command["enabled"] is True for command in information["supported_commands"]}
+    with suppress(*ANSWERED):
+        information = guest.agent("guest-info")
+        with reading(guest.name, "guest-info"):
+            agent.version = str(information["version"])
+        with reading(guest.name, "guest-info"):
+            agent.commands = {str(command["name"]): command["enabled"] is True for command in information["supported_commands"]}
 
 
 def _ask_frozen(guest: Guest, agent: AgentFacts) -> None:
@@ -88,7 +103,7 @@ def _ask_frozen(guest: Guest, agent: AgentFacts) -> None:
         return
     try:
         agent.frozen = guest.is_frozen()
-    except AgentCommandFailed as error:
+    except ANSWERED as error:
         # An agent from QEMU 9.1 on without VSS: whatever else it tells is worth having.
         agent.freeze_fault = error
 
@@ -96,30 +111,45 @@ def _ask_frozen(guest: Guest, agent: AgentFacts) -> None:
 def _ask_os(guest: Guest, agent: AgentFacts) -> None:
     if not agent.allows("guest-get-osinfo"):
         return
-    found = guest.agent("guest-get-osinfo")
-    with reading(guest.name, "guest-get-osinfo"):
-        agent.os = {key: value for key, value in found.items() if isinstance(value, str)}
+    with suppress(*ANSWERED):
+        found = guest.agent("guest-get-osinfo")
+        with reading(guest.name, "guest-get-osinfo"):
+            agent.os = {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 def _read_guest(guest: Guest, found: Survey) -> None:
     """What is left out here lowers the verdict or the checks; it never stops the job."""
     if found.agent.allows("guest-get-fsinfo"):
-        try:
+        with suppress(StillpointError):
             found.filesystems = guest.filesystems()
-        except StillpointError:
-            found.filesystems = None
-    if not found.is_windows and found.agent.allows("guest-exec"):
-        try:
-            found.linux = _read_linux(guest)
-        except StillpointError:
-            found.linux = None
+    if found.is_windows or not found.agent.allows("guest-exec"):
+        return
+    with suppress(StillpointError):
+        found.linux = _read_linux(guest)
+    found.agent.runs_linux = found.linux is not None and found.linux.uptime_s is not None
+    if found.agent.runs_linux:
+        _read_devices(guest, found)
+
+
+def _read_devices(guest: Guest, found: Survey) -> None:
+    matched: dict[str, str] = {}
+    if found.agent.allows("guest-get-disks"):
+        with suppress(StillpointError):
+            matched = guest.disks_in_guest()
+    with suppress(StillpointError):
+        found.devices = read_devices(guest, found.disks, matched)
+    if found.devices is None:
+        return
+    if found.filesystems is None:
+        found.filesystems = filesystems_of(found.devices)
+    found.filesystems = with_disks(found.filesystems, found.devices)
 
 
 def _read_linux(guest: Guest) -> LinuxFacts | None:
     result = guest.execute("/bin/sh", ["-c", _READ_LINUX], budget_ms=READ_BUDGET_MS)
     if result.exit_code != 0:
         return None
-    parts = _sections(result.output.decode(errors="replace"))
+    parts = sections(result.output.decode(errors="replace"))
     mounts = [fields for line in parts.get("mounts", []) if len(fields := line.split()) >= 4]
     hook_path = hook_path_of(parts.get("agent", []), parts.get("config", []))
     return LinuxFacts(
@@ -129,18 +159,6 @@ def _read_linux(guest: Guest) -> LinuxFacts | None:
         hook=_read_hook(guest, hook_path) if hook_path else HookState.absent,
         hook_path=hook_path,
     )
-
-
-def _sections(text: str) -> dict[str, list[str]]:
-    """Lines under each `@name` line."""
-    sections: dict[str, list[str]] = {}
-    current: list[str] = []
-    for line in text.splitlines():
-        if line.startswith("@"):
-            current = sections.setdefault(line[1:], [])
-        else:
-            current.append(line)
-    return sections
 
 
 def _first_number(lines: list[str]) -> float | None:

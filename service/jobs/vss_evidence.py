@@ -10,12 +10,13 @@ from typing import Any
 
 from service.hypervisor.guest import Guest
 from service.jobs import sql_server, windows_guest
-from service.model import auto_recovery, event_xml, known_writers, vss_writers, writer_changes, writer_rules
+from service.model import auto_recovery, event_xml, known_writers, volume_coverage, vss_writers, writer_changes, writer_rules
 from service.model.agent_generation import AgentGeneration, generation_of
 from service.model.auto_recovery import VssOption, VssOptionState
 from service.model.inventory import Survey
 from service.model.known_writers import KnownWriter
 from service.model.sql_evidence import SqlEvidence
+from service.model.volume_coverage import DriveType
 from service.model.vss_writers import WriterReport
 from service.model.well_known_writers import APPLICATION_FREEZE_LIMIT_MS, SQL_SERVER, shortest_freeze_limit_ms
 from service.model.writer_changes import WriterComparison
@@ -45,6 +46,8 @@ class VssEvidence:
     after: WriterList = field(default_factory=lambda: WriterList(None, "it was not read"))
     #: Those that earlier jobs saw, and this one before the freeze.
     known_writers: tuple[KnownWriter, ...] = ()
+    #: Volume name to its drive type, as Windows tells it; None: it could not be read.
+    drive_types: dict[str, DriveType] | None = None
     newest_record: int | None = None
     sql: SqlEvidence | None = None
 
@@ -85,6 +88,9 @@ def read_before(guest: Guest, found: Survey) -> VssEvidence:
     if SQL_SERVER in evidence.class_ids:
         newest = windows_guest.newest_application_event(guest)
         evidence.newest_record = event_xml.read(newest.output).newest if newest.problem is None else None
+    volumes = windows_guest.list_volume_kinds(guest)
+    if volumes.problem is None and not volumes.cut_off:
+        evidence.drive_types = volume_coverage.read_drive_types(volumes.output)
     return evidence
 
 
@@ -116,6 +122,7 @@ def raw_document(evidence: VssEvidence) -> dict[str, Any]:
     return {
         "agent": evidence.generation.as_document(),
         "vss_option": {"state": evidence.option.state.value, "value": evidence.option.value},
+        "drive_types": evidence.drive_types,
         "writers_before": evidence.before.report.as_document() if evidence.before.report else None,
         "writers_after": evidence.after.report.as_document() if evidence.after.report else None,
         "writers_before_unavailable": evidence.before.unavailable,

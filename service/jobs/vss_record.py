@@ -8,6 +8,7 @@ from service.model import auto_recovery, vss_steps, writer_rules
 from service.model.auto_recovery import AutoRecovery
 from service.model.verdict import Judgement, Verdict
 from service.model.verdict_windows import WindowsEvidence
+from service.model.volume_coverage import VolumeCoverage, VolumeFacts, judge_volumes
 from service.model.vss_outcome import VssOutcome, read_window
 from service.model.vss_steps import Clock, Retry, StepFacts
 from service.model.window import FreezeOutcome
@@ -17,18 +18,25 @@ from service.model.writer_rules import WritersJudgement
 
 def windows_evidence(attempt: Attempt, writers: WritersJudgement) -> WindowsEvidence:
     assert attempt.vss is not None
-    return WindowsEvidence(read_window(attempt.window, attempt.vss.nt), writers, _uncovered_volumes(attempt), attempt.vss.sql)
+    coverage = _coverage(attempt, attempt.vss)
+    return WindowsEvidence(
+        reading=read_window(attempt.window, attempt.vss.nt),
+        writers=writers,
+        uncovered_volumes=coverage.not_held if coverage else None,
+        bare_disks=coverage.bare_disks if coverage else (),
+        unproven_volumes=coverage.unproven if coverage else (),
+        sql=attempt.vss.sql,
+    )
 
 
-def _uncovered_volumes(attempt: Attempt) -> tuple[str, ...] | None:
-    """The agent freezes every fixed volume and tells only how many: fewer than are listed means that some are missing."""
-    volumes, count = attempt.found.filesystems, attempt.window.freeze.count
+def _coverage(attempt: Attempt, evidence: VssEvidence) -> VolumeCoverage | None:
+    """None: the agent did not list the volumes."""
+    volumes = attempt.found.filesystems
     if volumes is None:
         return None
-    fixed = [volume.mountpoint for volume in volumes if volume.is_windows_volume]
-    if count is None or count >= len(fixed):
-        return ()
-    return (f"{len(fixed) - count} of {len(fixed)} volumes ({', '.join(fixed)})",)
+    removable = frozenset(disk.target for disk in attempt.found.disks if disk.removable)
+    taken = [disk.target for disk in attempt.taken]
+    return judge_volumes(VolumeFacts(volumes, taken, evidence.drive_types, attempt.window.freeze.count, removable))
 
 
 def columns(attempt: Attempt, judgement: Judgement, *, is_tried_again: bool = False) -> dict[str, Any]:
@@ -84,13 +92,14 @@ def _problem(evidence: VssEvidence) -> str | None:
 
 
 def _no_vss(attempt: Attempt) -> AutoRecovery:
-    return auto_recovery.derive(attempt.found.agent.os, frozen_by_vss=False)
+    return auto_recovery.derive(attempt.found.agent.os, frozen_by_vss=False, is_windows=attempt.found.is_windows)
 
 
 def _recovery(attempt: Attempt, evidence: VssEvidence) -> AutoRecovery:
     report = evidence.after.report or evidence.before.report
     frozen = attempt.window.freeze.outcome is FreezeOutcome.frozen
-    return auto_recovery.derive(attempt.found.agent.os, frozen_by_vss=frozen, writers=report.writers if report else ())
+    writers = report.writers if report else ()
+    return auto_recovery.derive(attempt.found.agent.os, frozen_by_vss=frozen, writers=writers, is_windows=True)
 
 
 def _steps(attempt: Attempt, evidence: VssEvidence, recovery: AutoRecovery, retry: Retry) -> list[vss_steps.Step]:

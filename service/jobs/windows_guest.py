@@ -1,4 +1,4 @@
-"""What is read inside a Windows guest through guest-exec: writers, VssOption, SQL Server's events. Raw; judged in the model.
+"""What is read inside a Windows guest through guest-exec: writers, VssOption, volumes, SQL Server's events. Raw; judged in the model.
 
 guest-exec works only while the guest is thawed (F§0.4). A finished status can be read once (F§3), so a lost reply is a
 lost output and is reported as such, never repeated in the hope of the same answer.
@@ -13,6 +13,8 @@ from service.model.sql_server import DATABASES_QUERY, DEFAULT_INSTANCE
 
 WRITERS_BUDGET_MS = 60_000
 QUERY_BUDGET_MS = 20_000
+VOLUMES_BUDGET_MS = 60_000
+"""PowerShell alone takes many seconds to start in a guest that is busy."""
 VSS_PROVIDER_KEY = r"HKLM\SYSTEM\CurrentControlSet\Services\QEMU Guest Agent VSS Provider"
 SQL_EVENT_IDS = (3197, 3198)
 """I/O is frozen on a database; I/O was resumed. Ids and numbers are the same in every language."""
@@ -42,6 +44,12 @@ def list_writers(guest: Guest) -> ProgramOutput:
 def query_vss_option(guest: Guest) -> ProgramOutput:
     """The registry value that decides the backup type (F§1.7); exit code 1: it is not there."""
     return _run(guest, "reg.exe", ["query", VSS_PROVIDER_KEY, "/v", "VssOption"], QUERY_BUDGET_MS)
+
+
+def list_volume_kinds(guest: Guest) -> ProgramOutput:
+    """Every volume with the number of its drive type, the same in every language: what the agent freezes by (F§1.1)."""
+    command = "Get-WmiObject Win32_Volume | ForEach-Object { $_.DeviceID + ' ' + $_.DriveType }"
+    return _run(guest, "powershell.exe", ["-NoProfile", "-NonInteractive", "-Command", command], VOLUMES_BUDGET_MS)
 
 
 def newest_application_event(guest: Guest) -> ProgramOutput:

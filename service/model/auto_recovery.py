@@ -31,6 +31,8 @@ class RecoveryMode(StrEnum):
 class OnRestore(StrEnum):
     not_applicable = "not_applicable"
     recovery_required_at_first_start = "recovery_required_at_first_start"
+    unknown = "unknown"
+    """Which system is in the guest is not known."""
 
 
 class BackupType(StrEnum):
@@ -80,15 +82,20 @@ class AutoRecovery:
         }
 
 
-def derive(os: Mapping[str, Any] | None, *, frozen_by_vss: bool, writers: Iterable[Writer] = ()) -> AutoRecovery:
-    """`os`: guest-get-osinfo; None: it did not answer. `frozen_by_vss`: the agent answered the freeze with a count."""
+def derive(os: Mapping[str, Any] | None, *, frozen_by_vss: bool, writers: Iterable[Writer] = (), is_windows: bool = False) -> AutoRecovery:
+    """`os`: guest-get-osinfo; None: it did not answer. `frozen_by_vss`: the agent answered the freeze with a count.
+
+    `is_windows`: known by other means than `os`.
+    """
     identifier = (os or {}).get("id")
     if identifier is not None and identifier != "mswindows":
         return AutoRecovery(RecoveryMode.not_applicable, OnRestore.not_applicable, None, _DETAIL[RecoveryMode.not_applicable], {})
     mode = _mode(os, frozen_by_vss)
     context = _context(os) if mode is not RecoveryMode.unknown else None
     detail = _why_unknown(os, frozen_by_vss) if mode is RecoveryMode.unknown else _DETAIL[mode]
-    return AutoRecovery(mode, OnRestore.recovery_required_at_first_start, context, detail, _writer_notes(writers))
+    is_known = is_windows or identifier is not None
+    on_restore = OnRestore.recovery_required_at_first_start if is_known else OnRestore.unknown
+    return AutoRecovery(mode, on_restore, context, detail, _writer_notes(writers))
 
 
 def backup_type(generation: AgentGeneration, option: VssOption) -> BackupType:
@@ -110,11 +117,21 @@ def read_vss_option(output: bytes, *, exit_code: int | None, truncated: bool = F
     found = _VSS_OPTION.search(output)
     if exit_code != 0 or truncated or found is None:
         return VssOption(VssOptionState.unreadable)
-    kind, value = found.groups()
-    if kind.upper() != b"REG_DWORD" or _HEX.fullmatch(value) is None:
+    number = _number(*found.groups())
+    if number is None:
         return VssOption(VssOptionState.invalid)
-    number = int(value, 16)
     return VssOption(VssOptionState.present if number in _TYPES else VssOptionState.invalid, number)
+
+
+def _number(kind: bytes, value: bytes) -> int | None:
+    """What the agent reads: it takes a REG_DWORD, and a REG_BINARY of the same four bytes (RRF_RT_DWORD). None: it takes neither."""
+    match kind.upper():
+        case b"REG_DWORD" if _HEX.fullmatch(value):
+            return int(value, 16)
+        case b"REG_BINARY" if _FOUR_BYTES.fullmatch(value):
+            return int.from_bytes(bytes.fromhex(value.decode()), "little")
+        case _:
+            return None
 
 
 def kernel_version(os: Mapping[str, Any] | None) -> tuple[int, int] | None:
@@ -124,6 +141,7 @@ def kernel_version(os: Mapping[str, Any] | None) -> tuple[int, int] | None:
 
 
 _VSS_OPTION = re.compile(rb"VssOption[ \t]+(REG_\w+)[ \t]+([^\r\n]*?)[ \t]*(?:\r|\n)", re.IGNORECASE)
+_FOUR_BYTES = re.compile(rb"[0-9a-f]{8}", re.IGNORECASE)
 _HEX = re.compile(rb"0x[0-9a-f]{1,8}", re.IGNORECASE)
 
 _TYPES = {1: BackupType.full, 2: BackupType.incremental, 3: BackupType.differential, 4: BackupType.log, 5: BackupType.copy}

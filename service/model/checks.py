@@ -8,6 +8,7 @@ from service.errors import GuestAlreadyFrozen, NoAgentChannel, NothingToFreeze, 
 from service.model import checks_images, checks_windows, vss_usable
 from service.model.check import Check, CheckStatus, failed, passed, warned
 from service.model.checks_windows import WindowsCircumstances
+from service.model.disk_coverage import left_out_with_data, uncovered_disks, unheld_filesystems
 from service.model.foreign_freeze import ForeignFreeze
 from service.model.host_trial import HostTrial
 from service.model.inventory import Disk, DomainState, OsFamily, Space, Survey
@@ -105,8 +106,18 @@ def _expected(found: Circumstances) -> Verdict:
     if found.freeze_mode is FreezeMode.off or why_not_freezable(found.survey, found.scope) is not None:
         return Verdict.crash
     if found.windows is not None:
-        return checks_windows.expected_verdict(found.windows)
-    return Verdict.application if found.survey.hook is HookState.truthful else Verdict.filesystem
+        expected = checks_windows.expected_verdict(found.windows)
+        return Verdict.filesystem if found.selection and _costs_application(found.survey, found.selection) else expected
+    taken = found.selection.taken if found.selection else []
+    if uncovered_disks(found.survey, taken) or unheld_filesystems(found.survey, taken):
+        return Verdict.crash
+    is_whole = found.selection is None or not _costs_application(found.survey, found.selection)
+    return Verdict.application if found.survey.hook is HookState.truthful and is_whole else Verdict.filesystem
+
+
+def _costs_application(survey: Survey, selection: DiskSelection) -> bool:
+    left_out = left_out_with_data(survey, selection.left_out, by_name=selection.is_by_name)
+    return any(disk.costs_application for disk in left_out)
 
 
 def _domain(found: Circumstances) -> Iterator[Check]:
@@ -200,24 +211,31 @@ def _coverage(found: Circumstances) -> Iterator[Check]:
         return
     taken = {disk.target for disk in selection.taken}
     outside = [fs.mountpoint for fs in filesystems if fs.disks and not taken.issuperset(fs.disks)]
-    bare = sorted(taken.difference(*[fs.disks for fs in filesystems]))
+    uncovered = uncovered_disks(found.survey, selection.taken) if found.windows is None else ()
+    unheld = unheld_filesystems(found.survey, selection.taken) if found.windows is None else ()
     if outside:
         yield warned(
             "filesystem_not_covered", f"On disks that are not in the snapshot: {', '.join(outside)}.", "Add their disks to the job."
         )
-    if bare:
-        yield warned(
-            "disk_without_filesystem",
-            f"No mounted filesystem lies on {', '.join(bare)}.",
-            "Fine for swap; raw data there is only crash-consistent.",
-        )
+    # Where the freeze is required, a point without it is a job that fails.
+    told = failed if found.freeze_mode is FreezeMode.required else warned
+    for disk in uncovered:
+        yield told("disk_not_covered", f"{disk.target}: {disk.why}. The point will be crash-consistent.", _UNCOVERED)
+    if unheld:
+        detail = f"Mounted for writing, and of a type that cannot be frozen: {', '.join(unheld)}. The point will be crash-consistent."
+        yield told("filesystems_not_held", detail, "Keep data on ext4, xfs or btrfs, or unmount these for the backup.")
     if found.scope is not None and found.scope.unfreezable:
         names = ", ".join(found.scope.unfreezable)
         yield warned(
             "filesystem_not_freezable", f"Of a type that cannot be frozen: {names}.", "Fine for boot partitions; keep data elsewhere."
         )
-    if not outside and not bare:
+    if not outside and not uncovered:
         yield passed("coverage", "The filesystems of the guest and the disks of the job cover each other.")
+
+
+_UNCOVERED = (
+    "Put its data on a filesystem that is mounted where the agent runs, name the other disks in the job, or set freeze.mode to preferred."
+)
 
 
 def _linux(found: Circumstances) -> Iterator[Check]:

@@ -1,6 +1,6 @@
 """Preflight of a Windows guest: what its agent, VSS, its writers and its registry let a backup expect."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from service.model.check import Check, passed, warned
 from service.model.drift import Change, Fact
 from service.model.inventory import Filesystem
 from service.model.verdict import Verdict
+from service.model.volume_coverage import DriveType, VolumeCoverage, VolumeFacts, judge_volumes
 from service.model.vss_writers import WriterReport
 from service.model.well_known_writers import EXCHANGE, SQL_SERVER, WriterEffect, writer_class
 
@@ -17,6 +18,10 @@ SET_COPY = (
     'In the guest: reg add "HKLM\\SYSTEM\\CurrentControlSet\\Services\\QEMU Guest Agent VSS Provider" '
     "/v VssOption /t REG_DWORD /d 5 /f (5 is COPY; the agent reads it at each freeze, from QEMU 8.0 or virtio-win 106 on)."
 )
+
+
+NO_MOUNTPOINT = "System Reserved"
+"""What the agent says of every volume without one."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,10 @@ class WindowsCircumstances:
     #: With the kernel version all that tells which Windows it is: agents name newer ones wrongly (F§7.19).
     build: str | None = None
     variant: str | None = None
+    #: Volume name to its drive type, as Windows tells it; None: it could not be read.
+    drive_types: Mapping[str, DriveType] | None = None
+    #: Targets of the disks whose definition calls them removable.
+    removable: frozenset[str] = frozenset()
 
     def as_document(self) -> dict[str, Any]:
         return {
@@ -54,9 +63,22 @@ class WindowsCircumstances:
     def _listed(self) -> Sequence[Any]:
         return self.writers.writers if self.writers is not None else ()
 
-    def is_taken(self, volume: Filesystem) -> bool:
-        """Whether it is on a disk of the job, or may be: libvirt does not know the disks under it."""
-        return self.taken is None or not volume.disks or not self.taken.isdisjoint(volume.disks)
+    @property
+    def coverage(self) -> VolumeCoverage:
+        return judge_volumes(self._facts) if self.volumes is not None else VolumeCoverage()
+
+    def mine(self) -> list[Filesystem]:
+        """The volumes on the disks of the job, and those that may be."""
+        return [volume for volume in self.volumes or () if self._facts.is_taken(volume)]
+
+    def may_be_removable(self, volume: Filesystem) -> bool:
+        """FAT is what removable disks have; without a mount point it is the EFI partition of a fixed one (F§3)."""
+        return volume.is_fat and volume.mountpoint != NO_MOUNTPOINT and self.drive_types is None
+
+    @property
+    def _facts(self) -> VolumeFacts:
+        taken = sorted(self.taken) if self.taken is not None else None
+        return VolumeFacts(self.volumes or (), taken, self.drive_types, removable=self.removable)
 
     def has(self, class_id: str) -> bool:
         return any(writer.class_id == class_id for writer in self._listed)
@@ -64,7 +86,9 @@ class WindowsCircumstances:
 
 def expected_verdict(found: WindowsCircumstances) -> Verdict:
     """If everything goes as it does now."""
-    if not _writers_may_vouch(found) or found.volumes is None or found.nt is None or found.nt <= (6, 1):
+    if found.coverage.not_held or found.coverage.bare_disks:
+        return Verdict.filesystem
+    if not _writers_may_vouch(found) or found.coverage.unproven or found.volumes is None or found.nt is None or found.nt <= (6, 1):
         return Verdict.application_unverified
     return Verdict.application
 
@@ -155,14 +179,20 @@ def _volumes(found: WindowsCircumstances) -> Iterator[Check]:
         remedy = "Allow guest-get-fsinfo in the agent, or update it. Up to QEMU 9.0 it also disables this where VSS cannot be used."
         yield warned("volumes_unknown", "The agent did not list the volumes.", remedy)
         return
-    mine = [volume for volume in found.volumes if found.is_taken(volume)]
-    odd = [volume for volume in mine if not volume.is_windows_volume]
-    if odd:
+    mine, coverage = found.mine(), found.coverage
+    odd = [volume for volume in mine if volume.is_optical and found.drive_types is None]
+    if coverage.not_held:
+        detail = f"Not frozen, so the verdict will be `filesystem`: {'; '.join(coverage.not_held)}."
+        yield warned("volumes_not_frozen", detail, "Keep data on fixed NTFS or ReFS volumes; detach removable disks before the backup.")
+    elif odd:
         yield warned(
             "volumes_not_frozen", f"VSS does not hold: {_names(odd)}.", "Fine for CD-ROMs; keep data on fixed NTFS or ReFS volumes."
         )
+    for target in coverage.bare_disks:
+        detail = f"No volume on {target} is listed: nothing of it will be held, so the verdict will be `filesystem`."
+        yield warned("disk_not_covered", detail, "Name the other disks in the job, or put an NTFS or ReFS volume on it.")
     # On every disk: the agent's count is for the whole guest, so it costs the verdict wherever it lies.
-    doubtful = [volume for volume in found.volumes if volume.is_fat]
+    doubtful = [volume for volume in found.volumes if found.may_be_removable(volume)]
     if doubtful:
         yield warned(
             "volumes_may_not_be_frozen",
@@ -174,7 +204,7 @@ def _volumes(found: WindowsCircumstances) -> Iterator[Check]:
     if unmapped:
         names = ", ".join(volume.mountpoint for volume in unmapped)
         yield warned("volume_disk_unknown", f"The disks under {names} are not known.", "Give the domain's disks serials.")
-    if mine and not (odd or doubtful or unmapped):
+    if mine and not (odd or doubtful or unmapped or coverage.not_held or coverage.bare_disks):
         yield passed("volumes", f"On the disks of the job, and of a kind that VSS holds: {_names(mine)}.")
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.errors import StillpointError
+from service.model.block_devices import GuestDevices
 from service.model.foreign_freeze import ForeignFreeze
 from service.model.verdict import HookState
 
@@ -15,10 +16,15 @@ SNAPSHOT_FORMATS = frozenset({"qcow2", "raw"})
 FREEZABLE_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "gfs2", "jfs", "nilfs2", "reiserfs", "bcachefs"})
 """Linux filesystems that implement freeze; the agent skips the rest without a word (EOPNOTSUPP, F§2)."""
 
+READ_ONLY_TYPES = frozenset({"iso9660", "squashfs", "erofs", "cramfs", "romfs"})
+"""Nothing can be written to them, so they need no freeze."""
+BOOT_TYPES = frozenset({"vfat", "msdos"})
+_BOOT = re.compile(r"/(boot|efi)(/.*)?")
 
 FAT_TYPES = frozenset({"fat", "fat32", "exfat"})
 WINDOWS_VOLUME_TYPES = frozenset({"ntfs", "refs", "csvfs"}) | FAT_TYPES
-"""Of fixed disks; what is left (CDFS, UDF) is no volume that VSS would hold."""
+"""Of fixed disks; what is left (RAW, ZFS, CDFS) is not a volume that VSS would hold."""
+OPTICAL_TYPES = frozenset({"cdfs", "udf"})
 
 
 class DomainState(StrEnum):
@@ -98,6 +104,8 @@ class Disk:
     chain: tuple[str | None, ...] = ()
     #: None: they were not looked at.
     image: ImageFacts | None = None
+    #: Its definition shows it to the guest as a removable disk, which Windows does not freeze.
+    removable: bool = False
 
     @property
     def is_block_device(self) -> bool:
@@ -152,8 +160,26 @@ class Filesystem:
         return self.type in FREEZABLE_TYPES
 
     @property
+    def is_read_only_by_type(self) -> bool:
+        return self.type in READ_ONLY_TYPES
+
+    @property
+    def is_at_rest_when_frozen(self) -> bool:
+        return self.is_freezable or self.is_read_only_by_type
+
+    @property
+    def is_boot_partition(self) -> bool:
+        """An EFI or firmware partition: written to when the boot loader is updated, and else at rest."""
+        return self.type in BOOT_TYPES and bool(_BOOT.fullmatch(self.mountpoint))
+
+    @property
     def is_windows_volume(self) -> bool:
         return self.type.lower() in WINDOWS_VOLUME_TYPES
+
+    @property
+    def is_optical(self) -> bool:
+        """As discs have it: nothing is written to it while it is mounted."""
+        return self.type.lower() in OPTICAL_TYPES
 
     @property
     def is_fat(self) -> bool:
@@ -166,14 +192,16 @@ class Filesystem:
 
 @dataclass
 class AgentFacts:
-    """`fault` None: it answers. `commands`: name to enabled, as guest-info says while thawed (F§7.29)."""
+    """`fault` None: it answers. `commands`: name to enabled, as guest-info says while thawed (F§7.29); None: it did not tell."""
 
     channel: bool
     fault: StillpointError | None = None
     version: str | None = None
-    commands: dict[str, bool] = field(default_factory=dict)
+    commands: dict[str, bool] | None = None
     frozen: bool | None = None
     os: dict[str, Any] | None = None
+    #: Its programs are those of a Linux, whatever it says of its system.
+    runs_linux: bool = False
     #: What it answers to every freeze command: it answers, and cannot freeze.
     freeze_fault: StillpointError | None = None
 
@@ -182,13 +210,17 @@ class AgentFacts:
         return self.channel and self.fault is None
 
     def allows(self, command: str) -> bool:
-        return self.commands.get(command, False)
+        """What is not known to be refused is tried."""
+        return self.commands is None or self.lists(command)
+
+    def lists(self, command: str) -> bool:
+        return (self.commands or {}).get(command, False)
 
     @property
     def os_family(self) -> OsFamily:
         identifier = (self.os or {}).get("id")
         if identifier is None:
-            return OsFamily.unknown
+            return OsFamily.linux if self.runs_linux else OsFamily.unknown
         return OsFamily.windows if identifier == "mswindows" else OsFamily.linux
 
     def as_document(self) -> dict[str, Any]:
@@ -236,6 +268,8 @@ class Survey:
     shut_off_cleanly: bool | None = None
     filesystems: list[Filesystem] | None = None
     linux: LinuxFacts | None = None
+    #: None: they could not be read, or the guest is not known to be a Linux.
+    devices: GuestDevices | None = None
     #: None: the guest is not frozen, or nothing more is known of it.
     foreign_freeze: ForeignFreeze | None = None
     #: Disk target to what runs on it; the key "" is a job of the whole domain.

@@ -12,6 +12,8 @@ class DiskSelection:
     taken: list[Disk]
     #: Target to the reason why it is left out.
     left_out: dict[str, str]
+    #: The job names its disks: what is left out is left out on purpose.
+    is_by_name: bool = False
 
 
 NO_FOLDER = "it is a block device, so its overlay needs a folder: set STILLPOINT_OVERLAY_DIR"
@@ -35,7 +37,7 @@ def select_disks(domain: str, disks: Sequence[Disk], asked: Sequence[str] | None
     left_out = {disk.target: reasons[disk.target] or "the job does not name it" for disk in disks if disk not in taken}
     if not taken:
         raise NoDiskCanTakePart(domain=domain, summary=_summary(left_out) or "it has no disks", reasons=left_out)
-    return DiskSelection(taken, left_out)
+    return DiskSelection(taken, left_out, is_by_name=asked is not None)
 
 
 def _summary(reasons: dict[str, str]) -> str:
@@ -86,7 +88,7 @@ def _why_all(agent: AgentFacts, unmapped: list[str], *, covers_all: bool) -> str
         return "a subset is safe on Linux only"
     if unmapped:
         return f"the disks under {', '.join(unmapped)} are not known"
-    if not agent.allows("guest-fsfreeze-freeze-list"):
+    if not agent.lists("guest-fsfreeze-freeze-list"):
         return "the agent takes no list"
     return None
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.model import verdict_windows
+from service.model.coverage_facts import LeftOut, Uncovered
 from service.model.fuse import FuseReport, FuseState
 from service.model.reasons import Reason, lifts, lowers, notes
 from service.model.verdict_windows import WindowsEvidence
@@ -52,6 +53,12 @@ class Evidence:
     expected_filesystems: int | None = None
     #: Mounted on the job's disks, of a type that Linux cannot freeze (vfat, ...).
     unfreezable_filesystems: tuple[str, ...] = ()
+    #: The same, and neither a boot partition nor read-only: data that was not held.
+    unheld_filesystems: tuple[str, ...] = ()
+    #: Disks of the job that no frozen filesystem covers.
+    uncovered_disks: tuple[Uncovered, ...] = ()
+    #: Disks that are not in the point although the guest has filesystems on them.
+    left_out: tuple[LeftOut, ...] = ()
     #: What VSS did; None: the guest is no Windows.
     windows: WindowsEvidence | None = None
     #: What thaws the guest by itself; None: there was none.
@@ -82,7 +89,7 @@ def judge(evidence: Evidence) -> Judgement:
         return Judgement(Verdict.offline, [_offline_reason(evidence.shut_off_cleanly)])
     crash = list(_crash_reasons(evidence))
     if crash:
-        return Judgement(Verdict.crash, [*crash, *_notes(evidence)])
+        return Judgement(Verdict.crash, [*crash, *_left_out_reasons(evidence, lowering=True), *_notes(evidence)])
     lifted = [lifts("held", _held_detail(evidence))]
     if evidence.windows is not None:
         return _judge_windows(evidence, evidence.windows, lifted)
@@ -95,7 +102,7 @@ def judge(evidence: Evidence) -> Judgement:
 
 def _judge_windows(evidence: Evidence, windows: WindowsEvidence, lifted: list[Reason]) -> Judgement:
     for_the_reader = [*verdict_windows.writer_notes(windows), *_notes(evidence)]
-    to_filesystem = list(verdict_windows.to_filesystem(windows))
+    to_filesystem = [*verdict_windows.to_filesystem(windows), *_left_out_reasons(evidence, lowering=True)]
     to_unverified = list(verdict_windows.to_unverified(windows))
     if to_filesystem:
         return Judgement(Verdict.filesystem, [*lifted, *to_filesystem, *to_unverified, *for_the_reader])
@@ -219,12 +226,28 @@ def _coverage_reasons(evidence: Evidence) -> Iterator[Reason]:
     count, expected = evidence.window.freeze.count, evidence.expected_filesystems
     if count is not None and expected is not None and 0 < count < expected:
         yield lowers("fewer_frozen_than_mounted", f"{expected} filesystems that can be frozen are mounted, and {count} were frozen.")
+    for disk in evidence.uncovered_disks:
+        yield lowers("disk_not_covered", f"{disk.target}: {disk.why}.")
+    if evidence.unheld_filesystems:
+        names = ", ".join(evidence.unheld_filesystems)
+        yield lowers("filesystems_not_held", f"Mounted for writing, and of a type that cannot be frozen: {names}.")
+
+
+def _left_out_reasons(evidence: Evidence, *, lowering: bool) -> Iterator[Reason]:
+    """Applications may keep a part of their data there. What the caller left out by naming others is only told."""
+    for disk in evidence.left_out:
+        if disk.costs_application is not lowering:
+            continue
+        where = ", ".join(disk.mountpoints)
+        detail = f"{disk.target} is not in the point, and the guest has data mounted on it ({where}): {disk.reason}."
+        yield (lowers if lowering else notes)("mounted_data_left_out", detail)
 
 
 # --- between filesystem and application -----------------------------------------------------------
 
 
 def _below_application(evidence: Evidence) -> Iterator[Reason]:
+    yield from _left_out_reasons(evidence, lowering=True)
     if evidence.window.thaw.outcome is ThawOutcome.hook_failed:
         yield lowers("thaw_hook_failed", f"The guest's fsfreeze hook failed on thaw: {evidence.window.thaw.message}")
     match evidence.hook:
@@ -246,6 +269,7 @@ def _below_application(evidence: Evidence) -> Iterator[Reason]:
 
 
 def _notes(evidence: Evidence) -> Iterator[Reason]:
+    yield from _left_out_reasons(evidence, lowering=False)
     if evidence.window.frozen_afterwards is True:
         yield notes("frozen_afterwards", "After the thaw the agent still said that the guest is frozen.")
     if evidence.unfreezable_filesystems:

@@ -16,6 +16,10 @@ class WindowsEvidence:
     reading: VssReading
     writers: WritersJudgement
     uncovered_volumes: tuple[str, ...] | None = ()
+    #: Disks of the job without any volume that was held.
+    bare_disks: tuple[str, ...] = ()
+    #: What may have been held and is not proven.
+    unproven_volumes: tuple[str, ...] = ()
     #: SQL Server's own events; None: it is not there, or they could not be asked for.
     sql: SqlEvidence | None = None
 
@@ -42,8 +46,10 @@ def to_filesystem(windows: WindowsEvidence) -> Iterator[Reason]:
     if windows.reading.outcome is VssOutcome.complete_failed:
         yield lowers("vss_complete_failed", windows.reading.detail)
     if windows.uncovered_volumes:
-        names = ", ".join(windows.uncovered_volumes)
+        names = "; ".join(windows.uncovered_volumes)
         yield lowers("volumes_not_frozen", f"On the disks of this job and not in the shadow copy set: {names}.")
+    for target in windows.bare_disks:
+        yield lowers("disk_not_covered", f"{target}: no volume on it is listed, so nothing of it was held; it may not be empty.")
     yield from _writer_reasons(windows, WriterCeiling.filesystem)
 
 
@@ -55,6 +61,8 @@ def to_unverified(windows: WindowsEvidence) -> Iterator[Reason]:
         yield lowers("windows_version_unknown", windows.reading.detail)
     if windows.uncovered_volumes is None:
         yield lowers("volumes_unknown", "The agent did not tell which volumes lie on the disks of this job.")
+    for doubt in windows.unproven_volumes:
+        yield lowers("volume_not_proven", f"{doubt[0].upper()}{doubt[1:]}.")
     yield from _writer_reasons(windows, WriterCeiling.application_unverified)
 
 

@@ -1,6 +1,7 @@
 """A guest with a qemu-ga in it: what it freezes, what it refuses, and in which words (7.2 and 9.1)."""
 
 import base64
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from tests.fakes.libvirt_errors import agent_busy, agent_error, agent_not_connec
 FREEZABLE = {"ext2", "ext3", "ext4", "xfs", "btrfs"}
 WHILE_FROZEN = {"guest-ping", "guest-info", "guest-sync", "guest-sync-delimited", "guest-fsfreeze-status", "guest-fsfreeze-thaw"}
 COMMANDS = (
-    *("guest-ping", "guest-info", "guest-sync", "guest-sync-delimited", "guest-get-osinfo", "guest-get-fsinfo"),
+    *("guest-ping", "guest-info", "guest-sync", "guest-sync-delimited", "guest-get-osinfo", "guest-get-fsinfo", "guest-get-disks"),
     *("guest-exec", "guest-exec-status", "guest-shutdown"),
     *("guest-fsfreeze-status", "guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list", "guest-fsfreeze-thaw"),
 )
@@ -52,6 +53,14 @@ class FakeAgent:
     hook_scripts: tuple[str, ...] = ("10-database",)
     uptime_s: float = 3600.0
     extra_mounts: tuple[str, ...] = ()
+    #: Disks that the kernel of the guest sees. What has no filesystem on it is empty, unless the next fields tell otherwise.
+    disks: tuple[str, ...] = ()
+    swaps: tuple[str, ...] = ()
+    #: Device to the type of a filesystem that is mounted in the mount namespace of another process.
+    mounted_elsewhere: dict[str, str] = field(default_factory=dict)
+    open_by: dict[str, int] = field(default_factory=dict)
+    #: Device to what blkid says of it; an empty text: it is not empty, and of no known type.
+    contents: dict[str, str] = field(default_factory=dict)
     connected: bool = True
     answers: bool = True
     #: libvirt takes the agent for broken and sends it nothing, though its port is open, until it is restarted.
@@ -163,6 +172,9 @@ class FakeAgent:
     def _get_fsinfo(self) -> list[dict[str, Any]]:
         return [{"name": fs.name, "mountpoint": fs.mountpoint, "type": fs.type, "disk": []} for fs in self.filesystems]
 
+    def _get_disks(self) -> list[dict[str, Any]]:
+        return [{"name": f"/dev/{name}", "partition": False} for name in self.disks]
+
     def _shutdown(self) -> dict[str, Any]:
         return {}
 
@@ -236,6 +248,10 @@ class FakeAgent:
         script = arguments[1]
         if script.startswith(": stillpoint-"):
             return 0, self._fuse_script(*script.splitlines()[0].split()[1:]).encode(), b""
+        if "@devices" in script:
+            return 0, self._devices_text().encode(), b""
+        if "is_empty" in script:
+            return 0, self._contents_text(script).encode(), b""
         if "@mounts" in script:
             return 0, self._survey_text().encode(), b""
         if "@scripts" in script:
@@ -262,6 +278,33 @@ class FakeAgent:
         lines += ["@uptime", f"{self.uptime_s} 12.00", "@mounts", "proc /proc proc rw,relatime 0 0"]
         lines += [f"/dev/{fs.name} {fs.mountpoint} {fs.type} {fs.options} 0 0" for fs in self.filesystems]
         return "\n".join([*lines, *self.extra_mounts]) + "\n"
+
+    def _devices_text(self) -> str:
+        parts = {fs.name: disk for fs in self.filesystems for disk in self.disks if fs.name.startswith(disk) and fs.name != disk}
+        names = [*self.disks, *parts]
+        lines = ["@devices", *[f"{name}|253:{number}|{parts.get(name, '')}||" for number, name in enumerate(names)]]
+        lines += [
+            "@btrfs",
+            "@live",
+            "@swaps",
+            "Filename Type Size Used Priority",
+            *[f"/dev/{name} partition 9 0 -2" for name in self.swaps],
+        ]
+        lines += ["@mounts", *[self._mountinfo(names, fs.name, fs.mountpoint, fs.type, fs.options) for fs in self.filesystems]]
+        lines += ["@elsewhere", "process 612 containerd"]
+        lines += [self._mountinfo(names, name, "/srv", kind, "rw") for name, kind in self.mounted_elsewhere.items()]
+        lines += ["@open", *[line for name, pid in self.open_by.items() for line in (f"process {pid}", name)]]
+        return "\n".join(lines) + "\n"
+
+    def _mountinfo(self, names: Sequence[str], name: str, mountpoint: str, kind: str, options: str) -> str:
+        number = f"253:{names.index(name)}" if name in names else "0:99"
+        return f"30 1 {number} / {mountpoint} rw,relatime shared:1 - {kind} /dev/{name} {options}"
+
+    def _contents_text(self, script: str) -> str:
+        names = re.search(r"for name in (.*); do", script)
+        assert names is not None, script
+        lines = [f"{name} holds {self.contents[name]}" if name in self.contents else f"{name} empty" for name in names[1].split()]
+        return "\n".join(lines) + "\n"
 
 
 def _sync(_arguments: Sequence[str]) -> tuple[int, bytes, bytes]:

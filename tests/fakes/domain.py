@@ -84,6 +84,7 @@ class FakeDomain:
         self.hidden: Path | None = None
         self.channel = channel
         self.agent = agent or FakeAgent([_filesystem(disk) for disk in disks if disk.device == "disk"])
+        self.agent.disks = tuple(disk.target for disk in disks if disk.device == "disk")
         self.log: list[str] = []
         self.points: list[PointInTime] = []
         self.block_jobs: dict[str, dict[str, Any]] = {}
@@ -247,6 +248,9 @@ class FakeDomain:
     def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
         return self._call("guest-get-fsinfo", self._filesystems)
 
+    def guest_disks(self) -> dict[str, Any]:
+        return self._call("guest-get-disks", self._guest_disks)
+
     def block_job(self, target: str) -> dict[str, Any]:
         return self._call("block_job", lambda: self._only_active(lambda: self._of_disk(target, self.block_jobs.get(target, {}))))
 
@@ -338,6 +342,16 @@ class FakeDomain:
         self._must_run()
         self.agent.command("guest-get-fsinfo", {})
         return [(fs.mountpoint, fs.name, fs.type, list(fs.disks)) for fs in self.agent.filesystems]
+
+    def _guest_disks(self) -> dict[str, Any]:
+        rows = self.agent.command("guest-get-disks", {})
+        found: dict[str, Any] = {"disk.count": len(rows)}
+        for number, row in enumerate(rows):
+            found |= {f"disk.{number}.name": row["name"], f"disk.{number}.partition": row["partition"]}
+            # The fake's kernel names its disks as libvirt does.
+            if (target := row["name"].removeprefix("/dev/")) in self._live:
+                found[f"disk.{number}.alias"] = target
+        return found
 
     def _snapshot(self, xml: str, flags: int) -> None:
         assert flags & libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY, "a snapshot with memory"

@@ -63,9 +63,9 @@ def test_space_that_does_not_suffice_is_a_failed_check(sqlite_database: Database
     assert failing(scene.run("preflight")) == ["space"]
 
 
-def test_a_guest_that_answers_nonsense_is_a_failed_check(scene: Scene) -> None:
+def test_a_guest_that_answers_one_question_with_nonsense_can_still_be_backed_up(scene: Scene) -> None:
     scene.domain.answer_next("guest-info", {"return": None})
-    assert failing(scene.run("preflight")) == ["agent_answer_unreadable"]
+    assert failing(scene.run("preflight")) == []
 
 
 def test_a_libvirt_that_is_away_fails_the_job_itself(scene: Scene) -> None:

@@ -43,21 +43,6 @@ FAULTS: dict[str, tuple[Break, str, str]] = {
     "freeze blocked": (lambda scene: scene.domain.agent.blocked.add(FREEZE), "agent_command_blocked", FREEZE),
     "thaw blocked": (lambda scene: scene.domain.agent.blocked.add(THAW), "agent_command_blocked", THAW),
     "already frozen": (lambda scene: scene.domain.agent.freeze_by_somebody_else(), "guest_already_frozen", "not by this job"),
-    "agent answers nonsense": (
-        lambda scene: scene.domain.answer_next("guest-info", {"return": []}),
-        "agent_answer_unreadable",
-        "guest-info",
-    ),
-    "agent names its commands wrongly": (
-        lambda scene: scene.domain.answer_next("guest-info", {"return": {"version": 7, "supported_commands": {"guest-ping": True}}}),
-        "agent_answer_unreadable",
-        "guest-info",
-    ),
-    "operating system of the wrong form": (
-        lambda scene: scene.domain.answer_next("guest-get-osinfo", {"return": "debian"}),
-        "agent_answer_unreadable",
-        "guest-get-osinfo",
-    ),
     "a block job runs": (lambda scene: scene.domain.block_jobs.update(vdb={"type": 3}), "domain_busy", "vdb: block job (commit)"),
     "a backup runs": (lambda scene: setattr(scene.domain, "domain_job", libvirt.VIR_DOMAIN_JOB_UNBOUNDED), "domain_busy", "backup"),
     "libvirtd dies": (lambda scene: scene.domain.libvirtd_goes_away(1), "libvirt_unavailable", "End of file while reading data"),
@@ -154,9 +139,34 @@ def test_a_flush_that_falls_silent_does_not_stop_the_job(scene: Scene) -> None:
 
 def test_facts_that_the_guest_does_not_give_lower_the_verdict_and_stop_nothing(scene: Scene) -> None:
     scene.domain.agent.blocked |= {"guest-exec", "guest-get-fsinfo", "guest-get-osinfo"}
+    job = scene.run(required_verdict="crash")
+    assert (job.state, job.verdict) == ("succeeded", "crash")
+    assert [reason["code"] for reason in job.verdict_reasons] == ["disk_not_covered", "disk_not_covered", "coverage_unknown"]
+
+
+QUESTIONS = ("guest-ping", "guest-info", "guest-get-osinfo", "guest-get-fsinfo", "guest-get-disks", "guest-exec", "guest-exec-status")
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_that_the_agent_answers_with_an_error_costs_what_it_would_have_told(scene: Scene, question: str) -> None:
+    scene.domain.fail_next(question, agent_error(question, "Input/output error"), times=50)
     job = scene.run()
-    assert (job.state, job.verdict) == ("succeeded", "filesystem")
-    assert [reason["code"] for reason in job.verdict_reasons] == ["held", "hook_not_inspected", "coverage_unknown"]
+    assert (job.state, job.verdict) == ("succeeded", "filesystem"), job.error
+
+
+@pytest.mark.parametrize("reply", [{"return": []}, {"return": None}, {"return": {"disk": 7}}, {"return": "debian"}, {}, [], 7])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_that_the_agent_answers_with_nonsense_costs_what_it_would_have_told(scene: Scene, question: str, reply: Any) -> None:
+    scene.domain.answer_next(question, reply, times=50)
+    job = scene.run()
+    assert (job.state, job.verdict) == ("succeeded", "filesystem"), job.error
+
+
+@pytest.mark.parametrize("commands", [{"guest-ping": True}, None, ["guest-ping"], [{"name": "guest-ping"}], "all"])
+def test_commands_that_are_listed_wrongly_are_tried(scene: Scene, commands: Any) -> None:
+    scene.domain.answer_next("guest-info", {"return": {"version": "7.2.22", "supported_commands": commands}}, times=50)
+    job = scene.run()
+    assert (job.state, job.verdict) == ("succeeded", "filesystem"), job.error
 
 
 @pytest.mark.parametrize(

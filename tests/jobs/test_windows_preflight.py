@@ -128,7 +128,7 @@ def test_a_blocked_freeze_is_no_dead_vss_and_is_mended_in_the_service_of_the_age
 
 def test_a_volume_that_vss_may_not_hold_is_named_before_it_costs_the_verdict(scene: WindowsScene) -> None:
     scene.play("volumes-not-frozen")
-    assert "E:\\ (FAT32)" in warnings(scene.preflight())["volumes_may_not_be_frozen"]["detail"]
+    assert "E:\\ (FAT32)" in warnings(scene.preflight())["volumes_not_frozen"]["detail"]
     assert scene.take().verdict == "filesystem"
 
 

@@ -25,6 +25,11 @@ def make(kind: Odd, target: str, folder: Path, mb: int) -> Disk:
         return Disk(target, image, "raw", device="cdrom", readonly=True)
     if kind is Odd.BLOCK_DEVICE:
         return Disk(target, _loop_device(folder, target, mb), "raw", kind="block")
+    if kind is Odd.EMPTY:
+        image = folder / f"{target}.qcow2"
+        run(["qemu-img", "create", "-q", "-f", "qcow2", image, f"{mb}M"])
+        image.chmod(0o644)
+        return Disk(target, image)
     image_format = "raw" if kind in (Odd.RAW_FILE, Odd.SHAREABLE) else "qcow2"
     image = folder / f"{target}.{image_format}"
     if kind is Odd.LUKS:

@@ -14,6 +14,7 @@ class Odd(StrEnum):
     EMPTY_CDROM = "empty_cdrom"
     READONLY = "readonly"
     RAW_FILE = "raw_file"
+    EMPTY = "empty"  # nobody ever wrote to it
     BLOCK_DEVICE = "block_device"  # a loop device of the host; needs root
     SHAREABLE = "shareable"
     TRANSIENT = "transient"

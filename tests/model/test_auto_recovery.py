@@ -71,6 +71,13 @@ def test_rule_missing_osinfo_is_unknown_and_never_a_default(os: dict[str, Any] |
     assert found.detail
 
 
+@pytest.mark.parametrize("os", [None, {}, {"kernel-version": "10.0"}])
+@pytest.mark.parametrize("frozen_by_vss", [True, False])
+def test_nothing_is_claimed_for_the_restore_of_a_system_that_is_not_known(os: dict[str, Any] | None, frozen_by_vss: bool) -> None:
+    assert derive(os, frozen_by_vss=frozen_by_vss).on_restore is OnRestore.unknown
+    assert derive(os, frozen_by_vss=frozen_by_vss, is_windows=True).on_restore is OnRestore.recovery_required_at_first_start
+
+
 def test_rule_kernel_versions_compare_as_numbers() -> None:
     assert [kernel_version(windows(text)) for text in ("10.0", "6.2", "6.10")] == [(10, 0), (6, 2), (6, 10)]
     assert derive(windows("10.0"), frozen_by_vss=True).mode is RecoveryMode.disabled_by_requester

@@ -191,9 +191,9 @@ WARNINGS: dict[str, tuple[Circumstances, str, str]] = {
         "filesystem_not_covered",
         "/srv",
     ),
-    "a disk without a filesystem": (
-        circumstances(selection=DiskSelection([VDA, replace(VDA, target="vdb")], {})),
-        "disk_without_filesystem",
+    "a disk that nothing covers": (
+        circumstances(selection=DiskSelection([VDA, replace(VDA, target="vdb")], {}), freeze_mode=FreezeMode.preferred),
+        "disk_not_covered",
         "vdb",
     ),
     "a filesystem that cannot be frozen": (

@@ -12,6 +12,7 @@ from service.model.check import CheckStatus
 from service.model.checks_windows import WindowsCircumstances
 from service.model.inventory import Filesystem
 from service.model.verdict import Verdict
+from service.model.volume_coverage import DriveType
 from service.model.vss_writers import Writer, WriterReport, WritersProblem
 from service.model.well_known_writers import EXCHANGE, SQL_SERVER
 
@@ -96,18 +97,42 @@ def volume(mountpoint: str, kind: str, *disks: str) -> Filesystem:
     return Filesystem(mountpoint, "\\\\?\\Volume{2}\\", kind, disks)
 
 
+SYSTEM = Filesystem("C:\\", "\\\\?\\Volume{1}\\", "NTFS", ("vda",))
+EFI = Filesystem("System Reserved", "\\\\?\\Volume{3}\\", "FAT32", ("vda",))
+
+
 @pytest.mark.parametrize("kind", ["FAT", "FAT32", "exFAT"])
 def test_trap_18_a_volume_as_removable_disks_have_it_may_not_be_held_wherever_it_lies(kind: str) -> None:
-    assert list(warned(found(volumes=[volume("E:\\", kind, "vdb")], taken=frozenset({"vda"})))) == ["volumes_may_not_be_frozen"]
+    volumes = [SYSTEM, volume("E:\\", kind, "vdb")]
+    assert list(warned(found(volumes=volumes, taken=frozenset({"vda"})))) == ["volumes_may_not_be_frozen"]
 
 
 @pytest.mark.parametrize(("disks", "codes"), [(("vda",), ["volumes_not_frozen"]), ((), ["volumes_not_frozen"]), (("sda",), [])])
 def test_trap_18_a_volume_that_vss_never_holds_matters_only_on_a_disk_of_the_job(disks: tuple[str, ...], codes: list[str]) -> None:
-    assert list(warned(found(volumes=[volume("D:\\", "CDFS", *disks)], taken=frozenset({"vda"})))) == codes
+    assert list(warned(found(volumes=[SYSTEM, volume("D:\\", "CDFS", *disks)], taken=frozenset({"vda"})))) == codes
 
 
 def test_without_a_known_set_of_disks_every_volume_matters() -> None:
     assert list(warned(found(volumes=[volume("D:\\", "CDFS", "sda")], taken=None))) == ["volumes_not_frozen"]
+
+
+def test_the_efi_partition_of_a_guest_is_not_warned_of() -> None:
+    assert warned(found(volumes=[SYSTEM, EFI], taken=frozenset({"vda"}))) == {}
+
+
+def test_a_fat_volume_that_windows_calls_fixed_is_not_warned_of() -> None:
+    data = volume("E:\\", "exFAT", "vdb")
+    fixed = dict.fromkeys((SYSTEM.name.lower(), data.name.lower()), DriveType.fixed)
+    assert warned(found(volumes=[SYSTEM, data], taken=frozenset({"vda", "vdb"}), drive_types=fixed)) == {}
+
+
+@pytest.mark.parametrize("kind", ["ZFS", "RAW", "CDFS"])
+def test_a_volume_that_is_not_held_is_named_and_the_verdict_is_expected_to_be_lower(kind: str) -> None:
+    data = volume("E:\\", kind, "vdb")
+    fixed = dict.fromkeys((SYSTEM.name.lower(), data.name.lower()), DriveType.fixed)
+    expected = found(volumes=[SYSTEM, data], taken=frozenset({"vda", "vdb"}), drive_types=fixed)
+    assert set(warned(expected)) == {"volumes_not_frozen", "disk_not_covered"}
+    assert checks_windows.expected_verdict(expected) is Verdict.filesystem
 
 
 def test_every_fault_of_an_old_agent_is_a_check_with_a_remedy() -> None:

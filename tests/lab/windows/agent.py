@@ -44,7 +44,7 @@ class WindowsAgent:
         self.volumes = volumes_of(scenario.storage, self.disks)
         self.vss = Vss(scenario, self.version, self.volumes)
         self.eventlog = EventLog(scenario)
-        self.programs = Programs(scenario, self.eventlog)
+        self.programs = Programs(scenario, self.eventlog, self.volumes if scenario.storage.powershell else None)
         self.commands: list[str] = []
         self._busy_until = 0.0
         self._counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""guest-exec on the simulated Windows: vssadmin, reg, wevtutil, and what a scenario adds."""
+"""guest-exec on the simulated Windows: vssadmin, reg, wevtutil, PowerShell for the volumes, and what a scenario adds."""
 
 import base64
 from collections.abc import Sequence
@@ -9,12 +9,14 @@ from tests.lab.windows.eventlog import EventLog
 from tests.lab.windows.language import LANGUAGES
 from tests.lab.windows.scenario import Program, Scenario
 from tests.lab.windows.sqlserver import SqlServer
+from tests.lab.windows.storage import GuestVolume
 from tests.lab.windows.vssadmin import Vssadmin
 
 _FIRST_PID = 4712
 # From here on an exit code of Windows is an exception, which the agent reports as a signal.
 _FIRST_SIGNAL = 0xC0000000
 _VSS_KEY = r"SYSTEM\CurrentControlSet\Services\QEMU Guest Agent VSS Provider"
+DRIVE_REMOVABLE, DRIVE_FIXED = 2, 3
 _HIVES = ("HKLM\\", "HKEY_LOCAL_MACHINE\\")
 
 
@@ -50,6 +52,8 @@ class Process:
 class Programs:
     scenario: Scenario
     eventlog: EventLog
+    #: What Windows tells of its volumes; None: there is no PowerShell.
+    volumes: Sequence[GuestVolume] | None = None
     vssadmin: Vssadmin = field(init=False)
     #: What was started, as one command line each.
     started: list[str] = field(default_factory=list)
@@ -94,6 +98,9 @@ class Programs:
             sql = SqlServer(self.scenario)
             exit_code, output = sql.sqlcmd(arguments) if name == "sqlcmd" else sql.service(arguments[1])
             return Process(exit_code, self._encoded(output))
+        if name == "powershell" and "Win32_Volume" in " ".join(arguments) and self.volumes is not None:
+            lines = [f"{volume.name} {DRIVE_FIXED if volume.fixed else DRIVE_REMOVABLE}\r\n" for volume in self.volumes]
+            return Process(0, self._encoded("".join(lines)))
         raise NoSuchProgram(path)
 
     def _vssadmin(self, arguments: Sequence[str], rounds: int) -> Process:

@@ -87,6 +87,8 @@ class Storage(_Table):
     report_pci: bool = True
     #: Instead of one partition C: (and its System Reserved) on the first disk and one letter on each further disk.
     volumes: tuple[Volume, ...] = ()
+    #: Whether Windows can be asked through PowerShell which volumes are fixed.
+    powershell: bool = True
 
 
 class Freeze(_Table):

@@ -1,0 +1,89 @@
+"""The block devices of a Linux guest: what lies on which disk of the domain, and who uses it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class BlockDevice:
+    """`parent`: the disk of a partition. `slaves`: what LVM, md, dm-crypt or multipath made it of."""
+
+    name: str
+    number: str
+    parent: str | None = None
+    slaves: tuple[str, ...] = ()
+    serial: str | None = None
+
+    @property
+    def below(self) -> tuple[str, ...]:
+        return (self.parent,) if self.parent else self.slaves
+
+
+@dataclass(frozen=True)
+class Mount:
+    mountpoint: str
+    type: str
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a device that nobody uses holds. `type` None: nothing that is known."""
+
+    type: str | None
+    is_empty: bool
+
+
+@dataclass
+class GuestDevices:
+    """By the names of the guest's kernel. `targets`: whole disks to libvirt's names."""
+
+    devices: dict[str, BlockDevice]
+    targets: dict[str, str] = field(default_factory=dict)
+    #: Where the agent sees it mounted: what it can freeze.
+    mounted: dict[str, Mount] = field(default_factory=dict)
+    #: Mounted where the agent does not see it, to the words for that.
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    #: Processes that have it open.
+    open_by: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    swaps: frozenset[str] = frozenset()
+    #: Devices of one btrfs, which is listed with one of them only.
+    btrfs: tuple[frozenset[str], ...] = ()
+    contents: dict[str, Content] = field(default_factory=dict)
+
+    def disks_under(self, name: str) -> set[str]:
+        """libvirt's names of the disks that a device lies on."""
+        seen: set[str] = set()
+        ahead = list(self.members(name))
+        while ahead:
+            current = ahead.pop()
+            if current in seen or current not in self.devices:
+                continue
+            seen.add(current)
+            ahead += self.devices[current].below
+        return {self.targets[device] for device in seen if device in self.targets}
+
+    def members(self, name: str) -> frozenset[str]:
+        """The devices of the filesystem on this one."""
+        return next((group for group in self.btrfs if name in group), frozenset({name}))
+
+    def leaves_of(self, target: str) -> list[str]:
+        """The devices at the top of a disk: what filesystems, swap and programs use."""
+        used = {below for device in self.devices.values() for below in device.below}
+        return sorted(name for name in self.devices if name not in used and target in self._disks_below(name))
+
+    def knows(self, target: str) -> bool:
+        return target in self.targets.values()
+
+    def _disks_below(self, name: str) -> set[str]:
+        return replace(self, btrfs=()).disks_under(name)
+
+
+def targets_by_serial(devices: Mapping[str, BlockDevice], serials: Mapping[str, str]) -> dict[str, str]:
+    """`serials`: libvirt's name of a disk to its serial. A virtio disk shows 20 characters of it."""
+    found = {}
+    for target, serial in serials.items():
+        same = [device.name for device in devices.values() if device.parent is None and device.serial == serial[:20]]
+        if len(same) == 1:
+            found[same[0]] = target
+    return found
