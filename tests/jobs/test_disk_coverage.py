@@ -1,6 +1,7 @@
 """Which disks of a Linux guest the freeze covered: judged one by one, told in the verdict, and foreseen by preflight."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def lowering(job: Job) -> dict[str, str]:
     return {reason["code"]: reason["detail"] for reason in job.verdict_reasons if reason["effect"] == "lowers"}
 
 
-def foreseen(scene: Scene, **request: object) -> tuple[bool, str]:
+def foreseen(scene: Scene, **request: Any) -> tuple[bool, str]:
     result = scene.run("preflight", **request).result or {}
     return result["would_work"], result["expected_verdict"]
 
