@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -50,7 +51,9 @@ def run_all(settings: Settings, announce: Announce) -> None:
         written = _first_token(settings, database)
         with _running_worker(settings, database, wake) as worker:
             announce(_welcome("Stillpoint", settings, listener, written))
-            _serve(create_api(settings, database, wake, worker.problem), listener, settings)
+            # The API is the way to release a gate, so it outlives the jobs of the worker.
+            wind_down = partial(worker.wind_down, settings.shutdown_seconds)
+            _serve(create_api(settings, database, wake, worker.problem), listener, settings, wind_down)
 
 
 def run_serve(settings: Settings, announce: Announce) -> None:
@@ -206,8 +209,8 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _serve(app: ASGIApp, listener: socket.socket, settings: Settings) -> None:
-    door.serve(app, listener, max_connections=settings.max_connections, grace_seconds=GRACE_SECONDS)
+def _serve(app: ASGIApp, listener: socket.socket, settings: Settings, wind_down: Callable[[], object] = lambda: None) -> None:
+    door.serve(app, listener, max_connections=settings.max_connections, grace_seconds=GRACE_SECONDS, wind_down=wind_down)
 
 
 def _first_token(settings: Settings, database: Database) -> Path | None:

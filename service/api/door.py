@@ -9,8 +9,11 @@ import logging
 import os
 import resource
 import socket
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -48,8 +51,10 @@ def raise_open_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def serve(app: ASGIApp, listener: socket.socket, *, max_connections: int, grace_seconds: int) -> None:
-    """Answer until a signal says stop. Half of the open files, at least, stays for the worker, the database and libvirt."""
+def serve(
+    app: ASGIApp, listener: socket.socket, *, max_connections: int, grace_seconds: int, wind_down: Callable[[], object] = lambda: None
+) -> None:
+    """Answer until a signal says stop and `wind_down` has returned. Half of the open files, at least, stays for the worker, the database and libvirt."""
     door = Door(min(max_connections, raise_open_files() // 2))
     config = uvicorn.Config(
         app,
@@ -64,7 +69,7 @@ def serve(app: ASGIApp, listener: socket.socket, *, max_connections: int, grace_
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
     with Listener(listener, door) as guarded:
-        _Server(config, door).run(sockets=[guarded])
+        _Server(config, door, wind_down).run(sockets=[guarded])
 
 
 class Door:
@@ -215,9 +220,23 @@ class Listener(socket.socket):
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+    def __init__(self, config: uvicorn.Config, door: Door, wind_down: Callable[[], object]) -> None:
         super().__init__(config)
         self._door = door
+        self._wind_down = wind_down
+        self._is_told = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._is_told:
+            return
+        self._is_told = True
+        threading.Thread(target=self._end, args=(sig, frame), name="wind-down", daemon=True).start()
+
+    def _end(self, sig: int, frame: FrameType | None) -> None:
+        try:
+            self._wind_down()
+        finally:
+            super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_PER_SWEEP == 0:

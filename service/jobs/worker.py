@@ -121,12 +121,22 @@ class Worker:
 
     def stop(self, timeout_seconds: float) -> bool:
         """Claim nothing more and wait for the running jobs; False when some did not end in time (recovery takes them at the next start)."""
+        all_ended = self.wind_down(timeout_seconds)
+        self._abandoned.set()
+        deadline = time.monotonic() + STOP_LOOPS_S
+        for loop in self._loops:
+            loop.join(max(0.0, deadline - time.monotonic()))
+        self._connection.close()
+        self._leave_host()
+        return all_ended
+
+    def wind_down(self, timeout_seconds: float) -> bool:
+        """The first half of a stop: the jobs end, and leases are kept meanwhile. Asked for twice, the first time limit counts."""
         self._stopping.set()
         self._wake.wake()
         self._publish.set()
-        deadline = time.monotonic() + timeout_seconds
         with self._live_lock:
-            self._ends_at = deadline
+            deadline = self._ends_at = self._ends_at or time.monotonic() + timeout_seconds
             for live in self._live.values():
                 live.told_of_the_end(deadline)
         # First, because what it has just claimed is begun by it, and is waited for like the others.
@@ -136,12 +146,6 @@ class Worker:
             running = [live.thread for live in self._live.values()]
         for thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
-        self._abandoned.set()
-        deadline = time.monotonic() + STOP_LOOPS_S
-        for loop in self._loops:
-            loop.join(max(0.0, deadline - time.monotonic()))
-        self._connection.close()
-        self._leave_host()
         return not any(thread.is_alive() for thread in running)
 
     @property

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,17 @@ def test_a_service_that_is_stopped_thaws_its_gate_by_itself_and_says_why(lab_gue
     assert (job["state"], job["verdict"], job["error"]["code"]) == ("failed", "crash", "gate_closed_early")
     assert "the worker was told to stop" in job["error"]["detail"]
     assert job["freeze"]["guard"] is None
+
+
+def test_a_gate_is_released_while_the_service_is_stopping(lab_guest: LabGuest, tmp_path: Path) -> None:
+    with ServiceProcess(tmp_path / "state", libvirt_uri=lab_guest.connection.getURI(), shutdown_seconds="60") as service:
+        gate = open_gate(service, lab_guest.name, 50_000)
+        service.signal(signal.SIGTERM)
+        released = release(service, gate)
+        assert service.stop() == 0
+        job = service.start().job(gate["job"]["id"])
+    assert released["held"] is True
+    assert (job["state"], job["verdict"], job["error"]) == ("succeeded", "filesystem", None)
 
 
 @pytest.fixture
