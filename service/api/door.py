@@ -54,7 +54,10 @@ def raise_open_files() -> int:
 def serve(
     app: ASGIApp, listener: socket.socket, *, max_connections: int, grace_seconds: int, wind_down: Callable[[], object] = lambda: None
 ) -> None:
-    """Answer until a signal says stop and `wind_down` has returned. Half of the open files, at least, stays for the worker, the database and libvirt."""
+    """Answer until a signal says stop and `wind_down` has returned.
+
+    Half of the open files, at least, stays for the worker, the database and libvirt.
+    """
     door = Door(min(max_connections, raise_open_files() // 2))
     config = uvicorn.Config(
         app,
