@@ -1,5 +1,8 @@
 """libvirt disappears and comes back, seen through a relay that belongs to the test."""
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +38,25 @@ def test_a_job_created_while_libvirt_is_away_runs_when_it_is_back(
     assert behind_relay.wait(job_id)["state"] == "succeeded"
 
 
+def test_a_libvirt_that_is_away_is_told_everywhere(behind_relay: ServiceProcess, relay: LibvirtRelay) -> None:
+    wait_for_host(behind_relay, connected=True)
+    assert readiness(behind_relay) == (200, None)
+    relay.close()
+    wait_for_host(behind_relay, connected=False)
+    assert readiness(behind_relay) == (503, "libvirt_unavailable")
+    assert 'stillpoint_host_libvirt_connected{host="hv1"} 0.0' in behind_relay.request("GET", "/metrics").text
+    command = [sys.executable, "-m", "service.cli", "doctor"]
+    doctor = subprocess.run(command, env=behind_relay.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (doctor.returncode, "FAIL  libvirt: " in doctor.stdout) == (1, True)
+
+    relay.open()
+    wait_for_host(behind_relay, connected=True)
+
+    assert readiness(behind_relay) == (200, None)
+    events = [json.loads(line)["event"] for line in behind_relay.log_text().splitlines() if line.startswith("{")]
+    assert [event for event in events if event in ("libvirt_away", "libvirt_back")] == ["libvirt_away", "libvirt_back"]
+
+
 def test_libvirt_lost_inside_the_window_leaves_the_guest_thawed_and_the_disks_known(
     behind_relay: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
 ) -> None:
@@ -54,6 +76,11 @@ def test_libvirt_lost_inside_the_window_leaves_the_guest_thawed_and_the_disks_kn
     assert (job["recovery_point"] is not None) == switched
     assert len(overlays_beside(lab_guest)) == (1 if switched else 0)
     assert behind_relay.run(lab_guest.name)["verdict"] == "filesystem"
+
+
+def readiness(service: ServiceProcess) -> tuple[int, str | None]:
+    answer = service.request("GET", "/readyz")
+    return answer.status_code, answer.json().get("code")
 
 
 def wait_for_host(service: ServiceProcess, *, connected: bool) -> None:
