@@ -278,6 +278,7 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "database_replaced": {"what": "/var/lib/stillpoint/stillpoint.db was deleted"},
     "libvirt_unavailable": {"uri": "qemu:///system", "reason": "Failed to connect socket"},
     "state_folder_unwritable": {"path": "/var/lib/stillpoint", "reason": "No space left on device"},
+    "host_taken": {"held_by": "hv1:4711", "host": "hv1", "seen_ago_s": 3, "free_in_s": 57},
     "loop_died": {"thread": "worker-claims", "reason": "MemoryError"},
     "gate_not_found": {"job_id": JOB_ID, "domain": "db1"},
     "gate_token_wrong": {"job_id": JOB_ID},

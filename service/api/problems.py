@@ -55,6 +55,7 @@ STATUS: dict[type[StillpointError], int] = {
     errors.DomainQueueFull: 429,
     errors.DatabaseUnavailable: 503,
     errors.DatabaseUnusable: 503,
+    errors.HostTaken: 503,
     errors.LibvirtUnavailable: 503,
     errors.LoopDied: 503,
     errors.StateFolderUnwritable: 503,

@@ -13,7 +13,7 @@ from service.config import Settings
 from service.db import writable
 from service.db.engine import Database
 from service.db.writable import Trial
-from service.errors import LibvirtUnavailable, LoopDied, StillpointError
+from service.errors import HostTaken, LibvirtUnavailable, LoopDied, StateFolderUnwritable, StillpointError
 from service.jobs.wake import Wake
 
 Ask = Callable[[StillpointError | None], TestClient]
@@ -38,7 +38,14 @@ def test_all_well_is_ready(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    "problem", [LibvirtUnavailable(uri="qemu:///system", reason="no socket"), LoopDied(thread="worker-claims", reason="MemoryError")]
+    "problem",
+    [
+        HostTaken(held_by="hv1:1", host="hv1", seen_ago_s=1, free_in_s=59),
+        LibvirtUnavailable(uri="qemu:///system", reason="no socket"),
+        LoopDied(thread="worker-claims", reason="MemoryError"),
+        StateFolderUnwritable(path="/var/lib/stillpoint", reason="No space left on device"),
+    ],
+    ids=lambda problem: problem.code,
 )
 def test_what_keeps_the_worker_from_its_work_is_told(ask: Ask, problem: StillpointError) -> None:
     client = ask(problem)

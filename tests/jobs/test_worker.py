@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from service.config import Settings
 from service.db.engine import Database
 from service.db.tables import Domain, Host, Job
-from service.errors import LibvirtUnavailable, LoopDied, WorkerAlreadyRuns
+from service.errors import LibvirtUnavailable, LoopDied, StateFolderUnwritable, WorkerAlreadyRuns
 from service.jobs import forgotten_host, metrics, queue
 from service.jobs import worker as worker_module
 from service.jobs.guard import NoGuards
@@ -391,6 +391,19 @@ def test_a_loop_that_died_is_a_problem_counted_and_logged(plant: Plant, monkeypa
     assert problem.facts["thread"] == loop
     assert metrics.LOOPS_DIED.labels(thread=loop)._value.get() == before + 1
     assert [line["thread"] for line in lines if line["event"] == "loop_died"] == [loop]
+
+
+def test_a_state_folder_that_is_gone_is_a_problem_a_line_of_the_log_and_a_metric(plant: Plant, tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        worker = plant.start(lease_seconds=1)
+        assert worker.problem() is None
+        (tmp_path / "state").rename(tmp_path / "elsewhere")
+        wait_for(lambda: "state_folder_away" in [line["event"] for line in lines], "the line")
+        assert isinstance(worker.problem(), StateFolderUnwritable)
+        assert metrics.STATE_FOLDER_WRITABLE._value.get() == 0
+        (tmp_path / "elsewhere").rename(tmp_path / "state")
+        assert worker.problem() is None
+        assert metrics.STATE_FOLDER_WRITABLE._value.get() == 1
 
 
 def test_loops_that_were_stopped_have_not_died(plant: Plant) -> None:

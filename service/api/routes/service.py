@@ -15,6 +15,7 @@ from service.api.worker_pages import OK, check_readiness
 from service.errors import (
     DatabaseReplaced,
     DatabaseUnavailable,
+    HostTaken,
     LibvirtUnavailable,
     LoopDied,
     SchemaOutdated,
@@ -39,7 +40,14 @@ async def health() -> Response:
     summary="Can it do its work?",
     response_model=Health,
     responses=problems(
-        DatabaseUnavailable, DatabaseReplaced, SchemaOutdated, LibvirtUnavailable, LoopDied, StateFolderUnwritable, StillpointError
+        DatabaseUnavailable,
+        DatabaseReplaced,
+        SchemaOutdated,
+        HostTaken,
+        LibvirtUnavailable,
+        LoopDied,
+        StateFolderUnwritable,
+        StillpointError,
     ),
 )
 def readiness(request: Request) -> Response:
