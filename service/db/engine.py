@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.db.bells import Bells
 from service.db.database_file import DatabaseFile
 from service.db.turns import Turns, WriteTurnMissed
 from service.errors import DatabaseReplaced, DatabaseUnavailable, SettingInvalid
@@ -131,6 +132,7 @@ class Database:
         self._refused: DatabaseReplaced | None = None
         self._write = sessionmaker(engine, expire_on_commit=False)
         self._read = sessionmaker(engine.execution_options(stillpoint_read_only=True), expire_on_commit=False)
+        self.bells = Bells()
         # PostgreSQL takes many writers at once.
         self._turns = Turns() if engine.dialect.name == "sqlite" else None
 

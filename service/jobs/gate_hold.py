@@ -113,15 +113,20 @@ class GateHold:
                 self._close("somebody else thawed the guest")
 
     def _converse(self, released: threading.Event) -> None:
-        while not self._over.is_set():
-            try:
-                if not self._was_opened:
-                    self._open()
-                else:
-                    self._look_at_the_row(released)
-            except DatabaseUnavailable as error:
-                self._trouble = error.detail
-            self._over.wait(POLL_S)
+        news = threading.Event()
+        with self._database.bells.listening(self._job_id, news.set):
+            while not self._over.is_set():
+                news.clear()
+                try:
+                    if not self._was_opened:
+                        self._open()
+                    else:
+                        self._look_at_the_row(released)
+                except DatabaseUnavailable as error:
+                    self._trouble = error.detail
+                if not self._over.is_set():
+                    # A guest is held: a release from another process must not keep it waiting.
+                    news.wait(POLL_S)
 
     def _open(self) -> None:
         with self._database.write(urgent=True) as session:
@@ -130,6 +135,7 @@ class GateHold:
             state = gates.state_of(session, self._job_id)
         if was_opened:
             self._was_opened = True
+            self._database.bells.ring(self._job_id)
         elif state is GateState.closed:
             self._close(_THAWED)
         else:

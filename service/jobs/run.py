@@ -183,6 +183,7 @@ class JobRun:
         self._persist(lambda: self._finish(state, values, recovery_point, next_try))
         self.may_have_point = False
         self.ended.set()
+        self._database.bells.ring(self.claim.job_id)
         metrics.count_job(self.claim.kind, state.value, values.get("verdict"))
         _logger.info("job_finished", state=state.value, verdict=values.get("verdict"), error=(values.get("error") or {}).get("code"))
 

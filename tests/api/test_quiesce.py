@@ -27,6 +27,9 @@ PATH = "/api/v1/domains/db1/quiesce"
 BODY: dict[str, Any] = {"deadline_ms": 8_000}
 
 
+SELDOM_S = 60.0
+
+
 class Worker:
     """Does to the rows what a worker does, with a guest that is frozen at once."""
 
@@ -266,3 +269,25 @@ def test_of_domains_with_one_name_the_host_decides(api: TestClient, sqlite_datab
     with sqlite_database.write() as session:
         add_host(session, "hv2")
     assert api.post(PATH, json={**BODY, "host": "hv2", "wait_ms": 0}).json()["code"] == "domain_unknown"
+
+
+def test_a_worker_of_the_same_process_wakes_who_waits_for_its_gate(
+    api: TestClient, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is asked for so seldom here that only the bell can be in time."""
+    monkeypatch.setattr("service.api.routes.quiesce.POLL_S", SELDOM_S)
+    monkeypatch.setattr("service.api.routes.quiesce.POLL_MOST_S", SELDOM_S)
+    worker = Worker(sqlite_database)
+
+    def open_when_waited_for(claim: Claim) -> None:
+        deadline = time.monotonic() + 10
+        while not sqlite_database.bells.is_listened_to(claim.job_id) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        worker.open(claim.job_id)
+        sqlite_database.bells.ring(claim.job_id)
+
+    began = time.monotonic()
+    with worker.working(open_when_waited_for):
+        answer = api.post(PATH, json={**BODY, "wait_ms": 30_000})
+    assert answer.status_code == 201
+    assert time.monotonic() - began < SELDOM_S / 3

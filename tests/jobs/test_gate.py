@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.db.bells import Bells
 from service.db.engine import Database
 from service.db.tables import Gate, Job
 from service.errors import DatabaseUnavailable
@@ -203,6 +204,7 @@ class DeafDatabase(Database):
 
     def __init__(self) -> None:
         self.over = threading.Event()
+        self.bells = Bells()
 
     @contextmanager
     def write(self, *, urgent: bool = False) -> Iterator[Any]:

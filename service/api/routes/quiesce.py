@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -25,7 +26,7 @@ from service.api.routes.domains import DomainPath
 from service.api.schemas_gate import GateAnswer, QuiesceRequest, ReleaseAnswer, ReleaseRequest
 from service.db import tokens
 from service.db.engine import database_now
-from service.db.reader import Reader, Statement
+from service.db.reader import Statement
 from service.db.tables import Gate, Job
 from service.errors import (
     AgentNotAnswering,
@@ -55,6 +56,7 @@ from service.model.moment import rfc3339
 from service.model.policy import FreezeMode
 
 POLL_S = 0.02
+POLL_MOST_S = 0.2
 RELEASE_WAIT_S = 120.0
 """The writers of a Windows guest are waited for after the thaw; what takes longer than this is asked for again."""
 
@@ -112,7 +114,7 @@ async def quiesce(request: Request, domain: DomainPath, body: QuiesceRequest, id
     """
     placed = await run_sync(_place, request, domain, body, idempotency_key)
     context = context_of(request)
-    await _wait(context.reader, placed.job_id, lambda states: states.is_decided, body.wait_ms / 1000)
+    await _wait(context, placed.job_id, lambda states: states.is_decided, body.wait_ms / 1000)
     return await run_sync(_gate_answer, request, placed)
 
 
@@ -132,18 +134,23 @@ async def release(request: Request, domain: DomainPath, job_id: UUID, body: Rele
     """
     context, wanted = context_of(request), str(job_id)
     await run_sync(_mark_released, context, domain, wanted, body.token)
-    await _wait(context.reader, wanted, lambda states: states.has_ended, RELEASE_WAIT_S)
+    await _wait(context, wanted, lambda states: states.has_ended, RELEASE_WAIT_S)
     return await run_sync(_release_answer, context, wanted)
 
 
-async def _wait(reader: Reader, job_id: str, is_over: Callable[[_States], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        text = await reader.text(_STATES, {"id": job_id})
-        seen = json.loads(text or "{}")
-        if not seen or is_over(_States(GateState(seen["gate"]), seen["job"])):
-            return
-        await asyncio.sleep(POLL_S)
+async def _wait(context: Context, job_id: str, is_over: Callable[[_States], bool], seconds: float) -> None:
+    """A worker in this process rings; for one elsewhere the row is asked, less and less often."""
+    began, rang = time.monotonic(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with context.database.bells.listening(job_id, lambda: loop.call_soon_threadsafe(rang.set)):
+        while (waited := time.monotonic() - began) < seconds:
+            rang.clear()
+            text = await context.reader.text(_STATES, {"id": job_id})
+            seen = json.loads(text or "{}")
+            if not seen or is_over(_States(GateState(seen["gate"]), seen["job"])):
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(rang.wait(), min(max(POLL_S, waited / 10), POLL_MOST_S, seconds - waited))
 
 
 # --- quiesce --------------------------------------------------------------------------------------
@@ -229,6 +236,7 @@ def _mark_released(context: Context, domain: str, job_id: str, token: str) -> No
         gates.request_release(session, job_id)
         if is_given_up:
             queue.request_cancel(session, job_id)
+    context.database.bells.ring(job_id)
 
 
 def _release_answer(context: Context, job_id: str) -> Response:
