@@ -1,8 +1,11 @@
 """A PostgreSQL that stands still is noticed within bounds, and a pool without a free connection is a database that is away."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,23 @@ def test_a_server_that_stands_still_is_away_and_the_next_one_works(database: Dat
         session.execute(text("SELECT 1"))
     assert time.monotonic() - started < 10 * LIMIT_S
     assert one(database) == 1
+
+
+def test_a_server_process_that_was_stopped_is_noticed(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel goes on acknowledging what it is sent, so no keepalive would tell."""
+    monkeypatch.setattr(postgresql_limits.BoundedConnection, "answer_s", LIMIT_S)
+    database = Database(open_engine(postgres_url))
+    with ExitStack() as stack:
+        started = 0.0
+        with pytest.raises(DatabaseUnavailable, match="did not answer within 1 s"), database.read() as session:
+            pid = int(session.execute(text("SELECT pg_backend_pid()")).scalar_one())
+            stack.callback(os.kill, pid, signal.SIGCONT)
+            os.kill(pid, signal.SIGSTOP)
+            started = time.monotonic()
+            session.execute(text("SELECT 1"))
+        assert time.monotonic() - started < 5 * LIMIT_S
+        assert one(database) == 1
+    database.dispose()
 
 
 def test_a_statement_that_takes_too_long_is_ended_by_the_server(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
