@@ -1,10 +1,11 @@
 """One claimed job from its claim to its end: which function runs it, and what its errors become."""
 
+import time
 from typing import Any
 
 from service import log
 from service.config import Settings
-from service.errors import JobCancelled, LeaseLost, SettingInvalid, StillpointError
+from service.errors import HostOutOfDescriptors, JobCancelled, LeaseLost, SettingInvalid, StillpointError
 from service.hypervisor.connection import HostConnection
 from service.jobs import gates
 from service.jobs.emergency import run_thaw
@@ -18,6 +19,10 @@ from service.model.verdict import no_point
 from service.model.well_known_writers import WriterEffect
 from service.model.writer_rules import WriterRules
 
+DESCRIPTORS_PATIENCE_S = 300.0
+"""How long a job waits, with nothing made and nothing frozen, for a host on which too many files are open."""
+DESCRIPTORS_PAUSE_S = 1.0
+
 _logger = log.get(__name__)
 
 
@@ -26,6 +31,7 @@ class Execution:
         """Raises SettingInvalid."""
         self._settings = settings
         self._connection = connection
+        self.descriptors_patience_s = DESCRIPTORS_PATIENCE_S
         self._snapshot_settings = SnapshotSettings(
             settings.overlay_dir,
             settings.overlay_reserve_bytes,
@@ -40,7 +46,7 @@ class Execution:
         claim = run.claim
         log.bind(job_id=claim.job_id, domain=claim.domain_name, kind=claim.kind, attempt=claim.attempt)
         try:
-            self._dispatch(run)
+            self._dispatch_when_files_can_be_opened(run)
         except LeaseLost as error:
             _logger.warning("lease_lost", detail=error.detail)
         except StillpointError as error:
@@ -51,6 +57,28 @@ class Execution:
             _leave(run, MustRecover(what=f"the job crashed ({type(error).__name__})"))
         finally:
             log.unbind_all()
+
+    def _dispatch_when_files_can_be_opened(self, run: JobRun) -> None:
+        """A host that has no descriptor to spare has one again in a moment, as a rule: that costs the job no attempt."""
+        until = time.monotonic() + self.descriptors_patience_s
+        while True:
+            try:
+                self._dispatch(run)
+            except HostOutOfDescriptors as error:
+                if not self._may_wait(run) or time.monotonic() > until:
+                    raise
+                _logger.warning("host_out_of_descriptors", detail=error.detail, again_in_s=DESCRIPTORS_PAUSE_S)
+                # Nothing was frozen and nothing is left: the story of the job begins anew.
+                run.phases[:] = run.claim.phases
+            else:
+                return
+            # A cancel is seen at the first safe point.
+            run.cancel_requested.wait(DESCRIPTORS_PAUSE_S)
+
+    @staticmethod
+    def _may_wait(run: JobRun) -> bool:
+        """Not a gate or a thaw, for which somebody waits now."""
+        return run.claim.kind in (JobKind.snapshot, JobKind.preflight) and not run.may_have_point and run.ends_at is None
 
     def _dispatch(self, run: JobRun) -> None:
         guest = self._connection.guest(run.claim.domain_id)

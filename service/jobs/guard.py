@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import service
-from service.errors import GuardNotReady
-from service.jobs import guard_report
+from service.errors import GuardNotReady, HostOutOfDescriptors, StillpointError
+from service.jobs import guard_report, storage
 from service.model.window import GuardDeed, ThawOutcome, ThawReply
 
 READY_S = 20.0
@@ -84,7 +84,7 @@ class Guard:
             try:
                 self._end = self._ask()
             except OSError as error:
-                raise GuardNotReady(domain=self._domain, reason=str(error)) from error
+                raise _unstarted(self._domain, error) from error
             said = self._hear(READY_S)
         if said is None or "ready" not in said:
             reason = str(said.get("failed", "it said nothing that makes sense")) if said else "it said nothing"
@@ -131,13 +131,22 @@ class Guard:
             self._end.send(json.dumps(message).encode(), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 
     def _hear(self, seconds: float) -> dict[str, Any] | None:
-        if not select.select([self._end], [], [], seconds)[0]:
+        # Not select(): that knows no descriptor above 1023.
+        readable = select.poll()
+        readable.register(self._end, select.POLLIN)
+        if not readable.poll(seconds * 1000):
             return None
         try:
             said = json.loads(self._end.recv(MESSAGE_BYTES))
         except (OSError, ValueError):
             return None
         return said if isinstance(said, dict) else None
+
+
+def _unstarted(domain: str, error: OSError) -> StillpointError:
+    if error.errno in storage.NO_DESCRIPTORS:
+        return HostOutOfDescriptors(what=f"starting the thaw guard of {domain}", reason=storage.reason_of(error))
+    return GuardNotReady(domain=domain, reason=str(error))
 
 
 def _deed(document: dict[str, Any] | None) -> GuardDeed | None:
@@ -197,7 +206,7 @@ class GuardKeeper:
         try:
             return Guard(lambda: self._fork(task), domain_name)
         except OSError as error:
-            raise GuardNotReady(domain=domain_name, reason=str(error)) from error
+            raise _unstarted(domain_name, error) from error
 
     def forget(self, job_id: str) -> None:
         guard_report.remove(self._state_dir, job_id)
