@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from service.config import Settings
 from service.db.engine import Database
 from service.db.tables import Domain, Host, Job
-from service.errors import LibvirtUnavailable, LoopDied, StateFolderUnwritable, WorkerAlreadyRuns
+from service.errors import LibvirtUnavailable, LoopDied, StateFolderUnwritable, StillpointError, WorkerAlreadyRuns
 from service.jobs import forgotten_host, metrics, queue
 from service.jobs import worker as worker_module
 from service.jobs.guard import NoGuards
@@ -183,7 +183,8 @@ def test_a_worker_whose_host_another_one_took_claims_nothing_until_that_one_is_s
         session.get_one(Host, HOST).last_seen = datetime.now(UTC)
     job_id = plant.scene.ask()
     plant.wake.wake()
-    wait_for(lambda: not worker.has_host, "the worker to notice")
+    wait_for(lambda: (worker.problem() or StillpointError()).code == "host_taken", "the worker to notice")
+    assert not worker.has_host
     assert plant.scene.job(job_id).state == "queued"
     heard_ago(plant.scene.database, 3_600, HOST)
     assert plant.wait_end(job_id).state == "succeeded"
