@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Header, Request, Response
@@ -87,11 +88,10 @@ def place_order(
         job_id, created = _earlier(session, token_id, key, digest), False
         if job_id is None:
             new = order(session)
-            if new.kind is not JobKind.thaw:
-                _refuse_if_full(session, new.place, context.settings.queued_per_domain)
+            now = None if new.kind is JobKind.thaw else _now_if_it_fits(session, new.place, context.settings.queued_per_domain)
             if new.would_freeze:
                 refuse_if_frozen(session, new.place)
-            enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest))
+            enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest), now=now)
             job_id, created = enqueued.job.id, enqueued.created
             if created and new.beside is not None:
                 new.beside(session, job_id)
@@ -101,9 +101,12 @@ def place_order(
     return Placed(job_id, created, document)
 
 
-def _refuse_if_full(session: Session, place: Place, limit: int) -> None:
-    if queue.is_full(session, place.host_id, place.domain_id, limit):
+def _now_if_it_fits(session: Session, place: Place, limit: int) -> datetime:
+    """Raises DomainQueueFull."""
+    waiting, now = queue.waiting(session, place.host_id, place.domain_id, limit)
+    if waiting >= limit:
         raise DomainQueueFull(domain=place.domain_name, limit=limit)
+    return now
 
 
 def document_of_job(session: Session, job_id: str) -> str | None:

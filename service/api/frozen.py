@@ -19,6 +19,8 @@ def refuse_if_frozen(session: Session, place: Place) -> None:
 
     A domain that a job of ours holds is not refused: the new job queues behind it.
     """
+    if not place.is_frozen:
+        return
     domain = session.get(Domain, (place.host_id, place.domain_id))
     if domain is None or domain.document.get("frozen") is not True or domain.document.get("frozen_since") is None:
         return

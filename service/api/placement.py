@@ -21,11 +21,14 @@ class Place:
     domain_id: str
     domain_name: str
     host_id: str
+    #: As its host has published it: somebody else has frozen it.
+    is_frozen: bool = False
 
 
 def place_of(session: Session, domain: str, host: str | None) -> Place:
     """The one domain of this name or UUID. Raises DomainUnknown, DomainAmbiguous."""
-    columns = (Domain.id, Domain.name, Domain.host_id, Domain.state)
+    frozen_since = Domain.document["frozen_since"].as_string().label("frozen_since")
+    columns = (Domain.id, Domain.name, Domain.host_id, Domain.state, frozen_since)
     meant = select(*columns, Host).join(Host, Host.id == Domain.host_id).where(or_(Domain.id == domain.lower(), Domain.name == domain))
     if host is not None:
         meant = meant.where(Domain.host_id == host)
@@ -35,7 +38,7 @@ def place_of(session: Session, domain: str, host: str | None) -> Place:
     found = rows if len(rows) == 1 else _where_it_runs(session, rows)
     if len(found) > 1:
         raise DomainAmbiguous(domain=domain, hosts=", ".join(sorted({row.host_id for row in rows})))
-    return Place(found[0].id, found[0].name, found[0].host_id)
+    return Place(found[0].id, found[0].name, found[0].host_id, is_frozen=found[0].frozen_since is not None)
 
 
 def _where_it_runs(session: Session, rows: list[Row[Any]]) -> list[Row[Any]]:

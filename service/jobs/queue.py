@@ -9,7 +9,7 @@ Callers commit, and claim at most one job per transaction.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -37,13 +37,13 @@ __all__ = [
     "finish",
     "interrupted",
     "is_cancel_requested",
-    "is_full",
     "next_kind",
     "note_interrupted",
     "release_expired",
     "renew",
     "request_cancel",
     "resolve_interrupted",
+    "waiting",
     "write",
 ]
 
@@ -163,12 +163,16 @@ def _insert(session: Session, new: NewJob, now: datetime | None) -> Job:
     return job
 
 
-def is_full(session: Session, host_id: str, domain_id: str, limit: int) -> bool:
-    """Do `limit` jobs of the domain wait, thaws aside? No more than that many are counted."""
-    waiting = select(Job.id).where(
+def waiting(session: Session, host_id: str, domain_id: str, most: int) -> tuple[int, datetime]:
+    """How many jobs of the domain wait, thaws aside and counted up to `most`; and the time, which is needed next: in one statement."""
+    rows = select(Job.id).where(
         Job.host_id == host_id, Job.domain_id == domain_id, Job.state == as_sql(JobState.queued), Job.kind != as_sql(JobKind.thaw)
     )
-    return (session.scalar(select(func.count()).select_from(waiting.limit(limit).subquery())) or 0) >= limit
+    count = select(func.count()).select_from(rows.limit(most).subquery()).scalar_subquery()
+    if session.get_bind().dialect.name != "postgresql":
+        return session.scalar(select(count)) or 0, database_now(session)
+    found, now = session.execute(select(count, func.clock_timestamp())).one()
+    return found, now.astimezone(UTC)
 
 
 # --- claiming -------------------------------------------------------------------------------------
