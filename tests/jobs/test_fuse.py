@@ -163,6 +163,7 @@ def test_a_guest_that_cannot_have_a_fuse_is_frozen_without_and_the_job_says_why(
             scene.domain.agent.blocked.add(EXEC)
         case _:
             scene.domain.agent.os = {}
+            scene.domain.agent.programs["/bin/sh"] = lambda _arguments: (127, b"", b"sh: not found")
     job = scene.run()
     assert (job.state, job.verdict) == ("succeeded", "filesystem")
     assert (fuse_of(job)["state"], bool(fuse_of(job)["reason"])) == ("unavailable", True)
