@@ -30,6 +30,8 @@ class ServiceProcess:
         self._state_dir = state_dir
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("STILLPOINT_")},
+            # Nor the settings of a Stillpoint that is installed on this machine.
+            "STILLPOINT_SETTINGS_FILE": "/dev/null",
             "STILLPOINT_STATE_DIR": str(state_dir),
             "STILLPOINT_PORT": str(self.port),
             "STILLPOINT_HOST_ID": "bench",

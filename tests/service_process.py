@@ -47,6 +47,8 @@ class ServiceProcess:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("STILLPOINT_")},
             "STILLPOINT_STATE_DIR": str(state_dir),
+            # The settings of a Stillpoint that is installed on this machine are not for its tests.
+            "STILLPOINT_SETTINGS_FILE": "/dev/null",
             "STILLPOINT_LIBVIRT_URI": libvirt_uri,
             "STILLPOINT_HOST_ID": host_id,
             "STILLPOINT_PORT": str(self.port),

@@ -24,6 +24,8 @@ class Command:
         self.environment = {
             **kept,
             "STILLPOINT_STATE_DIR": str(state_dir),
+            # The settings of a Stillpoint that is installed on this machine are not for its tests.
+            "STILLPOINT_SETTINGS_FILE": "/dev/null",
             "STILLPOINT_LIBVIRT_URI": "test:///default",
             "STILLPOINT_HOST_ID": "hv1",
             "STILLPOINT_PORT": "0",
