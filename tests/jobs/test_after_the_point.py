@@ -19,7 +19,7 @@ from tests.jobs.deaths import recovered
 from tests.jobs.scene import THAW, Scene, error_of
 from tests.jobs.windows_scene import WindowsScene
 
-PACKAGES = ("/service/jobs/", "/service/model/", "/service/db/")
+PACKAGES = ("/service/jobs/", "/service/model/")
 
 
 class Stumble(StillpointError):
@@ -106,6 +106,7 @@ def test_an_error_out_of_any_function_after_the_point_hides_no_point(
         domain = scene.add(f"victim{number}")
         run = run_with(scene, domain, victim, error, freeze={"mode": mode})
         assert_told_truly(scene, domain, in_the_end(scene, run))
+        scene.host.domains.remove(domain)
 
 
 @pytest.mark.parametrize("limits", [{"hold_limit_ms": 20_000}, {"hold_soft_ms": 15_000}, {"hold_limit_ms": 10_000, "hold_soft_ms": 9_999}])
