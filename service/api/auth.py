@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from anyio.to_thread import run_sync
@@ -23,7 +24,8 @@ CACHE_SECONDS = 2.0
 CACHE_SIZE = 1024
 NOTE_EVERY_SECONDS = 60.0
 UNKNOWN_PAUSE_S = 0.05
-UNKNOWN_AT_ONCE = 500
+UNKNOWN_AT_ONCE = 50
+"""Together with the pause: no more than 1,000 wrong tokens a second are answered, so that they leave the interpreter to the worker."""
 
 _log = log.get(__name__)
 
@@ -40,7 +42,7 @@ class TokenCheck:
         #: By digest: until when it is believed, and the id.
         self._known: dict[str, tuple[float, str]] = {}
         self._noted: dict[str, float] = {}
-        self._unknown: dict[str, asyncio.Future[str | None]] = {}
+        self._unknown: deque[tuple[str, asyncio.Future[str | None]]] = deque()
         self._asking: asyncio.Task[None] | None = None
         self._may_ask_at = 0.0
         # Beside the requests: noting a use waits for the write lock, and nobody should wait for that.
@@ -65,29 +67,28 @@ class TokenCheck:
 
     async def _together(self, digest: str) -> str | None:
         """Raises DatabaseUnavailable."""
-        waiting = self._unknown.get(digest)
-        if waiting is None:
-            waiting = self._unknown[digest] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._unknown.append((digest, waiting))
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
-        # One who goes away takes nothing from those who wait for the same answer.
-        return await asyncio.shield(waiting)
+        return await waiting
 
     async def _ask(self) -> None:
         while self._unknown:
             await asyncio.sleep(max(0.0, self._may_ask_at - time.monotonic()))
             self._may_ask_at = time.monotonic() + UNKNOWN_PAUSE_S
-            asked = {digest: self._unknown.pop(digest) for digest in list(self._unknown)[:UNKNOWN_AT_ONCE]}
+            asked = [self._unknown.popleft() for _ in range(min(UNKNOWN_AT_ONCE, len(self._unknown)))]
             try:
-                found = await run_sync(self._look_up, list(asked))
+                found = await run_sync(self._look_up, [digest for digest, _ in asked])
             except StillpointError as error:
-                for waiting in asked.values():
-                    waiting.set_exception(error)
-                    # Its caller may have gone; then nobody else asks for what went wrong.
-                    waiting.exception()
+                for _, waiting in asked:
+                    if not waiting.done():
+                        waiting.set_exception(error)
                 continue
-            for digest, waiting in asked.items():
-                waiting.set_result(found.get(digest))
+            for digest, waiting in asked:
+                # Its caller may have gone meanwhile.
+                if not waiting.done():
+                    waiting.set_result(found.get(digest))
 
     def close(self) -> None:
         """It can be used again afterwards."""
