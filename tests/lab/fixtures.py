@@ -17,14 +17,6 @@ _PREFIX = "lab-t-"
 MakeGuest = Callable[[GuestOptions], LabGuest]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the lab has a real guest, whether it says so or not."""
-    for item in items:
-        if "lab" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.live)
-
-
 @pytest.fixture(scope="session")
 def lab() -> Iterator[None]:
     """Boot files built and a libvirt daemon answering."""
