@@ -4,6 +4,7 @@ Most of a job is JSON already. Reading it into Python objects only to write it o
 request, so the database splices the stored texts together and the API passes on what it gets.
 """
 
+import sqlite3
 from typing import Any
 
 from sqlalchemy import Boolean, LargeBinary, Text, case, cast, literal
@@ -48,7 +49,7 @@ class text_format(GenericFunction[str]):
 
 
 class joined(GenericFunction[bytes]):
-    """The texts of all rows as UTF-8, in their order, with BETWEEN_ITEMS between them."""
+    """The texts of all rows as UTF-8 with BETWEEN_ITEMS between them; the further columns say in which order, the highest first."""
 
     type = LargeBinary()
     inherit_cache = True
@@ -105,12 +106,20 @@ def _(element: text_format, compiler: SQLCompiler, **kw: Any) -> str:
 
 @compiles(joined, "sqlite")
 def _(element: joined, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"CAST(group_concat({compiler.process(element.clauses, **kw)}, ',' || char(10)) AS BLOB)"
+    text, *keys = (compiler.process(clause, **kw) for clause in element.clauses)
+    # Before 3.44 it knows no order here, and takes the rows as the subquery gives them.
+    order = _highest_first(keys) if sqlite3.sqlite_version_info >= (3, 44) else ""
+    return f"CAST(group_concat({text}, ',' || char(10){order}) AS BLOB)"
 
 
 @compiles(joined, "postgresql")
 def _(element: joined, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"convert_to(string_agg({compiler.process(element.clauses, **kw)}, ',' || chr(10)), 'UTF8')"
+    text, *keys = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"convert_to(string_agg({text}, ',' || chr(10){_highest_first(keys)}), 'UTF8')"
+
+
+def _highest_first(keys: list[str]) -> str:
+    return f" ORDER BY {', '.join(f'{key} DESC' for key in keys)}"
 
 
 @compiles(contains, "sqlite")

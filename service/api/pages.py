@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, TypeVarTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, and_, bindparam, select, tuple_
@@ -17,7 +17,7 @@ from service.db.reader import Statement
 from service.db.tables import Job, JobLabel, RecoveryPoint
 
 Value = str | int | datetime
-Columns = TypeVarTuple("Columns")
+Rows = Select[*tuple[Any, ...]]
 JOB_COLUMNS = {
     "state": Job.state,
     "kind": Job.kind,
@@ -103,7 +103,7 @@ def _domain(name_or_id: str) -> dict[str, Value | None]:
         return {"domain_name": name_or_id}
 
 
-def _narrowed(rows: Select[*Columns], names: Iterable[str], columns: dict[str, Any], created_at: Any, identifier: Any) -> Select[*Columns]:
+def _narrowed(rows: Rows, names: Iterable[str], columns: dict[str, Any], created_at: Any, identifier: Any) -> Rows:
     conditions: list[ColumnElement[bool]] = [columns[name] == bindparam(name) for name in sorted(names) if name in columns]
     if "since" in names:
         conditions.append(created_at >= bindparam("since"))
@@ -113,7 +113,9 @@ def _narrowed(rows: Select[*Columns], names: Iterable[str], columns: dict[str, A
         conditions.append(
             tuple_(created_at, identifier) < tuple_(bindparam("after_created_at", type_=created_at.type), bindparam("after_id"))
         )
-    return rows.where(*conditions).order_by(created_at.desc(), identifier.desc())
+    # The order once more, as columns: no database promises to keep that of a subquery when it joins the rows.
+    keyed = rows.add_columns(created_at.label("listed_at"), identifier.label("listed_id"))
+    return keyed.where(*conditions).order_by(created_at.desc(), identifier.desc())
 
 
 def _is_label(label: Any, n: int) -> list[ColumnElement[bool]]:

@@ -30,17 +30,22 @@ class VersionedPage:
     documents: Statement
 
 
-def versioned_page(rows: Select[str, str]) -> VersionedPage:
-    """From a select of versions and documents, newest first. The statements need the parameter `limit`."""
-    version, document = rows.selected_columns
+def versioned_page(rows: Select[*tuple[Any, ...]]) -> VersionedPage:
+    """From a select of versions and documents, and the two columns of their order. The statements need the parameter `limit`."""
+    version, document, *order = rows.selected_columns
     unknown = case((contains(bindparam("known", type_=String()), version), null()), else_=document)
-    return VersionedPage(statement_of_page(rows.with_only_columns(version)), statement_of_page(rows.with_only_columns(version, unknown)))
+    return VersionedPage(
+        statement_of_page(rows.with_only_columns(version, *order)), statement_of_page(rows.with_only_columns(version, unknown, *order))
+    )
 
 
 def statement_of_page(rows: Select[*tuple[Any, ...]]) -> Statement:
-    """From a select of texts, newest first, a statement that joins each column of one page; it needs the parameter `limit`."""
-    page = rows.limit(bindparam("limit")).subquery()
-    return Statement(select(*(joined(column) for column in page.c)))
+    """From a select of texts, newest first, and the two columns of that order, a statement that joins each text of one page.
+
+    It needs the parameter `limit`.
+    """
+    *texts, moment, identifier = rows.limit(bindparam("limit")).subquery().c
+    return Statement(select(*(joined(text, moment, identifier) for text in texts)))
 
 
 async def page_response(reader: Reader, statement: Statement, parameters: Parameters, limit: int) -> Response:
