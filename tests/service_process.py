@@ -40,7 +40,7 @@ class ServiceProcess:
     ) -> None:
         """`inside`: a command that runs the one that is appended to it, as `unshare` does. `path`: where it looks for programs."""
         self.state_dir = state_dir
-        self._inside = list(inside)
+        self.inside = list(inside)
         self._command = command
         self.port = _free_port()
         self._log = state_dir / "service.log"
@@ -68,7 +68,7 @@ class ServiceProcess:
     def start(self) -> "ServiceProcess":
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._inside, sys.executable, "-m", "service.cli", self._command],
+                [*self.inside, sys.executable, "-m", "service.cli", self._command],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
@@ -125,7 +125,7 @@ class ServiceProcess:
 
     def seen_by_it(self, path: Path) -> Path:
         """The same path in the mounts of the process, which may not be ours."""
-        return Path(f"/proc/{self.pid}/root{path}") if self._inside else path
+        return Path(f"/proc/{self.pid}/root{path}") if self.inside else path
 
     def request(self, method: str, path: str, **options: Any) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}

@@ -12,7 +12,8 @@ from service.errors import DomainGone, LibvirtUnavailable
 from service.hypervisor.bounded_domain import BOUNDS, BoundedDomain, Bounds
 from service.hypervisor.deadlines import HELPERS, GivenUp, HelperThreads
 from service.hypervisor.guest import Guest
-from service.hypervisor.handle import LibvirtDomain, LibvirtError, is_alive, libvirt
+from service.hypervisor.handle import LibvirtDomain, LibvirtError, file_error, is_alive, libvirt
+from service.hypervisor.security_labels import SecurityLabel, of_host
 
 T = TypeVar("T")
 
@@ -92,6 +93,18 @@ class HostConnection:
                     if _error_code(error) not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
                         raise
         raise DomainGone(uri=self.uri, domain=name_or_uuid)
+
+    def file_error(self, path: str) -> int | None:
+        """As `Guest.file_error`."""
+        connection = self._open()
+        with self._translated(connection):
+            return self._run("virDomainSaveImageGetXMLDesc", self._bounds.read_s, partial(file_error, connection, path))
+
+    def security_drivers(self) -> dict[str, SecurityLabel]:
+        """As `Guest.security_drivers`."""
+        connection = self._open()
+        with self._translated(connection):
+            return of_host(str(self._run("virConnectGetCapabilities", self._bounds.query_s, connection.getCapabilities)))
 
     def close(self) -> None:
         """What hangs is left behind: the end of the process does not wait for it."""

@@ -38,6 +38,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _token_file(settings.token_file)
     yield _libvirt(settings.libvirt_uri)
     yield _overlays(settings)
+    yield from _files(settings)
 
 
 def effective_settings(settings: Settings) -> dict[str, str]:
@@ -159,6 +160,15 @@ def _overlays(settings: Settings) -> Finding:
         return storage.answered("looking at", folder, lambda: _overlay_folder(folder, settings.overlay_reserve_bytes))
     except StorageNotAnswering as error:
         return _failed("overlays", error)
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    try:
+        from service.jobs import doctor_files
+    except ImportError:
+        # Without libvirt-python it runs no jobs, and that is said already.
+        return
+    yield from doctor_files.examine(settings)
 
 
 def _overlay_folder(folder: Path, reserve_bytes: int) -> Finding:

@@ -84,7 +84,7 @@ def _open_as_qemu(user: DiskUser, made: Sequence[Overlay], trial: HostTrial) -> 
         trial.leave_open(Tried.qemu_access, f"Whether {user.credentials} can open the overlays was not tried: {answer['untried']}.")
         return
     faults = [
-        _cannot_open(user.credentials, overlay.path, result)
+        cannot_open(user.credentials, overlay.path, result)
         for overlay, result in zip(made, answer["files"], strict=True)
         if result["error"]
     ]
@@ -92,7 +92,7 @@ def _open_as_qemu(user: DiskUser, made: Sequence[Overlay], trial: HostTrial) -> 
     trial.note(Tried.qemu_access, *faults[:1])
 
 
-def _cannot_open(credentials: Credentials, path: str, result: dict[str, Any]) -> QemuCannotOpen:
+def cannot_open(credentials: Credentials, path: str, result: dict[str, Any]) -> QemuCannotOpen:
     reason = os.strerror(result["error"])
     return QemuCannotOpen(user=str(credentials), uid=credentials.uid, path=path, at=storage.printable(result["at"]), reason=reason)
 
