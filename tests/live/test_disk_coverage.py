@@ -85,9 +85,7 @@ def test_swap_and_an_empty_disk_cost_nothing(service: ServiceProcess, make_guest
     assert foreseen == (True, "filesystem")
 
 
-def test_a_read_only_filesystem_and_one_in_the_middle_of_a_loop_of_namespaces_are_covered(
-    service: ServiceProcess, make_guest: MakeGuest
-) -> None:
+def test_a_read_only_filesystem_and_one_that_another_namespace_shares_are_covered(service: ServiceProcess, make_guest: MakeGuest) -> None:
     guest = make_guest(NO_METER).start_and_wait()
     shell(guest, "mount -o remount,ro /data-vdb")
     in_the_background(guest, "unshare -m sh -c 'touch /tmp/unshared; exec sleep 600'", "[ -e /tmp/unshared ]")
