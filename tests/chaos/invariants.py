@@ -145,10 +145,32 @@ def durable_writes_lost(stage: Stage, beats: Sequence[Heartbeat]) -> Iterator[Br
     """
     lost = list(writes_lost(beats, _sequences(stage)))
     if lost:
+        _keep_disks(stage)
         with stage.paused_guest():
             paused = list(writes_lost(beats, _sequences(stage)))
         stage.note(f"lost in the running disk: {lost}; in the paused one: {paused}")
     yield from lost
+
+
+def _keep_disks(stage: Stage) -> None:
+    """The files as they are at this instant, for whoever looks for the reason."""
+    kept = stage.state_dir.with_suffix(".lost")
+    kept.mkdir(exist_ok=True)
+    for file in stage.chain_files():
+        subprocess.run(["cp", "--sparse=always", str(file), str(kept)], check=False)
+    stage.note(f"the files of the disk are kept in {kept}; QEMU has open: {[str(link) for link in _open_files(stage)]}")
+
+
+def nameless_disk(stage: Stage) -> Iterator[Breach]:
+    """The guest writes to the file whose name libvirt tells, and not to one that was deleted or replaced under it."""
+    top = stage.guest.active_sources()["vda"]
+    named = top.stat()
+    if not any((found := link.stat()).st_ino == named.st_ino and found.st_dev == named.st_dev for link in _open_files(stage)):
+        yield Breach("chains_broken", f"QEMU does not have {top.name} open, which libvirt says the guest is on")
+
+
+def _open_files(stage: Stage) -> list[Path]:
+    return [link for link in Path(f"/proc/{stage.qemu_pid()}/fd").iterdir() if link.exists()]
 
 
 def _sequences(stage: Stage) -> list[int]:

@@ -87,7 +87,7 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
     yield from invariants.story_untrue(stage, job, before, stalls)
     beats = stage.guest.heartbeats(0 if strike.hits_guest else mark)
     yield from invariants.durable_writes_lost(stage, [*known, *beats])
-    yield from chain(invariants.chain_broken(stage), invariants.strays(stage, job))
+    yield from chain(invariants.nameless_disk(stage), invariants.chain_broken(stage), invariants.strays(stage, job))
     yield from invariants.next_job_failed(stage.api.wait(stage.api.create(stage.guest.name), JOB_TIMEOUT_S))
     if len(stage.chain_files()) > MOST_OVERLAYS:
         stage.merge_all()
