@@ -76,7 +76,8 @@ def locked(api: TestClient, sqlite_database: Database, monkeypatch: pytest.Monke
     assert path is not None
     sqlite_database.dispose()
     with sqlite3.connect(path, isolation_level=None) as other:
-        other.execute("PRAGMA busy_timeout=0")
+        # The API may be in the middle of a write of its own, such as that of readiness.
+        other.execute("PRAGMA busy_timeout=10000")
         other.execute("BEGIN IMMEDIATE")
         yield other
         other.execute("ROLLBACK")
