@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from service.errors import (
+    HoldLimitTooLong,
     HostOutOfDescriptors,
     OverlayPreparationFailed,
     OverlaysLeft,
@@ -26,6 +27,7 @@ from service.model.checks_windows import WindowsCircumstances
 from service.model.host_trial import HostTrial, Tried
 from service.model.inventory import Disk, DomainState, Survey
 from service.model.lifecycle import JobState, PhaseName
+from service.model.policy import FreezeMode, FreezePolicy
 from service.model.scope import DiskSelection, freeze_scope, select_disks
 
 
@@ -53,13 +55,29 @@ def run_preflight(run: JobRun, guest: Guest, settings: SnapshotSettings, max_cha
         except StillpointError as error:
             fault = error
         scope = freeze_scope(found, selection.taken) if selection and found.state is DomainState.running and found.agent.answers else None
-        mode = freeze_policy(run).mode
+        policy = freeze_policy(run)
+        hold_fault = _hold_fault(policy, found)
         windows = _windows(run, guest, found, selection) if found.is_windows and found.agent.answers and not found.agent.frozen else None
         taken = selection if fault is None else None
         snapshots = tuple(guest.snapshot_names())
-        result = evaluate(Circumstances(found, taken, fault, scope, spaces, mode, max_chain_depth, windows, image_fault, snapshots, host))
+        result = evaluate(
+            Circumstances(
+                found, taken, fault, scope, spaces, policy.mode, max_chain_depth, windows, image_fault, snapshots, host, hold_fault
+            )
+        )
     document = {**result.as_document(), "windows": windows.as_document() if windows else None}
     run.finish(JobState.succeeded, {"phase": None, "intent": None, "result": document, "evidence": {"survey": survey_document(found)}})
+
+
+def _hold_fault(policy: FreezePolicy, found: Survey) -> StillpointError | None:
+    """As the job meets it: of a guest that runs, where a freeze is asked for."""
+    if found.state is not DomainState.running or policy.mode is FreezeMode.off:
+        return None
+    try:
+        policy.hold_limits(is_windows=found.is_windows)
+    except HoldLimitTooLong as error:
+        return error
+    return None
 
 
 def _try_host(run: JobRun, guest: Guest, settings: SnapshotSettings, found: Survey, taken: Sequence[Disk]) -> HostTrial:

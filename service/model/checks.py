@@ -39,6 +39,8 @@ class Circumstances:
     libvirt_snapshots: Sequence[str] = ()
     #: What was tried on the host; None: no disk can be taken, so nothing was.
     host: HostTrial | None = None
+    #: Why the guest cannot be held for as long as the job asks; None: it can.
+    hold_fault: StillpointError | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ def _costs_application(survey: Survey, selection: DiskSelection) -> bool:
 
 def _domain(found: Circumstances) -> Iterator[Check]:
     state, name = found.survey.state, found.survey.domain
+    if found.hold_fault is not None:
+        yield failed("hold_limits", found.hold_fault.detail, found.hold_fault.remedy)
     if state is DomainState.paused and found.freeze_mode is not FreezeMode.off:
         yield failed("domain_state", "The domain is paused: its agent cannot answer.", f"`virsh resume {name}`, or set freeze.mode to off.")
     elif state is DomainState.other:

@@ -51,6 +51,17 @@ def test_what_a_preflight_expects_is_what_the_job_comes_to_where_volumes_are_unk
     assert scene.preflight()["expected_verdict"] == scene.take().verdict == "application_unverified"
 
 
+@pytest.mark.parametrize("freeze", [{"hold_limit_ms": 10_000}, {"hold_soft_ms": 10_000}])
+def test_a_hold_that_windows_cannot_keep_is_said_before_the_job_meets_it(scene: WindowsScene, freeze: dict[str, Any]) -> None:
+    scene.play("healthy-2022")
+    result = scene.preflight(freeze=freeze)
+    assert (result["would_work"], [code for code, check in warnings(result).items() if check["status"] == "fail"]) == (
+        False,
+        ["hold_limits"],
+    )
+    assert scene.preflight(freeze={**freeze, "mode": "off"})["would_work"] is True
+
+
 def test_full_with_sql_server_says_how_to_set_copy(scene: WindowsScene) -> None:
     scene.play("full-backup-with-sql")
     warned = warnings(scene.preflight())

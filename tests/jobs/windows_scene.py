@@ -39,8 +39,8 @@ class WindowsScene(Scene):
         run_snapshot(self.claim(), self.host.guest("win"), impatient)
         return self.job(job_id)
 
-    def preflight(self) -> dict[str, Any]:
-        result = self.run("preflight", self.windows).result
+    def preflight(self, **request: Any) -> dict[str, Any]:
+        result = self.run("preflight", self.windows, **request).result
         assert result is not None
         return result
 
