@@ -65,7 +65,7 @@ def call(handle: DomainHandle, command: str, arguments: dict[str, Any] | None = 
         reply = handle.agent_command(json.dumps(request), max(1, math.ceil(timeout_ms / 1000)))
     except LibvirtError as error:
         ours = translate(handle, command, timeout_ms, error)
-        if isinstance(ours, AgentNotAnswering) and time.monotonic() - sent < REFUSED_AT_ONCE_S and _is_lost(handle):
+        if _is_refusal(error, sent) and _is_lost(handle):
             raise AgentLost(**ours.facts) from error
         raise ours from error
     except SystemError as error:
@@ -84,11 +84,15 @@ def _is_lost(handle: DomainHandle) -> bool:
     try:
         handle.agent_command(json.dumps({"execute": "guest-ping"}), 1)
     except LibvirtError as error:
-        is_refusal = isinstance(translate(handle, "guest-ping", 1000, error), AgentNotAnswering)
-        return is_refusal and time.monotonic() - asked < REFUSED_AT_ONCE_S and _is_connected(handle)
+        return _is_refusal(error, asked) and _is_connected(handle)
     except StillpointError:
         return False
     return False
+
+
+def _is_refusal(error: Any, sent: float) -> bool:
+    """Before 11.2 an answer that was lost has the same code; it comes late."""
+    return error.get_error_code() == libvirt.VIR_ERR_AGENT_UNRESPONSIVE and time.monotonic() - sent < REFUSED_AT_ONCE_S
 
 
 def _is_connected(handle: DomainHandle) -> bool:
