@@ -76,9 +76,9 @@ def test_a_death_at_a_boundary(scene: Scene, death: Death) -> None:
 
 
 def test_a_death_while_the_guest_is_flushed(scene: Scene) -> None:
-    """The second guest-exec: the first is the survey's."""
+    """The third guest-exec: the first two are the survey's."""
     scene.ask()
-    job = recovered(scene, die(scene, scene.domain.die_in("guest-exec", skip=1)))
+    job = recovered(scene, die(scene, scene.domain.die_in("guest-exec", skip=2)))
     assert story(job) == f"The worker was lost in phase prepare of attempt 1. {ROLLED_BACK}"
     assert scene.overlays() == []
 
