@@ -9,7 +9,7 @@ import pytest
 from tests.lab.daemon import uri
 from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
-from tests.lab.options import GuestOptions
+from tests.lab.options import GuestOptions, Odd
 from tests.live import odd_hosts
 from tests.live.odd_hosts import OddHost
 from tests.live.test_main_job import overlays_beside
@@ -90,3 +90,31 @@ def test_a_sound_host_passes_every_trial_and_the_job_succeeds(service: ServicePr
     assert [checks(preflight)[code] for code in ("image", "overlay", "libvirt_files", "qemu_access", "security_driver")] == ["pass"] * 5
     assert beside == set()
     assert job["state"] == "succeeded", job["error"]
+
+
+ODD_GUESTS = {
+    "every_odd_disk": GuestOptions(hook="ok", odd_disks=(Odd.CDROM, Odd.EMPTY_CDROM, Odd.READONLY, Odd.RAW_FILE, Odd.BLOCK_DEVICE)),
+    "only_odd_disks": GuestOptions(disks=0, odd_disks=(Odd.CDROM, Odd.READONLY, Odd.BLOCK_DEVICE), meter=None),
+    "no_channel": GuestOptions(agent_channel=False),
+    "no_agent": GuestOptions(agent="none"),
+    "freeze_blocked": GuestOptions(agent_args=("--block-rpcs=guest-fsfreeze-freeze",)),
+    "exec_blocked": GuestOptions(agent_args=("--block-rpcs=guest-exec",)),
+}
+
+
+@pytest.mark.parametrize("options", ODD_GUESTS.values(), ids=ODD_GUESTS)
+def test_preflight_and_job_of_an_odd_guest_come_to_the_same_end(
+    service: ServiceProcess, make_guest: MakeGuest, options: GuestOptions
+) -> None:
+    odd = make_guest(options).start_and_wait()
+    mark = odd.mark()
+
+    preflight = service.run(odd.name, kind="preflight")
+    job = service.run(odd.name)
+
+    expected = preflight["result"]
+    assert (job["state"] == "succeeded") == expected["would_work"], (job["error"], expected["checks"])
+    assert job["verdict"] == expected["expected_verdict"]
+    if not expected["would_work"]:
+        assert "HOOK" not in odd.console.text(mark)
+        assert odd.active_sources() == odd.disks
