@@ -1,7 +1,14 @@
 """Disks of a real guest that no frozen filesystem covers: each is named, and costs the verdict; swap and empty ones are not."""
 
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import libvirt
 import pytest
 
 from tests.lab.fixtures import MakeGuest
@@ -114,3 +121,52 @@ def test_a_disk_left_out_with_data_mounted_on_it_is_a_reason(service: ServicePro
     assert (job["state"], job["verdict"]) == ("succeeded", "filesystem")
     assert "vdb" in detail(job, "mounted_data_left_out")
     assert "/data-vdb" in detail(job, "mounted_data_left_out")
+
+
+def test_a_disk_on_the_network_with_data_mounted_on_it_is_missed_by_the_reasons_and_by_explain(
+    service: ServiceProcess, make_guest: MakeGuest, tmp_path: Path
+) -> None:
+    guest = make_guest(GuestOptions(disks=2)).define()
+    with served_over_nbd(guest.disks["vdb"], tmp_path) as port:
+        move_to_the_network(guest, "vdb", port)
+        guest.start_and_wait()
+        job = service.run(guest.name)
+        explained = service.request("GET", job["links"]["explain"]).text
+        guest.power_off()
+
+    assert (job["state"], [disk["target"] for disk in job["recovery_point"]["disks"]]) == ("succeeded", ["vda"])
+    assert "vdb" in detail(job, "mounted_data_left_out")
+    assert "/data-vdb" in detail(job, "mounted_data_left_out")
+    assert detail(job, "mounted_data_left_out") in explained
+
+
+@contextmanager
+def served_over_nbd(image: Path, folder: Path) -> Iterator[int]:
+    """The port at which the image is to be had."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    ready = folder / "nbd.pid"
+    where = ["--bind=127.0.0.1", f"--port={port}", f"--pid-file={ready}"]
+    with subprocess.Popen(["qemu-nbd", "--persistent", "--format=qcow2", "--shared=4", *where, str(image)]) as process:
+        try:
+            while not ready.exists():
+                assert process.poll() is None, "qemu-nbd ended"
+            yield port
+        finally:
+            process.terminate()
+
+
+def move_to_the_network(guest: LabGuest, target: str, port: int) -> None:
+    definition = ElementTree.fromstring(guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    for disk in definition.iterfind("devices/disk"):
+        if (named := disk.find("target")) is None or named.get("dev") != target:
+            continue
+        driver, source = disk.find("driver"), disk.find("source")
+        assert driver is not None
+        assert source is not None
+        disk.set("type", "network")
+        driver.set("type", "raw")
+        disk.remove(source)
+        ElementTree.SubElement(ElementTree.SubElement(disk, "source", protocol="nbd"), "host", name="127.0.0.1", port=str(port))
+    guest.connection.defineXML(ElementTree.tostring(definition, encoding="unicode"))
