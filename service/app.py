@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from service.jobs.worker import Worker
 
 Announce = Callable[[str], None]
+SIGNAL_LOOK_S = 1.0
+"""The kernel gives a signal to another thread while this one starts a program. That wakes nobody who waits here without a limit."""
 GRACE_SECONDS = 5
 """How long open requests may take to end after a stop was asked for; jobs have `shutdown_seconds` of their own."""
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
@@ -72,7 +74,8 @@ def run_worker(settings: Settings, announce: Announce) -> None:
         with _running_worker(settings, database, Wake()) as worker:
             announce(f"Stillpoint's worker runs the jobs of host {settings.host_id} on {settings.libvirt_uri}.")
             if settings.metrics_port is None:
-                stopped.wait()
+                while not stopped.wait(SIGNAL_LOOK_S):
+                    pass
                 return
             with _listening(settings.bind, settings.metrics_port) as listener:
                 _serve(Authentication(WorkerPages(Trial(database), worker.problem), TokenCheck(database)), listener, settings)
