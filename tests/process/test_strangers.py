@@ -38,7 +38,7 @@ def test_connections_that_send_nothing_keep_nobody_out(service: ServiceProcess) 
     log_before = len(service.log_text())
     with ExitStack() as stack:
         for _ in range(STRANGERS):
-            _connect(stack, service)
+            connect(stack, service)
         for path in ("/healthz", "/readyz", "/api/v1/domains"):
             assert service.request("GET", path).status_code == 200
         assert _open_files(service) < FILES * 0.6
@@ -50,7 +50,7 @@ def test_a_known_connection_stays_while_strangers_come(service: ServiceProcess) 
         address = f"http://127.0.0.1:{service.port}/api/v1/hosts"
         ports = {_own_port(known.get(address))}
         for _ in range(STRANGERS):
-            _connect(stack, service)
+            connect(stack, service)
         ports.add(_own_port(known.get(address)))
     assert len(ports) == 1
 
@@ -60,7 +60,7 @@ def test_a_known_connection_stays_while_strangers_come(service: ServiceProcess) 
 )
 def test_who_never_finishes_a_request_is_closed(service: ServiceProcess, sent: bytes) -> None:
     with ExitStack() as stack:
-        slow = _connect(stack, service)
+        slow = connect(stack, service)
         slow.sendall(sent)
         slow.settimeout(PATIENCE_S)
         assert slow.recv(1) == b""
@@ -68,7 +68,7 @@ def test_who_never_finishes_a_request_is_closed(service: ServiceProcess, sent: b
 
 def test_who_sends_a_header_byte_by_byte_is_closed_all_the_same(service: ServiceProcess) -> None:
     with ExitStack() as stack:
-        slow = _connect(stack, service)
+        slow = connect(stack, service)
         slow.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
 
         def goes_on() -> bool:
@@ -85,7 +85,7 @@ def test_headers_without_end_are_refused_and_told_nobody(service: ServiceProcess
     log_before = len(service.log_text())
     with ExitStack() as stack:
         for _ in range(50):
-            endless = _connect(stack, service)
+            endless = connect(stack, service)
             endless.sendall(b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 40_000)
             assert endless.recv(12) == b"HTTP/1.1 400"
     assert len(service.log_text()) - log_before < MOST_LOG_BYTES
@@ -98,7 +98,7 @@ def test_the_service_may_open_as_many_files_as_the_machine_allows(tmp_path: Path
         assert resource.prlimit(service.pid, resource.RLIMIT_NOFILE) == (FILES, FILES)
 
 
-def _connect(stack: ExitStack, service: ServiceProcess) -> socket.socket:
+def connect(stack: ExitStack, service: ServiceProcess) -> socket.socket:
     return stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=10))
 
 
