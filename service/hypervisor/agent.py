@@ -141,7 +141,7 @@ def _agent_answered(domain: str, command: str, code: int, message: str) -> Still
     if text is None and code != AGENT_COMMAND_FAILED:
         return None
     # "has been disabled" (<= 9.0 and blocked), "the command is not allowed" (>= 9.1), "has not been found"
-    # (unknown to this agent): §1.4. Frozen and blocked read alike from 9.1 on: guest-fsfreeze-status tells them apart.
+    # (unknown to this agent): F§1.4. Frozen and blocked read alike from 9.1 on: guest-fsfreeze-status tells them apart.
     # The agent speaks English in every guest.
     if f"ommand {command} has " in (text or ""):
         return AgentCommandBlocked(domain=domain, command=command, message=text)

@@ -1,4 +1,4 @@
-"""What the agent's replies to freeze and thaw mean on Windows (F§1.1, §1.2, §6.4).
+"""What the agent's replies to freeze and thaw mean on Windows (F§1.1, F§1.2, F§6.4).
 
 Texts are matched by substring: they end in ": ", in a localised suffix or, since QEMU 10.2, in a code (F§1.6).
 """
