@@ -19,7 +19,7 @@ from service.db.tables import Job
 from service.errors import DomainQueueFull, IdempotencyMismatch
 from service.jobs import queue
 from service.jobs.queue import NewJob
-from service.model.lifecycle import JobKind
+from service.model.kinds import KINDS, JobKind
 from service.model.policy import FreezeMode
 
 IdempotencyKey = Annotated[
@@ -43,14 +43,13 @@ class Order:
     request: dict[str, Any]
     labels: dict[str, str] = field(default_factory=dict)
     retry_of: str | None = None
-    max_attempts: int = 3
     #: Stored with the job, in one transaction; gets its id.
     beside: Callable[[Session, str], None] | None = None
 
     @property
     def would_freeze(self) -> bool:
         freeze = self.request.get("freeze") or {}
-        return self.kind in (JobKind.snapshot, JobKind.quiesce) and freeze.get("mode") != FreezeMode.off
+        return KINDS[self.kind].freezes and freeze.get("mode") != FreezeMode.off
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def place_order(
         job_id, created = _earlier(session, token_id, key, digest), False
         if job_id is None:
             new = order(session)
-            now = None if new.kind is JobKind.thaw else _now_if_it_fits(session, new.place, context.settings.queued_per_domain)
+            now = None if KINDS[new.kind].is_urgent else _now_if_it_fits(session, new.place, context.settings.queued_per_domain)
             if new.would_freeze:
                 refuse_if_frozen(session, new.place)
             enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest), now=now)
@@ -138,7 +137,7 @@ def _new_job(order: Order, token_id: str, key: str | None, digest: str) -> NewJo
         request=order.request,
         labels=order.labels,
         retry_of=order.retry_of,
-        max_attempts=order.max_attempts,
+        max_attempts=KINDS[order.kind].attempts,
         token_id=token_id,
         idempotency_key=key,
         idempotency_digest=digest if key is not None else None,

@@ -11,7 +11,10 @@ from service.db.tables import Domain, Job
 from service.errors import GuestAlreadyFrozen
 from service.jobs import freeze_lease
 from service.model.foreign_freeze import FROZEN_BELIEVED_S
-from service.model.lifecycle import JobKind, JobState
+from service.model.kinds import names_of
+from service.model.lifecycle import JobState
+
+THAWS = names_of(lambda kind: kind.thaws)
 
 
 def refuse_if_frozen(session: Session, place: Place) -> None:
@@ -35,7 +38,7 @@ def _was_thawed_since(session: Session, domain: Domain) -> bool:
     """A thaw, or a job that froze the guest itself, has ended well since the host looked; it will look again in a moment."""
     ended = exists().where(
         Job.domain_id == domain.id,
-        Job.kind != JobKind.preflight,
+        Job.kind.in_(THAWS),
         Job.state == JobState.succeeded,
         Job.finished_at > domain.published_at,
     )

@@ -7,7 +7,8 @@ from sqlalchemy import ScalarSelect, select
 from sqlalchemy.orm import Session
 
 from service.db.tables import Domain, Job, RecoveryPoint
-from service.model.lifecycle import JobKind, JobState
+from service.model.kinds import MAKE_POINT
+from service.model.lifecycle import JobState
 
 MOST_DOMAINS = 5_000
 """Series of single domains: a label for each of more of them would cost Prometheus more than it tells."""
@@ -47,10 +48,10 @@ def _newest_point() -> ScalarSelect[datetime]:
 
 
 def _first_asked() -> ScalarSelect[datetime]:
-    of_domain = select(Job.created_at).where(Job.domain_id == Domain.id, Job.kind == JobKind.snapshot)
+    of_domain = select(Job.created_at).where(Job.domain_id == Domain.id, Job.kind.in_(MAKE_POINT))
     return of_domain.order_by(Job.created_at, Job.id).limit(1).scalar_subquery()
 
 
 def _newest_outcome() -> ScalarSelect[str]:
-    ended = select(Job.state).where(Job.domain_id == Domain.id, Job.kind == JobKind.snapshot, Job.state.in_(ENDED))
+    ended = select(Job.state).where(Job.domain_id == Domain.id, Job.kind.in_(MAKE_POINT), Job.state.in_(ENDED))
     return ended.order_by(Job.created_at.desc(), Job.id.desc()).limit(1).scalar_subquery()

@@ -14,7 +14,8 @@ from service.jobs.guard import GuardSource
 from service.jobs.preflight import run_preflight
 from service.jobs.run import JobRun, MustRecover
 from service.jobs.snapshot import SnapshotSettings, run_snapshot
-from service.model.lifecycle import JobKind, JobState
+from service.model.kinds import JobKind, kind_of
+from service.model.lifecycle import JobState
 from service.model.verdict import no_point
 from service.model.well_known_writers import WriterEffect
 from service.model.writer_rules import WriterRules
@@ -77,8 +78,7 @@ class Execution:
 
     @staticmethod
     def _may_wait(run: JobRun) -> bool:
-        """Not a gate or a thaw, for which somebody waits now."""
-        return run.claim.kind in (JobKind.snapshot, JobKind.preflight) and not run.may_have_point and run.ends_at is None
+        return not (kind_of(run.claim.kind).is_awaited or run.may_have_point or run.ends_at is not None)
 
     def _dispatch(self, run: JobRun) -> None:
         guest = self._connection.guest(run.claim.domain_id)

@@ -9,7 +9,7 @@ from service.db.tables import Domain, Job
 from service.jobs import queue
 from service.jobs.queue import NewJob
 from service.model.inventory import DomainState
-from service.model.lifecycle import JobKind
+from service.model.kinds import JobKind
 
 
 def thaw_after(session: Session, job: Job) -> str:

@@ -19,7 +19,8 @@ from service.jobs import gates, queue
 from service.jobs.following_thaw import thaw_after
 from service.jobs.host_silence import is_silent, silence_of
 from service.jobs.slots import host_resource
-from service.model.lifecycle import FINAL_STATES, JobKind, JobState, PhaseName, PhaseOutcome
+from service.model.kinds import HAVE_GATE, MAKE_POINT
+from service.model.lifecycle import FINAL_STATES, JobState, PhaseName, PhaseOutcome
 from service.model.moment import rfc3339
 from service.model.verdict import host_forgotten
 
@@ -97,9 +98,9 @@ def _give_up(session: Session, job: Job, now: datetime) -> str:
         # What nobody has looked at now is looked at when the host comes back.
         "forgotten_at": now if job.intent is not None else None,
     }
-    if job.kind == JobKind.quiesce:
+    if job.kind in HAVE_GATE:
         values |= gates.close_after_death(session, job)
-    elif job.kind == JobKind.snapshot and job.verdict is None:
+    elif job.kind in MAKE_POINT and job.verdict is None:
         judgement = host_forgotten()
         values |= {"verdict": judgement.verdict.value, "verdict_reasons": judgement.as_documents()}
     queue.resolve_interrupted(session, job.id, JobState.failed, values)

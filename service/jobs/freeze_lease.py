@@ -17,13 +17,15 @@ from service.db.engine import database_now
 from service.db.tables import Domain, Job
 from service.errors import GuestHookHangs, GuestStillFrozen, HostForgotten
 from service.model.foreign_freeze import NOT_STILLPOINT, UNKNOWN, ForeignFreeze, FrozenBy
-from service.model.lifecycle import JobKind, JobState
+from service.model.kinds import names_of
+from service.model.lifecycle import JobState
 from service.model.moment import rfc3339
 from service.model.policy import DEFAULT_FREEZE_TIMEOUT_MS, DEFAULT_HOLD_LIMIT_MS
 from service.model.window import FreezeOutcome
 
 AT_WORK = (JobState.running.value, JobState.interrupted.value)
-FREEZES_NOTHING = (JobKind.thaw.value, JobKind.preflight.value)
+FREEZES_NOTHING = names_of(lambda kind: not kind.freezes)
+"""A kind that is not known here, of a newer version, may freeze."""
 NOTHING_FROZEN = frozenset({FreezeOutcome.not_needed, FreezeOutcome.not_requested, FreezeOutcome.not_possible, FreezeOutcome.blocked})
 NO_THAW_ANSWERED = (GuestStillFrozen.code, GuestHookHangs.code)
 LATEST_JOBS = 20

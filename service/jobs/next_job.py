@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session, aliased
 
 from service.db.tables import Job
 from service.jobs import slots
-from service.model.lifecycle import JobKind, JobState
+from service.model.kinds import JobKind
+from service.model.lifecycle import JobState
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
 """What was dated so much later than now was dated by a clock that was ahead."""

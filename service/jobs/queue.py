@@ -23,7 +23,8 @@ from service.errors import CancelRefused, IdempotencyMismatch, JobCancelled, Job
 from service.jobs import slots
 from service.jobs.next_job import CLOCK_TOLERANCE, NextJob, as_sql
 from service.jobs.slots import ensure_slots
-from service.model.lifecycle import FINAL_STATES, JobKind, JobState, may_move
+from service.model.kinds import JobKind
+from service.model.lifecycle import FINAL_STATES, JobState, may_move
 
 __all__ = [
     "Claim",

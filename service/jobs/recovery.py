@@ -22,7 +22,8 @@ from service.jobs.interrupted_disks import Found
 from service.jobs.recovery_schedule import Schedule
 from service.jobs.run import MustRecover
 from service.jobs.snapshot_outcome import point_document
-from service.model.lifecycle import JobKind, JobState, PhaseName, PhaseOutcome
+from service.model.kinds import HAVE_GATE, MAKE_POINT
+from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.model.moment import rfc3339
 from service.model.reasons import Effect, Reason
 from service.model.verdict import Verdict, no_point
@@ -149,7 +150,7 @@ class Recovery:
                 # Its story has this sentence, too.
                 found.error = found.lost() if isinstance(found.error, WorkerLost) else found.error
             to, values = _resolution(job, found, report)
-            if to is not JobState.queued and job.kind == JobKind.quiesce:
+            if to is not JobState.queued and job.kind in HAVE_GATE:
                 values |= gates.close_after_death(session, job)
             if found.point is not None:
                 found.point.created_at = database_now(session)
@@ -241,7 +242,7 @@ def _verdict(job: Job, found: Found, to: JobState) -> dict[str, Any]:
             "verdict_reasons": [reason.as_document()],
             "recovery_point": point_document(found.point),
         }
-    if to is not JobState.queued and job.kind == "snapshot":
+    if to is not JobState.queued and job.kind in MAKE_POINT:
         in_doubt = isinstance(found.error, DisksInDoubt)
         none = no_point("disks_in_doubt", "Not every disk is on its overlay: there is no one point in time.") if in_doubt else no_point()
         return {"verdict": none.verdict.value, "verdict_reasons": none.as_documents()}

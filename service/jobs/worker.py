@@ -29,7 +29,7 @@ from service.jobs.run import JobRun
 from service.jobs.state_folder import StateFolder
 from service.jobs.wake import Wake
 from service.model.foreign_freeze import FROZEN_LOOK_S
-from service.model.lifecycle import JobKind
+from service.model.kinds import JobKind, kind_of
 
 RECONNECT_S = 1.0
 STOP_LOOPS_S = 5.0
@@ -189,7 +189,7 @@ class Worker:
                 kind = queue.next_kind(session, self._host_id, only_kinds=KNOWN_KINDS)
             if kind is None:
                 return
-            with self._database.write(urgent=kind == JobKind.thaw) as session:
+            with self._database.write(urgent=kind_of(kind).is_urgent) as session:
                 claim = queue.claim(session, self._host_id, self._owner, self._settings.lease_seconds, only_kinds=KNOWN_KINDS)
                 if claim is not None and not self._registration.holds(session):
                     session.rollback()

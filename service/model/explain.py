@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.model.inventory import FREEZABLE_TYPES
+from service.model.kinds import names_of
+
+WITH_VERDICT = names_of(lambda kind: kind.has_verdict)
 
 _MEANING = {
     "application": "The applications in the guest were told, the filesystems were frozen, and both held until the point in time was taken.",
@@ -104,7 +107,7 @@ def _summary(job: Mapping[str, Any]) -> str:
     state, verdict, kind = job["state"], job.get("verdict"), job["kind"]
     if state in ("queued", "running", "interrupted"):
         return f"The job is {state}{_phase(job)}; nothing is decided yet."
-    if kind not in ("snapshot", "quiesce"):
+    if kind not in WITH_VERDICT:
         return f"This {kind} {state}; a verdict belongs to jobs that take a point."
     meaning = _MEANING.get(verdict or "none", "")
     outcome = {"succeeded": "The job succeeded.", "failed": "The job failed.", "cancelled": "The job was cancelled."}[state]

@@ -1,4 +1,4 @@
-"""What a job is, which states it may be in, and every move between them.
+"""Which states a job may be in, and every move between them.
 
 ```
  queued --a--> running --b--> succeeded
@@ -11,13 +11,6 @@ e: the worker died or lost its lease. f, g, i: only after recovery has asked lib
 """
 
 from enum import StrEnum
-
-
-class JobKind(StrEnum):
-    snapshot = "snapshot"
-    preflight = "preflight"
-    thaw = "thaw"
-    quiesce = "quiesce"
 
 
 class JobState(StrEnum):

@@ -25,7 +25,7 @@ from service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from service.model.lifecycle import JobKind
+from service.model.kinds import JobKind
 from service.model.policy import OnShortfall
 
 router = APIRouter(prefix="/api/v1/domains", tags=["domains"])

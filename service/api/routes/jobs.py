@@ -36,7 +36,8 @@ from service.errors import (
 )
 from service.jobs import queue
 from service.model.explain import explain
-from service.model.lifecycle import JobKind, JobState
+from service.model.kinds import kind_of
+from service.model.lifecycle import JobState
 
 RETRYABLE = frozenset({JobState.failed, JobState.cancelled})
 
@@ -161,13 +162,14 @@ def _again(session: Session, job_id: str) -> Order:
     if job.state not in RETRYABLE:
         reason = "it has succeeded" if job.state == JobState.succeeded else "it is not finished"
         raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
-    if job.kind == JobKind.quiesce:
-        reason = "nobody would wait for its gate; POST /api/v1/domains/{domain}/quiesce opens another"
+    kind = kind_of(job.kind)
+    if not kind.retryable:
+        reason = "nobody waits for it any more: ask for a new one"
         raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
     place = place_of(session, job.domain_id, job.request.get("host"))
     # Only what was asked for: the count of the tries that the service made by itself begins anew.
     asked = {name: value for name, value in job.request.items() if name in JobRequest.model_fields}
-    return Order(JobKind(job.kind), place, asked, dict(job.labels), retry_of=job_id)
+    return Order(kind.name, place, asked, dict(job.labels), retry_of=job_id)
 
 
 async def _document(request: Request, job_id: UUID) -> str:

@@ -51,7 +51,8 @@ from service.errors import (
 )
 from service.jobs import gates, queue
 from service.model.gate import GateState
-from service.model.lifecycle import FINAL_STATES, JobKind
+from service.model.kinds import JobKind
+from service.model.lifecycle import FINAL_STATES
 from service.model.moment import rfc3339
 from service.model.policy import FreezeMode
 
@@ -175,9 +176,7 @@ def _place(request: Request, domain: str, body: QuiesceRequest, key: str | None)
     }
 
     def order(session: Session) -> Order:
-        place = place_of(session, domain, body.host)
-        # Once: a caller who waited for a gate that never came does not wait for the next attempt.
-        return Order(JobKind.quiesce, place, stored, body.labels, max_attempts=1, beside=add_gate)
+        return Order(JobKind.quiesce, place_of(session, domain, body.host), stored, body.labels, beside=add_gate)
 
     def add_gate(session: Session, job_id: str) -> None:
         gates.add(session, job_id, _token(request, job_id), body.deadline_ms)

@@ -1,0 +1,133 @@
+"""What each kind of job does to a guest, what it needs for itself alone, and how often it is tried.
+
+One row for each kind. All code that treats kinds differently asks this table, or the handler of the kind.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class JobKind(StrEnum):
+    snapshot = "snapshot"
+    preflight = "preflight"
+    thaw = "thaw"
+    quiesce = "quiesce"
+
+
+class Locks(StrEnum):
+    """What a job has for itself alone, from its claim until it has ended or recovery has looked at it."""
+
+    domain = "domain"
+    point = "point"
+    repository = "repository"
+    nothing = "nothing"
+
+
+class Lane(StrEnum):
+    """Which permits a job needs. Jobs of one lane never wait for those of another."""
+
+    quick = "quick"
+    """Seconds: whatever freezes a guest, or only looks at one."""
+    transfer = "transfer"
+    """Hours: whatever copies disks."""
+    maintenance = "maintenance"
+
+
+@dataclass(frozen=True)
+class Kind:
+    name: JobKind
+    #: A freeze may be sent.
+    freezes: bool
+    #: A recovery point is left when the job succeeds.
+    makes_point: bool
+    #: The point is taken by a caller, between the opening and the release of a gate.
+    has_gate: bool
+    locks: Locks
+    #: None: the job helps a guest that somebody left frozen, and waits for nothing.
+    lane: Lane | None
+    #: How often it is tried where a worker dies over it.
+    attempts: int
+    #: A caller may ask for the same again, once it has failed.
+    retryable: bool
+
+    @property
+    def is_urgent(self) -> bool:
+        """It waits for no domain, for no permit and for no other job, and overtakes all of them."""
+        return self.lane is None
+
+    @property
+    def is_awaited(self) -> bool:
+        """A caller waits for it now: better an error at once than success after a pause."""
+        return self.is_urgent or self.has_gate
+
+    @property
+    def has_verdict(self) -> bool:
+        return self.makes_point or self.has_gate
+
+    @property
+    def thaws(self) -> bool:
+        """Where it has succeeded, its guest was thawed."""
+        return self.freezes or self.is_urgent
+
+
+_ROWS = (
+    Kind(
+        JobKind.snapshot,
+        freezes=True,
+        makes_point=True,
+        has_gate=False,
+        locks=Locks.domain,
+        lane=Lane.quick,
+        attempts=3,
+        retryable=True,
+    ),
+    Kind(
+        JobKind.preflight,
+        freezes=False,
+        makes_point=False,
+        has_gate=False,
+        locks=Locks.domain,
+        lane=Lane.quick,
+        attempts=3,
+        retryable=True,
+    ),
+    Kind(
+        JobKind.thaw,
+        freezes=False,
+        makes_point=False,
+        has_gate=False,
+        locks=Locks.nothing,
+        lane=None,
+        attempts=3,
+        retryable=True,
+    ),
+    Kind(
+        JobKind.quiesce,
+        freezes=True,
+        makes_point=False,
+        has_gate=True,
+        locks=Locks.domain,
+        lane=Lane.quick,
+        # A caller who waited for a gate that never came does not wait for the next attempt.
+        attempts=1,
+        retryable=False,
+    ),
+)
+
+KINDS: Mapping[JobKind, Kind] = MappingProxyType({row.name: row for row in _ROWS})
+
+
+def names_of(is_so: Callable[[Kind], bool]) -> tuple[str, ...]:
+    """The kinds whose row is so, as the column `kind` names them."""
+    return tuple(row.name.value for row in _ROWS if is_so(row))
+
+
+MAKE_POINT = names_of(lambda kind: kind.makes_point)
+HAVE_GATE = names_of(lambda kind: kind.has_gate)
+
+
+def kind_of(name: str) -> Kind:
+    """Of a job's row. Raises ValueError where a newer version made the job: it is claimed by nobody here."""
+    return KINDS[JobKind(name)]
