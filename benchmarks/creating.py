@@ -20,8 +20,8 @@ from benchmarks.service_process import ServiceProcess
 from service.db import schema
 from service.db.engine import Database, open_engine
 from service.db.tables import Job
-from service.jobs import queue
 from service.model.lifecycle import JobState
+from service.records import queue
 
 CLIENTS = (8, 64)
 SECONDS = 1.2

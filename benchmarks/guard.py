@@ -9,11 +9,11 @@ from pathlib import Path
 from benchmarks import interleaving
 from benchmarks.interleaving import Numbers, Plan
 from benchmarks.report import Report, program_version
+from service.freeze import window as freeze_window
+from service.freeze.guard import GuardKeeper, GuardSource, NoGuards
+from service.freeze.window import WindowPlan
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
-from service.jobs import freeze_window
-from service.jobs.freeze_window import WindowPlan
-from service.jobs.guard import GuardKeeper, GuardSource, NoGuards
 from service.model.timing import ms_between
 from service.model.window import WindowRecord
 from tests.lab import images, kvm

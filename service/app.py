@@ -32,10 +32,10 @@ from service.db.schema import check_schema, migrate
 from service.db.url import database_url
 from service.db.writable import Trial
 from service.errors import SettingInvalid, StillpointError
-from service.jobs.wake import Wake
+from service.records.wake import Wake
 
 if TYPE_CHECKING:
-    from service.jobs.worker import Worker
+    from service.worker.worker import Worker
 
 Announce = Callable[[str], None]
 SIGNAL_LOOK_S = 1.0
@@ -160,9 +160,9 @@ def _database(settings: Settings) -> Iterator[Database]:
 @contextmanager
 def _running_worker(settings: Settings, database: Database, wake: Wake) -> Iterator["Worker"]:
     # Imported here, so that an API without libvirt-python starts.
+    from service.freeze.guard import GuardKeeper
     from service.hypervisor.connection import HostConnection
-    from service.jobs.guard import GuardKeeper
-    from service.jobs.worker import Worker
+    from service.worker.worker import Worker
 
     door.raise_open_files()
     guards = GuardKeeper(settings.state_dir, settings.libvirt_uri)

@@ -83,7 +83,7 @@ def migrate() -> None:
 @app.command()
 def doctor() -> None:
     """Show the effective settings (passwords masked), and check everything that a job needs. Exit code 1: something fails."""
-    from service.jobs.doctor import Health, effective_settings, examine
+    from service.worker.doctor import Health, effective_settings, examine
 
     settings = _settings()
     log.configure(settings.log_format, "error")
@@ -157,7 +157,7 @@ def token_revoke(token_id: Annotated[str, typer.Argument(metavar="ID", help="The
 @host_app.command("list")
 def host_list() -> None:
     """Every host: when its worker was last heard of, and what it has to do."""
-    from service.jobs import host_list as hosts
+    from service.records import host_list as hosts
 
     with _migrated_database().read() as session:
         found = hosts.hosts(session)
@@ -172,7 +172,7 @@ def host_list() -> None:
 @host_app.command("forget")
 def host_forget(host_id: Annotated[str, typer.Argument(metavar="ID", help="The name that `stillpoint host list` shows.")]) -> None:
     """End the jobs of a host that never comes back, and take its domains off the list. Refused while its worker may still live."""
-    from service.jobs import forgotten_host
+    from service.records import forgotten_host
 
     with _migrated_database().write() as session:
         forgotten = forgotten_host.forget(session, host_id)
@@ -223,7 +223,7 @@ def _show(error: StillpointError) -> None:
 
 def _end(code: int | str | None) -> NoReturn:
     """Exit; with calls that hang inside libvirt at once, because the interpreter's own end would wait for what they hold."""
-    from service.hypervisor.deadlines import HELPERS
+    from service.deadlines import HELPERS
 
     if HELPERS.left_behind() and not isinstance(code, str):
         sys.stdout.flush()

@@ -263,7 +263,7 @@ def test_a_process_with_hung_calls_ends_at_once_with_its_exit_status() -> None:
     program = """
 import atexit, threading
 from service import cli
-from service.hypervisor.deadlines import HELPERS, GivenUp
+from service.deadlines import HELPERS, GivenUp
 atexit.register(threading.Event().wait)
 try:
     HELPERS.run(threading.Event().wait, 0.05, call="a call", lane="db1")

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from service.config import SETTINGS_FILE_VARIABLE, Settings, load_settings
 from service.db.engine import Database
 from service.errors import SettingInvalid
-from service.jobs.execution import writer_rules
-from service.model.well_known_writers import SQL_SERVER, WriterEffect
+from service.model.windows.well_known_writers import SQL_SERVER, WriterEffect
+from service.worker.execution import writer_rules
 from tests.jobs.windows_scene import WindowsScene, reasons_of
 
 EXCHANGE = "76FE1AC4-15F7-4BCD-987E-8E1ACB462FB7"

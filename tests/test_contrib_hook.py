@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.survey import HOOK_DECLARATION, hook_state
+from service.freeze.survey import HOOK_DECLARATION, hook_state
 from service.model.verdict import HookState
 
 HOOK = Path(__file__).parents[1] / "contrib" / "fsfreeze-hook"

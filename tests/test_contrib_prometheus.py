@@ -9,12 +9,12 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from service import metrics
 from service.app import create_api
 from service.config import Settings
 from service.db import tokens
 from service.db.engine import Database
-from service.jobs import metrics
-from service.jobs.wake import Wake
+from service.records.wake import Wake
 
 RULES = Path(__file__).parents[1] / "contrib" / "prometheus" / "stillpoint.rules.yml"
 

@@ -11,9 +11,9 @@ import pytest
 import typer.main
 from fastapi.routing import APIRoute
 
-from service.api import examples_gate
 from service.api.routes import domains, hosts, jobs, quiesce, recovery_points
 from service.api.routes import service as service_routes
+from service.api.schemas import examples_gate
 from service.cli import app
 from service.config import Settings
 

@@ -17,10 +17,11 @@ from service.api.frozen import refuse_if_frozen
 from service.api.placement import Place
 from service.db.tables import Job
 from service.errors import DomainQueueFull, IdempotencyMismatch
-from service.jobs import queue
-from service.jobs.queue import NewJob
 from service.model.kinds import KINDS, JobKind
+from service.model.lifecycle import JobKind
 from service.model.policy import FreezeMode
+from service.records import queue
+from service.records.queue import NewJob
 
 IdempotencyKey = Annotated[
     str | None,

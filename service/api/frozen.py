@@ -9,10 +9,10 @@ from service.api.placement import Place
 from service.db.engine import database_now
 from service.db.tables import Domain, Job
 from service.errors import GuestAlreadyFrozen
-from service.jobs import freeze_lease
 from service.model.foreign_freeze import FROZEN_BELIEVED_S
 from service.model.kinds import names_of
 from service.model.lifecycle import JobState
+from service.records import freeze_lease
 
 THAWS = names_of(lambda kind: kind.thaws)
 

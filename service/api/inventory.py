@@ -9,12 +9,13 @@ from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session, aliased
 
 from service.api.paging import decode_cursor, encode_cursor
-from service.api.schemas import DomainFilter, Filter
+from service.api.schemas.domains import DomainFilter
+from service.api.schemas.fields import Filter
 from service.db.engine import database_now
 from service.db.tables import Domain, Host, RecoveryPoint
 from service.errors import CursorInvalid
-from service.jobs import freeze_lease
-from service.jobs.freeze_lease import Window
+from service.records import freeze_lease
+from service.records.freeze_lease import Window
 
 STALE_PERIODS = 3
 UNKNOWN = "unknown"

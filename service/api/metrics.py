@@ -18,8 +18,8 @@ from service.db.engine import Database, database_now
 from service.db.tables import Domain, Host, Job, RecoveryPoint
 from service.db.writable import Trial
 from service.errors import DatabaseUnavailable, StillpointError
-from service.jobs import freeze_lease
 from service.model.lifecycle import FINAL_STATES, JobState
+from service.records import freeze_lease
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 TOTALS_SECONDS = 30.0

@@ -8,11 +8,11 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from service.api import examples
 from service.api.auth import OPEN_PATHS
 from service.api.problems import MEDIA_TYPE, problem_document, status_of
 from service.api.query import without_null
-from service.api.schemas import Problem
+from service.api.schemas import examples
+from service.api.schemas.service import Problem
 from service.errors import DatabaseUnavailable, StillpointError, TokenMissing, TokenRefused
 
 Responses = dict[int | str, dict[str, Any]]

@@ -12,7 +12,8 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from service.api.documents import JOB_SUMMARY, JOB_VERSION, RECOVERY_POINT_DOCUMENT
 from service.api.paging import VersionedPage, decode_time_cursor, statement_of_page, versioned_page
-from service.api.schemas import JobFilter, RecoveryPointFilter
+from service.api.schemas.jobs import JobFilter
+from service.api.schemas.recovery_points import RecoveryPointFilter
 from service.db.reader import Statement
 from service.db.tables import Job, JobLabel, RecoveryPoint
 

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from service.db.engine import database_now
 from service.db.tables import Domain, Host
 from service.errors import DomainAmbiguous, DomainUnknown
-from service.jobs.host_silence import is_silent
 from service.model.inventory import DomainState
+from service.records.host_silence import is_silent
 
 _ALIVE = (DomainState.running.value, DomainState.paused.value)
 

@@ -217,7 +217,7 @@ class Host(Base):
     lease_seconds: Mapped[float] = mapped_column(Float, server_default="60")
     #: The process that is the worker of this host; None: it was stopped.
     instance_id: Mapped[str | None] = mapped_column(String(36))
-    #: The lock file that this process holds (`service.jobs.host_lock.LockId`).
+    #: The lock file that this process holds (`service.worker.host_lock.LockId`).
     lock_id: Mapped[str | None] = mapped_column(String(255))
     #: The same process in words, for an error.
     held_by: Mapped[str | None] = mapped_column(String(255))
@@ -233,7 +233,7 @@ class Domain(Base):
     name: Mapped[str] = mapped_column(String(255), index=True)
     state: Mapped[str] = mapped_column(String(32))
     published_at: Mapped[datetime]
-    #: disks, filesystems, agent, os, frozen: see service.api.schemas.
+    #: disks, filesystems, agent, os, frozen: see service.api.schemas.domains.
     document: Mapped[dict[str, Any]]
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from service.deadlines import HELPERS, GivenUp, HelperThreads
 from service.errors import LibvirtCallTimedOut
-from service.hypervisor.deadlines import HELPERS, GivenUp, HelperThreads
 from service.hypervisor.handle import DomainHandle
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from service import log
+from service.deadlines import HELPERS, GivenUp, HelperThreads
 from service.errors import DomainGone, LibvirtUnavailable
 from service.hypervisor.bounded_domain import BOUNDS, BoundedDomain, Bounds
-from service.hypervisor.deadlines import HELPERS, GivenUp, HelperThreads
 from service.hypervisor.guest import Guest
 from service.hypervisor.handle import LibvirtDomain, LibvirtError, file_error, is_alive, libvirt
 from service.hypervisor.security_labels import SecurityLabel, of_host

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from service.deadlines import HELPERS, GivenUp, HelperThreads
 from service.errors import (
     AgentBusy,
     AgentNotAnswering,
@@ -19,7 +20,6 @@ from service.errors import (
 )
 from service.hypervisor import agent, security_labels
 from service.hypervisor.bounded_domain import PIVOT_CALL, SNAPSHOT_CALL, domain_lane
-from service.hypervisor.deadlines import HELPERS, GivenUp, HelperThreads
 from service.hypervisor.handle import DomainHandle, LibvirtError, libvirt
 from service.hypervisor.security_labels import SecurityLabel
 from service.hypervisor.xml import Mirror, agent_is_connected, disks_of, has_agent_channel, mirror_of, snapshot_xml

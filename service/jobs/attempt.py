@@ -3,18 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.clock import WallClock
+from service.disks.disk_user import DiskUser
+from service.disks.overlays import Overlay
 from service.errors import StillpointError
-from service.jobs.disk_user import DiskUser
-from service.jobs.fuse import Fuse
+from service.freeze.fuse import Fuse
+from service.freeze.windows_evidence import VssEvidence
 from service.jobs.intent import Intent
-from service.jobs.overlays import Overlay
-from service.jobs.run import WallClock
-from service.jobs.vss_evidence import VssEvidence
-from service.model.drift import Change
 from service.model.inventory import Disk, DomainState, Survey
 from service.model.policy import FreezeMode, FreezePolicy, HoldLimits
 from service.model.scope import DiskSelection, FreezeScope
 from service.model.window import WindowRecord
+from service.model.windows.drift import Change
 
 
 @dataclass

@@ -4,14 +4,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from service.errors import DomainPaused, GuestStillFrozen, NoAgentChannel, StillpointError
+from service.freeze.window import thaw_until_answered
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
-from service.jobs import gates
-from service.jobs.freeze_window import thaw_until_answered
 from service.jobs.run import JobRun
 from service.model.inventory import DomainState
 from service.model.lifecycle import JobState, PhaseName
 from service.model.window import ThawOutcome
+from service.records import gates
 
 PATIENCE_S = 60.0
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+from service import bounded_io, metrics
 from service.db.tables import Gate
 from service.errors import DomainStateUnsuitable, StillpointError, VerdictBelowRequired
+from service.freeze.window import WindowGuard
 from service.hypervisor.guest import Guest
-from service.jobs import gates, metrics, snapshot_outcome, storage, vss_record
+from service.jobs import snapshot_outcome, vss_record
 from service.jobs.attempt import Attempt
-from service.jobs.freeze_window import WindowGuard
 from service.jobs.gate_hold import GateHold
 from service.jobs.run import JobRun
 from service.jobs.snapshot import (
@@ -30,19 +31,20 @@ from service.model.lifecycle import JobState, PhaseName
 from service.model.scope import freeze_scope
 from service.model.verdict import Judgement, Verdict, satisfies
 from service.model.window import ThawOutcome
-from service.model.writer_rules import WriterRules
+from service.model.windows.writer_rules import WriterRules
+from service.records import gates
 
 
 def run_gate(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
     """Every phase of the job, in order; finishes the job. Raises StillpointError where it ended before the window."""
     attempt = Attempt(freeze_policy(run))
-    with storage.refusals(BEFORE_THE_WINDOW):
+    with bounded_io.refusals(BEFORE_THE_WINDOW):
         with run.phase(PhaseName.preflight):
             _preflight(run, guest, attempt)
         read_writers_before(run, guest, attempt)
         appointed = settings.guards.appoint(run.claim.job_id, run.claim.domain_id, guest.name)
     with appointed as guard:
-        with storage.refusals(BEFORE_THE_WINDOW):
+        with bounded_io.refusals(BEFORE_THE_WINDOW):
             with run.phase(PhaseName.prepare) as phase:
                 flush(guest, attempt, phase)
                 guard.wait_until_ready()

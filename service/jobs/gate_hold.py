@@ -10,10 +10,10 @@ from datetime import timedelta
 
 from service.db.engine import Database
 from service.errors import DatabaseUnavailable, GateClosedEarly, GateDeadlinePassed, GateNotOpened, StillpointError
-from service.jobs import gates
-from service.jobs.freeze_window import WindowGuard
+from service.freeze.window import WindowGuard
 from service.model.gate import GateState
 from service.model.window import GuardDeed
+from service.records import gates
 
 POLL_S = 0.02
 LOOK_S = 1.0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.jobs.overlays import Overlay
+from service.disks.overlays import Overlay
 
 
 @dataclass(frozen=True)

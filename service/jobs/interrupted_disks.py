@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from service import bounded_io
 from service.db.tables import Job, RecoveryPoint
+from service.disks import overlays
+from service.disks.merging import merge_back
+from service.disks.overlays import Overlay
+from service.disks.whereabouts import Whereabouts
 from service.errors import (
     DisksInDoubt,
     DomainBusy,
@@ -17,10 +22,7 @@ from service.errors import (
     WorkerLost,
 )
 from service.hypervisor.guest import Guest
-from service.jobs import overlays, storage
-from service.jobs.discard import merge_back
 from service.jobs.intent import Intent
-from service.jobs.overlays import Overlay
 from service.jobs.shortfall import removed_again, unfinished
 from service.jobs.snapshot_outcome import disk_document
 from service.model.lifecycle import PhaseName
@@ -64,43 +66,13 @@ def settle(job: Job, guest: Guest, intent: Intent, found: Found) -> None:
     if intent.discard is not None:
         _finish_discard(guest, intent, found)
         return
-    where = _Where.of(guest, intent.overlays)
+    where = Whereabouts.of(guest, intent.overlays)
     if where.is_untouched:
         found.story.append(_roll_back(intent.overlays))
     elif where.is_switched:
         _keep(job, guest, intent.overlays, where, found)
     else:
         _leave(guest, where, found)
-
-
-@dataclass
-class _Where:
-    """Targets by where their disk is. `live`: what is written now. `saved`: the definition of the next start names the overlay."""
-
-    planned: list[str]
-    live: list[str]
-    saved: list[str]
-    #: On a third file: somebody took another snapshot and our overlay may lie below it, or the disk was taken out.
-    elsewhere: list[str]
-
-    @classmethod
-    def of(cls, guest: Guest, planned: Sequence[Overlay]) -> "_Where":
-        live = guest.settled_sources()
-        saved = guest.persistent_sources() if guest.is_persistent() else live
-        return cls(
-            planned=[overlay.target for overlay in planned],
-            live=[overlay.target for overlay in planned if live.get(overlay.target) == overlay.path],
-            saved=[overlay.target for overlay in planned if saved.get(overlay.target) == overlay.path],
-            elsewhere=[overlay.target for overlay in planned if overlay.is_in_use(live.get(overlay.target)) is None],
-        )
-
-    @property
-    def is_untouched(self) -> bool:
-        return not (self.live or self.saved or self.elsewhere)
-
-    @property
-    def is_switched(self) -> bool:
-        return bool(self.planned) and self.live == self.planned
 
 
 def _roll_back(planned: Sequence[Overlay]) -> str:
@@ -113,7 +85,7 @@ def _roll_back(planned: Sequence[Overlay]) -> str:
     return "The disks are as they were; overlays that were made are removed."
 
 
-def _keep(job: Job, guest: Guest, planned: Sequence[Overlay], where: _Where, found: Found) -> None:
+def _keep(job: Job, guest: Guest, planned: Sequence[Overlay], where: Whereabouts, found: Found) -> None:
     mirrors = {target: guest.mirror(target) for target in where.planned}
     merging = [overlay.target for overlay in planned if (mirror := mirrors[overlay.target]) and mirror.into == overlay.base]
     if merging:
@@ -133,7 +105,7 @@ def _keep(job: Job, guest: Guest, planned: Sequence[Overlay], where: _Where, fou
     found.error = found.lost()
 
 
-def _leave(guest: Guest, where: _Where, found: Found) -> None:
+def _leave(guest: Guest, where: Whereabouts, found: Found) -> None:
     switched = sorted({*where.live, *where.saved})
     found.story.append("Not every disk is on its overlay or on the file below it; nothing was deleted.")
     ahead = [target for target in where.saved if target not in where.live]
@@ -188,6 +160,6 @@ def _instant(job: Job, planned: Sequence[Overlay]) -> datetime:
 
 def _changed_at(path: str) -> float | None:
     try:
-        return storage.answered("looking at", path, Path(path).stat).st_mtime
+        return bounded_io.answered("looking at", path, Path(path).stat).st_mtime
     except (OSError, StorageNotAnswering):
         return None

@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+from service import bounded_io
+from service.disks import disk_images, images, overlays, rehearsal
+from service.disks.at_rest import why_not_at_rest
+from service.disks.disk_user import disk_user_of
 from service.errors import (
     HoldLimitTooLong,
     HostOutOfDescriptors,
@@ -12,28 +16,26 @@ from service.errors import (
     StorageNotAnswering,
     StorageRefused,
 )
+from service.freeze import windows_evidence
+from service.freeze.survey import as_document as survey_document
+from service.freeze.survey import survey
 from service.hypervisor.guest import Guest
-from service.jobs import disk_images, images, overlays, rehearsal, storage, vss_evidence
-from service.jobs.at_rest import why_not_at_rest
-from service.jobs.disk_user import disk_user_of
 from service.jobs.intent import Intent
 from service.jobs.run import JobRun
 from service.jobs.snapshot import BEFORE_THE_WINDOW, SnapshotSettings, freeze_policy
-from service.jobs.survey import as_document as survey_document
-from service.jobs.survey import survey
-from service.model import auto_recovery
 from service.model.checks import Circumstances, evaluate
-from service.model.checks_windows import WindowsCircumstances
 from service.model.host_trial import HostTrial, Tried
 from service.model.inventory import Disk, DomainState, Survey
 from service.model.lifecycle import JobState, PhaseName
 from service.model.policy import FreezeMode, FreezePolicy
 from service.model.scope import DiskSelection, freeze_scope, select_disks
+from service.model.windows import auto_recovery
+from service.model.windows.checks import WindowsCircumstances
 
 
 def run_preflight(run: JobRun, guest: Guest, settings: SnapshotSettings, max_chain_depth: int) -> None:
     """Read everything, try what can be tried, judge it, finish the job; `result` holds the checks."""
-    with storage.refusals(BEFORE_THE_WINDOW), run.phase(PhaseName.preflight):
+    with bounded_io.refusals(BEFORE_THE_WINDOW), run.phase(PhaseName.preflight):
         found = survey(guest)
         if found.agent.frozen:
             found.foreign_freeze = run.foreign_freeze()
@@ -105,7 +107,7 @@ def _try_host(run: JobRun, guest: Guest, settings: SnapshotSettings, found: Surv
 
 
 def _windows(run: JobRun, guest: Guest, found: Survey, selection: DiskSelection | None) -> WindowsCircumstances:
-    evidence = vss_evidence.read_before(guest, found)
+    evidence = windows_evidence.read_before(guest, found)
     report = evidence.before.report
     return WindowsCircumstances(
         generation=evidence.generation,

@@ -9,20 +9,21 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from service import log
+from service import log, metrics
+from service.clock import WallClock, rfc3339
 from service.db.engine import Database, database_now
 from service.db.tables import RecoveryPoint
 from service.errors import DatabaseUnavailable, JobCancelled, LeaseLost, StillpointError
-from service.jobs import freeze_lease, guest_memory, metrics, queue
-from service.jobs.queue import Claim, NewJob
-from service.jobs.vss_evidence import VssEvidence
-from service.model.drift import Change
+from service.freeze.windows_evidence import VssEvidence
 from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Survey
 from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
-from service.model.moment import rfc3339
 from service.model.timing import WindowInstants, ms_between
-from service.model.vss_outcome import RETRY_PAUSE_S
+from service.model.windows.drift import Change
+from service.model.windows.vss_outcome import RETRY_PAUSE_S
+from service.records import freeze_lease, guest_memory, queue
+from service.records.guest_memory import Remembered
+from service.records.queue import Claim, NewJob
 
 T = TypeVar("T")
 
@@ -118,7 +119,7 @@ class JobRun:
         self.may_have_point = True
 
     def add_window_phases(
-        self, instants: WindowInstants, outcomes: Mapping[PhaseName, tuple[PhaseOutcome, str | None]], wall: "WallClock"
+        self, instants: WindowInstants, outcomes: Mapping[PhaseName, tuple[PhaseOutcome, str | None]], wall: WallClock
     ) -> None:
         """The phases inside the window are recorded after it, from their instants."""
         spans = {
@@ -142,7 +143,9 @@ class JobRun:
 
     def remember(self, found: Survey, evidence: VssEvidence) -> list[Change]:
         """Keep what is known of this guest, and answer what changed since the last look; a database that is away is waited for."""
-        return self._persist(lambda: self._beside(lambda session: guest_memory.remember(session, self.claim.domain_id, found, evidence)))
+        known = self._persist(lambda: self._beside(lambda session: self._remembered(session, found, evidence)))
+        evidence.known_writers = known.writers
+        return known.changes
 
     def foreign_freeze(self) -> ForeignFreeze:
         """What is known of the freeze in which this job found its guest."""
@@ -191,6 +194,9 @@ class JobRun:
         """End the lease now instead of letting it run out."""
         self._persist(lambda: self._end_lease(why))
 
+    def _remembered(self, session: Session, found: Survey, evidence: VssEvidence) -> Remembered:
+        return guest_memory.remember(session, self.claim.domain_id, found, evidence.option, evidence.before.report)
+
     def _beside(self, work: Callable[[Session], T]) -> T:
         with self._database.write() as session:
             return work(session)
@@ -231,14 +237,3 @@ class JobRun:
                 _logger.warning("database_away", detail=error.detail, again_in_s=pause)
             self._abandoned.wait(pause)
             pause = min(pause * 2, WRITE_PAUSE_MAX_S)
-
-
-class WallClock:
-    """Wall-clock times for monotonic instants, from one pair read together."""
-
-    def __init__(self) -> None:
-        self.wall = datetime.now(UTC)
-        self.monotonic_ns = time.monotonic_ns()
-
-    def at(self, instant_ns: int) -> datetime:
-        return datetime.fromtimestamp(self.wall.timestamp() + (instant_ns - self.monotonic_ns) / 1e9, UTC)

@@ -1,14 +1,14 @@
 """What becomes of a job whose point is worse than what was required: `on_shortfall` of the request."""
 
+from service.disks.merging import Merge, merge_back
 from service.errors import DiscardFailed, DiscardUnfinished, LibvirtUnavailable, StillpointError, VerdictBelowRequired, VssFreezeFailed
 from service.hypervisor.guest import Guest
 from service.jobs.attempt import Attempt
-from service.jobs.discard import Merge, merge_back
 from service.jobs.intent import DiscardIntent, Intent
-from service.jobs.queue import NewJob
 from service.jobs.run import JobRun, MustRecover
 from service.model.policy import OnShortfall
-from service.model.vss_outcome import RETRIES
+from service.model.windows.vss_outcome import RETRIES
+from service.records.queue import NewJob
 
 TRY = "shortfall_try"
 """In the request of a follow-up: which try it is. The first has none."""

@@ -7,7 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from service import log
+from service import bounded_io, log
+from service.disks import at_rest, disk_images, image_users, images, overlays, rehearsal
+from service.disks.at_rest import GuestsOfHost, no_others
+from service.disks.disk_user import disk_user_of
+from service.disks.overlays import Overlay
 from service.errors import (
     AgentAnswerUnreadable,
     AgentBusy,
@@ -22,43 +26,29 @@ from service.errors import (
     OverlaysLeft,
     StillpointError,
 )
+from service.freeze import fuse, lost_agent, windows_evidence
+from service.freeze import window as freeze_window
+from service.freeze.fuse import Fuse
+from service.freeze.guard import Guard, GuardSource, NoGuards, Unguarded
+from service.freeze.preflush import preflush
+from service.freeze.survey import survey
+from service.freeze.window import THAW_PATIENCE_S, WindowGuard, WindowPlan
+from service.freeze.windows_evidence import SETTLE_BUDGET_S
 from service.hypervisor.guest import Guest
-from service.jobs import (
-    at_rest,
-    disk_images,
-    freeze_lease,
-    freeze_window,
-    fuse,
-    image_users,
-    images,
-    lost_agent,
-    overlays,
-    rehearsal,
-    snapshot_outcome,
-    storage,
-    vss_evidence,
-)
-from service.jobs.at_rest import GuestsOfHost, no_others
+from service.jobs import snapshot_outcome
 from service.jobs.attempt import Attempt
-from service.jobs.disk_user import disk_user_of
-from service.jobs.freeze_window import THAW_PATIENCE_S, WindowGuard, WindowPlan
-from service.jobs.fuse import Fuse
-from service.jobs.guard import Guard, GuardSource, NoGuards, Unguarded
 from service.jobs.intent import Intent
-from service.jobs.overlays import Overlay
-from service.jobs.preflush import preflush
 from service.jobs.run import JobRun, MustRecover, Phase
-from service.jobs.survey import survey
-from service.jobs.vss_evidence import SETTLE_BUDGET_S
 from service.model.checks import why_not_freezable
 from service.model.inventory import DomainState, OsFamily, Survey
 from service.model.lifecycle import PhaseName, PhaseOutcome
 from service.model.policy import FreezeMode, FreezePolicy
 from service.model.scope import freeze_scope, select_disks
 from service.model.verdict import HookState
-from service.model.vss_outcome import MOST_VOLUMES
 from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, WindowRecord
-from service.model.writer_rules import DEFAULT_RULES, WriterRules
+from service.model.windows.vss_outcome import MOST_VOLUMES
+from service.model.windows.writer_rules import DEFAULT_RULES, WriterRules
+from service.records import freeze_lease
 
 LOOK_PATIENCE_S = 120.0
 """How long a libvirt that went away under the snapshot call is waited for before the disks are called unknown."""
@@ -90,13 +80,13 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
     Where the window has begun (`JobRun.may_have_point`), an error leaves the job to recovery, which looks at the disks.
     """
     attempt = Attempt(freeze_policy(run))
-    with storage.refusals(BEFORE_THE_WINDOW):
+    with bounded_io.refusals(BEFORE_THE_WINDOW):
         with run.phase(PhaseName.preflight):
             _preflight(run, guest, attempt, settings)
         read_writers_before(run, guest, attempt)
         guard = settings.guards.appoint(run.claim.job_id, run.claim.domain_id, guest.name) if attempt.will_freeze else Unguarded()
     with guard:
-        with storage.refusals(BEFORE_THE_WINDOW):
+        with bounded_io.refusals(BEFORE_THE_WINDOW):
             take = _make_ready(run, guest, attempt, settings, guard)
         _take_point(run, guest, attempt, take, thaw_patience_s=settings.thaw_patience_s, guard=guard)
         if not attempt.is_running and attempt.point_was_taken:
@@ -177,7 +167,7 @@ def read_writers_before(run: JobRun, guest: Guest, attempt: Attempt) -> None:
     if not (attempt.will_freeze and attempt.found.is_windows):
         return
     with run.phase(PhaseName.writers_before) as phase:
-        attempt.vss = vss_evidence.read_before(guest, attempt.found)
+        attempt.vss = windows_evidence.read_before(guest, attempt.found)
         attempt.drift = run.remember(attempt.found, attempt.vss)
         if attempt.vss.before.unavailable:
             phase.warn(attempt.vss.before.unavailable)
@@ -307,7 +297,7 @@ def pass_window(guest: Guest, attempt: Attempt, take: Callable[[], None], *, tha
     attempt.fuse = fuse.arm_for(guest, attempt.found, policy)
     attempt.window = freeze_window.run(guest, take, plan, guard)
     if attempt.window.thaw.agent_is_lost:
-        lost_agent.look_from_outside(guest, attempt)
+        attempt.fuse = lost_agent.look_from_outside(guest, attempt.found, attempt.window, attempt.fuse)
     elif attempt.fuse is not None and attempt.window.thaw.outcome is not ThawOutcome.unanswered:
         attempt.fuse = Fuse(None, fuse.disarm(guest, attempt.fuse))
 
@@ -330,7 +320,7 @@ def read_writers_after(run: JobRun, guest: Guest, attempt: Attempt, settle_s: fl
     if attempt.vss is None:
         return
     with run.phase_that_cannot_be_cancelled(PhaseName.writers_after) as phase:
-        vss_evidence.read_after(guest, attempt.found, attempt.vss, settle_s)
+        windows_evidence.read_after(guest, attempt.found, attempt.vss, settle_s)
         if attempt.vss.after.unavailable:
             phase.warn(attempt.vss.after.unavailable)
 

@@ -5,7 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from service import bounded_io, metrics
+from service.clock import rfc3339
 from service.db.tables import RecoveryPoint
+from service.disks import overlays
 from service.errors import (
     DiscardFailed,
     DisksInDoubt,
@@ -24,22 +27,22 @@ from service.errors import (
     VerdictBelowRequired,
     VssFreezeFailed,
 )
+from service.freeze import hung_hook, windows_evidence
+from service.freeze.survey import as_document as survey_document
 from service.hypervisor.guest import Guest
-from service.jobs import hung_hook, metrics, overlays, storage, vss_evidence, vss_record
+from service.jobs import vss_record
 from service.jobs.attempt import Attempt
 from service.jobs.run import JobRun, Phase
 from service.jobs.shortfall import Shortfall
-from service.jobs.survey import as_document as survey_document
 from service.model.disk_coverage import left_out_with_data, uncovered_disks, unheld_filesystems
 from service.model.foreign_freeze import NOT_STILLPOINT
 from service.model.lifecycle import JobState, PhaseName
-from service.model.moment import rfc3339
 from service.model.policy import FreezeMode
 from service.model.timing import Limits, Timing
 from service.model.verdict import Evidence, Judgement, Verdict, judge, no_point, satisfies
-from service.model.vss_outcome import read_freeze_error
 from service.model.window import FreezeOutcome, ThawOutcome
-from service.model.writer_rules import WriterRules, WritersJudgement
+from service.model.windows.vss_outcome import read_freeze_error
+from service.model.windows.writer_rules import WriterRules, WritersJudgement
 
 
 def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) -> None:
@@ -207,7 +210,7 @@ def still_frozen(guest: Guest, attempt: Attempt) -> StillpointError:
     if attempt.window.writes_afterwards:
         return ThawUnanswered(domain=guest.name, message=message)
     tried_ms = timing_document(attempt)["thaw_ms"]
-    disks = () if attempt.window.thaw.agent_is_lost else hung_hook.disks_that_go_on(guest, attempt)
+    disks = () if attempt.window.thaw.agent_is_lost else hung_hook.disks_that_go_on(guest, attempt.found)
     if not disks:
         left_s = attempt.fuse.seconds_left() if attempt.fuse is not None else None
         fuse = f". The fuse in the guest thaws it in {left_s:.0f} s at the latest" if left_s is not None else ""
@@ -253,7 +256,7 @@ def disk_document(overlay: overlays.Overlay) -> dict[str, Any]:
 
 def _allocated(path: str) -> int | None:
     try:
-        return storage.answered("looking at", path, Path(path).stat).st_blocks * 512
+        return bounded_io.answered("looking at", path, Path(path).stat).st_blocks * 512
     except (OSError, StorageNotAnswering):
         return None
 
@@ -271,5 +274,5 @@ def evidence_document(attempt: Attempt) -> dict[str, Any]:
         "window": attempt.window.as_document(),
         "disks_after": {target: _DISK_AFTER[is_on] for target, is_on in attempt.switched.items()},
         "left_out": attempt.selection.left_out if attempt.selection else {},
-        "windows": vss_evidence.raw_document(attempt.vss) if attempt.vss else None,
+        "windows": windows_evidence.raw_document(attempt.vss) if attempt.vss else None,
     }

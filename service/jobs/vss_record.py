@@ -2,18 +2,18 @@
 
 from typing import Any
 
+from service.freeze.windows_evidence import VssEvidence
 from service.jobs.attempt import Attempt
-from service.jobs.vss_evidence import VssEvidence
-from service.model import auto_recovery, vss_steps, writer_rules
-from service.model.auto_recovery import AutoRecovery
 from service.model.verdict import Judgement, Verdict
-from service.model.verdict_windows import WindowsEvidence
-from service.model.volume_coverage import VolumeCoverage, VolumeFacts, judge_volumes
-from service.model.vss_outcome import VssOutcome, read_window
-from service.model.vss_steps import Clock, Retry, StepFacts
 from service.model.window import FreezeOutcome
-from service.model.writer_changes import ChangeKind
-from service.model.writer_rules import WritersJudgement
+from service.model.windows import auto_recovery, vss_steps, writer_rules
+from service.model.windows.auto_recovery import AutoRecovery
+from service.model.windows.verdict import WindowsEvidence
+from service.model.windows.volume_coverage import VolumeCoverage, VolumeFacts, judge_volumes
+from service.model.windows.vss_outcome import VssOutcome, read_window
+from service.model.windows.vss_steps import Clock, Retry, StepFacts
+from service.model.windows.writer_changes import ChangeKind
+from service.model.windows.writer_rules import WritersJudgement
 
 
 def windows_evidence(attempt: Attempt, writers: WritersJudgement) -> WindowsEvidence:

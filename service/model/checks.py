@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import GuestAlreadyFrozen, NoAgentChannel, NothingToFreeze, StillpointError, WindowsCommandBlocked
-from service.model import checks_images, checks_windows, vss_usable
+from service.model import checks_images
 from service.model.check import Check, CheckStatus, failed, passed, warned
-from service.model.checks_windows import WindowsCircumstances
 from service.model.disk_coverage import left_out_with_data, uncovered_disks, unheld_filesystems
 from service.model.foreign_freeze import ForeignFreeze
 from service.model.host_trial import HostTrial
@@ -15,6 +14,9 @@ from service.model.inventory import Disk, DomainState, OsFamily, Space, Survey
 from service.model.policy import FreezeMode
 from service.model.scope import DiskSelection, FreezeScope
 from service.model.verdict import HookState, Verdict
+from service.model.windows import checks as checks_windows
+from service.model.windows import vss_usable
+from service.model.windows.checks import WindowsCircumstances
 
 YOUNG_GUEST_S = 60.0
 """Services that freeze together with the agent may not be up yet in a guest that is younger than this."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from service.model import verdict_windows
 from service.model.coverage_facts import LeftOut, Uncovered
 from service.model.fuse import FuseReport, FuseState
 from service.model.reasons import Reason, lifts, lowers, notes
-from service.model.verdict_windows import WindowsEvidence
 from service.model.window import FreezeOutcome, ThawOutcome, WindowRecord
+from service.model.windows import verdict as verdict_windows
+from service.model.windows.verdict import WindowsEvidence
 
 
 class Verdict(StrEnum):

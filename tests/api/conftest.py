@@ -10,7 +10,7 @@ from service.app import create_api
 from service.config import Settings
 from service.db import tokens
 from service.db.engine import Database
-from service.jobs.wake import Wake
+from service.records.wake import Wake
 from tests.api.world import DB1, add_domain, add_host
 
 

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from service.db.engine import Database
 from service.db.tables import Domain, Job
-from service.jobs.wake import Wake
+from service.records.wake import Wake
 from tests.api.world import DB1, add_domain, add_host
 
 BODY: dict[str, Any] = {"kind": "snapshot", "domain": "db1"}

@@ -6,8 +6,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from service.api import metrics
+from service.clock import rfc3339
 from service.db.engine import Database
-from service.model.moment import rfc3339
 from tests.api.world import DB1, FROZEN, add_domain, add_host, add_job, window_intent
 
 SECONDS, DEADLINE = "stillpoint_guest_frozen_seconds", "stillpoint_guest_frozen_deadline_seconds"

@@ -13,7 +13,8 @@ from starlette.testclient import TestClient
 
 from service.api.pages import job_page_statement, page_of_jobs, page_of_recovery_points
 from service.api.paging import versioned_page_response
-from service.api.schemas import JobFilter, RecoveryPointFilter
+from service.api.schemas.jobs import JobFilter
+from service.api.schemas.recovery_points import RecoveryPointFilter
 from service.db.engine import Database, open_engine
 from service.db.postgresql import Row
 from service.db.reader import Parameters, Reader, Statement

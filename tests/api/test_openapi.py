@@ -7,9 +7,10 @@ import jsonschema_rs
 import pytest
 from starlette.testclient import TestClient
 
-from service.api import examples, examples_gate, problems
+from service.api import problems
 from service.api.openapi import REASONS
-from service.api.schemas import JobAnswer
+from service.api.schemas import examples, examples_gate
+from service.api.schemas.jobs import JobAnswer
 from tests.api.undocumented import undocumented
 
 

@@ -13,13 +13,13 @@ from hypothesis.strategies import one_of
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from service.api.schemas_gate import MAX_WAIT_MS
+from service.api.schemas.gate import MAX_WAIT_MS
 from service.app import create_api
 from service.config import Settings
 from service.db import tokens
 from service.db.engine import Database, open_engine
-from service.jobs import gates
-from service.jobs.wake import Wake
+from service.records import gates
+from service.records.wake import Wake
 from tests.api.world import DB1, WEB1, add_domain, add_host, add_job, add_recovery_point
 from tests.databases import migrate, sqlite_url
 

@@ -11,15 +11,15 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from service.api.schemas_gate import GateAnswer, ReleaseAnswer
+from service.api.schemas.gate import GateAnswer, ReleaseAnswer
 from service.db import tokens
 from service.db.engine import Database
 from service.db.tables import Gate, Job
 from service.errors import DomainPaused, GateDeadlinePassed, GuestAlreadyFrozen, HoldLimitTooLong, StillpointError
-from service.jobs import gates, queue
-from service.jobs.queue import Claim
 from service.model.gate import GateState
 from service.model.lifecycle import JobState
+from service.records import gates, queue
+from service.records.queue import Claim
 from tests.api.undocumented import undocumented
 from tests.api.world import DB1, add_host, add_job
 

@@ -14,7 +14,7 @@ from service.db import writable
 from service.db.engine import Database
 from service.db.writable import Trial
 from service.errors import HostTaken, LibvirtUnavailable, LoopDied, StateFolderUnwritable, StillpointError
-from service.jobs.wake import Wake
+from service.records.wake import Wake
 
 Ask = Callable[[StillpointError | None], TestClient]
 

@@ -14,7 +14,7 @@ from service.app import create_api
 from service.config import Settings
 from service.db import engine as engine_module
 from service.db.engine import Database, open_engine
-from service.jobs.wake import Wake
+from service.records.wake import Wake
 from tests.api.world import NOW, add_job, add_recovery_point
 
 

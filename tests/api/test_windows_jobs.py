@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.api import examples
-from service.api.schemas import JobAnswer
+from service.api.schemas import examples
+from service.api.schemas.jobs import JobAnswer
 from service.db.engine import Database
 from service.model.policy import WINDOWS_HOLD_LIMIT_MS, WINDOWS_HOLD_MS
 from tests.api.undocumented import undocumented

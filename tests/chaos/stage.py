@@ -107,7 +107,7 @@ class Stage:
     def keeper_pid(self) -> int | None:
         worker = self.worker.pid
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and _parent(entry) == worker and b"service.jobs.thaw_guard" in _command_line(entry):
+            if entry.name.isdigit() and _parent(entry) == worker and b"service.freeze.guard_process" in _command_line(entry):
                 return int(entry.name)
         return None
 

@@ -18,7 +18,7 @@ from service.db import schema
 from service.db.engine import Database, open_engine
 from service.db.tables import Base, Job
 from service.errors import DatabaseUnavailable, SchemaOutdated, SchemaUnknown
-from service.jobs import queue
+from service.records import queue
 from tests.databases import sqlite_url
 from tests.jobs.orders import a_snapshot
 

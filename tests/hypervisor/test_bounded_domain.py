@@ -9,11 +9,11 @@ from typing import Any
 import libvirt as _libvirt
 import pytest
 
+from service.deadlines import HelperThreads
 from service.errors import AgentBusy, AgentNotAnswering, DomainBusy, GuestAlreadyFrozen, LibvirtCallTimedOut
+from service.freeze.window import thaw_until_answered
 from service.hypervisor.bounded_domain import BoundedDomain, Bounds
-from service.hypervisor.deadlines import HelperThreads
 from service.hypervisor.guest import Guest
-from service.jobs.freeze_window import thaw_until_answered
 from service.model.window import ThawOutcome
 from tests.fakes import FakeDisk, FakeDomain, libvirt_error
 from tests.fakes.libvirt_errors import agent_busy
@@ -106,7 +106,7 @@ def test_hung_questions_about_a_domain_do_not_stand_in_the_way_of_its_thaw(subje
 
 
 def test_a_thaw_that_hangs_is_given_up_and_sent_again_until_it_is_answered(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.jobs.freeze_window.THAW_TIMEOUT_MS", 1)
+    monkeypatch.setattr("service.freeze.window.THAW_TIMEOUT_MS", 1)
     subject.guest.freeze(None, 1_000)
     subject.hang(THAW)
     subject.hang(THAW)

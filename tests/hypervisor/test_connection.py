@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from service.deadlines import HelperThreads
 from service.errors import DomainGone, LibvirtUnavailable
 from service.hypervisor.bounded_domain import Bounds
 from service.hypervisor.connection import HostConnection
-from service.hypervisor.deadlines import HelperThreads
 from service.model.inventory import DomainState
 
 URI = "test:///default"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.hypervisor.deadlines import GivenUp, HelperThreads
+from service.deadlines import GivenUp, HelperThreads
 
 SOON_S = 0.05
 LONG_S = 10.0
@@ -121,7 +121,7 @@ def program(text: str) -> str:
 def test_a_forked_child_does_not_wait_for_the_threads_of_its_parent() -> None:
     text = """
 import os, warnings
-from service.hypervisor.deadlines import HELPERS
+from service.deadlines import HELPERS
 warnings.simplefilter("ignore")
 HELPERS.run(int, 5, call="a call", lane="db1")
 child = os.fork()
@@ -135,7 +135,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_hung_call_does_not_hold_up_the_end_of_the_process() -> None:
     text = """
 import threading
-from service.hypervisor.deadlines import HELPERS, GivenUp
+from service.deadlines import HELPERS, GivenUp
 try:
     HELPERS.run(threading.Event().wait, 0.05, call="a call", lane="db1")
 except GivenUp:

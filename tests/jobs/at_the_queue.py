@@ -8,9 +8,9 @@ from sqlalchemy import select
 
 from service.db.engine import Database
 from service.db.tables import Job, Slot
-from service.jobs import queue
-from service.jobs.queue import Claim, NewJob
 from service.model.lifecycle import JobState
+from service.records import queue
+from service.records.queue import Claim, NewJob
 
 LEASE_S = 60.0
 

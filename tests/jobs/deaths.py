@@ -4,8 +4,8 @@ import threading
 from pathlib import Path
 
 from service.db.tables import Job
-from service.jobs.recovery import Recovery
 from service.jobs.run import JobRun
+from service.worker.recovery import Recovery
 from tests.jobs.scene import Scene
 
 PATIENCE_S = 10.0

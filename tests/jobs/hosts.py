@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 from service.db.engine import Database
 from service.db.tables import Domain, Host
-from service.jobs.host_lock import LockId
-from service.jobs.registration import Registration, Terms
+from service.worker.host_lock import LockId
+from service.worker.registration import Registration, Terms
 
 LEASE_S, INVENTORY_S = 60.0, 30.0
 SILENCE_S = 90.0

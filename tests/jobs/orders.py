@@ -1,6 +1,6 @@
 """Jobs as tests ask for them."""
 
-from service.jobs.queue import NewJob
+from service.records.queue import NewJob
 
 
 def a_snapshot(

@@ -11,11 +11,11 @@ from sqlalchemy import select
 from service.config import Settings
 from service.db.engine import Database
 from service.db.tables import Job, RecoveryPoint
-from service.jobs import queue
-from service.jobs.execution import Execution
-from service.jobs.guard import NoGuards
-from service.jobs.queue import Claim, NewJob
+from service.freeze.guard import NoGuards
 from service.jobs.run import JobRun
+from service.records import queue
+from service.records.queue import Claim, NewJob
+from service.worker.execution import Execution
 from tests.fakes import FakeDisk, FakeDomain, FakeHost
 
 HOST = "hv1"

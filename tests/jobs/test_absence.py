@@ -4,8 +4,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.errors import DatabaseReplaced, DatabaseUnavailable
-from service.jobs import absence
-from service.jobs.absence import Absence
+from service.worker import absence
+from service.worker.absence import Absence
 
 AWAY = DatabaseUnavailable(reason="database or disk is full")
 

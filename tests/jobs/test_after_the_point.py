@@ -19,7 +19,8 @@ from tests.jobs.deaths import recovered
 from tests.jobs.scene import THAW, Scene, error_of
 from tests.jobs.windows_scene import WindowsScene
 
-PACKAGES = ("/service/jobs/", "/service/model/")
+ROOMS = ("jobs", "freeze", "disks", "records", "model")
+PACKAGES = (*(f"/service/{room}/" for room in ROOMS), "/service/bounded_io.py", "/service/clock.py", "/service/metrics.py")
 
 
 class Stumble(StillpointError):

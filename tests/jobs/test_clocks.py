@@ -8,8 +8,8 @@ from sqlalchemy import update
 
 from service.db.engine import Database
 from service.db.tables import Host, Job
-from service.jobs import freeze_lease, queue
-from service.jobs.inventory import Inventory
+from service.records import freeze_lease, queue
+from service.worker.publishing import Inventory
 from tests.fakes import FakeDisk, FakeDomain, FakeHost
 from tests.jobs.at_the_queue import add, allow, claimed, try_to_claim
 from tests.jobs.hosts import register
@@ -68,7 +68,7 @@ def test_a_lease_in_its_time_is_left_alone(database: Database) -> None:
 
 def test_a_host_is_dated_by_the_clock_of_the_database(sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of_the_database = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-    monkeypatch.setattr("service.jobs.inventory.database_now", lambda _session: of_the_database)
+    monkeypatch.setattr("service.worker.publishing.database_now", lambda _session: of_the_database)
     inventory = Inventory(sqlite_database, FakeHost(FakeDomain("db1", [FakeDisk("vda", tmp_path / "vda.qcow2")])), "hv1")
     inventory.publish(frozenset())
     with sqlite_database.read() as session:
@@ -79,7 +79,7 @@ def test_a_host_is_dated_by_the_clock_of_the_database(sqlite_database: Database,
 def test_a_report_is_dated_by_the_clock_of_the_database(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     of_the_database = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
     registration = register(sqlite_database)
-    monkeypatch.setattr("service.jobs.registration.database_now", lambda _session: of_the_database)
+    monkeypatch.setattr("service.worker.registration.database_now", lambda _session: of_the_database)
     with sqlite_database.write() as session:
         assert registration.report(session)
         assert session.get_one(Host, "hv1").last_seen == of_the_database

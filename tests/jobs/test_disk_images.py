@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.disk_images import examined
+from service.disks.disk_images import examined
 from service.model.inventory import Disk, DiskWords
 from tests.jobs.scene import qcow2_header
 

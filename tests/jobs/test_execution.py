@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from service.db.engine import Database
-from service.jobs import queue
+from service.records import queue
 from tests.jobs.scene import HOST, Scene, error_of
 
 

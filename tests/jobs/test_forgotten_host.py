@@ -9,12 +9,12 @@ from sqlalchemy import func, select
 
 from service.db.engine import Database
 from service.db.tables import Domain, Gate, Host, Job, Slot
+from service.disks.overlays import Overlay
 from service.errors import HostNotSilent, HostUnknown, LeaseLost
-from service.jobs import forgotten_host, freeze_lease, gates, queue
-from service.jobs.forgotten_host import Forgotten
 from service.jobs.intent import Intent
-from service.jobs.overlays import Overlay
-from service.jobs.queue import Claim
+from service.records import forgotten_host, freeze_lease, gates, queue
+from service.records.forgotten_host import Forgotten
+from service.records.queue import Claim
 from tests.jobs.at_the_queue import add, allow, claimed, job_of, try_to_claim
 from tests.jobs.hosts import SILENCE_S, heard_ago, publish, register
 from tests.jobs.orders import a_snapshot, a_thaw

@@ -12,11 +12,11 @@ from sqlalchemy.exc import IntegrityError
 from service.db.engine import Database
 from service.db.tables import Domain, Job
 from service.errors import DatabaseUnavailable
-from service.jobs import freeze_lease, queue
-from service.jobs.inventory import Inventory
-from service.jobs.queue import NewJob
 from service.jobs.run import JobRun
 from service.model.lifecycle import JobState
+from service.records import freeze_lease, queue
+from service.records.queue import NewJob
+from service.worker.publishing import Inventory
 from tests.fakes import agent_silent
 from tests.jobs.scene import FREEZE, HOST, STATUS, THAW, Scene, error_of
 

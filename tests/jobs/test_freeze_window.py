@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from service.freeze import window as freeze_window
+from service.freeze.guard import Unguarded
+from service.freeze.window import WindowGuard, WindowPlan, thaw_until_answered
 from service.hypervisor.guest import Guest
-from service.jobs import freeze_window
-from service.jobs.freeze_window import WindowGuard, WindowPlan, thaw_until_answered
-from service.jobs.guard import Unguarded
 from service.model.verdict import Evidence, HookState, Verdict, judge
 from service.model.window import FreezeOutcome, GuardDeed, ThawOutcome, ThawReply, WindowRecord
 from tests.fakes import FakeAgent, FakeDisk, FakeDomain, FakeFilesystem, agent_error, agent_silent, libvirt_error

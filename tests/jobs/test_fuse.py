@@ -8,8 +8,8 @@ from prometheus_client import REGISTRY
 
 from service.db.engine import Database
 from service.db.tables import Job
+from service.freeze import fuse
 from service.hypervisor.guest import Guest
-from service.jobs import fuse
 from service.jobs.snapshot import SnapshotSettings, run_snapshot
 from service.model.fuse import FuseState
 from tests.fakes import FakeDisk, FakeDomain, agent_silent

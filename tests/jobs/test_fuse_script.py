@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.fuse import WHICHEVER, Places, arm_script, disarm_script
+from service.freeze.fuse import WHICHEVER, Places, arm_script, disarm_script
 from service.model.fuse import FuseState, read_arming, read_ending
 
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}

@@ -13,11 +13,11 @@ from service.db.bells import Bells
 from service.db.engine import Database
 from service.db.tables import Gate, Job
 from service.errors import DatabaseUnavailable
-from service.jobs import gates, queue
+from service.freeze.guard import Unguarded
 from service.jobs.gate_hold import GateHold
-from service.jobs.guard import Unguarded
-from service.jobs.recovery import Recovery
 from service.model.gate import GateState
+from service.records import gates, queue
+from service.worker.recovery import Recovery
 from tests.fakes import agent_error
 from tests.jobs.scene import FREEZE, HOST, Scene, error_of, phases_of
 from tests.jobs.windows_scene import WindowsScene, reasons_of

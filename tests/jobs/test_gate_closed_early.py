@@ -9,9 +9,9 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from service.jobs import gate_hold
-from service.jobs.queue import release_expired
-from service.jobs.worker import Worker
 from service.model.gate import GateState
+from service.records.queue import release_expired
+from service.worker.worker import Worker
 from tests.jobs.scene import FREEZE, HOST, STATUS, error_of
 from tests.jobs.test_gate import GateScene
 from tests.jobs.test_worker import Plant, wait_for

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from service.errors import GuardNotReady
-from service.jobs import guard_report, thaw_guard
-from service.jobs.guard import Guard, GuardKeeper
-from service.jobs.guard_report import GuardState
+from service.freeze import guard_process, guard_report
+from service.freeze.guard import Guard, GuardKeeper
+from service.freeze.guard_report import GuardState
 from service.model.window import ThawOutcome, ThawReply
 from tests.jobs.test_guard_report import THAWED
 
@@ -91,7 +91,7 @@ def test_a_guard_that_ends_by_itself_is_not_killed(tmp_path: Path) -> None:
 def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GuardKeeper:
     """Its guards are sockets with nobody behind them."""
     monkeypatch.setattr(GuardKeeper, "_fork", lambda self, task: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-    monkeypatch.setattr("service.jobs.guard.OTHERS_S", 0.1)
+    monkeypatch.setattr("service.freeze.guard.OTHERS_S", 0.1)
     return GuardKeeper(tmp_path, "test:///default")
 
 
@@ -167,12 +167,12 @@ def test_what_a_guard_did_is_not_known_where_it_talks_nonsense(said: bytes) -> N
 @pytest.mark.parametrize("message", ["x" * 10_000, "ä" * 10_000, "\U0001f600" * 5_000, '"\n' * 5_000, "short"], ids=lambda text: text[:1])
 def test_a_message_of_any_length_leaves_a_report_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     reply = ThawReply(ThawOutcome.refused, message=message, attempts=1)
-    monkeypatch.setattr(thaw_guard, "thaw_until_answered", lambda guest, frozen, patience: reply)
-    monkeypatch.setattr(thaw_guard, "open_guest", lambda uri, domain: None)
+    monkeypatch.setattr(guard_process, "thaw_until_answered", lambda guest, frozen, patience: reply)
+    monkeypatch.setattr(guard_process, "open_guest", lambda uri, domain: None)
     path = guard_report.path_of(tmp_path, EARLIER)
     path.parent.mkdir(parents=True)
     worker, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    guard = thaw_guard.Guard(its, thaw_guard.Task(EARLIER, "db1", "test:///default", str(path)))
+    guard = guard_process.Guard(its, guard_process.Task(EARLIER, "db1", "test:///default", str(path)))
     worker.send(json.dumps({"freezing": time.monotonic_ns(), "hold": 1}).encode())
     worker.send(json.dumps({"frozen": 2, "until": time.monotonic_ns()}).encode())
     worker.close()
@@ -182,5 +182,5 @@ def test_a_message_of_any_length_leaves_a_report_that_can_be_read(tmp_path: Path
 
     report = guard_report.read(tmp_path, EARLIER)
     assert report is not None
-    assert (report.state, report.fault, path.stat().st_size) == (GuardState.thawed, None, thaw_guard.REPORT_BYTES)
+    assert (report.state, report.fault, path.stat().st_size) == (GuardState.thawed, None, guard_process.REPORT_BYTES)
     assert message.startswith(report.message or "nothing")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from service.jobs import guard_report
-from service.jobs.guard_report import GuardReason, GuardReport, GuardState
+from service.freeze import guard_report
+from service.freeze.guard_report import GuardReason, GuardReport, GuardState
 
 NO_PROCESS = 2**22 + 1
 """Above every number that Linux gives to a process: nothing that is killed by it comes to harm."""

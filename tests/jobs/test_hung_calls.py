@@ -9,12 +9,15 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from service import bounded_io
 from service.db.engine import Database
+from service.deadlines import HELPERS
+from service.disks import overlay_file
 from service.errors import StorageNotAnswering
 from service.hypervisor.bounded_domain import Bounds
-from service.hypervisor.deadlines import HELPERS
-from service.jobs import overlay_file, queue, snapshot, storage
-from service.jobs.recovery import Recovery
+from service.jobs import snapshot
+from service.records import queue
+from service.worker.recovery import Recovery
 from tests.fakes import FakeDomain, agent_silent
 from tests.jobs.scene import FREEZE, STATUS, THAW, Scene, error_of
 
@@ -162,7 +165,7 @@ def test_a_guest_that_somebody_else_froze_after_the_preflight_is_seen_before_the
 @pytest.fixture
 def dead_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A file whose opening blocks: a pipe that nobody writes to stands for a mount that does not answer."""
-    monkeypatch.setattr(storage, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(bounded_io, "PATIENCE_S", 0.1)
     pipe = tmp_path / "dead"
     os.mkfifo(pipe)
     yield pipe
@@ -173,7 +176,7 @@ def dead_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 def test_storage_that_does_not_answer_is_named_in_time(dead_mount: Path) -> None:
     began = time.monotonic()
     with pytest.raises(StorageNotAnswering, match=f"reading {dead_mount} was given up after 100 ms"):
-        storage.answered("reading", dead_mount, dead_mount.read_bytes)
+        bounded_io.answered("reading", dead_mount, dead_mount.read_bytes)
     assert time.monotonic() - began < 2
 
 

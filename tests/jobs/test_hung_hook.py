@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.db.engine import Database
-from service.jobs import hung_hook, seen_writing
+from service.freeze import hung_hook, seen_writing
 from service.jobs.snapshot import SnapshotSettings, run_snapshot
 from tests.fakes import FakeDomain
 from tests.jobs.scene import FREEZE, Scene, error_of

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from service.db.engine import Database
 from service.db.tables import Domain, Host
 from service.hypervisor.bounded_domain import Bounds
-from service.jobs.inventory import Inventory
+from service.worker.publishing import Inventory
 from tests.fakes import FakeDisk, FakeDomain, FakeHost
 from tests.fakes.libvirt_errors import no_domain
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.jobs.linux_devices import parse_contents, parse_devices
+from service.freeze.linux_devices import parse_contents, parse_devices
 from service.model.block_devices import Content, GuestDevices
 from service.model.disk_coverage import filesystems_of, uncovered_disks, with_disks
 from service.model.inventory import AgentFacts, Disk, DomainState, Survey

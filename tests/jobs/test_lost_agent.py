@@ -9,7 +9,8 @@ from prometheus_client import REGISTRY
 
 from service.db.engine import Database
 from service.db.tables import Job
-from service.jobs import freeze_window, fuse, lost_agent, seen_writing
+from service.freeze import fuse, lost_agent, seen_writing
+from service.freeze import window as freeze_window
 from tests.fakes import libvirt_error
 from tests.jobs.scene import THAW, Scene, error_of
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from service import metrics
 from service.db.engine import Database
-from service.jobs import metrics
-from service.model.well_known_writers import SQL_SERVER
+from service.model.windows.well_known_writers import SQL_SERVER
 from tests.jobs.windows_scene import WindowsScene
 
 pytestmark = pytest.mark.windows

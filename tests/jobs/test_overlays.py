@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from service.disks import overlays
+from service.disks.overlays import Overlay
 from service.errors import OverlayPreparationFailed, SpaceInsufficient
-from service.jobs import overlays
-from service.jobs.overlays import Overlay
 from service.model.inventory import Disk
 from tests.fakes import FakeDisk, FakeDomain, FakeHost
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from service.freeze.preflush import MOST_ROUNDS, SHORT_ROUND_MS, preflush
 from service.hypervisor.guest import Guest
-from service.jobs.preflush import MOST_ROUNDS, SHORT_ROUND_MS, preflush
 from tests.fakes import FakeDisk, FakeDomain, agent_error
 
 

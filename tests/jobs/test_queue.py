@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from service.db.engine import Database
 from service.db.tables import Job, JobLabel
 from service.errors import IdempotencyMismatch
-from service.jobs import queue
+from service.records import queue
 from tests.jobs.at_the_queue import (
     LEASE_S,
     add,

@@ -12,8 +12,8 @@ from sqlalchemy import event, insert, text
 
 from service.db.engine import Database
 from service.db.tables import Job
-from service.jobs import queue
 from service.model.lifecycle import JobState
+from service.records import queue
 from tests.jobs.at_the_queue import add, allow, claimed
 from tests.jobs.orders import a_snapshot, a_thaw
 

@@ -7,8 +7,8 @@ import pytest
 
 from service.db.engine import Database
 from service.errors import CancelRefused, JobNotFound, LeaseLost
-from service.jobs import queue
 from service.model.lifecycle import JobState
+from service.records import queue
 from tests.jobs.at_the_queue import (
     LEASE_S,
     add,

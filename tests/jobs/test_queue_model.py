@@ -18,8 +18,8 @@ from sqlalchemy import delete, select
 from service.db.engine import Database
 from service.db.tables import Job, Slot
 from service.errors import CancelRefused, LeaseLost
-from service.jobs import queue, slots
 from service.model.lifecycle import FINAL_STATES, JobState
+from service.records import queue, slots
 from tests.jobs.orders import a_snapshot
 
 EXAMPLES = 400

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from service.jobs.readers import Readers
+from service.worker.parallel_reads import Readers
 
 
 @pytest.fixture

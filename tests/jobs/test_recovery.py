@@ -9,9 +9,9 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import LibvirtUnavailable
-from service.jobs import queue
-from service.jobs.recovery import Recovery
 from service.jobs.run import JobRun
+from service.records import queue
+from service.worker.recovery import Recovery
 from tests.jobs.scene import FREEZE, THAW, Scene, error_of, phases_of
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.db.engine import Database
-from service.jobs import fuse
+from service.freeze import fuse
 from tests.fakes import agent_silent
 from tests.jobs.deaths import die, recovered, story
 from tests.jobs.scene import FREEZE, THAW, Scene

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.db.engine import Database
-from service.jobs import guard_report
+from service.freeze import guard_report
 from tests.jobs.deaths import die, recovered, story
 from tests.jobs.scene import FREEZE, THAW, Scene
 from tests.jobs.test_guard_report import NO_PROCESS, THAWED

@@ -8,9 +8,10 @@ from sqlalchemy import select
 
 from service.db.engine import Database
 from service.db.tables import Domain, Host, Job
+from service.disks.overlays import Overlay
 from service.errors import DatabaseUnavailable
-from service.jobs import guard_report, queue
-from service.jobs.overlays import Overlay
+from service.freeze import guard_report
+from service.records import queue
 from tests.fakes.domain import MIGRATED
 from tests.jobs.deaths import die, doomed, recovered, story
 from tests.jobs.scene import FREEZE, THAW, Scene, error_of

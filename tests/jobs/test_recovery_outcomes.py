@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from service.db.engine import Database
-from service.jobs import queue
+from service.records import queue
 from tests.jobs.deaths import die, recovered
 from tests.jobs.scene import FREEZE, Scene
 from tests.jobs.test_recovery_discard import FALLS_SHORT

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from service import bounded_io
 from service.config import Settings
 from service.db.engine import Database
-from service.hypervisor.deadlines import HELPERS
-from service.jobs import doctor, storage
-from service.jobs.doctor import Health
+from service.deadlines import HELPERS
+from service.worker import doctor
+from service.worker.doctor import Health
 from tests.jobs.deaths import die, recovered, story
 from tests.jobs.scene import FREEZE, Scene, error_of
 
@@ -35,7 +36,7 @@ def hang_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]
                 over.wait(60)
             return look(self, **options)
 
-        monkeypatch.setattr(storage, "PATIENCE_S", 0.1)
+        monkeypatch.setattr(bounded_io, "PATIENCE_S", 0.1)
         monkeypatch.setattr(Path, "stat", stat)
 
     yield hang

@@ -9,10 +9,10 @@ from prometheus_client import REGISTRY
 
 from service.db.engine import Database
 from service.errors import LeaseLost
-from service.jobs import queue
-from service.jobs.recovery import Recovery
-from service.jobs.recovery_schedule import LOOK_AGAIN_S
 from service.model.lifecycle import JobState
+from service.records import queue
+from service.worker.recovery import Recovery
+from service.worker.recovery_schedule import LOOK_AGAIN_S
 from tests.jobs.deaths import die, recovered, story
 from tests.jobs.scene import FREEZE, HOST, THAW, Scene, error_of, phases_of
 from tests.jobs.test_worker import Plant, wait_for

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from service.db.engine import Database
-from service.jobs import execution, images, overlay_file, overlays, rehearsal
+from service.disks import images, overlay_file, overlays, rehearsal
+from service.worker import execution
 from tests.jobs.scene import FREEZE, Scene, error_of
 
 ERRORS = [

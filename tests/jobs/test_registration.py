@@ -10,8 +10,8 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Host
 from service.errors import HostTaken, WorkerAlreadyRuns
-from service.jobs.host_lock import HostLock, LockId
-from service.jobs.registration import Registration
+from service.worker.host_lock import HostLock, LockId
+from service.worker.registration import Registration
 from tests.jobs.at_the_queue import run_together
 from tests.jobs.hosts import SILENCE_S, a_lock, a_registration, heard_ago, register
 

@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from service.disks import rehearsal
 from service.hypervisor import qemu_process
 from service.hypervisor.qemu_process import Credentials
 from service.hypervisor.security_labels import of_domain, of_host, user_of
-from service.jobs import rehearsal
 
 NOBODY = Credentials(65534, 65534, (65534,))
 ROOT_BY_NAME = Credentials(0, 0, (0,))

@@ -7,8 +7,8 @@ import pytest
 
 from service.db.engine import Database
 from service.db.tables import Job
-from service.jobs import forgotten_host
-from service.jobs.returned_host import ReturnedHost
+from service.records import forgotten_host
+from service.worker.returned_host import ReturnedHost
 from tests.fakes.domain import MIGRATED
 from tests.jobs.deaths import die, story
 from tests.jobs.hosts import SILENCE_S, heard_ago, register
@@ -66,7 +66,7 @@ def test_where_the_disks_are_is_told_and_they_are_left_there(scene: Scene) -> No
 
 
 def test_a_guest_that_does_not_answer_is_looked_at_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.jobs.returned_host.THAW_PATIENCE_S", 0.1)
+    monkeypatch.setattr("service.worker.returned_host.THAW_PATIENCE_S", 0.1)
     job_id = forgotten_in(scene, FREEZE, after=True)
     scene.domain.agent.answers = False
     host = returned(scene)

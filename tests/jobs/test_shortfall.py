@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from service.db.engine import Database
 from service.db.tables import Job, RecoveryPoint
-from service.jobs import queue
+from service.records import queue
 from tests.fakes import libvirt_error
 from tests.jobs.scene import FREEZE, THAW, Scene
 from tests.lab.windows import scenario

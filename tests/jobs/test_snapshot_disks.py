@@ -12,8 +12,9 @@ from sqlalchemy import event
 
 from service.db.engine import Database, open_engine
 from service.errors import LibvirtUnavailable
-from service.jobs import queue, snapshot
+from service.jobs import snapshot
 from service.jobs.run import JobRun
+from service.records import queue
 from tests.fakes import libvirt_error
 from tests.jobs.scene import FREEZE, HOST, THAW, Scene, error_of, phases_of
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from service.freeze.survey import as_document, hook_path_of, hook_state, survey
 from service.hypervisor.guest import Guest
-from service.jobs.survey import as_document, hook_path_of, hook_state, survey
 from service.model.inventory import DomainState, OsFamily
 from service.model.verdict import HookState
 from tests.fakes import FakeDisk, FakeDomain, agent_silent

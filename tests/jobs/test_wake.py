@@ -3,7 +3,7 @@
 import threading
 import time
 
-from service.jobs.wake import Wake
+from service.records.wake import Wake
 
 
 def test_a_waiting_loop_is_woken_at_once() -> None:

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from service import metrics
 from service.config import Settings
 from service.db.engine import Database
 from service.db.tables import Domain, Host, Job
 from service.errors import LibvirtUnavailable, LoopDied, StateFolderUnwritable, StillpointError, WorkerAlreadyRuns
-from service.jobs import forgotten_host, metrics, queue
-from service.jobs import worker as worker_module
-from service.jobs.guard import NoGuards
-from service.jobs.wake import Wake
-from service.jobs.worker import Worker
+from service.freeze.guard import NoGuards
+from service.records import forgotten_host, queue
+from service.records.wake import Wake
+from service.worker import worker as worker_module
+from service.worker.worker import Worker
 from tests.fakes import FakeDomain
 from tests.jobs.hosts import a_lock, heard_ago, register
 from tests.jobs.scene import FREEZE, HOST, THAW, Scene, error_of

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from service.errors import AgentBusy, LibvirtCallTimedOut, LibvirtUnavailable
+from service.freeze import window as freeze_window
+from service.freeze.guard import Unguarded
+from service.freeze.window import WindowPlan, thaw_until_answered
 from service.hypervisor.bounded_domain import Bounds
 from service.hypervisor.connection import HostConnection
-from service.jobs import freeze_window
-from service.jobs.freeze_window import WindowPlan, thaw_until_answered
-from service.jobs.guard import Unguarded
 from service.model.window import FreezeOutcome, ThawOutcome
 from tests.lab.daemon import uri
 from tests.lab.guests import LabGuest

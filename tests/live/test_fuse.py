@@ -12,9 +12,9 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from service.freeze import fuse
 from service.hypervisor.guest import Guest
 from service.hypervisor.handle import LibvirtDomain
-from service.jobs import fuse
 from service.model.fuse import FuseState
 from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest

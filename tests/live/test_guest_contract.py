@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.disks import overlays
 from service.errors import (
     AgentCommandBlocked,
     AgentCommandFailed,
@@ -18,12 +19,11 @@ from service.errors import (
     NoAgentChannel,
     StillpointError,
 )
+from service.freeze.guard import Unguarded
+from service.freeze.survey import survey
+from service.freeze.window import WindowPlan, run
 from service.hypervisor.guest import Guest
 from service.hypervisor.handle import LibvirtDomain
-from service.jobs import overlays
-from service.jobs.freeze_window import WindowPlan, run
-from service.jobs.guard import Unguarded
-from service.jobs.survey import survey
 from service.model.inventory import Disk, DomainState
 from service.model.verdict import HookState
 from service.model.window import FreezeOutcome, ThawOutcome, classify_freeze_error, classify_thaw_error

@@ -8,15 +8,15 @@ import pytest
 
 from service.db.engine import Database
 from service.db.tables import Job
+from service.freeze import hung_hook
+from service.freeze import window as freeze_window
+from service.freeze.survey import survey
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
-from service.jobs import freeze_window, hung_hook, queue
-from service.jobs.attempt import Attempt
-from service.jobs.queue import Claim, NewJob
 from service.jobs.run import JobRun
 from service.jobs.snapshot import SnapshotSettings, run_snapshot
-from service.jobs.survey import survey
-from service.model.policy import FreezePolicy
+from service.records import queue
+from service.records.queue import Claim, NewJob
 from tests.lab.daemon import uri
 from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
@@ -72,13 +72,13 @@ def test_a_frozen_guest_writes_nothing_and_is_not_taken_for_one_with_a_hook_that
     monkeypatch.setattr(hung_hook, "WATCH_S", 5.0)
     lab_guest = make_guest(GuestOptions(hook="ok")).start_and_wait()
     connection = HostConnection(uri())
-    guest, attempt = connection.guest(lab_guest.name), Attempt(FreezePolicy())
-    attempt.survey = survey(guest)
+    guest = connection.guest(lab_guest.name)
+    found = survey(guest)
 
     lab_guest.domain.fsFreeze()
-    while_frozen = hung_hook.disks_that_go_on(guest, attempt)
+    while_frozen = hung_hook.disks_that_go_on(guest, found)
     lab_guest.domain.fsThaw()
-    when_thawed = hung_hook.disks_that_go_on(guest, attempt)
+    when_thawed = hung_hook.disks_that_go_on(guest, found)
 
     assert (while_frozen, when_thawed) == ((), ("vda",))
     connection.close()

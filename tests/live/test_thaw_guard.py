@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from service.errors import GuardNotReady
+from service.freeze import guard_report
+from service.freeze import window as freeze_window
+from service.freeze.guard import Guard, GuardKeeper
+from service.freeze.guard_report import GuardReport
+from service.freeze.window import WindowPlan
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
-from service.jobs import freeze_window, guard_report
-from service.jobs.freeze_window import WindowPlan
-from service.jobs.guard import Guard, GuardKeeper
-from service.jobs.guard_report import GuardReport
 from service.model.window import ThawOutcome, WindowRecord
 from tests.lab.daemon import uri
 from tests.lab.guests import LabGuest

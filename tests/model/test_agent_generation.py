@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.agent_generation import AgentFamily, AgentGeneration, DisabledText, generation_of
+from service.model.windows.agent_generation import AgentFamily, AgentGeneration, DisabledText, generation_of
 
 pytestmark = pytest.mark.windows
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.agent_generation import generation_of
-from service.model.auto_recovery import (
+from service.model.windows.agent_generation import generation_of
+from service.model.windows.auto_recovery import (
     BackupType,
     OnRestore,
     RecoveryMode,
@@ -18,7 +18,7 @@ from service.model.auto_recovery import (
     kernel_version,
     read_vss_option,
 )
-from service.model.vss_writers import parse
+from service.model.windows.vss_writers import parse
 from tests.model.vssadmin_samples import SQL, TASKS, THIRD_PARTY, english, well
 
 pytestmark = pytest.mark.windows

@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 
-from service.model import auto_recovery, checks_windows, vss_writers
-from service.model.agent_generation import generation_of
-from service.model.auto_recovery import BackupType
 from service.model.check import CheckStatus
-from service.model.checks_windows import WindowsCircumstances
 from service.model.inventory import Filesystem
 from service.model.verdict import Verdict
-from service.model.volume_coverage import DriveType
-from service.model.vss_writers import Writer, WriterReport, WritersProblem
-from service.model.well_known_writers import EXCHANGE, SQL_SERVER
+from service.model.windows import auto_recovery, vss_writers
+from service.model.windows import checks as checks_windows
+from service.model.windows.agent_generation import generation_of
+from service.model.windows.auto_recovery import BackupType
+from service.model.windows.checks import WindowsCircumstances
+from service.model.windows.volume_coverage import DriveType
+from service.model.windows.vss_writers import Writer, WriterReport, WritersProblem
+from service.model.windows.well_known_writers import EXCHANGE, SQL_SERVER
 
 pytestmark = pytest.mark.windows
 

@@ -2,8 +2,19 @@
 
 import pytest
 
-from service.model.auto_recovery import VssOption, VssOptionState
-from service.model.drift import ABSENT, INVALID, Fact, FactValue, Memory, Remembered, compare, memory_document, memory_from, vss_option_fact
+from service.model.windows.auto_recovery import VssOption, VssOptionState
+from service.model.windows.drift import (
+    ABSENT,
+    INVALID,
+    Fact,
+    FactValue,
+    Memory,
+    Remembered,
+    compare,
+    memory_document,
+    memory_from,
+    vss_option_fact,
+)
 
 pytestmark = pytest.mark.windows
 

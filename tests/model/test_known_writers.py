@@ -2,10 +2,10 @@
 
 import pytest
 
-from service.model import known_writers
-from service.model.drift import ABSENT
-from service.model.known_writers import KnownWriter
-from service.model.vss_writers import parse
+from service.model.windows import known_writers
+from service.model.windows.drift import ABSENT
+from service.model.windows.known_writers import KnownWriter
+from service.model.windows.vss_writers import parse
 from tests.model.vssadmin_samples import BITS, EXCHANGE, SQL, TASKS, english, well
 
 pytestmark = pytest.mark.windows

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.oem_text import CODE_PAGES, decode
+from service.model.windows.oem_text import CODE_PAGES, decode
 
 pytestmark = pytest.mark.windows
 

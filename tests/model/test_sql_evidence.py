@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model import event_xml, sql_evidence
-from service.model.sql_evidence import IO_FROZEN, IO_RESUMED, SqlEvidence, SqlProblem
-from service.model.sql_server import InstanceState, SqlInstance
+from service.model.windows import event_xml, sql_evidence
+from service.model.windows.sql_evidence import IO_FROZEN, IO_RESUMED, SqlEvidence, SqlProblem
+from service.model.windows.sql_server import InstanceState, SqlInstance
 
 pytestmark = pytest.mark.windows
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.sql_server import databases_in, instances_in, is_source, is_stopped, source_of
+from service.model.windows.sql_server import databases_in, instances_in, is_source, is_stopped, source_of
 
 pytestmark = pytest.mark.windows
 

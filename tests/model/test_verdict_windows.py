@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from service.model.reasons import Effect
-from service.model.sql_evidence import SqlEvent, SqlEvidence, SqlProblem
 from service.model.timing import WindowInstants
 from service.model.verdict import Evidence, HookState, judge
-from service.model.verdict_windows import WindowsEvidence
-from service.model.vss_outcome import VssDoubt, VssOutcome, VssReading
 from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, ThawReply, WindowRecord
-from service.model.writer_rules import Finding, WriterCeiling, WritersJudgement
+from service.model.windows.sql_evidence import SqlEvent, SqlEvidence, SqlProblem
+from service.model.windows.verdict import WindowsEvidence
+from service.model.windows.vss_outcome import VssDoubt, VssOutcome, VssReading
+from service.model.windows.writer_rules import Finding, WriterCeiling, WritersJudgement
 
 pytestmark = pytest.mark.windows
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.model.timing import WindowInstants
-from service.model.vss_outcome import (
+from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, ThawReply, WindowRecord
+from service.model.windows.vss_outcome import (
     BEFORE_VSS,
     VssDoubt,
     VssOutcome,
@@ -15,7 +16,6 @@ from service.model.vss_outcome import (
     read_thaw_error,
     read_window,
 )
-from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, ThawReply, WindowRecord
 from tests.model.evidence_strategies import windows
 
 pytestmark = pytest.mark.windows

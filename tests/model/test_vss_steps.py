@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.auto_recovery import RecoveryMode
 from service.model.timing import WindowInstants
-from service.model.vss_steps import Clock, Observation, Retry, Step, StepFacts, steps
-from service.model.well_known_writers import EXCHANGE_FREEZE_LIMIT_MS
 from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, ThawReply, WindowRecord
+from service.model.windows.auto_recovery import RecoveryMode
+from service.model.windows.vss_steps import Clock, Observation, Retry, Step, StepFacts, steps
+from service.model.windows.well_known_writers import EXCHANGE_FREEZE_LIMIT_MS
 from tests.model.evidence_strategies import windows
 
 pytestmark = pytest.mark.windows

@@ -4,7 +4,7 @@ import pytest
 
 from service.errors import AgentCommandBlocked, AgentCommandFailed, AgentNotAnswering, StillpointError, VssNotUsable, WindowsCommandBlocked
 from service.model.inventory import AgentFacts, DomainState, Survey
-from service.model.vss_usable import FREEZE_COMMANDS, why_agent_fails, why_not_offered
+from service.model.windows.vss_usable import FREEZE_COMMANDS, why_agent_fails, why_not_offered
 
 pytestmark = pytest.mark.windows
 

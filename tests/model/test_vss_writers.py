@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.vss_writers import MOST_BYTES, STATE_NAMES, Writer, WriterReport, WritersProblem, parse, settled
-from service.model.writer_texts import WriterError
+from service.model.windows.vss_writers import MOST_BYTES, STATE_NAMES, Writer, WriterReport, WritersProblem, parse, settled
+from service.model.windows.writer_texts import WriterError
 from tests.model.vssadmin_samples import (
     BITS,
     ENGLISH,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.model.vss_writers import WriterReport, parse
-from service.model.writer_changes import ChangeKind, compare
+from service.model.windows.vss_writers import WriterReport, parse
+from service.model.windows.writer_changes import ChangeKind, compare
 from tests.model.vssadmin_samples import BITS, ESPERANTO, REGISTRY, SQL, SYSTEM, TASKS, WMI, Identity, english, output_of, well
 
 pytestmark = pytest.mark.windows

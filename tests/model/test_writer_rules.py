@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model import well_known_writers
-from service.model.known_writers import KnownWriter
-from service.model.sql_evidence import IO_FROZEN, IO_RESUMED, SqlEvent, SqlEvidence, SqlProblem
-from service.model.vss_writers import WriterReport, parse
-from service.model.well_known_writers import EXCHANGE_FREEZE_LIMIT_MS, is_known, shortest_freeze_limit_ms, writer_class
-from service.model.writer_changes import compare
-from service.model.writer_rules import WriterCeiling, WriterRules, WritersJudgement, as_documents, judge
+from service.model.windows import well_known_writers
+from service.model.windows.known_writers import KnownWriter
+from service.model.windows.sql_evidence import IO_FROZEN, IO_RESUMED, SqlEvent, SqlEvidence, SqlProblem
+from service.model.windows.vss_writers import WriterReport, parse
+from service.model.windows.well_known_writers import EXCHANGE_FREEZE_LIMIT_MS, is_known, shortest_freeze_limit_ms, writer_class
+from service.model.windows.writer_changes import compare
+from service.model.windows.writer_rules import WriterCeiling, WriterRules, WritersJudgement, as_documents, judge
 from tests.model.vssadmin_samples import (
     BITS,
     ESPERANTO,

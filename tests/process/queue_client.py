@@ -10,9 +10,9 @@ import time
 
 from service.db.engine import Database, open_engine
 from service.errors import DatabaseUnavailable, LeaseLost
-from service.jobs import queue
-from service.jobs.queue import Claim
 from service.model.lifecycle import JobState
+from service.records import queue
+from service.records.queue import Claim
 
 IDLE_S = 0.003
 _output = threading.Lock()

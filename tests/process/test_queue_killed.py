@@ -12,8 +12,8 @@ from sqlalchemy import func, select
 
 from service.db.engine import Database, open_engine
 from service.db.tables import Job, Slot
-from service.jobs import queue
 from service.model.lifecycle import JobState
+from service.records import queue
 from tests.jobs.orders import a_snapshot
 from tests.process.queue_clients import client
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from service.db.engine import Database, open_engine
 from service.db.tables import Domain, Host, Job
-from service.jobs import queue
+from service.records import queue
 from tests.jobs.orders import a_snapshot
 from tests.postgresql_relay import PostgresqlRelay
 from tests.service_process import ServiceProcess

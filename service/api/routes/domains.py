@@ -6,14 +6,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 from sqlalchemy.orm import Session
 
-from service.api import examples
 from service.api.context import context_of
 from service.api.creation import IdempotencyKey, Order, create_job
 from service.api.inventory import Inventory
 from service.api.openapi import answers
 from service.api.placement import place_of
 from service.api.query import documented, query_of
-from service.api.schemas import DomainAnswer, DomainFilter, DomainPage, HostChoice, JobAnswer, Name, PreflightRequest
+from service.api.schemas import examples
+from service.api.schemas.domains import DomainAnswer, DomainFilter, DomainPage, HostChoice
+from service.api.schemas.fields import Name
+from service.api.schemas.jobs import JobAnswer, PreflightRequest
 from service.errors import (
     BodyTooLarge,
     CursorInvalid,

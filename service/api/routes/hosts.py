@@ -5,14 +5,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service.api import examples
 from service.api.context import context_of
 from service.api.inventory import Inventory
 from service.api.openapi import answers
 from service.api.query import documented, query_of
-from service.api.schemas import Filter, ForgottenHost, HostName, HostPage
+from service.api.schemas import examples
+from service.api.schemas.fields import Filter, HostName
+from service.api.schemas.hosts import ForgottenHost, HostPage
 from service.errors import CursorInvalid, HostNotSilent, HostUnknown, ValidationFailed
-from service.jobs import forgotten_host
+from service.records import forgotten_host
 
 router = APIRouter(prefix="/api/v1/hosts", tags=["hosts"])
 

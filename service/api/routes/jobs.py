@@ -7,7 +7,6 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from service.api import examples
 from service.api.context import context_of
 from service.api.creation import IdempotencyKey, Order, create_job, document_of_job
 from service.api.documents import JOB_DOCUMENT
@@ -16,7 +15,8 @@ from service.api.pages import page_of_jobs
 from service.api.paging import versioned_page_response
 from service.api.placement import place_of
 from service.api.query import documented, query_of
-from service.api.schemas import Explanation, JobAnswer, JobFilter, JobPage, JobRequest
+from service.api.schemas import examples
+from service.api.schemas.jobs import Explanation, JobAnswer, JobFilter, JobPage, JobRequest
 from service.db.reader import Statement
 from service.db.tables import Job
 from service.errors import (
@@ -34,10 +34,10 @@ from service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from service.jobs import queue
 from service.model.explain import explain
 from service.model.kinds import kind_of
 from service.model.lifecycle import JobState
+from service.records import queue
 
 RETRYABLE = frozenset({JobState.failed, JobState.cancelled})
 

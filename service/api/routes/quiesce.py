@@ -14,7 +14,6 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from service.api import examples_gate
 from service.api.auth import secret_in
 from service.api.context import Context, context_of
 from service.api.creation import IdempotencyKey, Order, Placed, document_of_job, place_order
@@ -23,7 +22,9 @@ from service.api.openapi import answers
 from service.api.placement import place_of
 from service.api.problems import job_problem_response
 from service.api.routes.domains import DomainPath
-from service.api.schemas_gate import GateAnswer, QuiesceRequest, ReleaseAnswer, ReleaseRequest
+from service.api.schemas import examples_gate
+from service.api.schemas.gate import GateAnswer, QuiesceRequest, ReleaseAnswer, ReleaseRequest
+from service.clock import rfc3339
 from service.db import tokens
 from service.db.engine import database_now
 from service.db.reader import Statement
@@ -49,12 +50,11 @@ from service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from service.jobs import gates, queue
 from service.model.gate import GateState
 from service.model.kinds import JobKind
-from service.model.lifecycle import FINAL_STATES
-from service.model.moment import rfc3339
+from service.model.lifecycle import FINAL_STATES, JobKind
 from service.model.policy import FreezeMode
+from service.records import gates, queue
 
 POLL_S = 0.02
 POLL_MOST_S = 0.2

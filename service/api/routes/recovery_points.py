@@ -5,14 +5,14 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import bindparam, select
 
-from service.api import examples
 from service.api.context import context_of
 from service.api.documents import RECOVERY_POINT_DOCUMENT
 from service.api.openapi import answers
 from service.api.pages import page_of_recovery_points
 from service.api.paging import page_response
 from service.api.query import documented, query_of
-from service.api.schemas import RecoveryPointAnswer, RecoveryPointFilter, RecoveryPointPage
+from service.api.schemas import examples
+from service.api.schemas.recovery_points import RecoveryPointAnswer, RecoveryPointFilter, RecoveryPointPage
 from service.db.reader import Statement
 from service.db.tables import RecoveryPoint
 from service.errors import CursorInvalid, RecoveryPointNotFound, ValidationFailed

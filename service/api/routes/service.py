@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from service.api import examples
 from service.api.context import context_of
 from service.api.openapi import describe, problems
 from service.api.routes import docs
-from service.api.schemas import Health
+from service.api.schemas import examples
+from service.api.schemas.service import Health
 from service.api.worker_pages import OK, check_readiness
 from service.errors import (
     DatabaseReplaced,

@@ -1,0 +1,70 @@
+"""Domains as they are listed and answered."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.schemas import examples
+from service.api.schemas.fields import (
+    PRINTABLE,
+    Answer,
+    Filter,
+    HostName,
+    Name,
+    Request,
+)
+from service.model.verdict import Verdict
+
+
+class DomainFilter(Filter):
+    host: HostName | None = None
+    state: str | None = Field(default=None, max_length=32, pattern=PRINTABLE, description="As shown: `running`, `shut_off`, `unknown`, …")
+    name: Name | None = None
+
+
+class HostChoice(Request):
+    host: HostName | None = Field(default=None, description="Needed only when several hosts have a domain of this name.")
+
+
+class NewestRecoveryPoint(BaseModel):
+    id: str
+    created_at: str
+    verdict: Verdict
+
+
+class FreezingJob(BaseModel):
+    job_id: str
+
+
+class DomainAnswer(Answer):
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.DOMAIN]})
+
+    id: str
+    name: str
+    host: str
+    state: str = Field(description="`unknown` while its host has not been heard of for a while.")
+    stale: bool = Field(description="True: the host has not reported for more than three inventory periods.")
+    published_at: str
+    persistent: bool | None
+    frozen: bool | None = Field(
+        description="True from the moment a job of Stillpoint sends freeze, and when the guest was found frozen by somebody else; "
+        "null: its agent did not say."
+    )
+    frozen_since: str | None = Field(
+        description="When the job of Stillpoint sent freeze, or when a freeze of somebody else was first seen; null: it is not frozen."
+    )
+    frozen_by: FreezingJob | Literal["unknown", "not_stillpoint"] | None = Field(
+        description="The job that holds it, or that ended without an answer to its thaw. `not_stillpoint`: it was seen thawed, and no "
+        "job froze it since. `unknown`: neither is known. Null: it is not frozen."
+    )
+    disks: list[dict[str, Any]]
+    filesystems: list[dict[str, Any]] | None
+    agent: dict[str, Any] | None
+    os: dict[str, Any] | None
+    newest_recovery_point: NewestRecoveryPoint | None
+    links: dict[str, str]
+
+
+class DomainPage(BaseModel):
+    items: list[DomainAnswer]
+    next_cursor: str | None

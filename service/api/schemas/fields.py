@@ -1,0 +1,78 @@
+"""What the fields of requests and answers may hold, and what all of them share."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema
+
+# No control characters anywhere: PostgreSQL refuses NUL, and the rest only hides what a name really is.
+PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+LABEL_KEY = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$"
+RFC_3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$", re.ASCII)
+MAX_LABELS = 32
+MAX_DISKS = 64
+
+
+def _without_repetition(values: list[str]) -> list[str]:
+    if len(set(values)) != len(values):
+        raise ValueError("every disk may be named once only")
+    return values
+
+
+def _instant(value: Any) -> datetime:
+    if not isinstance(value, str) or not RFC_3339.match(value):
+        raise ValueError("give an RFC 3339 time such as 2026-01-31T22:00:00Z; a + in a query is written %2B")
+    moment = datetime.fromisoformat(value.upper())
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC) if moment.year > 2000 else datetime.min.replace(tzinfo=UTC)
+
+
+def _whole(value: Any) -> Any:
+    """1000.0 is an integer in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _true_or_false(value: Any) -> Any:
+    return {"true": True, "false": False}.get(value, value)
+
+
+Flag = Annotated[StrictBool, BeforeValidator(_true_or_false)]
+"""Of a query: JSON's words, and not all that Python would take for a boolean."""
+WholeNumber = Annotated[StrictInt, BeforeValidator(_whole)]
+Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
+HostName = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
+DiskTarget = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
+LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]
+LabelValue = Annotated[str, Field(max_length=255, pattern=PRINTABLE)]
+Disks = Annotated[
+    list[DiskTarget],
+    Field(min_length=1, max_length=MAX_DISKS, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_without_repetition),
+]
+Instant = Annotated[
+    datetime, BeforeValidator(_instant, json_schema_input_type=str), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
+
+
+Hold = Annotated[StrictInt, Field(ge=100, le=600_000), BeforeValidator(_whole)]
+
+
+class Filter(Request):
+    limit: int = Field(default=50, ge=1, le=200, description="Items on a page.")
+    cursor: str | None = Field(default=None, max_length=512, description="`next_cursor` of the page before, unchanged.")
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class Reference(BaseModel):
+    id: str
+    name: str

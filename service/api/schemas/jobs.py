@@ -1,0 +1,186 @@
+"""Jobs as they are asked for, listed and answered. The database writes the answers; here they are described."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+
+from service.api.schemas import examples
+from service.api.schemas.fields import (
+    MAX_LABELS,
+    Answer,
+    Disks,
+    Filter,
+    Flag,
+    Hold,
+    HostName,
+    Instant,
+    LabelKey,
+    LabelValue,
+    Name,
+    Reference,
+    Request,
+    WholeNumber,
+)
+from service.api.schemas.windows import AutoRecovery, VssNotApplicable, VssRecord
+from service.model.fuse import FUSE_MARGIN_S
+from service.model.lifecycle import JobKind, JobState, PhaseName, PhaseOutcome
+from service.model.policy import (
+    DEFAULT_FREEZE_TIMEOUT_MS,
+    DEFAULT_HOLD_LIMIT_MS,
+    WINDOWS_HOLD_LIMIT_MS,
+    WINDOWS_HOLD_MS,
+    WINDOWS_HOLD_SOFT_MS,
+    FreezeMode,
+    OnShortfall,
+)
+from service.model.verdict import Verdict
+from service.model.windows.vss_outcome import RETRIES, VssOutcome
+
+
+class FreezeRequest(Request):
+    """How the guest is frozen."""
+
+    mode: FreezeMode = Field(
+        default=FreezeMode.required,
+        description="`required`: no freeze, no snapshot. `preferred`: freeze where it works. `off`: do not freeze.",
+    )
+    timeout_ms: WholeNumber = Field(
+        default=DEFAULT_FREEZE_TIMEOUT_MS, ge=1_000, le=600_000, description="How long the guest may take until it is frozen."
+    )
+    hold_limit_ms: Hold | None = Field(
+        default=None,
+        description="How long writes may be held before the guest is thawed in any case. Left out: "
+        f"{DEFAULT_HOLD_LIMIT_MS}, for Windows {WINDOWS_HOLD_LIMIT_MS}. Windows cannot hold them for {WINDOWS_HOLD_MS} or more.",
+    )
+    hold_soft_ms: Hold | None = Field(
+        default=None,
+        description="Do not begin the point in time later than this after the freeze: late is worse than never. Left out: "
+        f"no such limit, for Windows {WINDOWS_HOLD_SOFT_MS}.",
+    )
+    preflush: StrictBool = Field(
+        default=True, description="Flush the guest's dirty pages while it still runs, so that the freeze is short."
+    )
+    fuse: StrictBool = Field(
+        default=True,
+        description="Start something in a Linux guest before the freeze that thaws the guest by itself if nobody on the host did so "
+        f"{FUSE_MARGIN_S} s after `timeout_ms` and the hold limit together. It needs guest-exec; a guest that cannot have it is "
+        "frozen without, and the job's `freeze.fuse` says why.",
+    )
+
+
+class WorkRequest(Request):
+    """What is looked at, and how."""
+
+    disks: Disks | None = Field(default=None, description="Targets of the disks (`vda`); left out: every disk that can take part.")
+    freeze: FreezeRequest = Field(default_factory=FreezeRequest)
+
+
+class PreflightRequest(WorkRequest):
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.PREFLIGHT_REQUEST]})
+
+
+class JobRequest(WorkRequest):
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.SNAPSHOT_REQUEST]})
+
+    kind: Literal[JobKind.snapshot, JobKind.preflight]
+    domain: Name = Field(description="Name or UUID of a domain that a host has published.")
+    host: HostName | None = Field(default=None, description="Needed only when several hosts have a domain of this name.")
+    required_verdict: Literal["crash", "filesystem", "application_unverified", "application"] | None = Field(
+        default=None,
+        description="The least verdict that counts as success. Left out, the freeze mode decides: `required` asks for at least "
+        "`filesystem` from a running guest.",
+    )
+    on_shortfall: OnShortfall = Field(
+        default=OnShortfall.keep,
+        description="What becomes of a point that is worse than that. `keep`: it stays, with its true verdict. `discard`: its overlays "
+        f"are merged back. `retry`: it stays, and after a pause a new job tries again, up to {RETRIES} times; so does a freeze that "
+        "VSS refused for a reason that passes. The job itself fails in every case.",
+    )
+    labels: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict,
+        max_length=MAX_LABELS,
+        description="Your own marks; jobs can be listed by them.",
+        json_schema_extra={"additionalProperties": False},
+    )
+
+
+class JobFilter(Filter):
+    state: JobState | None = None
+    kind: JobKind | None = None
+    domain: Name | None = Field(default=None, description="Name or UUID.")
+    host: HostName | None = None
+    verdict: Verdict | None = None
+    vss_outcome: VssOutcome | None = Field(default=None, description="How VSS ended in a Windows guest.")
+    writer_failed: Flag | None = Field(
+        default=None,
+        description="`true`: after the thaw a VSS writer was in a failed state. `false`: the list could be read, and none was. "
+        "Jobs of which neither is known are found by neither.",
+    )
+    label: list[Annotated[str, Field(max_length=320, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}:[^\x00-\x1f\x7f]*$")]] = Field(
+        default_factory=list, max_length=8, description="`key:value`; repeat it to ask for several labels at once."
+    )
+    since: Instant | None = Field(default=None, description="Created at this time or later.")
+    until: Instant | None = Field(default=None, description="Created before this time.")
+
+
+class Phase(Answer):
+    name: PhaseName
+    started_at: str | None
+    duration_ms: float | None
+    outcome: PhaseOutcome
+
+
+class JobSummary(Answer):
+    """A job as it stands in a list: without `evidence`, `vss` and `auto_recovery`."""
+
+    id: str
+    kind: JobKind
+    domain: Reference
+    host: str
+    state: JobState
+    phase: str | None
+    attempt: int
+    max_attempts: int
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    cancel_requested: bool
+    retry_of: str | None
+    labels: dict[str, str]
+    request: dict[str, Any]
+    verdict: Verdict | None
+    verdict_reasons: list[dict[str, Any]]
+    vss_outcome: VssOutcome | None = Field(description="How VSS ended; null: it had no part in this job, or not yet.")
+    writer_failed: bool | None = Field(
+        description="A VSS writer was in a failed state after the thaw; null: that is not known, or there are no writers."
+    )
+    freeze: dict[str, Any] | None
+    timing: dict[str, Any] | None
+    phases: list[Phase]
+    recovery_point: dict[str, Any] | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    links: dict[str, str]
+
+
+class JobAnswer(JobSummary):
+    """A job with everything that is known of it; what is not known yet is null."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.WINDOWS_JOB, examples.JOB]})
+
+    vss: VssRecord | VssNotApplicable | None
+    auto_recovery: AutoRecovery | None
+    evidence: dict[str, Any] | None
+
+
+class JobPage(BaseModel):
+    items: list[JobSummary]
+    next_cursor: str | None
+
+
+class Explanation(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.EXPLANATION]})
+
+    summary: str
+    because: list[str]
+    would_lift: list[str]

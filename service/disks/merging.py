@@ -1,0 +1,125 @@
+"""Taking a point back: its overlays are merged into the files below, so that the disks are as if it had not been taken.
+
+From the first merge on the files below are written to, and are no point in time any more, whether the merge ends or not.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from service.disks import overlays
+from service.disks.overlays import Overlay
+from service.errors import LibvirtCallFailed, LibvirtUnavailable, OverlaysLeft, StillpointError
+from service.hypervisor.guest import Guest
+
+BUDGET_S = 600.0
+POLL_S = 0.1
+
+
+class MergeTimedOut(StillpointError):
+    code = "merge_timed_out"
+    title = "Merging an overlay back took too long"
+    detail_template = "{target} was not merged within {budget_s:.0f} s"
+    remedy_template = "The disk goes on with its overlay. Try again when the guest writes less."
+
+
+class MergeImpossible(StillpointError):
+    code = "merge_impossible"
+    title = "An overlay cannot be merged back"
+    detail_template = "{target}: {reason}"
+    remedy_template = "Nothing was deleted. `virsh domblklist {domain} --details` and `virsh blockjob {domain} {target}` show what is true."
+
+
+@dataclass
+class Merge:
+    """What came of it. `was_begun`: a file below was written to, so there is no point any more."""
+
+    was_begun: bool = False
+    merged: list[str] = field(default_factory=list)
+    errors: dict[str, StillpointError] = field(default_factory=dict)
+    #: Overlays of merged disks that nobody uses, and that could not be deleted.
+    left: list[OverlaysLeft] = field(default_factory=list)
+
+    @property
+    def message(self) -> str:
+        return "; ".join(error.detail for error in self.errors.values())
+
+
+def merge_back(guest: Guest, taken: Sequence[Overlay], *, was_begun: bool = False, budget_s: float = BUDGET_S) -> Merge:
+    """One disk after the other, from wherever an earlier try left it (`was_begun`). A disk that is not merged goes on with its overlay.
+
+    Raises LibvirtUnavailable: nothing is known then.
+    """
+    merge = Merge(was_begun)
+    for overlay in taken:
+        try:
+            _merge(guest, overlay, merge, budget_s)
+            merge.merged.append(overlay.target)
+        except LibvirtUnavailable:
+            raise
+        except StillpointError as error:
+            merge.errors[overlay.target] = error
+            if not merge.was_begun:
+                # The point is still whole, and is better than half of one.
+                break
+    return merge
+
+
+def _merge(guest: Guest, overlay: Overlay, merge: Merge, budget_s: float) -> None:
+    source = guest.sources().get(overlay.target)
+    if overlay.is_in_use(source) is None:
+        raise _impossible(guest, overlay, f"the disk is on {source}, and not on {overlay.path}")
+    if source == overlay.path:
+        _begin(guest, overlay, merge)
+        _wait(guest, overlay, budget_s)
+        guest.pivot(overlay.target)
+    _check_bases(guest, overlay)
+    try:
+        overlays.remove([overlay])
+    except OverlaysLeft as error:
+        merge.left.append(error)
+
+
+def _begin(guest: Guest, overlay: Overlay, merge: Merge) -> None:
+    mirror = guest.mirror(overlay.target)
+    if mirror is None:
+        try:
+            guest.start_merge(overlay.target)
+        except LibvirtCallFailed:
+            # The truth is in libvirt, not in the error of a call.
+            mirror = guest.mirror(overlay.target)
+            if mirror is None:
+                raise
+        except LibvirtUnavailable:
+            merge.was_begun = True
+            raise
+    if mirror is not None and (mirror.job != "active-commit" or mirror.into != overlay.base):
+        raise _impossible(guest, overlay, f"another block job ({mirror.job}) writes it into {mirror.into}")
+    merge.was_begun = True
+
+
+def _wait(guest: Guest, overlay: Overlay, budget_s: float) -> None:
+    deadline = time.monotonic() + budget_s
+    while True:
+        mirror = guest.mirror(overlay.target)
+        if mirror is None:
+            raise _impossible(guest, overlay, "the merge ended before both files were the same")
+        if mirror.is_ready:
+            return
+        if time.monotonic() > deadline:
+            guest.stop_merge(overlay.target)
+            raise MergeTimedOut(target=overlay.target, budget_s=budget_s)
+        time.sleep(POLL_S)
+
+
+def _check_bases(guest: Guest, overlay: Overlay) -> None:
+    """Before the overlay is deleted: nothing may name it, neither the running domain nor the definition of its next start."""
+    source = guest.sources().get(overlay.target)
+    if source != overlay.base:
+        raise _impossible(guest, overlay, f"libvirt pivoted, and the disk is on {source}")
+    if guest.is_persistent() and guest.persistent_sources().get(overlay.target) == overlay.path:
+        raise _impossible(guest, overlay, f"the definition of the next start still names {overlay.path}: correct it before the next start")
+
+
+def _impossible(guest: Guest, overlay: Overlay, reason: str) -> MergeImpossible:
+    return MergeImpossible(domain=guest.name, target=overlay.target, reason=reason)

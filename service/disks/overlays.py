@@ -1,0 +1,224 @@
+"""The overlays of a snapshot: planned and made before the freeze, removed when they were not used."""
+
+import errno
+import os
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from service import bounded_io, log
+from service.disks import overlay_file
+from service.errors import (
+    OverlayPreparationFailed,
+    OverlaysLeft,
+    QemuImgUnusable,
+    SpaceInsufficient,
+    StillpointError,
+    StorageNotAnswering,
+)
+from service.hypervisor.guest import Guest
+from service.model.inventory import Disk, Space
+
+KILL_S = 2
+"""How long a qemu-img that was killed may take to die; one that hangs in the storage dies when that answers."""
+_NEVER_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+"""What a look at a file answers that cannot exist under this name."""
+_OUR_SUFFIX = re.compile(r"\.[0-9a-f]{8}(-\d+)?$")
+
+
+_logger = log.get(__name__)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """`base` becomes the recovery point, `path` is where the guest writes from the point in time on."""
+
+    target: str
+    base: str
+    base_format: str
+    path: str
+    virtual_size: int
+
+    def is_in_use(self, source: str | None) -> bool | None:
+        """For the file that the disk is on now. None: neither this overlay nor its base; another overlay may lie on top of this one."""
+        if source == self.path:
+            return True
+        return False if source == self.base else None
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "target": self.target,
+            "base": self.base,
+            "base_format": self.base_format,
+            "overlay": self.path,
+            "virtual_size": self.virtual_size,
+        }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "Overlay":
+        return cls(document["target"], document["base"], document["base_format"], document["overlay"], document["virtual_size"])
+
+
+def plan(guest: Guest, disks: Sequence[Disk], job_id: str, attempt: int, overlay_dir: Path | None) -> list[Overlay]:
+    """One overlay for each disk, named after the disk, the job and the attempt. Nothing is made yet."""
+    mark = job_id[:8] if attempt <= 1 else f"{job_id[:8]}-{attempt}"
+    overlays: list[Overlay] = []
+    for disk in disks:
+        assert disk.source is not None
+        assert disk.format is not None
+        path = folder_of(disk, overlay_dir) / f"{_stem(disk)}.{mark}.qcow2"
+        if any(overlay.path == str(path) for overlay in overlays):
+            # /system/vm.qcow2 and /data/vm.qcow2 whose overlays go to one folder.
+            path = path.with_name(f"{_stem(disk)}-{disk.target}.{mark}.qcow2")
+        overlays.append(Overlay(disk.target, disk.source, disk.format, str(path), guest.capacity(disk.target)))
+    return overlays
+
+
+def _stem(disk: Disk) -> str:
+    """vm.qcow2 and vm.1a2b3c4d.qcow2 are both `vm`: the name does not grow with the chain."""
+    return _OUR_SUFFIX.sub("", Path(disk.source or disk.target).stem)
+
+
+def folder_of(disk: Disk, overlay_dir: Path | None) -> Path:
+    return overlay_dir or Path(disk.source or "/").parent
+
+
+def spaces(disks: Sequence[Disk], overlay_dir: Path | None, reserve_bytes: int) -> list[Space]:
+    """Free space against the reserve of every overlay that will share it; one entry for each file system.
+
+    Raises OverlayPreparationFailed, which names the folder, where it is not there or is not a folder.
+    """
+    needed: dict[int, tuple[Path, int]] = {}
+    for disk in disks:
+        folder = folder_of(disk, overlay_dir)
+        device = _look_at(folder)
+        first, so_far = needed.get(device, (folder, 0))
+        needed[device] = (first, so_far + reserve_bytes)
+    return [Space(str(folder), _free_bytes(folder), bytes_needed) for folder, bytes_needed in needed.values()]
+
+
+def _look_at(folder: Path) -> int:
+    """Its device."""
+    try:
+        found = bounded_io.answered("looking at", folder, folder.stat)
+    except OSError as error:
+        raise _unmade(folder, error) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise OverlayPreparationFailed(path=bounded_io.printable(folder), reason="it is not a folder", errno=errno.errorcode[errno.ENOTDIR])
+    return found.st_dev
+
+
+def _free_bytes(folder: Path) -> int:
+    try:
+        return bounded_io.answered("asking for the free space of", folder, lambda: shutil.disk_usage(folder).free)
+    except OSError as error:
+        raise _unmade(folder, error) from error
+
+
+def _unmade(path: str | Path, error: OSError) -> StillpointError:
+    """`path`: the file or folder that is meant, which an OSError of a step below does not know."""
+    if error.errno in bounded_io.NO_DESCRIPTORS:
+        return bounded_io.refusal("making overlays in", path, error)
+    return OverlayPreparationFailed(path=bounded_io.printable(path), reason=bounded_io.reason_of(error), errno=bounded_io.errno_name(error))
+
+
+def check_space(found: Sequence[Space]) -> None:
+    for space in found:
+        if not space.is_enough:
+            raise SpaceInsufficient(path=space.path, free_bytes=space.free_bytes, needed_bytes=space.needed_bytes)
+
+
+def refuse_existing(overlays: Sequence[Overlay]) -> None:
+    """Before the files are written down as ours: one that is there already is not, and must never be removed as ours."""
+    for overlay in overlays:
+        try:
+            # A link that leads nowhere is there, too.
+            bounded_io.answered("looking for", overlay.path, partial(os.lstat, overlay.path))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _unmade(overlay.path, error) from error
+        raise _exists(overlay)
+
+
+def _exists(overlay: Overlay) -> OverlayPreparationFailed:
+    return OverlayPreparationFailed(path=overlay.path, reason="a file of this name exists already")
+
+
+def create(overlays: Sequence[Overlay]) -> None:
+    """Make all of them, or none.
+
+    Raises OverlayPreparationFailed, QemuImgUnusable, StorageRefused, StorageNotAnswering, HostOutOfDescriptors.
+    """
+    made: list[Overlay] = []
+    try:
+        for overlay in overlays:
+            _create(overlay)
+            made.append(overlay)
+    except StillpointError as error:
+        try:
+            remove(made)
+        except OverlaysLeft as left:
+            if isinstance(error, OverlayPreparationFailed):
+                raise OverlayPreparationFailed(**{**error.facts, "reason": f"{error.facts['reason']}. {left.detail}"}) from error
+            _logger.error("overlays_left", paths=left.facts["paths"], reason=left.facts["reason"], after=error.detail)
+        raise
+
+
+def _create(overlay: Overlay) -> None:
+    # -u and an explicit size: the base is locked by QEMU while the domain runs, and need not be opened.
+    options = ["-f", "qcow2", "-u", "-b", overlay.base, "-F", overlay.base_format]
+    make = partial(overlay_file.make, overlay.path, overlay.base, options, overlay.virtual_size)
+    try:
+        bounded_io.answered("qemu-img create", overlay.path, make, overlay_file.QEMU_IMG_TIMEOUT_S + KILL_S)
+    except FileExistsError as error:
+        raise _exists(overlay) from error
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.strip() or f"qemu-img exited with {error.returncode}"
+        raise OverlayPreparationFailed(path=overlay.path, reason=reason) from error
+    except subprocess.TimeoutExpired as error:
+        reason = f"qemu-img did not end within {overlay_file.QEMU_IMG_TIMEOUT_S} s"
+        raise OverlayPreparationFailed(path=overlay.path, reason=reason) from error
+    except OSError as error:
+        raise _of_what_is_meant(overlay, error) from error
+
+
+def _of_what_is_meant(overlay: Overlay, error: OSError) -> StillpointError:
+    """The program, the image, or the overlay: the system says which of them it could not start or open."""
+    if error.errno not in bounded_io.NO_DESCRIPTORS and error.filename == overlay_file.QEMU_IMG:
+        return QemuImgUnusable(reason=bounded_io.reason_of(error))
+    if error.filename == overlay.base:
+        return bounded_io.refusal("looking at the image", overlay.base, error)
+    return _unmade(overlay.path, error)
+
+
+def remove(overlays: Sequence[Overlay]) -> None:
+    """Delete overlays that no disk uses; the caller has looked (`Guest.settled_sources`). Raises OverlaysLeft, after it tried all."""
+    left, reasons = [], []
+    for overlay in overlays:
+        try:
+            bounded_io.answered("removing", overlay.path, partial(_unlink, Path(overlay.path)))
+        except (OSError, StorageNotAnswering) as error:
+            left.append(overlay.path)
+            reasons.append(error.detail.rstrip(".") if isinstance(error, StorageNotAnswering) else bounded_io.reason_of(error))
+    if left:
+        raise OverlaysLeft(paths=" ".join(left), reason="; ".join(dict.fromkeys(reasons)))
+
+
+def _unlink(path: Path) -> None:
+    """Raises OSError where the file stays; one that was never made is not left behind, whatever its folder says of it."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        try:
+            path.lstat()
+        except OSError as error:
+            if error.errno in _NEVER_THERE:
+                return
+        raise

@@ -1,0 +1,217 @@
+"""The fuse in a Linux guest: armed before the freeze, disarmed after the thaw. It covers what no process of the host can.
+
+It is a shell in the guest that waits for a `sleep` and then asks the kernel to thaw every filesystem that was frozen by
+FIFREEZE (SysRq `j`). From the moment it is armed until it has thawed it opens no file, starts no program and needs no disk:
+the root filesystem may be frozen and the disk under it silent.
+"""
+
+import secrets
+import time
+from dataclasses import dataclass, replace
+
+from service import metrics
+from service.errors import AgentCommandBlocked, StillpointError
+from service.hypervisor.guest import Guest
+from service.model.fuse import FuseReport, FuseState, burns_after_s, read_arming, read_ending
+from service.model.inventory import OsFamily, Survey
+from service.model.policy import FreezePolicy
+
+ARM_BUDGET_MS = 5_000
+DISARM_BUDGET_MS = 10_000
+FOREIGN_HOLD_S = 3.0
+"""How long the thaw of somebody else is waited for, as the fuse would end their hold, too."""
+DISARM_PAUSE_S = 0.2
+
+
+@dataclass(frozen=True)
+class Places:
+    """Files of the guest that the fuse uses. `state` lies in memory, so that it can be written while everything is frozen."""
+
+    trigger: str = "/proc/sysrq-trigger"
+    kernel_log: str = "/dev/kmsg"
+    state: str = "/run/stillpoint-fuse"
+    control_groups: str = "/sys/fs/cgroup"
+
+
+GUEST_PLACES = Places()
+WHICHEVER = "*"
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """One that was asked for. `token` tells it from all others that the guest has ever had; None: there is none to disarm."""
+
+    token: str | None
+    report: FuseReport
+    #: When it burns, of time.monotonic; None: nothing burns.
+    due_at: float | None = None
+
+    def seconds_left(self) -> float | None:
+        """Until the fuse burns; None: nothing burns, or the time is over."""
+        left = self.due_at - time.monotonic() if self.due_at is not None else 0.0
+        return left if left > 0 else None
+
+
+def arm_for(guest: Guest, found: Survey, policy: FreezePolicy) -> Fuse | None:
+    """Arm what the policy asks for and the guest can have; None: it asks for none. Never in the way of the job."""
+    if not policy.fuse:
+        return None
+    after_s = burns_after_s(policy.timeout_ms, policy.hold_limits(is_windows=found.is_windows).hard_ms)
+    why_not = _why_not(found)
+    if why_not is not None:
+        return Fuse(None, FuseReport(FuseState.unavailable, after_s, why_not))
+    return arm(guest, after_s)
+
+
+def _why_not(found: Survey) -> str | None:
+    if found.is_windows:
+        return "Windows lets writes go by itself"
+    if found.agent.os_family is not OsFamily.linux:
+        return "the guest is not known to be a Linux"
+    if not found.agent.allows("guest-exec"):
+        return "the guest's agent does not allow guest-exec"
+    return None
+
+
+def arm(guest: Guest, after_s: int) -> Fuse:
+    """Returns when the fuse burns, or when it is known why it cannot. `after_s`: seconds of the guest's clock.
+
+    It takes the place of a fuse that an earlier job could not disarm. Raises nothing: the report says what failed.
+    """
+    token, start = secrets.token_hex(6), time.monotonic()
+    report = FuseReport(FuseState.armed, after_s)
+    try:
+        result = guest.execute("/bin/sh", ["-c", arm_script(token, after_s)], budget_ms=ARM_BUDGET_MS)
+        report = report.now(*read_arming(result.output.decode(errors="replace")))
+    except AgentCommandBlocked as error:
+        report = report.now(FuseState.unavailable, error.detail)
+    except StillpointError as error:
+        report = report.now(FuseState.unknown, error.detail)
+    is_there = report.state is not FuseState.unavailable
+    armed = replace(report, arm_ms=_ms_since(start))
+    return Fuse(token, armed, time.monotonic() + after_s) if is_there else Fuse(None, armed)
+
+
+def disarm(guest: Guest, fuse: Fuse, foreign_hold_s: float = FOREIGN_HOLD_S) -> FuseReport:
+    """End the fuse and learn what it did. For after the thaw was answered. Raises nothing.
+
+    A frozen guest runs no program. Where somebody else froze it, their thaw is waited for a little, as the fuse would end
+    their hold too; where it stays frozen, the fuse is what will thaw it.
+    """
+    if fuse.token is None:
+        return fuse.report
+    start = time.monotonic()
+    report = _ask_to_end(guest, fuse.token, fuse.report, start + foreign_hold_s)
+    return replace(report, disarm_ms=_ms_since(start))
+
+
+def put_out(guest: Guest) -> FuseState:
+    """End whichever fuse a worker that died has left in the guest; for recovery, after its thaw. Raises nothing."""
+    report = FuseReport(FuseState.unknown, 0)
+    return _ask_to_end(guest, WHICHEVER, report, time.monotonic() + FOREIGN_HOLD_S).state
+
+
+def _ask_to_end(guest: Guest, token: str, report: FuseReport, deadline: float) -> FuseReport:
+    while True:
+        try:
+            result = guest.execute("/bin/sh", ["-c", disarm_script(token)], budget_ms=DISARM_BUDGET_MS)
+        except AgentCommandBlocked as error:
+            if time.monotonic() > deadline:
+                return report.now(report.state, f"it was left to burn: {error.detail}")
+        except StillpointError as error:
+            return report.now(FuseState.unknown, error.detail)
+        else:
+            state, reason = read_ending(result.output.decode(errors="replace"))
+            if state is FuseState.fired:
+                metrics.FUSES_FIRED.inc()
+            return report.now(state, reason)
+        time.sleep(DISARM_PAUSE_S)
+
+
+def _ms_since(start: float) -> float:
+    return round((time.monotonic() - start) * 1000, 3)
+
+
+# --- what runs in the guest -----------------------------------------------------------------------
+# For dash, bash and busybox alike, without anything that a guest may lack. The first line is the mark by which the process is
+# known in /proc/PID/cmdline: a process id alone may belong to another by now.
+
+# Arming, in order: refuse what cannot work; put out a fuse that was left; leave the agent's control group, so that a restart of the
+# agent's unit does not end the fuse; open now what is written later; run `sleep` once, so that nothing of it is read from disk later.
+# The parent ends at once. The agent calls it ended when the child, too, has closed its output: after it said `armed`.
+# USR1 disarms. TERM comes from a guest that shuts down, or from a restart of an agent whose group could not be left: a frozen
+# filesystem would block the one and survive the other, so it thaws at once. `3>&-`: no copy of the trigger in a foreign program.
+_ARM = r""": stillpoint-fuse {token}
+export LC_ALL=C
+refuse() {{ echo "unavailable: $1"; exit 0; }}
+IFS=.-+ read -r major minor rest < /proc/sys/kernel/osrelease
+[ "$((major * 1000 + minor))" -ge 4017 ] || refuse "a kernel $major.$minor, older than 4.17, does not thaw on SysRq"
+{{ true > {trigger}; }} 2> /dev/null || refuse "{trigger} is missing or may not be written"
+if [ -e {state} ]; then
+    read -r _ old < {state}
+    {{ read -r line < /proc/$old/cmdline; }} 2> /dev/null
+    case $line in *stillpoint-fuse*) kill -USR1 $old ;; esac
+    rm -f {state}
+fi
+{{ true > {state}; }} 2> /dev/null || refuse "{state} cannot be written"
+sleep 0 2> /dev/null || refuse "there is no sleep"
+for group in {control_groups} {control_groups}/systemd {control_groups}/unified; do
+    {{ [ ! -e $group/cgroup.procs ] || echo 0 > $group/cgroup.procs; }} 2> /dev/null
+done
+{{ echo -1000 > /proc/self/oom_score_adj; }} 2> /dev/null
+exec 3> {trigger} 4> /dev/null 5> {state}
+{{ true > {kernel_log}; }} 2> /dev/null && exec 4> {kernel_log}
+(
+    trap '' HUP
+    trap 'kill $sleep; echo disarmed >&5; exit 0' USR1
+    trap 'kill $sleep' TERM
+    sleep {after_s} > /dev/null 2>&1 3>&- 4>&- 5>&- &
+    sleep=$!
+    echo armed
+    exec > /dev/null 2>&1
+    wait $sleep
+    trap '' USR1 TERM
+    echo j >&3 && ending=fired || ending=failed
+    echo $ending >&5
+    echo "stillpoint: the fuse has burned, every frozen filesystem is thawed" >&4
+) &
+echo {token} $! >&5
+"""
+
+# The fuse writes its last word into the state file: it is no child of the agent, whom a restart would make forget it anyway.
+# Not every `sleep` knows parts of a second.
+_DISARM = r""": stillpoint-disarm {token}
+[ -e {state} ] || {{ echo none; exit 0; }}
+look() {{ {{ read -r token pid; read -r ending; }} < {state}; }}
+look
+case $token in {token}) ;; *) echo other; exit 0 ;; esac
+is_alive() {{
+    line=
+    {{ read -r line < /proc/$pid/cmdline; }} 2> /dev/null
+    case $line in *"stillpoint-fuse $token"*) return 0 ;; esac
+    return 1
+}}
+tries=0
+[ -n "$ending" ] || ! is_alive || kill -USR1 $pid
+while [ -z "$ending" ] && is_alive && [ $tries -lt 100 ]; do
+    tries=$((tries + 1))
+    sleep 0.02 2> /dev/null || sleep 1
+    look
+done
+look
+if [ -z "$ending" ] && is_alive; then
+    echo alive
+    exit 0
+fi
+rm -f {state}
+echo ${{ending:-gone}}
+"""
+
+
+def arm_script(token: str, after_s: int, places: Places = GUEST_PLACES) -> str:
+    return _ARM.format(token=token, after_s=after_s, **vars(places))
+
+
+def disarm_script(token: str, places: Places = GUEST_PLACES) -> str:
+    """`token` WHICHEVER: whichever fuse is there."""
+    return _DISARM.format(token=token, state=places.state)

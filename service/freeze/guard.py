@@ -1,0 +1,286 @@
+"""The worker's side of the thaw guard: one keeper process, and a guard process for each freeze window (see `guard_process`)."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import service
+from service import bounded_io
+from service.errors import GuardNotReady, HostOutOfDescriptors, StillpointError
+from service.freeze import guard_report
+from service.model.window import GuardDeed, ThawOutcome, ThawReply
+
+READY_S = 20.0
+"""libvirt may be busy; nothing is frozen while this is waited for."""
+DISMISS_S = 2.0
+OTHERS_S = 5.0
+MESSAGE_BYTES = 65536
+MOST_APPOINTED = 1000
+"""Jobs that failed before they could tell are remembered no longer than so many others."""
+
+
+class Unguarded:
+    """For a guest that cannot be left frozen: a fake one, or one of a benchmark that measures what the guard costs."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def wait_until_ready(self) -> None:
+        pass
+
+    def fileno(self) -> int | None:
+        return None
+
+    def is_gone(self) -> bool:
+        return False
+
+    def freezing(self, over_by_ns: int, hold_ns: int) -> None:
+        pass
+
+    def frozen(self, count: int, thaw_by_ns: int) -> None:
+        pass
+
+    def dismiss(self) -> GuardDeed | None:
+        return None
+
+
+class Guard:
+    """One guard process. To leave its context without a dismissal is to it what our death is: if it was told of a freeze, it thaws."""
+
+    def __init__(self, ask: Callable[[], socket.socket], domain: str) -> None:
+        """`ask` gives the socket of a new guard. Raises OSError."""
+        self._ask = ask
+        self._end = ask()
+        self._domain = domain
+        self._pidfd: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    def wait_until_ready(self) -> None:
+        """Raises GuardNotReady."""
+        said = self._hear(READY_S)
+        if said is None and self.is_gone():
+            # The keeper died with the request in its hands.
+            self._end.close()
+            try:
+                self._end = self._ask()
+            except OSError as error:
+                raise _unstarted(self._domain, error) from error
+            said = self._hear(READY_S)
+        if said is None or "ready" not in said:
+            reason = str(said.get("failed", "it said nothing that makes sense")) if said else "it said nothing"
+            raise GuardNotReady(domain=self._domain, reason=reason)
+        # A descriptor and not the number: by the time it is used the number may be another process's.
+        with suppress(OSError):
+            self._pidfd = os.pidfd_open(said["ready"])
+
+    def fileno(self) -> int | None:
+        return self._end.fileno()
+
+    def is_gone(self) -> bool:
+        try:
+            return not self._end.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def freezing(self, over_by_ns: int, hold_ns: int) -> None:
+        self._say({"freezing": over_by_ns, "hold": hold_ns})
+
+    def frozen(self, count: int, thaw_by_ns: int) -> None:
+        self._say({"frozen": count, "until": thaw_by_ns})
+
+    def dismiss(self) -> GuardDeed | None:
+        self._say({"dismiss": True})
+        said = self._hear(DISMISS_S)
+        if said is not None:
+            with suppress(KeyError, TypeError, ValueError):
+                return _deed(said.get("deed"))
+        # Stopped, stuck in a call, or out of its mind: if it came round in a later window of this guest, it would thaw that.
+        self._kill()
+        return None
+
+    def _kill(self) -> None:
+        if self._pidfd is not None:
+            with suppress(OSError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _say(self, message: dict[str, Any]) -> None:
+        # A guard that is gone is seen by who watches for it.
+        with suppress(OSError):
+            self._end.send(json.dumps(message).encode(), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+
+    def _hear(self, seconds: float) -> dict[str, Any] | None:
+        # Not select(): that knows no descriptor above 1023.
+        readable = select.poll()
+        readable.register(self._end, select.POLLIN)
+        if not readable.poll(seconds * 1000):
+            return None
+        try:
+            said = json.loads(self._end.recv(MESSAGE_BYTES))
+        except (OSError, ValueError):
+            return None
+        return said if isinstance(said, dict) else None
+
+
+def _unstarted(domain: str, error: OSError) -> StillpointError:
+    if error.errno in bounded_io.NO_DESCRIPTORS:
+        return HostOutOfDescriptors(what=f"starting the thaw guard of {domain}", reason=bounded_io.reason_of(error))
+    return GuardNotReady(domain=domain, reason=str(error))
+
+
+def _deed(document: dict[str, Any] | None) -> GuardDeed | None:
+    if document is None:
+        return None
+    reply = ThawReply(ThawOutcome(document["outcome"]), document["count"], document["message"], document["attempts"])
+    return GuardDeed(document["reason"], reply, document["thaw_sent_ns"], document["thaw_reply_ns"])
+
+
+class GuardSource(Protocol):
+    def appoint(self, job_id: str, domain_id: str, domain_name: str) -> Guard | Unguarded:
+        """A context; its `wait_until_ready` comes before the freeze. Raises GuardNotReady."""
+        ...
+
+    def forget(self, job_id: str) -> None:
+        """The job has told what its guard did."""
+        ...
+
+
+class NoGuards:
+    """See Unguarded."""
+
+    def appoint(self, job_id: str, domain_id: str, domain_name: str) -> Unguarded:  # noqa: ARG002 - as GuardSource has them
+        return Unguarded()
+
+    def forget(self, job_id: str) -> None:
+        pass
+
+
+class GuardKeeper:
+    """Starts the keeper process when it is first needed, and again whenever it is gone. For all threads of a worker."""
+
+    def __init__(self, state_dir: Path, uri: str) -> None:
+        self._state_dir = state_dir
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        #: Job to domain, of the guards that were appointed here and whose job has not told yet what they did.
+        self._appointed: dict[str, str] = {}
+
+    def start(self) -> None:
+        """So that the first job need not wait for it. Raises OSError."""
+        with self._lock:
+            self._living()
+
+    def appoint(self, job_id: str, domain_id: str, domain_name: str) -> Guard:
+        earlier = self._end_others(domain_id)
+        if earlier is not None:
+            reason = f"the guard of an earlier job ({earlier}) does not end, and could thaw the guest inside this window"
+            raise GuardNotReady(domain=domain_name, reason=reason)
+        self._appointed[job_id] = domain_id
+        if len(self._appointed) > MOST_APPOINTED:
+            self._appointed.pop(next(iter(self._appointed)), None)
+        report = guard_report.path_of(self._state_dir, job_id)
+        task = json.dumps({"job_id": job_id, "domain": domain_id, "uri": self._uri, "report": str(report)}).encode()
+        try:
+            return Guard(lambda: self._fork(task), domain_name)
+        except OSError as error:
+            raise _unstarted(domain_name, error) from error
+
+    def forget(self, job_id: str) -> None:
+        guard_report.remove(self._state_dir, job_id)
+        self._appointed.pop(job_id, None)
+
+    def close(self) -> None:
+        """The keeper ends; guards that are at work go on."""
+        with self._lock:
+            if self._control is not None:
+                self._control.close()
+                self._control = None
+            if self._process is not None:
+                # One that does not end in time ends when it comes round: its socket is closed.
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(DISMISS_S)
+
+    def _fork(self, task: bytes) -> socket.socket:
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its, self._lock:
+            try:
+                self._send(task, its)
+            except OSError:
+                mine.close()
+                raise
+        return mine
+
+    def _send(self, task: bytes, its: socket.socket) -> None:
+        try:
+            socket.send_fds(self._living(), [task], [its.fileno()])
+        except OSError:
+            # It died since it was last used.
+            self._drop()
+            socket.send_fds(self._living(), [task], [its.fileno()])
+
+    def _living(self) -> socket.socket:
+        if self._control is not None and self._process is not None and self._process.poll() is None:
+            return self._control
+        self._drop()
+        guard_report.folder(self._state_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        root = str(Path(service.__file__).parent.parent)
+        with its:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service.freeze.guard_process", str(its.fileno())],
+                pass_fds=[its.fileno()],
+                env={**os.environ, "PYTHONPATH": root},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # Its own session: what is sent to the worker's terminal or process group is not for it.
+                start_new_session=True,
+            )
+        self._control = mine
+        return mine
+
+    def _drop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            # Dead, or dying: without its socket it is of no use.
+            self._process.kill()
+            # One that hangs in the kernel dies later; another takes its place now.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(DISMISS_S)
+            self._process = None
+
+    def _end_others(self, domain_id: str) -> str | None:
+        """A guard of an earlier job that is still at work on this guest would thaw the window that comes now.
+
+        The job whose guard does not end; None: there is none. A report that does not say of which guest it is may be of this one, unless
+        the job is known here.
+        """
+        elsewhere = {job_id for job_id, domain in self._appointed.copy().items() if domain != domain_id}
+        earlier = guard_report.of_domain(self._state_dir, domain_id, elsewhere)
+        return next((report.job_id for report in earlier if not guard_report.end(self._state_dir, report.job_id, OTHERS_S)), None)

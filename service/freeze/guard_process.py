@@ -1,0 +1,267 @@
+"""The thaw guard: a process for each freeze window, which thaws when its worker dies or lets the deadline pass.
+
+This module is a program and not imported by the worker: `python -m service.freeze.guard_process FD` is the *keeper*, started
+once by a worker. It has all that a guard needs in memory and forks one for each window, so that a guard costs no start
+in a window and little memory. Guards hold no database, write no log, and outlive keeper and worker.
+
+Over its socket (SOCK_SEQPACKET, JSON; instants are nanoseconds of CLOCK_MONOTONIC, the same for all processes) a guard
+hears `{"freezing": latest, "hold": nanoseconds}`, `{"frozen": count, "until": instant}` and `{"dismiss": true}`, and says
+`{"ready": pid}` or `{"failed": text}`, and when dismissed `{"deed": ... or null}`.
+"""
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from service.clock import rfc3339
+from service.errors import StillpointError
+from service.freeze.window import thaw_until_answered
+from service.hypervisor.guest import Guest
+from service.hypervisor.lone_guest import open_guest
+from service.model.window import ThawOutcome, ThawReply
+
+GRACE_NS = 500_000_000
+"""How long after a deadline a living worker may take to thaw by itself: its own reply is the better evidence."""
+ASK_AFTER_NS = 1_000_000_000
+"""Most freezes are answered by then; a question of the guard may cost a window the milliseconds of one agent command."""
+ASK_AGAIN_NS = 500_000_000
+SETTLE_S = 2.0
+SETTLE_POLL_S = 0.1
+PATIENCE_S = 60.0
+REPORT_BYTES = 4096
+MOST_OF_A_MESSAGE = 3000
+"""In bytes of JSON, so that a report with it fits into its file."""
+MESSAGE_BYTES = 65536
+
+
+def keep(control: socket.socket) -> None:
+    """Fork a guard for each socket that the worker sends, until the worker is gone."""
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    # Guards that end are not waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    _be_spared_when_memory_is_short()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)
+        if not message:
+            return
+        if os.fork() == 0:
+            control.close()
+            _guard(socket.socket(fileno=descriptors[0]), Task(**json.loads(message)))
+        os.close(descriptors[0])
+
+
+def _be_spared_when_memory_is_short() -> None:
+    # Only root with CAP_SYS_RESOURCE may; others are as likely to be chosen as any process of their size, which is small.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("-1000")
+
+
+def _guard(worker: socket.socket, task: "Task") -> None:
+    """The forked process: it ends here."""
+    status = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        Guard(worker, task).watch()
+        status = 0
+    except StillpointError as error:
+        _say(worker, {"failed": error.detail})
+    except Exception as error:  # noqa: BLE001 - the edge of the process: below is the keeper's loop, which a guard must never run
+        _say(worker, {"failed": f"{type(error).__name__}: {error}"})
+    finally:
+        os._exit(status)
+
+
+@dataclass(frozen=True)
+class Task:
+    job_id: str
+    domain: str
+    uri: str
+    report: str
+
+
+@dataclass
+class Deed:
+    """What the guard did, as `service.freeze.guard_report` reads it."""
+
+    job_id: str
+    domain: str
+    pid: int
+    state: str = "watching"
+    reason: str | None = None
+    outcome: str | None = None
+    count: int | None = None
+    message: str | None = None
+    attempts: int = 0
+    thaw_sent_at: str | None = None
+    thawed_at: str | None = None
+    thaw_sent_ns: int | None = None
+    thaw_reply_ns: int | None = None
+
+
+class Guard:
+    def __init__(self, worker: socket.socket, task: Task) -> None:
+        """Raises StillpointError when libvirt or the domain is not there."""
+        self._worker = worker
+        self._path = Path(task.report)
+        self._deed = Deed(task.job_id, task.domain, os.getpid())
+        self._report = _create_report(task.report)
+        self._write_report()
+        self._guest: Guest = open_guest(task.uri, task.domain)
+        self._freezing = False
+        self._frozen_count: int | None = None
+        self._deadline_ns: int | None = None
+        self._wake_ns: int | None = None
+        self._hold_ns = 0
+        self._thawed = False
+
+    def watch(self) -> None:
+        """Until it is dismissed, or has thawed and nobody is left to be told."""
+        _say(self._worker, {"ready": os.getpid()})
+        readable = select.poll()
+        readable.register(self._worker, select.POLLIN)
+        while True:
+            if not readable.poll(self._milliseconds_left()):
+                self._look_at_the_clock()
+                continue
+            message = _hear(self._worker)
+            if message is None:
+                if self._freezing and not self._thawed:
+                    self._thaw("worker_gone")
+                elif not self._thawed:
+                    self._remove_report()
+                return
+            if "dismiss" in message:
+                self._end_dismissed()
+                return
+            self._note(message)
+
+    def _milliseconds_left(self) -> float | None:
+        if self._wake_ns is None or self._thawed:
+            return None
+        return max(0.0, (self._wake_ns - time.monotonic_ns()) / 1e6)
+
+    def _note(self, message: dict[str, Any]) -> None:
+        if "freezing" in message:
+            self._freezing = True
+            self._deadline_ns, self._hold_ns = message["freezing"], message["hold"]
+            self._wake_ns = time.monotonic_ns() + ASK_AFTER_NS
+        elif "frozen" in message:
+            self._frozen_count, self._deadline_ns = message["frozen"], message["until"]
+            self._wake_ns = message["until"] + GRACE_NS
+
+    def _look_at_the_clock(self) -> None:
+        now = time.monotonic_ns()
+        assert self._deadline_ns is not None
+        if now >= self._deadline_ns + GRACE_NS:
+            self._thaw("deadline")
+            return
+        # No word of the freeze: it takes long, or the worker hangs. If the guest is frozen, its time runs from here at the latest.
+        if self._is_frozen():
+            self._deadline_ns = min(self._deadline_ns, now + self._hold_ns)
+            self._wake_ns = self._deadline_ns + GRACE_NS
+        else:
+            self._wake_ns = min(time.monotonic_ns() + ASK_AGAIN_NS, self._deadline_ns + GRACE_NS)
+
+    def _is_frozen(self) -> bool:
+        with suppress(StillpointError):
+            return self._guest.is_frozen()
+        return False
+
+    def _thaw(self, reason: str) -> None:
+        deed = self._deed
+        deed.state, deed.reason, deed.thaw_sent_at, deed.thaw_sent_ns = "thawing", reason, _now(), time.monotonic_ns()
+        # Not written first: a disk that hangs must not keep the guest frozen.
+        reply = self._thaw_until_answered()
+        deed.thaw_reply_ns, deed.thawed_at = time.monotonic_ns(), _now()
+        deed.outcome, deed.count, deed.message = reply.outcome.value, reply.count, _shortened(reply.message)
+        if self._frozen_count is None:
+            self._see_that_it_stays_thawed()
+        deed.state = "thawed"
+        self._thawed = True
+        self._write_report()
+
+    def _thaw_until_answered(self) -> ThawReply:
+        while True:
+            reply = thaw_until_answered(self._guest, self._frozen_count, PATIENCE_S)
+            self._deed.attempts += reply.attempts
+            if reply.outcome is not ThawOutcome.unanswered:
+                return reply
+
+    def _see_that_it_stays_thawed(self) -> None:
+        """The freeze was sent and its answer not seen: it may have been under way behind our thaw."""
+        end = time.monotonic() + SETTLE_S
+        while time.monotonic() < end:
+            time.sleep(SETTLE_POLL_S)
+            if self._is_frozen():
+                late = self._thaw_until_answered()
+                self._deed.count, self._deed.message, self._deed.thawed_at = late.count, _shortened(late.message), _now()
+
+    def _end_dismissed(self) -> None:
+        if self._thawed:
+            _say(self._worker, {"deed": asdict(self._deed)})
+            return
+        self._remove_report()
+        _say(self._worker, {"deed": None})
+
+    # --- the report -----------------------------------------------------------------------------
+
+    def _write_report(self) -> None:
+        if self._report is not None:
+            with suppress(OSError):
+                os.pwrite(self._report, json.dumps(asdict(self._deed)).encode().ljust(REPORT_BYTES), 0)
+
+    def _remove_report(self) -> None:
+        with suppress(OSError):
+            self._path.unlink()
+
+
+def _shortened(message: str | None) -> str | None:
+    """An agent's error may be as long as what a hook printed."""
+    while message is not None and len(json.dumps(message)) > MOST_OF_A_MESSAGE:
+        message = message[: len(message) * 3 // 4]
+    return message
+
+
+def _create_report(path: str) -> int | None:
+    """A file of its full size, so that a disk that fills up later takes nothing away; None: no file can be had, which stops no guard."""
+    try:
+        report = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.posix_fallocate(report, 0, REPORT_BYTES)
+    except OSError:
+        return None
+    # Held as long as this process lives: that is how others see that it does.
+    fcntl.flock(report, fcntl.LOCK_EX)
+    return report
+
+
+def _say(worker: socket.socket, message: dict[str, Any]) -> None:
+    with suppress(OSError):
+        worker.send(json.dumps(message).encode(), socket.MSG_NOSIGNAL)
+
+
+def _hear(worker: socket.socket) -> dict[str, Any] | None:
+    """None: the worker is gone."""
+    try:
+        data = worker.recv(MESSAGE_BYTES)
+    except OSError:
+        return None
+    return json.loads(data) if data else None
+
+
+def _now() -> str:
+    return rfc3339(datetime.now(UTC))
+
+
+if __name__ == "__main__":
+    keep(socket.socket(fileno=int(sys.argv[1])))

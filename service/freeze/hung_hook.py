@@ -1,0 +1,21 @@
+"""Why a guest does not answer its thaw: it is frozen, or its agent waits for an fsfreeze hook that does not end.
+
+The agent runs the hook before it freezes and after it has thawed, without a limit, and answers nobody meanwhile. Then nothing is frozen,
+and the guest writes on: the host sees that. A frozen filesystem writes nothing.
+"""
+
+from service.freeze.seen_writing import freezable_disks, writes_to_all
+from service.hypervisor.guest import Guest
+from service.model.inventory import Survey
+from service.model.verdict import HookState
+
+WATCH_S = 15.0
+"""Filesystems that are in use at all are written to within it: a journal is committed every few seconds."""
+
+
+def disks_that_go_on(guest: Guest, found: Survey) -> tuple[str, ...]:
+    """The disks under every filesystem that the agent may have frozen, if the guest has a hook and writes to all of them; else none."""
+    if found.is_windows or found.hook is HookState.absent:
+        return ()
+    targets = freezable_disks(found)
+    return tuple(sorted(targets)) if targets and writes_to_all(guest, targets, WATCH_S) else ()

@@ -1,0 +1,221 @@
+"""Reading a domain and its guest before anything is frozen; judged by `service.model.checks` and `scope`."""
+
+import math
+import shlex
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from service.errors import AgentAnswerUnreadable, AgentCommandBlocked, AgentCommandFailed, StillpointError
+from service.freeze.linux_devices import read_devices, sections
+from service.hypervisor.agent import reading
+from service.hypervisor.guest import Guest
+from service.model.disk_coverage import filesystems_of, with_disks
+from service.model.inventory import AgentFacts, DomainState, LinuxFacts, Survey
+from service.model.verdict import HookState
+
+READ_BUDGET_MS = 10_000
+ANSWERED = (AgentCommandFailed, AgentCommandBlocked, AgentAnswerUnreadable)
+"""The agent answered, and told nothing: it answers other questions all the same."""
+DEFAULT_HOOK = "/etc/qemu/fsfreeze-hook"
+HOOK_DECLARATION = "stillpoint: reports-failures"
+"""A line with these words in the hook is its author's word that its scripts' failures reach its exit status."""
+
+_NETWORK_TYPES = ("nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "9p", "virtiofs")
+
+# One program and one round trip for everything; the agent is the parent of what it executes.
+_READ_LINUX = r"""
+echo @agent; tr '\0' '\n' < /proc/$PPID/cmdline
+echo @config; cat /etc/qemu/qemu-ga.conf 2>/dev/null
+echo @uptime; cat /proc/uptime
+echo @mounts; cat /proc/mounts
+"""
+# Scripts are what the hook would run: executable files, without what editors and package managers leave behind.
+_READ_HOOK = r"""
+head -c 16384 {hook} 2>/dev/null; echo; echo @scripts
+for script in {hook}.d/*; do
+    case $script in *~ | *.bak | *.orig | *.sample | *.rpmnew | *.rpmorig | *.rpmsave | *.dpkg-*) continue ;; esac
+    if [ -f "$script" ] && [ -x "$script" ]; then echo "$script"; fi
+done
+"""
+
+_BLOCK_JOB_TYPES = {1: "pull", 2: "copy", 3: "commit", 4: "active commit", 5: "backup"}
+
+
+def survey(guest: Guest) -> Survey:
+    """Read everything. Faults of the agent are facts in the result; faults of libvirt are raised."""
+    state = guest.state()
+    found = Survey(guest.name, state, guest.disks(), AgentFacts(channel=guest.has_agent_channel()))
+    if state is DomainState.shut_off:
+        found.shut_off_cleanly = guest.was_shut_off_cleanly()
+        return found
+    found.busy = _busy(guest, [disk.target for disk in found.disks if disk.why_not is None])
+    if state is not DomainState.running or not found.agent.channel:
+        return found
+    read_agent(guest, found.agent)
+    if found.agent.answers and not found.agent.frozen:
+        _read_guest(guest, found)
+    return found
+
+
+def _busy(guest: Guest, targets: list[str]) -> dict[str, str]:
+    busy = {
+        target: f"block job ({_BLOCK_JOB_TYPES.get(job.get('type', 0), 'unknown')})"
+        for target in targets
+        if (job := guest.block_job(target))
+    }
+    if guest.running_libvirt_job() or guest.is_moving():
+        busy[""] = "a backup, migration or save"
+    return busy
+
+
+def read_agent(guest: Guest, agent: AgentFacts, may_ask: Callable[[], bool] = lambda: True) -> None:
+    """Fill `agent`; a fault is kept in it as a fact. `may_ask` False: ask no further, a freeze window may be near.
+
+    A question that the agent answers with an error, or with nonsense, costs what it would have told. One that it does not
+    answer at all costs the agent: whatever is asked next would wait as long.
+    """
+    try:
+        for ask in (_ask_alive, _ask_version, _ask_frozen, _ask_os):
+            if not may_ask():
+                return
+            ask(guest, agent)
+    except StillpointError as error:
+        agent.fault = error
+
+
+def _ask_alive(guest: Guest, _: AgentFacts) -> None:
+    with suppress(*ANSWERED):
+        guest.ping()
+
+
+def _ask_version(guest: Guest, agent: AgentFacts) -> None:
+    with suppress(*ANSWERED):
+        information = guest.agent("guest-info")
+        with reading(guest.name, "guest-info"):
+            agent.version = str(information["version"])
+        with reading(guest.name, "guest-info"):
+            agent.commands = {str(command["name"]): command["enabled"] is True for command in information["supported_commands"]}
+
+
+def _ask_frozen(guest: Guest, agent: AgentFacts) -> None:
+    if not agent.allows("guest-fsfreeze-status"):
+        return
+    try:
+        agent.frozen = guest.is_frozen()
+    except ANSWERED as error:
+        # An agent from QEMU 9.1 on without VSS: whatever else it tells is worth having.
+        agent.freeze_fault = error
+
+
+def _ask_os(guest: Guest, agent: AgentFacts) -> None:
+    if not agent.allows("guest-get-osinfo"):
+        return
+    with suppress(*ANSWERED):
+        found = guest.agent("guest-get-osinfo")
+        with reading(guest.name, "guest-get-osinfo"):
+            agent.os = {key: value for key, value in found.items() if isinstance(value, str)}
+
+
+def _read_guest(guest: Guest, found: Survey) -> None:
+    """What is left out here lowers the verdict or the checks; it never stops the job."""
+    if found.agent.allows("guest-get-fsinfo"):
+        with suppress(StillpointError):
+            found.filesystems = guest.filesystems()
+    if found.is_windows or not found.agent.allows("guest-exec"):
+        return
+    with suppress(StillpointError):
+        found.linux = _read_linux(guest)
+    found.agent.runs_linux = found.linux is not None and found.linux.uptime_s is not None
+    if found.agent.runs_linux:
+        _read_devices(guest, found)
+
+
+def _read_devices(guest: Guest, found: Survey) -> None:
+    matched: dict[str, str] = {}
+    if found.agent.allows("guest-get-disks"):
+        with suppress(StillpointError):
+            matched = guest.disks_in_guest()
+    with suppress(StillpointError):
+        found.devices = read_devices(guest, found.disks, matched)
+    if found.devices is None:
+        return
+    if found.filesystems is None:
+        found.filesystems = filesystems_of(found.devices)
+    found.filesystems = with_disks(found.filesystems, found.devices)
+
+
+def _read_linux(guest: Guest) -> LinuxFacts | None:
+    result = guest.execute("/bin/sh", ["-c", _READ_LINUX], budget_ms=READ_BUDGET_MS)
+    if result.exit_code != 0:
+        return None
+    parts = sections(result.output.decode(errors="replace"))
+    mounts = [fields for line in parts.get("mounts", []) if len(fields := line.split()) >= 4]
+    hook_path = hook_path_of(parts.get("agent", []), parts.get("config", []))
+    return LinuxFacts(
+        uptime_s=_first_number(parts.get("uptime", [])),
+        network_mounts=tuple(mount[1] for mount in mounts if mount[2] in _NETWORK_TYPES),
+        loop_mounts=tuple(mount[1] for mount in mounts if mount[0].startswith("/dev/loop") and mount[2] != "squashfs"),
+        hook=_read_hook(guest, hook_path) if hook_path else HookState.absent,
+        hook_path=hook_path,
+    )
+
+
+def _first_number(lines: list[str]) -> float | None:
+    try:
+        number = float(lines[0].split()[0])
+    except (IndexError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def hook_path_of(command_line: list[str], config: list[str]) -> str | None:
+    """The hook that this agent runs: -F[PATH] or --fsfreeze-hook[=PATH], else `fsfreeze-hook` in qemu-ga.conf; None: none."""
+    for argument in command_line[1:]:
+        if argument in ("-F", "--fsfreeze-hook"):
+            return DEFAULT_HOOK
+        if argument.startswith("-F"):
+            return argument[2:]
+        if argument.startswith("--fsfreeze-hook="):
+            return argument.partition("=")[2]
+    for line in config:
+        key, separator, value = line.partition("=")
+        if separator and key.strip() == "fsfreeze-hook":
+            return value.strip()
+    return None
+
+
+def _read_hook(guest: Guest, path: str) -> HookState:
+    try:
+        result = guest.execute("/bin/sh", ["-c", _READ_HOOK.format(hook=shlex.quote(path))], budget_ms=READ_BUDGET_MS)
+    except StillpointError:
+        return HookState.not_inspected
+    text, _, scripts = result.output.decode(errors="replace").partition("\n@scripts\n")
+    return hook_state(text, has_scripts=bool(scripts.strip()))
+
+
+def hook_state(text: str, *, has_scripts: bool) -> HookState:
+    """Whether a hook's exit status can be believed. A declaration without any script behind it proves nothing."""
+    if HOOK_DECLARATION in text:
+        return HookState.truthful if has_scripts else HookState.absent
+    if "fsfreeze-hook.d" in text and text.rstrip().endswith("exit 0"):
+        return HookState.swallowing
+    return HookState.unknown
+
+
+def as_document(found: Survey) -> dict[str, Any]:
+    """The survey as evidence in the job."""
+    return {
+        "domain_state": found.state.value,
+        "shut_off_cleanly": found.shut_off_cleanly,
+        "agent": {
+            **found.agent.as_document(),
+            "fault": found.agent.fault.code if found.agent.fault else None,
+            "frozen": found.agent.frozen,
+        },
+        "os": found.agent.os,
+        "filesystems": [filesystem.as_document() for filesystem in found.filesystems] if found.filesystems is not None else None,
+        "fsfreeze_hook": {"state": found.hook.value, "path": found.linux.hook_path if found.linux else None},
+        "uptime_s": found.linux.uptime_s if found.linux else None,
+        "sources": {disk.target: disk.source for disk in found.disks},
+    }

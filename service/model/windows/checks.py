@@ -1,0 +1,212 @@
+"""Preflight of a Windows guest: what its agent, VSS, its writers and its registry let a backup expect."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.model.check import Check, passed, warned
+from service.model.inventory import Filesystem
+from service.model.verdict import Verdict
+from service.model.windows.agent_generation import AgentGeneration
+from service.model.windows.auto_recovery import AutoRecovery, BackupType
+from service.model.windows.drift import Change, Fact
+from service.model.windows.volume_coverage import DriveType, VolumeCoverage, VolumeFacts, judge_volumes
+from service.model.windows.vss_writers import WriterReport
+from service.model.windows.well_known_writers import EXCHANGE, SQL_SERVER, WriterEffect, writer_class
+
+SET_COPY = (
+    'In the guest: reg add "HKLM\\SYSTEM\\CurrentControlSet\\Services\\QEMU Guest Agent VSS Provider" '
+    "/v VssOption /t REG_DWORD /d 5 /f (5 is COPY; the agent reads it at each freeze, from QEMU 8.0 or virtio-win 106 on)."
+)
+
+
+NO_MOUNTPOINT = "System Reserved"
+"""What the agent says of every volume without one."""
+
+
+@dataclass(frozen=True)
+class WindowsCircumstances:
+    generation: AgentGeneration
+    nt: tuple[int, int] | None
+    backup_type: BackupType
+    recovery: AutoRecovery
+    writers: WriterReport | None
+    writers_unavailable: str | None
+    volumes: Sequence[Filesystem] | None
+    #: Targets of the job's disks; None: which disks it would take is not known, so every volume counts.
+    taken: frozenset[str] | None = None
+    drift: Sequence[Change] = ()
+    #: With the kernel version all that tells which Windows it is: agents name newer ones wrongly (F§7.19).
+    build: str | None = None
+    variant: str | None = None
+    #: Volume name to its drive type, as Windows tells it; None: it could not be read.
+    drive_types: Mapping[str, DriveType] | None = None
+    #: Targets of the disks whose definition calls them removable.
+    removable: frozenset[str] = frozenset()
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "agent": self.generation.as_document(),
+            "kernel_version": ".".join(map(str, self.nt)) if self.nt else None,
+            "build": self.build,
+            "variant": self.variant,
+            "backup_type": self.backup_type.value,
+            "context": self.recovery.context,
+            "auto_recovery": self.recovery.as_document(),
+            "volumes": [volume.as_document() for volume in self.volumes] if self.volumes is not None else None,
+            "writers": [{"name": writer.name, "class_id": writer.class_id, **writer.as_document()} for writer in self._listed],
+            "writers_unavailable_reason": self.writers_unavailable,
+            "drift": [change.as_document() for change in self.drift],
+        }
+
+    @property
+    def _listed(self) -> Sequence[Any]:
+        return self.writers.writers if self.writers is not None else ()
+
+    @property
+    def coverage(self) -> VolumeCoverage:
+        return judge_volumes(self._facts) if self.volumes is not None else VolumeCoverage()
+
+    def mine(self) -> list[Filesystem]:
+        """The volumes on the disks of the job, and those that may be."""
+        return [volume for volume in self.volumes or () if self._facts.is_taken(volume)]
+
+    def may_be_removable(self, volume: Filesystem) -> bool:
+        """FAT is what removable disks have; without a mount point it is the EFI partition of a fixed one (F§3)."""
+        return volume.is_fat and volume.mountpoint != NO_MOUNTPOINT and self.drive_types is None
+
+    @property
+    def _facts(self) -> VolumeFacts:
+        taken = sorted(self.taken) if self.taken is not None else None
+        return VolumeFacts(self.volumes or (), taken, self.drive_types, removable=self.removable)
+
+    def has(self, class_id: str) -> bool:
+        return any(writer.class_id == class_id for writer in self._listed)
+
+
+def expected_verdict(found: WindowsCircumstances) -> Verdict:
+    """If everything goes as it does now."""
+    if found.coverage.not_held or found.coverage.bare_disks:
+        return Verdict.filesystem
+    if not _writers_may_vouch(found) or found.coverage.unproven or found.volumes is None or found.nt is None or found.nt <= (6, 1):
+        return Verdict.application_unverified
+    return Verdict.application
+
+
+def _writers_may_vouch(found: WindowsCircumstances) -> bool:
+    """Whether the list after the thaw can be the proof that `application` needs, if nothing changes until then."""
+    report = found.writers
+    if report is None or report.problem is not None or report.no_error_is_inferred:
+        return False
+    if any(change.fact is Fact.writers for change in found.drift):
+        return False
+    return not any(writer.failed and writer_class(writer.class_id).on_new_failure is WriterEffect.lowers for writer in report.writers)
+
+
+def checks(found: WindowsCircumstances) -> Iterator[Check]:
+    yield from _agent(found)
+    yield from _system(found)
+    yield from _backup_type(found)
+    yield from _writers(found)
+    yield from _volumes(found)
+    for change in found.drift:
+        yield warned(change.code, change.detail, change.remedy)
+
+
+def _agent(found: WindowsCircumstances) -> Iterator[Check]:
+    generation = found.generation
+    about = (
+        f"{generation.family.value.replace('_', '-')}, about QEMU {generation.qemu_guess}"
+        if generation.qemu_guess
+        else generation.family.value
+    )
+    yield passed("agent_generation", f"Agent {generation.version or 'of unknown version'} ({about}).")
+    for fault in generation.faults:
+        yield warned(fault.code, fault.detail, fault.remedy)
+
+
+def _system(found: WindowsCircumstances) -> Iterator[Check]:
+    if found.nt is None:
+        yield warned("windows_version_unknown", "The agent did not tell which Windows it is.", "Update the guest agent (2.10 or newer).")
+    elif found.nt <= (6, 1):
+        yield warned(
+            "windows_is_old", f"NT {found.nt[0]}.{found.nt[1]}: {found.recovery.detail}", "Upgrade the guest, or accept the doubt."
+        )
+    else:
+        system = f"NT {found.nt[0]}.{found.nt[1]}, build {found.build or 'unknown'}, {found.variant or 'unknown variant'}"
+        yield passed("windows_version", f"{system}; VSS context {found.recovery.context or 'unknown'} (derived).")
+
+
+def _backup_type(found: WindowsCircumstances) -> Iterator[Check]:
+    kind = found.backup_type
+    if kind is BackupType.full and found.has(SQL_SERVER):
+        detail = "The agent asks VSS for a FULL backup and SQL Server is there: each job may become the base of its differential backups."
+        yield warned("backup_type_full_with_sql_server", detail, SET_COPY)
+    elif kind is BackupType.unknown:
+        yield warned(
+            "backup_type_unknown", "VssOption could not be read, so the VSS backup type is not known.", "Allow guest-exec in the agent."
+        )
+    else:
+        yield passed("backup_type", f"The VSS backup type is {kind.value.upper()}.")
+
+
+def _writers(found: WindowsCircumstances) -> Iterator[Check]:
+    report = found.writers
+    if report is None:
+        why = found.writers_unavailable or "they were not read"
+        yield warned(
+            "writers_unavailable", f"The VSS writers are not known: {why}.", "Allow guest-exec and guest-exec-status in the agent."
+        )
+        return
+    if report.problem is not None:
+        detail = f"vssadmin's list of writers cannot be relied on ({report.problem.value})."
+        yield warned("writers_unavailable", detail, "Run `vssadmin list writers` in the guest as administrator.")
+        return
+    broken = [f"{writer.name} ([{writer.state}], {writer.last_error})" for writer in report.writers if not writer.is_healthy]
+    if broken:
+        yield warned(
+            "writer_not_healthy", f"Before any freeze: {', '.join(broken)}.", "Restart the services of these writers in the guest."
+        )
+    else:
+        yield passed("writers", f"{len(report.writers)} VSS writers, all stable and without an error.")
+    if found.has(EXCHANGE):
+        detail = "The Exchange writer gives up after 20 s frozen, not after 60."
+        yield warned("exchange_20_s", detail, "Keep freeze.hold_limit_ms small, and take the backup when the guest writes little.")
+
+
+def _volumes(found: WindowsCircumstances) -> Iterator[Check]:
+    if found.volumes is None:
+        remedy = "Allow guest-get-fsinfo in the agent, or update it. Up to QEMU 9.0 it also disables this where VSS cannot be used."
+        yield warned("volumes_unknown", "The agent did not list the volumes.", remedy)
+        return
+    mine, coverage = found.mine(), found.coverage
+    odd = [volume for volume in mine if volume.is_optical and found.drive_types is None]
+    if coverage.not_held:
+        detail = f"Not frozen, so the verdict will be `filesystem`: {'; '.join(coverage.not_held)}."
+        yield warned("volumes_not_frozen", detail, "Keep data on fixed NTFS or ReFS volumes; detach removable disks before the backup.")
+    elif odd:
+        yield warned(
+            "volumes_not_frozen", f"VSS does not hold: {_names(odd)}.", "Fine for CD-ROMs; keep data on fixed NTFS or ReFS volumes."
+        )
+    for target in coverage.bare_disks:
+        detail = f"No volume on {target} is listed: nothing of it will be held, so the verdict will be `filesystem`."
+        yield warned("disk_not_covered", detail, "Name the other disks in the job, or put an NTFS or ReFS volume on it.")
+    # On every disk: the agent's count is for the whole guest, so it costs the verdict wherever it lies.
+    doubtful = [volume for volume in found.volumes if found.may_be_removable(volume)]
+    if doubtful:
+        yield warned(
+            "volumes_may_not_be_frozen",
+            f"The agent freezes fixed volumes only, and does not tell which these are: {_names(doubtful)}. What is on a removable disk is "
+            "not held, and makes the verdict `filesystem`; on a fixed one VSS may refuse it, and with it the freeze.",
+            "Keep data on fixed NTFS or ReFS volumes; detach removable disks before the backup.",
+        )
+    unmapped = [volume for volume in found.volumes if volume.is_windows_volume and not volume.disks]
+    if unmapped:
+        names = ", ".join(volume.mountpoint for volume in unmapped)
+        yield warned("volume_disk_unknown", f"The disks under {names} are not known.", "Give the domain's disks serials.")
+    if mine and not (odd or doubtful or unmapped or coverage.not_held or coverage.bare_disks):
+        yield passed("volumes", f"On the disks of the job, and of a kind that VSS holds: {_names(mine)}.")
+
+
+def _names(volumes: Sequence[Filesystem]) -> str:
+    return ", ".join(f"{volume.mountpoint} ({volume.type})" for volume in volumes)

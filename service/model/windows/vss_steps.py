@@ -1,0 +1,289 @@
+"""The ten steps of a shadow copy (F§5.1), each with what this job saw of it, and no more.
+
+The agent answers twice: the freeze ends within step 5, the thaw after step 8. So nothing inside 1 to 5 or
+inside 7 to 8 has a time of its own, and none is claimed (F§6.3).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from service.model.timing import WindowInstants, ms_between
+from service.model.window import FreezeOutcome, ThawOutcome, WindowRecord
+from service.model.windows.auto_recovery import RecoveryMode
+from service.model.windows.vss_outcome import BEFORE_VSS, VssDoubt, VssOutcome, VssReading, read_freeze_error, read_window
+from service.model.windows.well_known_writers import APPLICATION_FREEZE_LIMIT_MS, EXCHANGE_FREEZE_LIMIT_MS
+
+HOLD_LIMIT_MS = 10_000.0
+"""volsnap ends IOCTL_VOLSNAP_FLUSH_AND_HOLD_WRITES by itself; it cannot be configured (F§5.1, Microsoft)."""
+
+
+class Observation(StrEnum):
+    observed = "observed"
+    inferred = "inferred"
+    """Not seen, but what was seen cannot be without it."""
+    not_observable = "not_observable"
+    did_not_happen = "did_not_happen"
+
+
+class Retry(StrEnum):
+    """Step 9: what this service decided after an error."""
+
+    not_needed = "not_needed"
+    planned = "planned"
+    given_up = "given_up"
+    undecided = "undecided"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Ties monotonic instants to the wall: both read at the same moment."""
+
+    monotonic_ns: int
+    wall: datetime
+
+    def at(self, instant_ns: int) -> str:
+        return (self.wall + timedelta(microseconds=(instant_ns - self.monotonic_ns) / 1000)).isoformat()
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """`nt`: kernel version of the guest. `writer_limit_ms`: the shortest freeze limit among its writers."""
+
+    window: WindowRecord
+    clock: Clock
+    nt: tuple[int, int] | None
+    recovery: RecoveryMode
+    retry: Retry = Retry.undecided
+    writer_limit_ms: float = APPLICATION_FREEZE_LIMIT_MS
+
+
+@dataclass(frozen=True)
+class Step:
+    step: int
+    name: str
+    who: str
+    observation: Observation
+    detail: str
+    limit_ms: float | None = None
+    limit_source: str | None = None
+    started_at: str | None = None
+    duration_ms: float | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        return {**vars(self), "observation": self.observation.value}
+
+
+def steps(facts: StepFacts) -> list[Step]:
+    """Ten rows, in order, whatever happened."""
+    seen = _Seen(facts, read_window(facts.window, facts.nt))
+    findings = {**_freezing(seen), 6: _holding(seen), **_thawing(seen), 9: _retrying(seen), 10: _recovering(seen)}
+    return [_row(number, findings[number], seen) for number in range(1, 11)]
+
+
+# --- the rows -------------------------------------------------------------------------------------
+
+_NAMES = {
+    1: ("gather_metadata", "requester"),
+    2: ("describe_components", "writers"),
+    3: ("notify_writers", "vss"),
+    4: ("prepare_data", "writers"),
+    5: ("freeze", "vss"),
+    6: ("create_shadow_copy", "provider"),
+    7: ("release_file_system_writes", "vss"),
+    8: ("thaw_applications", "vss"),
+    9: ("retry_or_report", "requester"),
+    10: ("return_location_and_auto_recover", "vss"),
+}
+
+_HOLD_SOURCE = "Windows: the kernel (volsnap) releases held writes after 10 s"
+_WRITER_SOURCE = "Microsoft: writers time out 60 s after Freeze without a Thaw"
+_EXCHANGE_SOURCE = "Microsoft: the Exchange writer times out 20 s after Freeze without a Thaw"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    facts: StepFacts
+    reading: VssReading
+
+    @property
+    def window(self) -> WindowRecord:
+        return self.facts.window
+
+    @property
+    def at(self) -> WindowInstants:
+        return self.facts.window.instants
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """`started`: a monotonic instant that is known to be the step's own beginning."""
+
+    observation: Observation
+    detail: str
+    started: int | None = None
+    duration_ms: float | None = None
+
+
+def _row(number: int, finding: _Finding, seen: _Seen) -> Step:
+    name, who = _NAMES[number]
+    limit_ms, source = _limit(number, seen.facts)
+    started = seen.facts.clock.at(finding.started) if finding.started is not None else None
+    return Step(number, name, who, finding.observation, finding.detail, limit_ms, source, started, finding.duration_ms)
+
+
+def _limit(number: int, facts: StepFacts) -> tuple[float | None, str | None]:
+    if number == 5:
+        is_short = facts.writer_limit_ms <= EXCHANGE_FREEZE_LIMIT_MS
+        return facts.writer_limit_ms, _EXCHANGE_SOURCE if is_short else _WRITER_SOURCE
+    return (HOLD_LIMIT_MS, _HOLD_SOURCE) if number == 6 else (None, None)
+
+
+# --- 1 to 5: one call, one answer -----------------------------------------------------------------
+
+
+def _freezing(seen: _Seen) -> Mapping[int, _Finding]:
+    freeze, sent = seen.window.freeze, seen.at.freeze_sent
+    match freeze.outcome:
+        case FreezeOutcome.frozen if seen.reading.outcome is not VssOutcome.not_frozen:
+            return _frozen(seen)
+        case FreezeOutcome.refused | FreezeOutcome.hook_failed:
+            return _refused(freeze.message or "", sent)
+        case FreezeOutcome.unanswered:
+            text = "The freeze was requested and not answered: VSS may have come to this step or not."
+            return _all(Observation.not_observable, text, sent)
+        case FreezeOutcome.frozen | FreezeOutcome.empty:
+            text = f"The agent answered a count of {freeze.count}: how far VSS came cannot be told."
+            return _all(Observation.not_observable, text, sent)
+        case _:
+            return _all(Observation.did_not_happen, "No freeze was requested.", None)
+
+
+def _all(observation: Observation, detail: str, sent: int | None) -> dict[int, _Finding]:
+    return {number: _Finding(observation, detail, sent if number == 1 else None) for number in range(1, 6)}
+
+
+def _frozen(seen: _Seen) -> dict[int, _Finding]:
+    freeze_ms = ms_between(seen.at.freeze_sent, seen.at.freeze_reply) or 0.0
+    together = f"Steps 1 to 5 took {freeze_ms:.1f} ms together."
+    findings = _all(Observation.inferred, f"The freeze was answered, so this step came before it. {together}", seen.at.freeze_sent)
+    begun = f"Its beginning is the request to freeze. {together}"
+    findings[1] = _Finding(Observation.observed, begun, seen.at.freeze_sent)
+    count = seen.window.freeze.count
+    done = f"Its end is the freeze reply, with {count} volume(s). {together} Whether each writer agreed is not in the reply."
+    findings[5] = _Finding(Observation.observed, done)
+    return findings
+
+
+def _refused(message: str, sent: int | None) -> dict[int, _Finding]:
+    failure = read_freeze_error(message)
+    if failure.step is None:
+        return _all(Observation.not_observable, f"{failure.detail} In which step is not known. The agent said: {message.strip()}", sent)
+    if failure.step == BEFORE_VSS:
+        return _all(Observation.did_not_happen, f"{failure.detail} The agent said: {message.strip()}", None)
+    findings = {}
+    for number in range(1, 6):
+        started = sent if number == 1 else None
+        if number < failure.step:
+            findings[number] = _Finding(Observation.inferred, f"VSS came to step {failure.step}, so this one was passed.", started)
+        elif number == failure.step:
+            findings[number] = _Finding(
+                Observation.observed, f"It failed here. {failure.detail} The agent said: {message.strip()}", started
+            )
+        else:
+            findings[number] = _Finding(Observation.did_not_happen, f"Step {failure.step} failed.", started)
+    return findings
+
+
+# --- 6: the hold ----------------------------------------------------------------------------------
+
+
+def _holding(seen: _Seen) -> _Finding:
+    if seen.window.freeze.outcome is FreezeOutcome.unanswered:
+        return _Finding(Observation.not_observable, "Whether and when writes were held cannot be told without a freeze reply.")
+    if seen.reading.outcome is VssOutcome.not_frozen:
+        return _Finding(Observation.did_not_happen, "Writes were not held.")
+    hold_ms, began = seen.at.hold_ms, seen.at.freeze_reply
+    span = f"{hold_ms or 0.0:.1f} ms from the freeze reply to the thaw request; the writes were held from a little before."
+    match seen.reading.hold_held:
+        case True:
+            where = _point(seen)
+            return _Finding(Observation.observed, f"The hold lasted {span} {where}", began, hold_ms)
+        case False:
+            return _Finding(Observation.observed, f"{seen.reading.detail} It was {span} When writes went on is not known.", began)
+        case None:
+            return _Finding(
+                Observation.inferred, f"It began before the freeze reply; nothing proves how long it lasted. It was {span}", began
+            )
+
+
+def _point(seen: _Seen) -> str:
+    if not seen.window.snapshot_was_called:
+        return "No snapshot was taken in it."
+    taken = "The host's snapshot is this step; it lies" if seen.at.point_in_time_was_inside_the_hold else "The host's snapshot does not lie"
+    return f"{taken} inside the hold."
+
+
+# --- 7 and 8: one call, one answer ----------------------------------------------------------------
+
+
+def _thawing(seen: _Seen) -> Mapping[int, _Finding]:
+    release, thaw = _release_and_thaw(seen)
+    return {7: release, 8: thaw}
+
+
+def _release_and_thaw(seen: _Seen) -> tuple[_Finding, _Finding]:
+    outcome, at = seen.reading.outcome, seen.at
+    if outcome is VssOutcome.not_frozen:
+        nothing = _Finding(Observation.did_not_happen, "Nothing was frozen.")
+        return nothing, nothing
+    if seen.window.freeze.outcome is FreezeOutcome.unanswered or seen.window.thaw.outcome is ThawOutcome.unanswered:
+        unseen = _Finding(Observation.not_observable, "The agent did not answer, so nothing shows when this happened.")
+        return unseen, unseen
+    took = f"Steps 7 and 8 took {ms_between(at.thaw_sent, at.thaw_reply) or 0.0:.1f} ms together and cannot be told apart."
+    told = _Finding(Observation.inferred, _told(seen, took))
+    if seen.reading.hold_held is True:
+        return _Finding(Observation.inferred, f"The thaw was answered. {took}", at.thaw_sent), told
+    text = "Windows or the agent let writes go at a moment that nothing shows; the guest is thawed now."
+    return _Finding(Observation.not_observable, text), told if outcome is not VssOutcome.lost else _Finding(
+        Observation.not_observable, text
+    )
+
+
+def _told(seen: _Seen, took: str) -> str:
+    if seen.reading.doubt is VssDoubt.aborted_and_ignored:
+        return f"{seen.reading.detail} {took}"
+    if seen.reading.outcome is VssOutcome.completed:
+        return f"The thaw was answered. {took} Whether each writer succeeded is not in the reply."
+    return f"{seen.reading.detail} VSS tells its writers that the backup was aborted. {took}"
+
+
+# --- 9 and 10 -------------------------------------------------------------------------------------
+
+_RETRIES = {
+    Retry.not_needed: "Nothing failed that a retry could mend.",
+    Retry.planned: "VSS failed, and this service tries again after a pause, in a window of its own.",
+    Retry.given_up: "VSS failed, and this service reports it without another try.",
+    Retry.undecided: "Nothing was decided yet.",
+}
+
+
+def _retrying(seen: _Seen) -> _Finding:
+    retry = seen.facts.retry
+    happened = retry in (Retry.planned, Retry.given_up)
+    return _Finding(Observation.observed if happened else Observation.did_not_happen, _RETRIES[retry])
+
+
+def _recovering(seen: _Seen) -> _Finding:
+    if seen.reading.outcome is VssOutcome.not_frozen:
+        return _Finding(Observation.did_not_happen, "There was no shadow copy to recover.")
+    never = "The agent's provider has no writable copy, so auto-recovery cannot run."
+    match seen.facts.recovery:
+        case RecoveryMode.disabled_by_requester | RecoveryMode.unsupported_flag_final_commit_aborted:
+            return _Finding(Observation.did_not_happen, f"{never} The agent asks for a copy without it. Derived, not seen.")
+        case RecoveryMode.disabled_requested_support_uncertain:
+            return _Finding(Observation.did_not_happen, f"{never} Whether this Windows honours that it is not wanted is not known.")
+        case _:
+            return _Finding(Observation.not_observable, f"{never} Which Windows it is could not be read.")

@@ -1,0 +1,101 @@
+"""Taking the next job of a host, and with it the right to run that job."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Row, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.db.engine import database_now
+from service.db.tables import Job
+from service.model.lifecycle import JobKind, JobState
+from service.records import slots
+from service.records.next_job import NextJob
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job and the right to run it, for as long as the lease is renewed. `intent` and `phases` are of earlier attempts."""
+
+    job_id: str
+    lease_token: str
+    kind: str
+    domain_id: str
+    domain_name: str
+    host_id: str
+    request: dict[str, Any]
+    labels: dict[str, Any]
+    attempt: int
+    max_attempts: int
+    intent: dict[str, Any] | None
+    phases: list[Any]
+
+
+def claim(
+    session: Session,
+    host_id: str,
+    owner: str,
+    lease_seconds: float,
+    *,
+    only_kinds: Collection[str] | None = None,
+    now: datetime | None = None,
+) -> Claim | None:
+    """Take the next job of this host that may run: a thaw first, then the one that is due for longest. `now`: for tests.
+
+    None: there is none, or another worker is just taking what there was; ask again at the next wake-up.
+    """
+    now = now or database_now(session)
+    search = NextJob(host_id, now, only_kinds)
+    while (found := search.locked(session)) is not None:
+        try:
+            with session.begin_nested():
+                if found.kind != JobKind.thaw:
+                    slots.take(session, found.id, slots.host_resource(host_id))
+                return _start(session, found, owner, now + timedelta(seconds=lease_seconds), now)
+        except slots.SlotGone:
+            return None
+        except IntegrityError:
+            # The index refused a second running job of the domain.
+            search.domains.add(found.domain_id)
+    return None
+
+
+def next_kind(session: Session, host_id: str, *, only_kinds: Collection[str] | None = None) -> str | None:
+    """The kind of the job that `claim` would take; None: there is none. It only reads, so that looking keeps nobody from writing."""
+    return NextJob(host_id, database_now(session), only_kinds).kind(session)
+
+
+def _start(session: Session, job: Row[Any], owner: str, lease_until: datetime, now: datetime) -> Claim:
+    token = str(uuid4())
+    session.execute(
+        update(Job)
+        .where(Job.id == job.id)
+        .values(
+            state=JobState.running.value,
+            lease_token=token,
+            lease_until=lease_until,
+            lease_owner=owner,
+            started_at=job.started_at or now,
+            updated_at=now,
+            attempt=job.attempt + 1,
+            phase=None,
+        )
+    )
+    return Claim(
+        job_id=job.id,
+        lease_token=token,
+        kind=job.kind,
+        domain_id=job.domain_id,
+        domain_name=job.domain_name,
+        host_id=job.host_id,
+        request=job.request,
+        labels=job.labels,
+        attempt=job.attempt + 1,
+        max_attempts=job.max_attempts,
+        intent=job.intent,
+        phases=job.phases,
+    )

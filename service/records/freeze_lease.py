@@ -1,0 +1,118 @@
+"""Who has a guest frozen.
+
+The lease is the job itself: one that runs (or waits for recovery), and whose intent says `will_freeze`: a freeze may have been sent, and
+no thaw was answered yet. The database refuses a second running job of the domain, on whatever host (docs/decisions/0011). Every other
+freeze is foreign, and left alone.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session
+
+from service.clock import rfc3339
+from service.db.engine import database_now
+from service.db.tables import Domain, Job
+from service.errors import GuestHookHangs, GuestStillFrozen, HostForgotten
+from service.model.foreign_freeze import NOT_STILLPOINT, UNKNOWN, ForeignFreeze, FrozenBy
+from service.model.kinds import names_of
+from service.model.lifecycle import JobState
+from service.model.policy import DEFAULT_FREEZE_TIMEOUT_MS, DEFAULT_HOLD_LIMIT_MS
+from service.model.window import FreezeOutcome
+
+AT_WORK = (JobState.running.value, JobState.interrupted.value)
+FREEZES_NOTHING = names_of(lambda kind: not kind.freezes)
+"""A kind that is not known here, of a newer version, may freeze."""
+NOTHING_FROZEN = frozenset({FreezeOutcome.not_needed, FreezeOutcome.not_requested, FreezeOutcome.not_possible, FreezeOutcome.blocked})
+NO_THAW_ANSWERED = (GuestStillFrozen.code, GuestHookHangs.code)
+LATEST_JOBS = 20
+
+
+@dataclass(frozen=True)
+class Window:
+    """A freeze window on record: `since` is just before freeze was sent; `limit_s` later the guest must be thawed."""
+
+    job_id: str
+    domain_id: str
+    domain_name: str
+    host_id: str
+    since: datetime
+    limit_s: float
+
+
+def window_document(limit_ms: float, now: datetime) -> dict[str, Any]:
+    """What the intent of a job says of its window; to be committed right before freeze is sent. `limit_ms`: from now to the last thaw.
+
+    `now`: by the clock of the database, from which whoever pages counts.
+    """
+    return {"since": rfc3339(now), "limit_ms": limit_ms}
+
+
+def open_windows(session: Session, domain_ids: Collection[str] | None = None) -> list[Window]:
+    """Windows of which nobody has recorded the end, dead workers' included. `domain_ids` None: of all domains."""
+    columns = (Job.id, Job.domain_id, Job.domain_name, Job.host_id, Job.intent, Job.updated_at)
+    rows = select(*columns).where(Job.state.in_(AT_WORK), Job.kind.not_in(FREEZES_NOTHING))
+    if domain_ids is not None:
+        rows = rows.where(Job.domain_id.in_(domain_ids))
+    return [_window(row) for row in session.execute(rows) if _will_freeze(row)]
+
+
+def freezer_of(
+    session: Session, domain_id: str, *, thawed_at: datetime | None, looked_at: datetime, besides: str | None = None
+) -> FrozenBy | None:
+    """Who has frozen a guest that was found frozen at `looked_at` or later. None: a job of ours was at work on it then.
+
+    `thawed_at`: when it was last seen thawed; None: never. Both by the clock of the database. `besides`: the job that asks.
+    """
+    jobs = [job for job in _latest(session, domain_id) if job.id != besides]
+    # A job without an end and not at work was put back into the queue: recovery has just thawed its guest.
+    if any(job.state in AT_WORK or (job.finished_at or job.updated_at) >= looked_at for job in jobs):
+        return None
+    froze = [job for job in jobs if job.finished_at is not None and _may_have_frozen(job)]
+    last = max(froze, key=lambda job: job.finished_at, default=None)
+    if last is None or (thawed_at is not None and last.finished_at <= thawed_at):
+        # Without having seen it thawed, nothing tells a freeze of somebody else from one that nobody has on record any more.
+        return NOT_STILLPOINT if thawed_at is not None else UNKNOWN
+    return {"job_id": last.id} if _left_frozen(last) else UNKNOWN
+
+
+def foreign_freeze(session: Session, domain_id: str, host_id: str, job_id: str) -> ForeignFreeze:
+    """What is known of the freeze of a guest that the job found frozen just now."""
+    now = database_now(session)
+    published = session.get(Domain, (host_id, domain_id))
+    document = published.document if published is not None else {}
+    if document.get("frozen_since"):
+        return ForeignFreeze(document["frozen_since"], document.get("frozen_by") or UNKNOWN)
+    thawed_at = published.published_at if published is not None and document.get("frozen") is False else None
+    by = freezer_of(session, domain_id, thawed_at=thawed_at, looked_at=now, besides=job_id)
+    return ForeignFreeze(rfc3339(now), by or UNKNOWN)
+
+
+def _latest(session: Session, domain_id: str) -> Sequence[Row[Any]]:
+    columns = (Job.id, Job.state, Job.finished_at, Job.updated_at, Job.intent, Job.freeze, Job.error)
+    started = select(*columns).where(Job.domain_id == domain_id, Job.kind.not_in(FREEZES_NOTHING), Job.started_at.is_not(None))
+    return session.execute(started.order_by(Job.created_at.desc(), Job.id.desc()).limit(LATEST_JOBS)).all()
+
+
+def _will_freeze(job: Row[Any]) -> bool:
+    return bool(job.intent and job.intent.get("will_freeze"))
+
+
+def _left_frozen(job: Row[Any]) -> bool:
+    """Its thaw was never answered, or nobody knows whether it was."""
+    code = (job.error or {}).get("code")
+    return code in NO_THAW_ANSWERED or (code == HostForgotten.code and _will_freeze(job))
+
+
+def _may_have_frozen(job: Row[Any]) -> bool:
+    return _will_freeze(job) or (job.freeze is not None and job.freeze.get("outcome") not in NOTHING_FROZEN)
+
+
+def _window(row: Row[Any]) -> Window:
+    window = row.intent.get("window") or {}
+    since = datetime.fromisoformat(window["since"]) if "since" in window else row.updated_at
+    limit_ms = window.get("limit_ms", DEFAULT_FREEZE_TIMEOUT_MS + DEFAULT_HOLD_LIMIT_MS)
+    return Window(row.id, row.domain_id, row.domain_name, row.host_id, since, limit_ms / 1000)

@@ -1,0 +1,219 @@
+"""The queue: the only code that claims jobs and lets go of them (docs/decisions says why a table is the queue).
+
+Adding and claiming are in files of their own, `new_job` and `claim`; callers find everything here.
+
+Two rules hold everything together. The database is the referee: a partial unique index refuses a second running
+job of a domain, whatever this code does. And every write of a running job carries the token of its lease, so a
+worker that was thought dead cannot overwrite what happened since.
+
+Callers commit, and claim at most one job per transaction.
+"""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.db.engine import database_now
+from service.db.tables import Job
+from service.errors import CancelRefused, JobCancelled, JobNotFound, LeaseLost
+from service.model.lifecycle import FINAL_STATES, JobState, may_move
+from service.records import slots
+from service.records.claim import Claim, claim, next_kind
+from service.records.new_job import Enqueued, NewJob, enqueue, waiting
+from service.records.next_job import CLOCK_TOLERANCE, as_sql
+from service.records.slots import ensure_slots
+
+__all__ = [
+    "Claim",
+    "Enqueued",
+    "NewJob",
+    "busy_domains",
+    "cancel_queued",
+    "claim",
+    "enqueue",
+    "ensure_slots",
+    "finish",
+    "interrupted",
+    "is_cancel_requested",
+    "next_kind",
+    "note_interrupted",
+    "release_expired",
+    "renew",
+    "request_cancel",
+    "resolve_interrupted",
+    "waiting",
+    "write",
+]
+
+#: What only this module writes.
+OWN_COLUMNS = frozenset(
+    {"id", "kind", "state", "domain_id", "domain_name", "host_id", "created_at", "started_at", "finished_at", "updated_at"}
+    | {"attempt", "max_attempts", "lease_token", "lease_until", "lease_owner", "cancel_requested"}
+    | {"token_id", "idempotency_key", "idempotency_digest"}
+)
+
+
+# --- while it runs --------------------------------------------------------------------------------
+
+
+def renew(session: Session, job_id: str, lease_token: str, lease_seconds: float, *, now: datetime | None = None) -> bool:
+    """Hold the job for another `lease_seconds`; answers whether somebody wants it cancelled. Raises LeaseLost."""
+    until = (now or database_now(session)) + timedelta(seconds=lease_seconds)
+    renewed = update(Job).where(_held(job_id, lease_token)).values(lease_until=until).returning(Job.cancel_requested)
+    row = session.execute(renewed).first()
+    if row is None:
+        raise LeaseLost(job_id=job_id)
+    return bool(row.cancel_requested)
+
+
+def write(session: Session, job_id: str, lease_token: str, values: dict[str, Any]) -> None:
+    """Record what the job is doing. Raises LeaseLost; nothing is written then."""
+    _refuse_own_columns(values)
+    _write_held(session, job_id, lease_token, {**values, "updated_at": database_now(session)})
+
+
+def finish(session: Session, job_id: str, lease_token: str, state: JobState, values: dict[str, Any]) -> None:
+    """End the job and free its slots. Raises LeaseLost; nothing is written then."""
+    if state not in FINAL_STATES:
+        raise ValueError(f"a job cannot finish as {state}")
+    _refuse_own_columns(values)
+    now = database_now(session)
+    _write_held(session, job_id, lease_token, {**values, **_NO_LEASE, "state": state.value, "finished_at": now, "updated_at": now})
+    slots.free(session, [job_id])
+
+
+_NO_LEASE = {"lease_token": None, "lease_until": None, "lease_owner": None}
+
+
+def _held(job_id: str, lease_token: str) -> ColumnElement[bool]:
+    return and_(Job.id == job_id, Job.lease_token == lease_token, Job.state == JobState.running.value)
+
+
+def _write_held(session: Session, job_id: str, lease_token: str, values: dict[str, Any]) -> None:
+    if session.scalar(update(Job).where(_held(job_id, lease_token)).values(values).returning(Job.id)) is None:
+        raise LeaseLost(job_id=job_id)
+
+
+def _refuse_own_columns(values: dict[str, Any]) -> None:
+    if own := OWN_COLUMNS & values.keys():
+        raise ValueError(f"only the queue writes {sorted(own)}")
+
+
+# --- when a worker died ---------------------------------------------------------------------------
+
+
+def release_expired(
+    session: Session,
+    host_id: str,
+    *,
+    all_running: bool = False,
+    live: Collection[str] = (),
+    longest_s: float | None = None,
+    now: datetime | None = None,
+) -> list[str]:
+    """Running jobs whose lease ran out become `interrupted`: recovery looks at the guest before anything runs again.
+
+    `all_running`: every running job of the host, for a worker that starts and holds the host's lock.
+    `live`: jobs that the caller still runs itself; it was only late with their leases.
+    `longest_s`: no lease is given for longer; one that ends later was given by a clock that was ahead.
+    """
+    now = now or database_now(session)
+    lost = update(Job).where(Job.host_id == host_id, Job.state == as_sql(JobState.running))
+    if not all_running:
+        has_ended = Job.lease_until < now
+        if longest_s is not None:
+            has_ended = or_(has_ended, Job.lease_until > now + timedelta(seconds=longest_s) + CLOCK_TOLERANCE)
+        lost = lost.where(has_ended)
+    if live:
+        lost = lost.where(Job.id.not_in(live))
+    released = session.scalars(lost.values(**_NO_LEASE, state=JobState.interrupted.value, updated_at=now).returning(Job.id)).all()
+    slots.free(session, released)
+    return list(released)
+
+
+def interrupted(session: Session, host_id: str) -> list[Job]:
+    waiting = select(Job).where(Job.host_id == host_id, Job.state == as_sql(JobState.interrupted))
+    return list(session.scalars(waiting.order_by(Job.run_after, Job.id)))
+
+
+def busy_domains(session: Session, domain_ids: Collection[str]) -> frozenset[str]:
+    """Those of which a job runs, or waits for recovery."""
+    at_work = Job.state.in_([as_sql(JobState.running), as_sql(JobState.interrupted)])
+    return frozenset(session.scalars(select(Job.domain_id).where(Job.domain_id.in_(domain_ids), at_work))) if domain_ids else frozenset()
+
+
+def note_interrupted(session: Session, job_id: str, values: dict[str, Any]) -> None:
+    """Record what an interrupted job waits for. Raises LeaseLost when it is no longer interrupted; nothing is written then."""
+    _refuse_own_columns(values)
+    noted = update(Job).where(Job.id == job_id, Job.state == JobState.interrupted.value)
+    if session.scalar(noted.values({**values, "updated_at": database_now(session)}).returning(Job.id)) is None:
+        raise LeaseLost(job_id=job_id)
+
+
+def resolve_interrupted(session: Session, job_id: str, to: JobState, values: dict[str, Any]) -> Job:
+    """What recovery decided. A cancel that came while it decided wins over another attempt: look at the answer's state.
+
+    Raises JobNotFound, and LeaseLost when the job is no longer interrupted.
+    """
+    if not may_move(JobState.interrupted, to):
+        raise ValueError(f"an interrupted job cannot become {to}")
+    _refuse_own_columns(values)
+    job = _locked(session, job_id)
+    if job.state != JobState.interrupted:
+        raise LeaseLost(job_id=job_id)
+    if to is JobState.queued and job.cancel_requested:
+        to, values = JobState.cancelled, {**values, "error": JobCancelled(phase="the next attempt").as_document()}
+    for column, value in values.items():
+        setattr(job, column, value)
+    _move(job, to, database_now(session))
+    session.flush()
+    return job
+
+
+# --- cancelling -----------------------------------------------------------------------------------
+
+
+def request_cancel(session: Session, job_id: str) -> Job:
+    """A queued job is cancelled at once, a running one at its next safe point. Raises JobNotFound, CancelRefused."""
+    job = _locked(session, job_id)
+    now = database_now(session)
+    if job.state == JobState.queued:
+        _move(job, JobState.cancelled, now)
+        job.error = JobCancelled(phase="start").as_document()
+    elif job.state in FINAL_STATES:
+        raise CancelRefused(job_id=job_id, state=job.state, reason="it has already ended")
+    else:
+        job.cancel_requested = True
+        job.updated_at = now
+    session.flush()
+    return job
+
+
+def cancel_queued(session: Session, host_id: str, error: dict[str, Any]) -> list[str]:
+    """What waits for a host that is no more; answers the ids."""
+    now = database_now(session)
+    waiting = update(Job).where(Job.host_id == host_id, Job.state == as_sql(JobState.queued))
+    ended = {"state": JobState.cancelled.value, "error": error, "finished_at": now, "updated_at": now}
+    return list(session.scalars(waiting.values(ended).returning(Job.id)))
+
+
+def is_cancel_requested(session: Session, job_id: str) -> bool:
+    """Whoever asks for it later waits until this transaction is over."""
+    return bool(session.scalar(select(Job.cancel_requested).where(Job.id == job_id).with_for_update()))
+
+
+def _locked(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+    if job is None:
+        raise JobNotFound(job_id=job_id)
+    return job
+
+
+def _move(job: Job, to: JobState, now: datetime) -> None:
+    job.state = to.value
+    job.updated_at = now
+    if to in FINAL_STATES:
+        job.finished_at = now

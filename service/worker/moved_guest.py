@@ -1,0 +1,20 @@
+"""The guest of a job whose worker died is not on this host any more: what is left here."""
+
+from pathlib import Path
+
+from service import bounded_io
+from service.errors import StorageNotAnswering
+from service.jobs.intent import Intent
+
+
+def tell_of_files(intent: Intent) -> list[str]:
+    """Nothing is deleted: another host may write to these files."""
+    left = [overlay.path for overlay in intent.overlays if _exists(overlay.path)]
+    return [f"Files of this job were left, because another host may use them: {', '.join(left)}."] if left else []
+
+
+def _exists(path: str) -> bool:
+    try:
+        return bounded_io.answered("looking for", path, Path(path).exists)
+    except (OSError, StorageNotAnswering):
+        return True

@@ -1,0 +1,300 @@
+"""Publishing the host: that it lives, and what its domains are. The API knows hosts through this alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+import service
+from service import log
+from service.clock import rfc3339
+from service.db.engine import Database, database_now
+from service.db.tables import Domain, Host
+from service.errors import LibvirtCallTimedOut, LibvirtUnavailable, StillpointError
+from service.freeze.survey import read_agent
+from service.hypervisor.connection import HostConnection
+from service.hypervisor.guest import Guest
+from service.model.inventory import AgentFacts, DomainState
+from service.records import freeze_lease
+from service.worker.parallel_reads import Readers, Reading
+
+READERS = 8
+PUBLISH_S = 30.0
+SAID = ("filesystems", "agent", "os", "frozen", "frozen_since", "frozen_by")
+"""What only the guest knows: shown as it said it last while a job has the guest and it is not asked."""
+FIRST_PATIENCE_S = 0.5
+"""After which what is known by then is published: a guest that hangs must not hide another that was just defined."""
+LOOK_PATIENCE_S = 1.0
+READ_PATIENCE_S = 20.0
+"""How long one publication waits for its slowest domain; that one stays as it was last seen."""
+
+Row = dict[str, Any] | None
+_GONE: dict[str, Any] = {}
+"""The row of a domain that is no more."""
+
+_logger = log.get(__name__)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What was published last, and when that was read: by the clock of the database, before any guest is asked."""
+
+    read_at: datetime
+    rows: dict[str, Domain]
+
+    def said(self, uuid: str) -> dict[str, Any]:
+        row = self.rows.get(uuid)
+        return {name: row.document.get(name) for name in SAID} if row is not None else {}
+
+
+class Inventory:
+    """Reads the host and writes what it saw. One instance per worker; `publish` is called from one thread."""
+
+    def __init__(
+        self,
+        database: Database,
+        connection: HostConnection,
+        host_id: str,
+        *,
+        inventory_seconds: float = PUBLISH_S,
+        read_patience_s: float = READ_PATIENCE_S,
+        has_job: Callable[[str], bool] = lambda _: False,
+        is_mine: Callable[[Session], bool] = lambda _: True,
+        must_begin_again: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`inventory_seconds`: how often `publish` is called. `has_job`: whether a job has this domain now; it may have begun since the
+        publication did.
+
+        `is_mine`: whether this worker is still that of the host; nothing is published by another.
+        `must_begin_again`: something has happened on the host, so that a publication must not wait for a slow guest any longer.
+        """
+        self._database = database
+        self._connection = connection
+        self._host_id = host_id
+        self._inventory_seconds = inventory_seconds
+        #: By the clock of the database, as all that others compare; None: nothing was written yet.
+        self._started_at: datetime | None = None
+        #: UUIDs of the guests that are published as frozen by somebody else.
+        self._foreign: frozenset[str] = frozenset()
+        self._readers: Readers[dict[str, Any] | None] = Readers(READERS)
+        self._lookers: Readers[bool] = Readers(READERS)
+        self._read_patience_s = read_patience_s
+        self._has_job = has_job
+        self._is_mine = is_mine
+        self._must_begin_again = must_begin_again
+        self.away: LibvirtUnavailable | None = None
+        """Why libvirt did not answer when it was asked last; None: it did, or was not asked yet."""
+
+    def publish(self, busy_domains: frozenset[str]) -> bool:
+        """Read libvirt and write hosts and domains; False while libvirt is away. Agents of busy domains are not asked."""
+        versions: dict[str, Any] = {}
+        rows: dict[str, dict[str, Any] | None] = {}
+        problem: str | None = None
+        before = self._before()
+        reading, guests = None, []
+        try:
+            versions = self._connection.versions()
+            guests = self._connection.guests()
+            # Side by side: an agent that hangs costs ten seconds, and must not hide the other domains for so long.
+            reading = self._readers.begin({guest.uuid: partial(self._row, guest, busy_domains, before) for guest in guests})
+            rows = self._first_rows(guests, reading, before)
+            self.away = None
+        except LibvirtUnavailable as error:
+            self.away = error
+            problem = error.detail
+        with self._database.write() as session:
+            if self._is_mine(session):
+                self._write_host(session, versions, problem)
+                if problem is None:
+                    self._write_domains(session, rows, before)
+        if reading is not None:
+            self._publish_the_slow(guests, reading, rows, before)
+        return problem is None
+
+    def look_again(self, busy_domains: frozenset[str]) -> bool:
+        """Ask the guests that somebody else has frozen whether they still are; False: not all are, publish them anew."""
+        asked = self._foreign - busy_domains
+        if not asked:
+            return True
+        with self._database.read() as session:
+            now = database_now(session)
+        # One that does not answer in time says nothing new, and must not hold up what happens on the host.
+        answers = self._lookers.read({uuid: partial(self._is_still_frozen, uuid) for uuid in asked}, LOOK_PATIENCE_S)
+        still = {uuid for uuid, is_frozen in answers.items() if is_frozen}
+        with self._database.write() as session:
+            seen = update(Domain).where(Domain.host_id == self._host_id, Domain.id.in_(still))
+            session.execute(seen.values(published_at=now))
+        return still == answers.keys()
+
+    @property
+    def sees_foreign_freezes(self) -> bool:
+        return bool(self._foreign)
+
+    def libvirt_answers(self) -> bool:
+        try:
+            self._connection.versions()
+        except LibvirtUnavailable as error:
+            self.away = error
+        else:
+            self.away = None
+        return self.away is None
+
+    def _before(self) -> _Before:
+        with self._database.read() as session:
+            rows = session.scalars(select(Domain).where(Domain.host_id == self._host_id))
+            return _Before(database_now(session), {row.id: row for row in rows})
+
+    def _is_still_frozen(self, uuid: str) -> bool:
+        if self._has_job(uuid):
+            return True
+        try:
+            return self._connection.guest(uuid).is_frozen()
+        except StillpointError:
+            return False
+
+    def _first_rows(self, guests: list[Guest], reading: Reading[Row], before: _Before) -> dict[str, Row]:
+        """By domain id. None: it is not read yet, and stays as it was last seen; a new one is shown without what its guest says."""
+        read = reading.so_far(min(FIRST_PATIENCE_S, self._read_patience_s))
+        rows = {guest.uuid: read.get(guest.uuid) for guest in guests if read.get(guest.uuid) is not _GONE}
+        for guest in guests:
+            if guest.uuid not in read and guest.uuid not in before.rows:
+                rows[guest.uuid] = self._unasked(guest)
+        return {uuid: row for uuid, row in rows.items() if row is not _GONE}
+
+    def _publish_the_slow(self, guests: list[Guest], reading: Reading[Row], first: dict[str, Row], before: _Before) -> None:
+        read: dict[str, Row] = {}
+        try:
+            read = reading.so_far(self._read_patience_s, self._must_begin_again)
+        except LibvirtUnavailable as error:
+            self.away = error
+        reading.stop()
+        for guest in guests:
+            if guest.uuid not in read:
+                _logger.warning("domain_not_answering", domain=guest.name, reason="reading it takes too long")
+        late = {uuid: row for uuid, row in read.items() if row and first.get(uuid) is not row}
+        if late:
+            with self._database.write() as session:
+                if self._is_mine(session):
+                    self._write_domains(session, dict.fromkeys(first) | late, before)
+
+    def _unasked(self, guest: Guest) -> Row:
+        """One that hangs in libvirt, too, may cost the first look of its life a few seconds."""
+        try:
+            return self._row_of(guest, _said(guest, lambda: False))
+        except LibvirtUnavailable:
+            raise
+        except StillpointError as error:
+            _logger.info("domain_left_out", domain=guest.name, reason=error.detail)
+            return _GONE
+
+    def _row(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any] | None:
+        try:
+            return self._row_of(guest, self._asked(guest, busy, before))
+        except LibvirtUnavailable:
+            raise
+        except LibvirtCallTimedOut as error:
+            _logger.warning("domain_not_answering", domain=guest.name, reason=error.detail)
+            return None
+        except StillpointError as error:
+            # It was undefined between the list and the look: the next publication is right again.
+            _logger.info("domain_left_out", domain=guest.name, reason=error.detail)
+            return _GONE
+
+    @staticmethod
+    def _row_of(guest: Guest, said: dict[str, Any]) -> dict[str, Any]:
+        document = said | {"persistent": guest.is_persistent(), "disks": [disk.as_document() for disk in guest.disks()]}
+        return {"id": guest.uuid, "name": guest.name, "state": guest.state().value, "document": document}
+
+    def _asked(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any]:
+        # libvirt runs one agent command at a time: asking a guest that is being frozen would stand in the way of its thaw.
+        def may_ask() -> bool:
+            return guest.uuid not in busy and not self._has_job(guest.uuid)
+
+        said = _said(guest, may_ask) if may_ask() else {}
+        # A job began while it was asked: what it said is part of the truth at most, and a freeze may be that job's own.
+        return said if said and may_ask() else before.said(guest.uuid) or _said(guest, lambda: False)
+
+    def _write_host(self, session: Session, versions: dict[str, Any], problem: str | None) -> None:
+        now = database_now(session)
+        self._started_at = self._started_at or now
+        host = session.get(Host, self._host_id)
+        if host is None:
+            host = Host(id=self._host_id, versions={})
+            session.add(host)
+        host.started_at = self._started_at
+        host.last_seen = now
+        host.version = service.__version__
+        host.inventory_seconds = self._inventory_seconds
+        host.libvirt_uri = self._connection.uri
+        host.libvirt_connected = problem is None
+        host.libvirt_error = problem
+        if problem is None:
+            host.versions = versions
+            host.inventory_at = now
+        session.flush()
+
+    def _write_domains(self, session: Session, rows: dict[str, dict[str, Any] | None], before: _Before) -> None:
+        """A domain whose row is None stays as it was."""
+        read = [row for row in rows.values() if row is not None]
+        for row in read:
+            row["document"] |= _freeze(session, row, before)
+            session.merge(Domain(host_id=self._host_id, published_at=before.read_at, **row))
+        session.execute(delete(Domain).where(Domain.host_id == self._host_id, Domain.id.not_in(rows)))
+        unread = self._foreign & {uuid for uuid, row in rows.items() if row is None}
+        self._foreign = unread | {row["id"] for row in read if row["document"]["frozen"] and row["document"]["frozen_since"]}
+
+
+def _freeze(session: Session, row: dict[str, Any], before: _Before) -> dict[str, Any]:
+    """`frozen`, and since when and by whom where it is not by a job that runs."""
+    frozen = row["document"]["frozen"]
+    earlier, said = before.rows.get(row["id"]), before.said(row["id"])
+    if frozen is False or row["state"] not in (DomainState.running, DomainState.paused):
+        return {"frozen": frozen, "frozen_since": None, "frozen_by": None}
+    known = {"frozen_since": said.get("frozen_since"), "frozen_by": said.get("frozen_by")}
+    if frozen is None or known["frozen_since"]:
+        # An agent that fell silent does not end a freeze.
+        return {"frozen": frozen, **known}
+    thawed_at = earlier.published_at if earlier is not None and said["frozen"] is False else None
+    by = freeze_lease.freezer_of(session, row["id"], thawed_at=thawed_at, looked_at=before.read_at)
+    if by is None:
+        # A job of ours began or ended while this guest was asked: what it said is not news of anybody else.
+        return {"frozen": said.get("frozen"), **known}
+    return {"frozen": True, "frozen_since": rfc3339(before.read_at), "frozen_by": by}
+
+
+def _said(guest: Guest, may_ask: Callable[[], bool]) -> dict[str, Any]:
+    agent = AgentFacts(channel=guest.has_agent_channel())
+    filesystems = None
+    ask = guest.state() is DomainState.running and agent.channel and guest.agent_is_connected() is not False and may_ask()
+    if ask:
+        read_agent(guest, agent, may_ask)
+    if ask and agent.answers and not agent.frozen and may_ask():
+        filesystems = _filesystems(guest)
+    return {
+        "filesystems": filesystems,
+        "agent": {**agent.as_document(), "connected": agent.answers if ask else guest.agent_is_connected()},
+        "os": _os_document(agent),
+        "frozen": agent.frozen,
+    }
+
+
+def _filesystems(guest: Guest) -> list[dict[str, Any]] | None:
+    try:
+        return [filesystem.as_document() for filesystem in guest.filesystems()]
+    except StillpointError:
+        return None
+
+
+def _os_document(agent: AgentFacts) -> dict[str, Any] | None:
+    if agent.os is None:
+        return None
+    return {
+        "family": agent.os_family.value,
+        "name": agent.os.get("pretty-name") or agent.os.get("name"),
+        "version": agent.os.get("version-id") or agent.os.get("version"),
+        "kernel": agent.os.get("kernel-release"),
+    }

@@ -1,0 +1,108 @@
+"""A host that was forgotten came back after all: what its jobs may have left frozen is thawed, and what became of the disks is told.
+
+The jobs stay failed, and their disks stay as they are: another host may have gone on with them meanwhile.
+"""
+
+from pathlib import Path
+
+from sqlalchemy import select
+
+from service import log
+from service.clock import rfc3339
+from service.db.engine import Database, database_now
+from service.db.tables import Job
+from service.errors import DomainGone, StillpointError
+from service.freeze import after_death, guard_report
+from service.hypervisor.connection import HostConnection
+from service.hypervisor.guest import Guest
+from service.jobs.intent import Intent
+from service.model.lifecycle import PhaseName, PhaseOutcome
+from service.records import queue
+from service.worker.recovery_schedule import Schedule
+
+THAW_PATIENCE_S = 5.0
+"""No job is claimed while a guest is looked at; one that does not answer is looked at again later."""
+
+_logger = log.get(__name__)
+
+
+class ReturnedHost:
+    def __init__(self, database: Database, connection: HostConnection, host_id: str, state_dir: Path | None) -> None:
+        self._database = database
+        self._connection = connection
+        self._host_id = host_id
+        self._state_dir = state_dir
+        self._schedule = Schedule()
+        connection.on_change(self._schedule.make_all_due)
+
+    def due(self) -> list[str]:
+        """Jobs that were forgotten, and are to be looked at now. Not while another job has the guest: a thaw would end its freeze."""
+        with self._database.read() as session:
+            left = session.execute(select(Job.id, Job.domain_id).where(Job.host_id == self._host_id, Job.forgotten_at.is_not(None))).all()
+            busy = queue.busy_domains(session, [job.domain_id for job in left])
+        return [job.id for job in left if job.domain_id not in busy and self._schedule.is_due(job.id)]
+
+    def look(self, job_id: str) -> None:
+        """Raises LibvirtUnavailable, DatabaseUnavailable: then it is tried again later."""
+        self._schedule.put_off(job_id)
+        with self._database.read() as session:
+            job = session.get(Job, job_id)
+        if job is None or job.forgotten_at is None:
+            self._schedule.forget(job_id)
+            return
+        story = [f"Host {self._host_id} came back after it was forgotten."]
+        waits_for = self._look_at_the_guest(job, story)
+        if waits_for is not None:
+            _logger.error("forgotten_guest_waits", job_id=job_id, code=waits_for.code, story=story)
+            return
+        self._end_guard(job_id)
+        self._record(job, story)
+        self._schedule.forget(job_id)
+        _logger.warning("forgotten_job_looked_at", job_id=job_id, story=story)
+
+    def _look_at_the_guest(self, job: Job, story: list[str]) -> StillpointError | None:
+        """Answers what has to be waited for."""
+        intent = Intent.from_document(job.intent)
+        try:
+            guest = self._connection.guest(job.domain_id)
+            if guest.was_migrated_away():
+                story.append("The domain was migrated to another host.")
+                return None
+            if intent.will_freeze:
+                may_have_fuse = (job.request.get("freeze") or {}).get("fuse") is not False
+                waits_for = after_death.thaw(guest, intent.instance, story, THAW_PATIENCE_S, may_have_fuse=may_have_fuse)
+                if waits_for is not None:
+                    return waits_for
+            story.append(_whereabouts(guest, intent))
+        except DomainGone as error:
+            story.append(error.detail)
+        return None
+
+    def _end_guard(self, job_id: str) -> None:
+        """A guard that still tried would thaw the next window."""
+        if self._state_dir is not None:
+            guard_report.end(self._state_dir, job_id, 0.0)
+            guard_report.remove(self._state_dir, job_id)
+
+    def _record(self, job: Job, story: list[str]) -> None:
+        with self._database.write() as session:
+            found = session.get_one(Job, job.id, with_for_update=True)
+            looked = {
+                "name": PhaseName.recover.value,
+                "started_at": rfc3339(database_now(session)),
+                "duration_ms": 0.0,
+                "outcome": PhaseOutcome.warning.value,
+                "detail": " ".join(story),
+            }
+            found.phases = [*found.phases, looked]
+            # Nothing of it is frozen any more.
+            found.intent = {**(found.intent or {}), "will_freeze": False}
+            found.forgotten_at = None
+
+
+def _whereabouts(guest: Guest, intent: Intent) -> str:
+    if not intent.overlays:
+        return "It had made no files yet."
+    sources = guest.sources()
+    where = [f"{overlay.target} is on {sources.get(overlay.target) or 'no file'}" for overlay in intent.overlays]
+    return f"Nothing was changed: {', '.join(where)}."

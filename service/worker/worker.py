@@ -1,0 +1,354 @@
+"""The worker of a host: claims its jobs, runs each in a thread, keeps their leases, and hands lost ones to recovery."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from service import log, metrics
+from service.config import Settings
+from service.db.engine import Database
+from service.errors import DatabaseUnavailable, HostTaken, LeaseLost, StillpointError
+from service.freeze.guard import GuardSource
+from service.hypervisor.connection import HostConnection
+from service.jobs.run import JobRun
+from service.model.foreign_freeze import FROZEN_LOOK_S
+from service.model.kinds import JobKind, kind_of
+from service.model.lifecycle import JobKind
+from service.records import queue, slots
+from service.records.wake import Wake
+from service.worker.absence import Absence
+from service.worker.execution import Execution
+from service.worker.host_lock import HostLock, LockId
+from service.worker.loop import Loop, surviving
+from service.worker.publishing import Inventory
+from service.worker.recovery import Recovery
+from service.worker.registration import REPORT_S, Registration, Terms
+from service.worker.returned_host import ReturnedHost
+from service.worker.state_folder import StateFolder
+
+RECONNECT_S = 1.0
+STOP_LOOPS_S = 5.0
+SWITCH_INTERVAL_S = 0.001
+LONGEST_RENEWAL_S = REPORT_S
+"""Cancel requests are seen when a lease is renewed, so a long lease is renewed sooner than it must be."""
+KNOWN_KINDS = tuple(kind.value for kind in JobKind)
+"""A newer API may create others, while this worker has not been restarted yet: those wait for it."""
+EVENT_SETTLE_S = 0.2
+"""libvirt's events come in bursts (a start is three); the inventory is published once for all of them."""
+
+_logger = log.get(__name__)
+
+
+class Worker:
+    """Three threads (claims, leases, inventory) and one more for each running job. One worker per host: a lock file, and the database."""
+
+    def __init__(self, settings: Settings, database: Database, connection: HostConnection, wake: Wake, guards: GuardSource) -> None:
+        self._settings = settings
+        self._database = database
+        self._connection = connection
+        self._wake = wake
+        self._host_id = settings.host_id
+        self._owner = f"{settings.host_id}:{os.getpid()}"
+        terms = Terms(settings.lease_seconds, settings.inventory_seconds, connection.uri)
+        self._registration = Registration(settings.host_id, terms)
+        self._publish = threading.Event()
+        self._inventory = Inventory(
+            database,
+            connection,
+            settings.host_id,
+            inventory_seconds=settings.inventory_seconds,
+            has_job=lambda domain_id: domain_id in self._busy_domains(),
+            is_mine=self._registration.holds,
+            must_begin_again=self._publish.is_set,
+        )
+        self._execution = Execution(settings, connection, guards)
+        self._recovery = Recovery(database, connection, state_dir=settings.state_dir)
+        self._returned = ReturnedHost(database, connection, settings.host_id, settings.state_dir)
+        self._stopping = threading.Event()
+        self._abandoned = threading.Event()
+        self._libvirt_answers = threading.Event()
+        self._libvirt_log = Absence("libvirt")
+        self._state_folder = StateFolder(settings.state_dir)
+        self._live: dict[str, _LiveJob] = {}
+        self._live_lock = threading.Lock()
+        self._ends_at: float | None = None
+        self._loops: list[Loop] = []
+        self._lock = HostLock(settings.state_dir, settings.host_id)
+        self._lock_id: LockId | None = None
+        #: Cleared while another worker has this host; `_taken` says which.
+        self._registered = threading.Event()
+        self._taken: HostTaken | None = None
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Become the worker of the host, hand what a dead one left to recovery, and begin.
+
+        Raises WorkerAlreadyRuns, HostTaken, DatabaseUnavailable.
+        """
+        self._lock_id = self._lock.take()
+        # A thread in a freeze window must not wait its turn for long while the API is busy; Python's default is 5 ms.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._connection.on_change(self._publish.set)
+        try:
+            with self._database.write() as session:
+                left = self._register(session, self._lock_id)
+        except StillpointError:
+            self._lock.release()
+            raise
+        self._registered.set()
+        if left:
+            _logger.warning("jobs_left_by_a_dead_worker", jobs=left)
+        loops = zip(metrics.LOOPS, (self._claim_loop, self._lease_loop, self._inventory_loop), strict=True)
+        self._loops = [Loop(name, loop, self._stopping) for name, loop in loops]
+        for loop in self._loops:
+            loop.start()
+
+    def _register(self, session: Session, lock: LockId) -> list[str]:
+        """Answers the jobs that an earlier worker of the host left. Raises HostTaken."""
+        self._registration.take(session, lock)
+        with self._live_lock:
+            mine = list(self._live)
+        # In this order: slots that a dead worker held are free when their number is set.
+        left = queue.release_expired(session, self._host_id, all_running=True, live=mine)
+        queue.ensure_slots(session, slots.host_resource(self._host_id), self._settings.jobs_per_host)
+        return left
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """Claim nothing more and wait for the running jobs; False when some did not end in time (recovery takes them at the next start)."""
+        all_ended = self.wind_down(timeout_seconds)
+        self._abandoned.set()
+        deadline = time.monotonic() + STOP_LOOPS_S
+        for loop in self._loops:
+            loop.join(max(0.0, deadline - time.monotonic()))
+        self._connection.close()
+        self._leave_host()
+        return all_ended
+
+    def wind_down(self, timeout_seconds: float) -> bool:
+        """The first half of a stop: the jobs end, and leases are kept meanwhile. Asked for twice, the first time limit counts."""
+        self._stopping.set()
+        self._wake.wake()
+        self._publish.set()
+        with self._live_lock:
+            deadline = self._ends_at = self._ends_at or time.monotonic() + timeout_seconds
+            for live in self._live.values():
+                live.told_of_the_end(deadline)
+        # First, because what it has just claimed is begun by it, and is waited for like the others.
+        for loop in self._loops[:1]:
+            loop.join(max(0.0, deadline - time.monotonic()))
+        with self._live_lock:
+            running = [live.thread for live in self._live.values()]
+        for thread in running:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in running)
+
+    @property
+    def has_host(self) -> bool:
+        """False while another worker has the host: then this one claims nothing."""
+        return self._registered.is_set()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def problem(self) -> StillpointError | None:
+        """What keeps this worker from doing its work now."""
+        died = next((problem for loop in self._loops if (problem := loop.problem()) is not None), None)
+        return died or self._taken or self._state_folder.problem() or self._inventory.away
+
+    def _leave_host(self) -> None:
+        try:
+            with self._database.write() as session:
+                self._registration.release(session)
+        except DatabaseUnavailable as error:
+            # The next worker with this lock file need not wait all the same.
+            _logger.warning("database_away", detail=error.detail)
+        self._lock.release()
+
+    # --- claiming -------------------------------------------------------------------------------
+
+    def _claim_loop(self) -> None:
+        database = Absence("database")
+        while not self._stopping.is_set():
+            with surviving(database):
+                if self._libvirt_answers.is_set() and self._registered.is_set():
+                    self._recover_interrupted()
+                    self._look_at_forgotten()
+                    self._claim_all()
+            self._wake.wait(self._settings.poll_seconds)
+
+    def _claim_all(self) -> None:
+        while not (self._stopping.is_set() or self._looks_at_forgotten()):
+            with self._database.read() as session:
+                kind = queue.next_kind(session, self._host_id, only_kinds=KNOWN_KINDS)
+            if kind is None:
+                return
+            with self._database.write(urgent=kind_of(kind).is_urgent) as session:
+                claim = queue.claim(session, self._host_id, self._owner, self._settings.lease_seconds, only_kinds=KNOWN_KINDS)
+                if claim is not None and not self._registration.holds(session):
+                    session.rollback()
+                    return
+            if claim is None:
+                return
+            run = JobRun(claim, self._database, self._abandoned, self._settings.shortfall_pause_seconds)
+            self._start(claim.job_id, run, partial(self._execution.execute, run))
+
+    def _recover_interrupted(self) -> None:
+        with self._database.read() as session:
+            waiting = [job.id for job in queue.interrupted(session, self._host_id) if self._recovery.is_due(job.id)]
+        for job_id in waiting:
+            self._start(job_id, None, partial(self._recovery.recover, job_id))
+
+    def _look_at_forgotten(self) -> None:
+        """Before anything is claimed: a thaw that comes late would end the freeze of a new job."""
+        for job_id in self._returned.due():
+            self._start(job_id, None, partial(self._returned.look, job_id), is_look=True)
+
+    def _looks_at_forgotten(self) -> bool:
+        with self._live_lock:
+            return any(live.is_look for live in self._live.values())
+
+    def _start(self, job_id: str, run: JobRun | None, work: Callable[[], None], *, is_look: bool = False) -> None:
+        """Run `work` in a thread, once per job: a job that is being recovered is not recovered a second time."""
+        with self._live_lock:
+            if job_id in self._live:
+                return
+            thread = threading.Thread(target=self._in_thread, args=(job_id, work), name=f"job-{job_id[:8]}", daemon=True)
+            self._live[job_id] = live = _LiveJob(thread, run, is_look)
+            live.told_of_the_end(self._ends_at)
+        metrics.JOBS_RUNNING.inc()
+        thread.start()
+
+    def _in_thread(self, job_id: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except StillpointError as error:
+            # The database or libvirt went away for good: the lease runs out and recovery takes the job.
+            _logger.error("job_abandoned", job_id=job_id, code=error.code, detail=error.detail)
+        finally:
+            with self._live_lock:
+                del self._live[job_id]
+            metrics.JOBS_RUNNING.dec()
+            self._publish.set()
+            self._wake.wake()
+
+    # --- leases ---------------------------------------------------------------------------------
+
+    def _lease_loop(self) -> None:
+        database = Absence("database")
+        every = min(self._settings.lease_seconds / 3, LONGEST_RENEWAL_S)
+        while not self._abandoned.wait(every):
+            with surviving(database):
+                self._state_folder.problem()
+                for run in self._live_runs():
+                    self._renew(run)
+                if self._report():
+                    self._release_expired()
+
+    def _report(self) -> bool:
+        """That this worker lives; False while another one has the host. Its running jobs are told by their leases."""
+        with self._database.write() as session:
+            if self._registration.report(session):
+                return True
+            self._registered.clear()
+            assert self._lock_id is not None
+            try:
+                left = self._register(session, self._lock_id)
+            except HostTaken as error:
+                if self._taken is None:
+                    _logger.error("host_taken", detail=error.detail, remedy=error.remedy)
+                self._taken = error
+                return False
+        self._registered.set()
+        self._taken = None
+        _logger.warning("host_registered_anew", host=self._host_id, jobs=left)
+        self._publish.set()
+        self._wake.wake()
+        return True
+
+    def _live_runs(self) -> list[JobRun]:
+        with self._live_lock:
+            return [live.run for live in self._live.values() if live.run is not None and not live.run.lease_lost.is_set()]
+
+    def _renew(self, run: JobRun) -> None:
+        try:
+            with self._database.write() as session:
+                if queue.renew(session, run.claim.job_id, run.claim.lease_token, self._settings.lease_seconds):
+                    run.cancel_requested.set()
+        except LeaseLost:
+            if not run.ended.is_set():
+                metrics.LEASES_LOST.inc()
+                run.lease_lost.set()
+
+    def _release_expired(self) -> None:
+        with self._live_lock:
+            mine = list(self._live)
+        with self._database.write() as session:
+            released = queue.release_expired(session, self._host_id, live=mine, longest_s=self._settings.lease_seconds)
+        if released:
+            _logger.warning("leases_expired", jobs=released)
+            self._wake.wake()
+
+    # --- the host as the API sees it ------------------------------------------------------------
+
+    def _inventory_loop(self) -> None:
+        database = Absence("database")
+        while not self._stopping.is_set():
+            self._publish.clear()
+            with surviving(database):
+                self._publish_host()
+            if self._wait_for_change(database):
+                # Events come in bursts; one publication serves them all.
+                time.sleep(EVENT_SETTLE_S)
+
+    def _wait_for_change(self, database: Absence) -> bool:
+        """False: the next publication is due. A guest that somebody else has frozen is looked at more often: its jobs are refused."""
+        due = time.monotonic() + self._pause()
+        while (left := due - time.monotonic()) > 0:
+            if self._publish.wait(min(left, FROZEN_LOOK_S) if self._inventory.sees_foreign_freezes else left):
+                return True
+            with surviving(database):
+                if not self._inventory.look_again(self._busy_domains()):
+                    return True
+        return False
+
+    def _busy_domains(self) -> frozenset[str]:
+        with self._live_lock:
+            return frozenset(live.run.claim.domain_id for live in self._live.values() if live.run is not None)
+
+    def _publish_host(self) -> None:
+        busy = self._busy_domains()
+        # Before the agents are asked: jobs must not wait for guests that do not answer.
+        self._note_libvirt(self._inventory.libvirt_answers())
+        self._note_libvirt(self._inventory.publish(busy))
+
+    def _note_libvirt(self, answers: bool) -> None:
+        self._libvirt_log.note(self._inventory.away)
+        if not answers:
+            self._libvirt_answers.clear()
+        elif not self._libvirt_answers.is_set():
+            self._libvirt_answers.set()
+            self._wake.wake()
+
+    def _pause(self) -> float:
+        return self._settings.inventory_seconds if self._libvirt_answers.is_set() else RECONNECT_S
+
+
+@dataclass(frozen=True)
+class _LiveJob:
+    """`run` None: the job is being recovered. `is_look`: it was forgotten, and what is left of it is looked at."""
+
+    thread: threading.Thread
+    run: JobRun | None
+    is_look: bool
+
+    def told_of_the_end(self, at: float | None) -> None:
+        if self.run is not None:
+            self.run.ends_at = at
