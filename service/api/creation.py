@@ -18,7 +18,6 @@ from service.api.placement import Place
 from service.db.tables import Job
 from service.errors import DomainQueueFull, IdempotencyMismatch
 from service.model.kinds import KINDS, JobKind
-from service.model.lifecycle import JobKind
 from service.model.policy import FreezeMode
 from service.records import queue
 from service.records.queue import NewJob

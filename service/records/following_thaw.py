@@ -8,7 +8,6 @@ from sqlalchemy.orm import Session
 from service.db.tables import Domain, Job
 from service.model.inventory import DomainState
 from service.model.kinds import JobKind
-from service.model.lifecycle import JobKind
 from service.records import queue
 from service.records.queue import NewJob
 

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from service.db.engine import database_now
 from service.db.tables import Job, JobLabel
 from service.errors import IdempotencyMismatch
-from service.model.lifecycle import JobKind, JobState
+from service.model.kinds import JobKind
+from service.model.lifecycle import JobState
 from service.records.next_job import as_sql
 
 

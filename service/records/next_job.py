@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 
 from service.db.tables import Job
 from service.model.kinds import JobKind
-from service.model.lifecycle import JobKind, JobState
+from service.model.lifecycle import JobState
 from service.records import slots
 
 CLOCK_TOLERANCE = timedelta(minutes=1)

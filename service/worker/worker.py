@@ -19,7 +19,6 @@ from service.hypervisor.connection import HostConnection
 from service.jobs.run import JobRun
 from service.model.foreign_freeze import FROZEN_LOOK_S
 from service.model.kinds import JobKind, kind_of
-from service.model.lifecycle import JobKind
 from service.records import queue, slots
 from service.records.wake import Wake
 from service.worker.absence import Absence

@@ -52,7 +52,7 @@ from service.errors import (
 )
 from service.model.gate import GateState
 from service.model.kinds import JobKind
-from service.model.lifecycle import FINAL_STATES, JobKind
+from service.model.lifecycle import FINAL_STATES
 from service.model.policy import FreezeMode
 from service.records import gates, queue
 

@@ -23,7 +23,8 @@ from service.api.schemas.fields import (
 )
 from service.api.schemas.windows import AutoRecovery, VssNotApplicable, VssRecord
 from service.model.fuse import FUSE_MARGIN_S
-from service.model.lifecycle import JobKind, JobState, PhaseName, PhaseOutcome
+from service.model.kinds import JobKind
+from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.model.policy import (
     DEFAULT_FREEZE_TIMEOUT_MS,
     DEFAULT_HOLD_LIMIT_MS,
