@@ -11,7 +11,7 @@ from service.api.schemas.jobs import JobAnswer
 from service.db.engine import Database
 from service.model.policy import WINDOWS_HOLD_LIMIT_MS, WINDOWS_HOLD_MS
 from tests.api.undocumented import undocumented
-from tests.jobs.windows_scene import WindowsScene
+from tests.scenes.windows import WindowsScene
 
 pytestmark = pytest.mark.windows
 

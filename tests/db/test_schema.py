@@ -20,7 +20,7 @@ from service.db.tables import Base, Job
 from service.errors import DatabaseUnavailable, SchemaOutdated, SchemaUnknown
 from service.records import queue
 from tests.databases import sqlite_url
-from tests.jobs.orders import a_snapshot
+from tests.scenes.orders import a_snapshot
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from service.errors import DatabaseUnavailable, JobCancelled, StillpointError
 from service.jobs import snapshot_outcome
 from service.jobs.run import JobRun
 from tests.fakes import FakeDomain
-from tests.jobs.deaths import recovered
-from tests.jobs.scene import THAW, Scene, error_of
-from tests.jobs.windows_scene import WindowsScene
+from tests.scenes.deaths import recovered
+from tests.scenes.host import THAW, Scene, error_of
+from tests.scenes.windows import WindowsScene
 
 ROOMS = ("jobs", "freeze", "disks", "records", "model")
 PACKAGES = (*(f"/service/{room}/" for room in ROOMS), "/service/bounded_io.py", "/service/clock.py", "/service/metrics.py")

@@ -8,7 +8,7 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from tests.fakes.agent import FakeFilesystem
-from tests.jobs.scene import Scene, error_of
+from tests.scenes.host import Scene, error_of
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from service.db.engine import Database
 from service.errors import DomainPaused, GuestStillFrozen, NoAgentChannel
 from service.jobs.emergency import thaw_guest
 from tests.fakes import agent_error, agent_silent
-from tests.jobs.scene import THAW, Scene, error_of, phases_of
+from tests.scenes.host import THAW, Scene, error_of, phases_of
 
 
 @pytest.fixture

@@ -19,67 +19,17 @@ from service.model.gate import GateState
 from service.records import gates, queue
 from service.worker.recovery import Recovery
 from tests.fakes import agent_error
-from tests.jobs.scene import FREEZE, HOST, Scene, error_of, phases_of
-from tests.jobs.windows_scene import WindowsScene, reasons_of
-
-BUDGET_MS = 5_000
-
-
-class GateScene(Scene):
-    """Its jobs are gates; the test is the caller."""
-
-    def ask_for_a_gate(self, deadline_ms: int = BUDGET_MS, **request: Any) -> str:
-        freeze = {"mode": "required", "hold_limit_ms": deadline_ms}
-        job_id = self.ask("quiesce", max_attempts=1, freeze=freeze, **request)
-        with self.database.write() as session:
-            gates.add(session, job_id, "secret", deadline_ms)
-        return job_id
-
-    def gate(self, job_id: str) -> Gate:
-        with self.database.read() as session:
-            return session.get_one(Gate, job_id)
-
-    @contextmanager
-    def running(self, job_id: str) -> Iterator[None]:
-        """A worker runs the job beside the test."""
-        thread = threading.Thread(target=self.execution.execute, args=(self.claim(),))
-        thread.start()
-        yield
-        thread.join(20)
-        assert not thread.is_alive()
-
-    def wait_for(self, job_id: str, state: GateState) -> Gate:
-        deadline = time.monotonic() + 10
-        while (gate := self.gate(job_id)).state != state:
-            assert time.monotonic() < deadline, f"the gate is {gate.state}"
-            time.sleep(0.005)
-        return gate
-
-    def release(self, job_id: str) -> None:
-        with self.database.write() as session:
-            gates.request_release(session, job_id)
-
-    def pass_through(self, job_id: str, meanwhile: Callable[[], object] = lambda: None) -> Job:
-        """Wait until it is open, do something, release, and wait for the end."""
-        with self.running(job_id):
-            self.wait_for(job_id, GateState.open)
-            meanwhile()
-            self.release(job_id)
-        return self.job(job_id)
-
-    def run_alone(self, job_id: str) -> Job:
-        """Nobody releases it."""
-        self.execution.execute(self.claim())
-        return self.job(job_id)
+from tests.scenes.host import FREEZE, GATE_MS, HOST, Scene, error_of, phases_of
+from tests.scenes.windows import WindowsScene, reasons_of
 
 
 @pytest.fixture
-def scene(sqlite_database: Database, tmp_path: Path) -> GateScene:
-    return GateScene(sqlite_database, tmp_path, ("vda", "vdb"))
+def scene(sqlite_database: Database, tmp_path: Path) -> Scene:
+    return Scene(sqlite_database, tmp_path, ("vda", "vdb"))
 
 
 def test_a_guest_is_held_from_the_opening_to_the_release(database: Database, tmp_path: Path) -> None:
-    scene = GateScene(database, tmp_path, ("vda", "vdb"))
+    scene = Scene(database, tmp_path, ("vda", "vdb"))
     job_id = scene.ask_for_a_gate()
     held: list[set[str]] = []
 
@@ -92,7 +42,7 @@ def test_a_guest_is_held_from_the_opening_to_the_release(database: Database, tmp
     assert reasons_of(job) == ["held", "no_hook"]
 
 
-def test_the_row_tells_the_caller_what_is_frozen_and_until_when(scene: GateScene) -> None:
+def test_the_row_tells_the_caller_what_is_frozen_and_until_when(scene: Scene) -> None:
     job_id = scene.ask_for_a_gate()
     with scene.running(job_id):
         gate = scene.wait_for(job_id, GateState.open)
@@ -101,24 +51,24 @@ def test_the_row_tells_the_caller_what_is_frozen_and_until_when(scene: GateScene
     assert gate.filesystems_frozen == 2
     assert gate.opened_at is not None
     assert gate.deadline_at is not None
-    assert BUDGET_MS - 1_000 < (gate.deadline_at - gate.opened_at).total_seconds() * 1000 <= BUDGET_MS
+    assert GATE_MS - 1_000 < (gate.deadline_at - gate.opened_at).total_seconds() * 1000 <= GATE_MS
     assert scene.gate(job_id).state == GateState.closed
 
 
-def test_the_result_says_when_it_was_open_and_that_it_held(scene: GateScene) -> None:
+def test_the_result_says_when_it_was_open_and_that_it_held(scene: Scene) -> None:
     job_id = scene.ask_for_a_gate()
     result = scene.pass_through(job_id).result
     assert result is not None
-    assert (result["held"], result["hold_budget_ms"]) == (True, BUDGET_MS)
+    assert (result["held"], result["hold_budget_ms"]) == (True, GATE_MS)
     assert result["opened_at"] < result["released_at"]
 
 
-def test_a_gate_leaves_neither_an_overlay_nor_a_recovery_point(scene: GateScene) -> None:
+def test_a_gate_leaves_neither_an_overlay_nor_a_recovery_point(scene: Scene) -> None:
     job = scene.pass_through(scene.ask_for_a_gate())
     assert (job.recovery_point, scene.points(), scene.overlays()) == (None, [], [])
 
 
-def test_what_recovery_needs_is_committed_before_the_freeze(scene: GateScene) -> None:
+def test_what_recovery_needs_is_committed_before_the_freeze(scene: Scene) -> None:
     job_id = scene.ask_for_a_gate()
     seen: list[dict[str, Any]] = []
     scene.domain.when_next(FREEZE, lambda: seen.append(scene.job(job_id).intent or {}))
@@ -126,7 +76,7 @@ def test_what_recovery_needs_is_committed_before_the_freeze(scene: GateScene) ->
     assert [(intent["will_freeze"], intent["overlays"]) for intent in seen] == [(True, [])]
 
 
-def test_a_gate_that_nobody_releases_is_thawed_at_its_deadline_and_says_so(scene: GateScene) -> None:
+def test_a_gate_that_nobody_releases_is_thawed_at_its_deadline_and_says_so(scene: Scene) -> None:
     started = time.monotonic()
     job = scene.run_alone(scene.ask_for_a_gate(deadline_ms=300))
 
@@ -140,7 +90,7 @@ def test_a_gate_that_nobody_releases_is_thawed_at_its_deadline_and_says_so(scene
     assert job.freeze["watchdog_fired"]
 
 
-def test_a_release_after_the_deadline_does_not_make_it_held(scene: GateScene) -> None:
+def test_a_release_after_the_deadline_does_not_make_it_held(scene: Scene) -> None:
     job_id = scene.ask_for_a_gate(deadline_ms=200)
     scene.run_alone(job_id)
     scene.release(job_id)
@@ -148,20 +98,20 @@ def test_a_release_after_the_deadline_does_not_make_it_held(scene: GateScene) ->
     assert (gate.state, gate.release_requested_at) == (GateState.closed, None)
 
 
-def test_a_guest_that_somebody_else_thaws_was_not_held(scene: GateScene) -> None:
+def test_a_guest_that_somebody_else_thaws_was_not_held(scene: Scene) -> None:
     job = scene.pass_through(scene.ask_for_a_gate(), scene.domain.agent.thaw_by_somebody_else)
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "verdict_below_required")
     assert job.result is not None
     assert job.result["held"] is False
 
 
-def test_a_caller_to_whom_a_crash_point_is_enough_is_told_of_the_lost_hold_all_the_same(scene: GateScene) -> None:
+def test_a_caller_to_whom_a_crash_point_is_enough_is_told_of_the_lost_hold_all_the_same(scene: Scene) -> None:
     job = scene.pass_through(scene.ask_for_a_gate(required_verdict="crash"), scene.domain.agent.thaw_by_somebody_else)
     assert job.result is not None
     assert (job.state, job.verdict, job.result["held"]) == ("succeeded", "crash", False)
 
 
-def test_a_gate_that_the_caller_gave_up_does_not_stay_open(scene: GateScene) -> None:
+def test_a_gate_that_the_caller_gave_up_does_not_stay_open(scene: Scene) -> None:
     job_id = scene.ask_for_a_gate(deadline_ms=60_000)
     scene.domain.when_next(FREEZE, lambda: scene.release(job_id))
     job = scene.run_alone(job_id)
@@ -169,7 +119,7 @@ def test_a_gate_that_the_caller_gave_up_does_not_stay_open(scene: GateScene) -> 
     assert scene.domain.agent.frozen == set()
 
 
-def test_a_cancelled_gate_is_never_frozen(scene: GateScene) -> None:
+def test_a_cancelled_gate_is_never_frozen(scene: Scene) -> None:
     job_id = scene.ask_for_a_gate()
     with scene.database.write() as session:
         queue.request_cancel(session, job_id)
@@ -178,23 +128,23 @@ def test_a_cancelled_gate_is_never_frozen(scene: GateScene) -> None:
         assert queue.claim(session, HOST, "worker", 60) is None
 
 
-def test_a_gate_that_cannot_be_frozen_says_why_and_never_opened(scene: GateScene) -> None:
+def test_a_gate_that_cannot_be_frozen_says_why_and_never_opened(scene: Scene) -> None:
     scene.domain.agent.freeze_by_somebody_else()
     job_id = scene.ask_for_a_gate()
     job = scene.run_alone(job_id)
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "none", "guest_already_frozen")
-    assert job.result == {"opened_at": None, "released_at": None, "hold_budget_ms": BUDGET_MS, "held": False}
+    assert job.result == {"opened_at": None, "released_at": None, "hold_budget_ms": GATE_MS, "held": False}
     assert scene.gate(job_id).state == GateState.closed
     assert scene.domain.agent.is_frozen_flag
 
 
-def test_a_freeze_that_the_agent_refuses_is_no_gate(scene: GateScene) -> None:
+def test_a_freeze_that_the_agent_refuses_is_no_gate(scene: Scene) -> None:
     scene.domain.fail_next(FREEZE, agent_error(FREEZE, "failed to freeze /data"))
     job = scene.run_alone(scene.ask_for_a_gate())
     assert (job.verdict, error_of(job)["code"], reasons_of(job)) == ("none", "freeze_failed", ["gate_not_opened"])
 
 
-def test_a_paused_guest_is_refused(scene: GateScene) -> None:
+def test_a_paused_guest_is_refused(scene: Scene) -> None:
     scene.domain.pause()
     assert error_of(scene.run_alone(scene.ask_for_a_gate()))["code"] == "domain_paused"
 
@@ -213,7 +163,7 @@ class DeafDatabase(Database):
         yield
 
 
-def test_a_database_that_hangs_keeps_nobody_beyond_the_deadline(scene: GateScene) -> None:
+def test_a_database_that_hangs_keeps_nobody_beyond_the_deadline(scene: Scene) -> None:
     deaf = DeafDatabase()
     hold = GateHold(deaf, "no job", "db1", Unguarded())
     hold.freezing(0, 300_000_000)
@@ -235,7 +185,7 @@ class DyingGuard(Unguarded):
         return self.died
 
 
-def test_a_gate_whose_guard_dies_closes_at_once(scene: GateScene) -> None:
+def test_a_gate_whose_guard_dies_closes_at_once(scene: Scene) -> None:
     job_id = scene.ask_for_a_gate(deadline_ms=60_000)
     guard = DyingGuard()
     hold = GateHold(scene.database, job_id, "db1", guard)
@@ -255,7 +205,7 @@ def test_a_gate_whose_guard_dies_closes_at_once(scene: GateScene) -> None:
 
 
 @pytest.mark.parametrize(("was_opened", "verdict"), [(True, "crash"), (False, "none")])
-def test_a_gate_whose_worker_died_is_thawed_and_not_run_again(scene: GateScene, was_opened: bool, verdict: str) -> None:
+def test_a_gate_whose_worker_died_is_thawed_and_not_run_again(scene: Scene, was_opened: bool, verdict: str) -> None:
     job_id = scene.ask_for_a_gate()
     run = scene.claim()
     run.write({"phase": "freeze", "intent": {"will_freeze": True, "overlays": []}})

@@ -12,22 +12,21 @@ from service.jobs import gate_hold
 from service.model.gate import GateState
 from service.records.queue import release_expired
 from service.worker.worker import Worker
-from tests.jobs.scene import FREEZE, HOST, STATUS, error_of
-from tests.jobs.test_gate import GateScene
-from tests.jobs.test_worker import Plant, wait_for
-from tests.jobs.windows_scene import reasons_of
+from tests.scenes.host import FREEZE, HOST, STATUS, Scene, error_of
+from tests.scenes.plant import Plant, wait_for
+from tests.scenes.windows import reasons_of
 
 LONG_MS = 60_000
-"""`GateScene.running` waits a third of it."""
+"""`Scene.running` waits a third of it."""
 
 
 @pytest.fixture
-def scene(sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GateScene:
+def scene(sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setattr(gate_hold, "LOOK_S", 0.05)
-    return GateScene(sqlite_database, tmp_path, ("vda", "vdb"))
+    return Scene(sqlite_database, tmp_path, ("vda", "vdb"))
 
 
-def open_until(scene: GateScene, something: Callable[[], object]) -> Job:
+def open_until(scene: Scene, something: Callable[[], object]) -> Job:
     """A gate that nobody releases, and something that happens while it is open."""
     job_id = scene.ask_for_a_gate(deadline_ms=LONG_MS)
     with scene.running(job_id):
@@ -36,7 +35,7 @@ def open_until(scene: GateScene, something: Callable[[], object]) -> Job:
     return scene.job(job_id)
 
 
-def must_have_closed_early(scene: GateScene, job: Job, why: str) -> None:
+def must_have_closed_early(scene: Scene, job: Job, why: str) -> None:
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "gate_closed_early")
     assert why in error_of(job)["detail"]
     assert reasons_of(job)[0] == "gate_not_released"
@@ -51,7 +50,7 @@ def must_have_closed_early(scene: GateScene, job: Job, why: str) -> None:
 
 def test_an_emergency_thaw_closes_the_gate(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_hold, "LOOK_S", 3600)
-    scene = GateScene(database, tmp_path, ("vda", "vdb"))
+    scene = Scene(database, tmp_path, ("vda", "vdb"))
     thaws: list[Job] = []
     job = open_until(scene, lambda: thaws.append(scene.run("thaw")))
     must_have_closed_early(scene, job, "an emergency thaw was asked for")
@@ -60,7 +59,7 @@ def test_an_emergency_thaw_closes_the_gate(database: Database, tmp_path: Path, m
     assert (thaw.state, thaw.result["was_frozen"], thaw.result["thawed"]) == ("succeeded", True, 2)
 
 
-def test_the_gate_is_closed_when_the_thaw_has_ended_and_a_release_after_it_changes_nothing(scene: GateScene) -> None:
+def test_the_gate_is_closed_when_the_thaw_has_ended_and_a_release_after_it_changes_nothing(scene: Scene) -> None:
     job_id = scene.ask_for_a_gate(deadline_ms=LONG_MS)
     with scene.running(job_id):
         scene.wait_for(job_id, GateState.open)
@@ -70,7 +69,7 @@ def test_the_gate_is_closed_when_the_thaw_has_ended_and_a_release_after_it_chang
     must_have_closed_early(scene, scene.job(job_id), "an emergency thaw")
 
 
-def test_a_gate_that_was_about_to_open_does_not_open_after_an_emergency_thaw(scene: GateScene) -> None:
+def test_a_gate_that_was_about_to_open_does_not_open_after_an_emergency_thaw(scene: Scene) -> None:
     job_id = scene.ask_for_a_gate(deadline_ms=LONG_MS)
     scene.domain.when_next(FREEZE, lambda: scene.run("thaw"))
     job = scene.run_alone(job_id)
@@ -79,7 +78,7 @@ def test_a_gate_that_was_about_to_open_does_not_open_after_an_emergency_thaw(sce
     assert scene.domain.agent.frozen == set()
 
 
-def test_the_gate_of_another_domain_stays_open(scene: GateScene) -> None:
+def test_the_gate_of_another_domain_stays_open(scene: Scene) -> None:
     other = scene.add("db2")
     job_id = scene.ask_for_a_gate(deadline_ms=LONG_MS)
 
@@ -90,12 +89,12 @@ def test_the_gate_of_another_domain_stays_open(scene: GateScene) -> None:
     assert scene.pass_through(job_id, thaw_the_other).state == "succeeded"
 
 
-def test_a_gate_whose_guest_somebody_thaws_with_other_means_closes(scene: GateScene) -> None:
+def test_a_gate_whose_guest_somebody_thaws_with_other_means_closes(scene: Scene) -> None:
     job = open_until(scene, scene.domain.agent.thaw_by_somebody_else)
     must_have_closed_early(scene, job, "somebody else thawed the guest")
 
 
-def test_an_agent_that_does_not_say_whether_it_is_frozen_closes_no_gate(scene: GateScene) -> None:
+def test_an_agent_that_does_not_say_whether_it_is_frozen_closes_no_gate(scene: Scene) -> None:
     def be_silent_for_a_while() -> None:
         scene.domain.agent.answers = False
         asked = scene.domain.log.count(STATUS)
@@ -106,7 +105,7 @@ def test_an_agent_that_does_not_say_whether_it_is_frozen_closes_no_gate(scene: G
     assert (job.state, job.verdict) == ("succeeded", "filesystem")
 
 
-def test_an_agent_that_hangs_in_the_question_keeps_no_release_waiting(scene: GateScene) -> None:
+def test_an_agent_that_hangs_in_the_question_keeps_no_release_waiting(scene: Scene) -> None:
     job_id = scene.ask_for_a_gate(deadline_ms=LONG_MS)
     with scene.running(job_id):
         scene.wait_for(job_id, GateState.open)
@@ -124,15 +123,12 @@ def test_an_agent_that_hangs_in_the_question_keeps_no_release_waiting(scene: Gat
 @pytest.fixture
 def plant(sqlite_database: Database, tmp_path: Path) -> Iterator[Plant]:
     built = Plant(sqlite_database, tmp_path)
-    (tmp_path / "gates").mkdir()
-    built.scene = GateScene(sqlite_database, tmp_path / "gates")
     yield built
     built.close()
 
 
-def opened(plant: Plant, deadline_ms: int) -> tuple[Worker, GateScene, str]:
+def opened(plant: Plant, deadline_ms: int) -> tuple[Worker, Scene, str]:
     scene = plant.scene
-    assert isinstance(scene, GateScene)
     job_id = scene.ask_for_a_gate(deadline_ms=deadline_ms)
     worker = plant.start()
     scene.wait_for(job_id, GateState.open)

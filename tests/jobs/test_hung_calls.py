@@ -1,7 +1,6 @@
 """Calls that hang around a snapshot: the job ends with a true story, and the jobs of other domains go on."""
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,30 +17,19 @@ from service.hypervisor.bounded_domain import Bounds
 from service.jobs import snapshot
 from service.records import queue
 from service.worker.recovery import Recovery
-from tests.fakes import FakeDomain, agent_silent
-from tests.jobs.scene import FREEZE, STATUS, THAW, Scene, error_of
+from tests.fakes import agent_silent
+from tests.scenes.host import FREEZE, STATUS, THAW, Scene, error_of
 
 SHORT = Bounds(read_s=0.2, query_s=0.2, agent_margin_s=1, agent_query_s=0.2, snapshot_s=0.2, block_job_s=0.2)
 
 
-class Hanging(Scene):
-    """Calls to libvirt have bounds of a fifth of a second; what hangs goes on at the end of the test."""
-
-    gates: list[threading.Event]
-
-    def hang(self, call: str, domain: FakeDomain | None = None) -> threading.Event:
-        self.gates.append((domain or self.domain).hang_next(call))
-        return self.gates[-1]
-
-
 @pytest.fixture
-def scene(sqlite_database: Database, tmp_path: Path) -> Iterator[Hanging]:
-    built = Hanging(sqlite_database, tmp_path)
-    built.gates = []
+def scene(sqlite_database: Database, tmp_path: Path) -> Iterator[Scene]:
+    """Calls to libvirt have bounds of a fifth of a second; what hangs goes on at the end of the test."""
+    built = Scene(sqlite_database, tmp_path)
     built.host.limits = SHORT
     yield built
-    for gate in built.gates:
-        gate.set()
+    built.let_go()
     wait_for_hung_calls()
 
 
@@ -52,7 +40,7 @@ def wait_for_hung_calls() -> None:
         time.sleep(0.005)
 
 
-def test_a_question_that_hangs_before_the_window_fails_the_job_and_touches_nothing(scene: Hanging) -> None:
+def test_a_question_that_hangs_before_the_window_fails_the_job_and_touches_nothing(scene: Scene) -> None:
     scene.hang("block_capacity")
     error = error_of(scene.run())
     assert (error["code"], error["facts"]["call"]) == ("libvirt_call_timed_out", "virDomainGetBlockInfo")
@@ -60,7 +48,7 @@ def test_a_question_that_hangs_before_the_window_fails_the_job_and_touches_nothi
     assert scene.overlays() == []
 
 
-def test_a_domain_that_hangs_does_not_stop_the_next_domain(scene: Hanging) -> None:
+def test_a_domain_that_hangs_does_not_stop_the_next_domain(scene: Scene) -> None:
     other = scene.add("db2")
     for _ in range(4):
         scene.hang("state")
@@ -69,7 +57,7 @@ def test_a_domain_that_hangs_does_not_stop_the_next_domain(scene: Hanging) -> No
     assert scene.run(domain=other).state == "succeeded"
 
 
-def test_a_snapshot_that_hangs_is_thawed_and_left_to_recovery_which_waits_for_it(scene: Hanging) -> None:
+def test_a_snapshot_that_hangs_is_thawed_and_left_to_recovery_which_waits_for_it(scene: Scene) -> None:
     """The call may still move the disks: what it would move them to must not be removed, and no story told before that."""
     gate = scene.hang("snapshot_create")
     job = scene.run()
@@ -91,7 +79,7 @@ def test_a_snapshot_that_hangs_is_thawed_and_left_to_recovery_which_waits_for_it
     assert scene.sources() == {"vda": f"db1-vda.{job.id[:8]}.qcow2"}
 
 
-def test_disks_whose_reading_hangs_after_the_window_are_left_to_recovery(scene: Hanging) -> None:
+def test_disks_whose_reading_hangs_after_the_window_are_left_to_recovery(scene: Scene) -> None:
     scene.domain.when_next(THAW, lambda: scene.hang("xml"))
     job = scene.run()
     assert (job.state, job.recovery_point) == ("running", None)
@@ -100,7 +88,7 @@ def test_disks_whose_reading_hangs_after_the_window_are_left_to_recovery(scene: 
 
 
 def test_an_agent_that_somebody_else_took_after_the_preflight_is_seen_before_the_freeze(
-    scene: Hanging, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot, "AGENT_PATIENCE_MS", 100)
     scene.domain.when_next(STATUS, lambda: scene.hang(STATUS))
@@ -113,12 +101,12 @@ def test_an_agent_that_somebody_else_took_after_the_preflight_is_seen_before_the
     assert scene.overlays() == []
 
 
-def take_the_agent_after_the_preflight(scene: Hanging, monkeypatch: pytest.MonkeyPatch) -> None:
+def take_the_agent_after_the_preflight(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "AGENT_PATIENCE_MS", 100)
     scene.domain.when_next(STATUS, lambda: scene.hang(STATUS))
 
 
-def test_a_freeze_that_is_only_preferred_is_left_out_where_somebody_has_the_agent(scene: Hanging, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_freeze_that_is_only_preferred_is_left_out_where_somebody_has_the_agent(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     take_the_agent_after_the_preflight(scene, monkeypatch)
     job = scene.run(freeze={"mode": "preferred"})
     assert (job.state, job.verdict, job.error) == ("succeeded", "crash", None)
@@ -131,13 +119,13 @@ def test_a_freeze_that_is_only_preferred_is_left_out_where_somebody_has_the_agen
     assert scene.sources() == {"vda": f"db1-vda.{job.id[:8]}.qcow2"}
 
 
-def test_an_agent_that_went_silent_after_the_preflight_costs_a_preferred_freeze_and_no_more(scene: Hanging) -> None:
+def test_an_agent_that_went_silent_after_the_preflight_costs_a_preferred_freeze_and_no_more(scene: Scene) -> None:
     scene.domain.when_next(STATUS, lambda: scene.domain.fail_next(STATUS, agent_silent()))
     assert (job := scene.run(freeze={"mode": "preferred"})).state == "succeeded", job.error
     assert (job.verdict, FREEZE in scene.domain.log) == ("crash", False)
 
 
-def test_a_domain_that_libvirt_is_busy_with_is_no_reason_to_go_on_without_a_freeze(scene: Hanging, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_domain_that_libvirt_is_busy_with_is_no_reason_to_go_on_without_a_freeze(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     take_the_agent_after_the_preflight(scene, monkeypatch)
     scene.domain.when_next("block_capacity", lambda: setattr(scene.domain, "domain_job", libvirt.VIR_DOMAIN_JOB_UNBOUNDED))
     job = scene.run(freeze={"mode": "preferred"})
@@ -145,13 +133,13 @@ def test_a_domain_that_libvirt_is_busy_with_is_no_reason_to_go_on_without_a_free
     assert scene.overlays() == []
 
 
-def test_a_guest_that_somebody_else_froze_is_not_taken_though_the_freeze_is_only_preferred(scene: Hanging) -> None:
+def test_a_guest_that_somebody_else_froze_is_not_taken_though_the_freeze_is_only_preferred(scene: Scene) -> None:
     scene.domain.when_next("block_capacity", scene.domain.agent.freeze_by_somebody_else)
     job = scene.run(freeze={"preflush": False, "mode": "preferred"})
     assert (error_of(job)["code"], scene.domain.points) == ("guest_already_frozen", [])
 
 
-def test_a_guest_that_somebody_else_froze_after_the_preflight_is_seen_before_the_freeze(scene: Hanging) -> None:
+def test_a_guest_that_somebody_else_froze_after_the_preflight_is_seen_before_the_freeze(scene: Scene) -> None:
     scene.domain.when_next("block_capacity", scene.domain.agent.freeze_by_somebody_else)
     assert error_of(scene.run(freeze={"preflush": False}))["code"] == "guest_already_frozen"
     assert FREEZE not in scene.domain.log
@@ -180,7 +168,7 @@ def test_storage_that_does_not_answer_is_named_in_time(dead_mount: Path) -> None
     assert time.monotonic() - began < 2
 
 
-def test_a_qemu_img_that_never_ends_is_no_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Hanging) -> None:
+def test_a_qemu_img_that_never_ends_is_no_overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
     stand_in = tmp_path / "bin" / "qemu-img"
     stand_in.parent.mkdir()
     stand_in.write_text("#!/bin/sh\nexec sleep 30\n")

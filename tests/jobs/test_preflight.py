@@ -8,7 +8,7 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from tests.fakes import FakeDisk
-from tests.jobs.scene import FREEZE, Scene, error_of, phases_of
+from tests.scenes.host import FREEZE, Scene, error_of, phases_of
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from service.db.engine import Database
 from service.disks import images, overlay_file, overlays, rehearsal
 from service.worker import execution
-from tests.jobs.scene import FREEZE, Scene, error_of
+from tests.scenes.host import FREEZE, Scene, error_of
 
 ERRORS = [
     errno.EACCES,

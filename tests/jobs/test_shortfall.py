@@ -11,10 +11,10 @@ from service.db.engine import Database
 from service.db.tables import Job, RecoveryPoint
 from service.records import queue
 from tests.fakes import libvirt_error
-from tests.jobs.scene import FREEZE, THAW, Scene
 from tests.lab.windows import scenario
 from tests.lab.windows.clock import ScaledClock
 from tests.lab.windows.domain import WindowsDomain
+from tests.scenes.host import FREEZE, THAW, Scene
 
 CRASH_IS_TOO_LITTLE: dict[str, Any] = {"freeze": {"mode": "off"}, "required_verdict": "filesystem"}
 

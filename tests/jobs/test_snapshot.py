@@ -11,7 +11,7 @@ from service.model.explain import explain
 from tests.fakes import agent_error, agent_silent
 from tests.fakes.agent import HONEST_HOOK
 from tests.fakes.domain import DESTROYED, SAVING
-from tests.jobs.scene import FREEZE, THAW, Scene, error_of, phases_of
+from tests.scenes.host import FREEZE, THAW, Scene, error_of, phases_of
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from service.jobs import snapshot
 from service.jobs.run import JobRun
 from service.records import queue
 from tests.fakes import libvirt_error
-from tests.jobs.scene import FREEZE, HOST, THAW, Scene, error_of, phases_of
+from tests.scenes.host import FREEZE, HOST, THAW, Scene, error_of, phases_of
 
 libvirt: Any = _libvirt
 NO_SPACE = "internal error: unable to execute QEMU command 'transaction': No space left on device"

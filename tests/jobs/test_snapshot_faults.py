@@ -11,7 +11,7 @@ from service.db.engine import Database
 from service.db.tables import Job
 from tests.fakes import FakeDisk, agent_error, agent_silent, libvirt_error
 from tests.fakes.domain import FakeDomain
-from tests.jobs.scene import FREEZE, THAW, Scene, error_of, phases_of
+from tests.scenes.host import FREEZE, THAW, Scene, error_of, phases_of
 
 libvirt: Any = _libvirt
 Break = Callable[[Scene], None]

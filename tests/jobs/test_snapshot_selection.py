@@ -6,7 +6,7 @@ import pytest
 
 from service.db.engine import Database
 from tests.fakes import FakeDisk, FakeDomain, FakeFilesystem
-from tests.jobs.scene import Scene
+from tests.scenes.host import Scene
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from service.db.engine import Database
-from tests.jobs.windows_scene import WindowsScene
 from tests.lab.windows import scenario
+from tests.scenes.windows import WindowsScene
 
 pytestmark = pytest.mark.windows
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from service.db.engine import Database
-from tests.jobs.scene import FREEZE
-from tests.jobs.windows_scene import WindowsScene
 from tests.lab.windows import scenario
+from tests.scenes.host import FREEZE
+from tests.scenes.windows import WindowsScene
 
 pytestmark = pytest.mark.windows
 

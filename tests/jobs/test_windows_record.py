@@ -9,9 +9,9 @@ from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import DatabaseUnavailable
 from service.records import guest_memory
-from tests.jobs.windows_scene import WindowsScene, evidence_of, reasons_of, vss_of
 from tests.lab.windows import scenario
 from tests.lab.windows.scenario import Registry, Scenario
+from tests.scenes.windows import WindowsScene, evidence_of, reasons_of, vss_of
 
 pytestmark = pytest.mark.windows
 

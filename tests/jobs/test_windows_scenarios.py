@@ -9,9 +9,9 @@ import pytest
 
 from service.db.engine import Database
 from service.db.tables import Job
-from tests.jobs.scene import error_of
-from tests.jobs.windows_scene import WindowsScene, evidence_of, reasons_of
 from tests.lab.windows import scenario
+from tests.scenes.host import error_of
+from tests.scenes.windows import WindowsScene, evidence_of, reasons_of
 
 pytestmark = pytest.mark.windows
 

@@ -7,9 +7,9 @@ import pytest
 
 from service.db.engine import Database
 from service.db.tables import Job
-from tests.jobs.windows_scene import WindowsScene, reasons_of, vss_of
 from tests.lab.windows import scenario
 from tests.lab.windows.scenario import Scenario
+from tests.scenes.windows import WindowsScene, reasons_of, vss_of
 
 pytestmark = pytest.mark.windows
 

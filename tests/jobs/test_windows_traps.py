@@ -1,4 +1,4 @@
-"""The traps of F§7 that wait for the host, each in a whole job of a Windows guest. Those of parsing are tested in tests/model."""
+"""The traps of F§7 that wait for the host, each in a whole job of a Windows guest. Those of parsing are tested in tests/model/windows."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,12 +10,12 @@ from sqlalchemy import select
 from service.db.engine import Database
 from service.db.tables import Job
 from tests.fakes.domain import DESTROYED, PAUSED, FakeDisk, libvirt
-from tests.jobs.scene import FREEZE, THAW, error_of
-from tests.jobs.windows_scene import WindowsScene, reasons_of, vss_of
 from tests.lab.windows import scenario
 from tests.lab.windows.clock import ManualClock
 from tests.lab.windows.domain import WindowsDomain
 from tests.lab.windows.scenario import Scenario
+from tests.scenes.host import FREEZE, THAW, error_of
+from tests.scenes.windows import WindowsScene, reasons_of, vss_of
 
 pytestmark = pytest.mark.windows
 

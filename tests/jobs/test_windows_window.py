@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from service.db.engine import Database
-from tests.jobs.scene import FREEZE, THAW, error_of
-from tests.jobs.windows_scene import WindowsScene, reasons_of
 from tests.lab.windows import scenario
 from tests.lab.windows.clock import ScaledClock
 from tests.lab.windows.scenario import Freeze
+from tests.scenes.host import FREEZE, THAW, error_of
+from tests.scenes.windows import WindowsScene, reasons_of
 
 pytestmark = pytest.mark.windows
 

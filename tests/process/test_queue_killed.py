@@ -14,8 +14,8 @@ from service.db.engine import Database, open_engine
 from service.db.tables import Job, Slot
 from service.model.lifecycle import JobState
 from service.records import queue
-from tests.jobs.orders import a_snapshot
 from tests.process.queue_clients import client
+from tests.scenes.orders import a_snapshot
 
 LIMITS = {"host:hv1": 2, "host:hv2": 3}
 SHORT_S = 0.5

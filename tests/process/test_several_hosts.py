@@ -13,8 +13,8 @@ from sqlalchemy import select
 from service.db.engine import Database, open_engine
 from service.db.tables import Domain, Host, Job
 from service.records import queue
-from tests.jobs.orders import a_snapshot
 from tests.postgresql_relay import PostgresqlRelay
+from tests.scenes.orders import a_snapshot
 from tests.service_process import ServiceProcess
 
 LIBVIRT = "test:///default"

@@ -1,0 +1,171 @@
+"""A worker that dies at each boundary of a job: the guest is thawed, the disks are known, and the story is true."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from service.db.engine import Database
+from tests.fakes import FakeDomain, libvirt_error
+from tests.scenes.deaths import die, doomed, recovered, story
+from tests.scenes.host import FREEZE, THAW, Scene, error_of, phases_of
+from tests.scenes.windows import WindowsScene
+
+NOTHING_MADE = "Nothing was made yet."
+ROLLED_BACK = "The disks are as they were; overlays that were made are removed."
+KEPT = "The disks are on their overlays: the point in time was taken, and is kept as crash-consistent."
+PUT_OUT = "The fuse that was left in the guest was put out."
+THAWED = f"The guest was frozen and was thawed (2 filesystems). {PUT_OUT}"
+NOT_FROZEN = f"The guest was not frozen. {PUT_OUT}"
+UNRECORDED = "The worker did not come to record whether the freeze held."
+UNJUDGED = "The worker did not come to judge what it had seen of the freeze window."
+
+
+@dataclass(frozen=True)
+class Death:
+    """`frozen`: what the worker leaves. `told`: the story after its first sentence."""
+
+    call: str
+    place: str
+    told: tuple[str, ...]
+    after: bool = False
+    frozen: bool = False
+    point: str | None = None
+
+    def moment(self, domain: FakeDomain) -> threading.Event:
+        return domain.die_in(self.call, after=self.after)
+
+
+DEATHS: dict[str, Death] = {
+    "at the first look": Death("guest-ping", "phase preflight", (NOTHING_MADE,)),
+    "while the overlays are planned": Death("block_capacity", "phase prepare", (NOTHING_MADE,)),
+    "before freeze is sent": Death(FREEZE, "the freeze window", (NOT_FROZEN, ROLLED_BACK)),
+    "before freeze is answered": Death(FREEZE, "the freeze window", (THAWED, ROLLED_BACK), after=True, frozen=True),
+    "before the point in time": Death("snapshot_create", "the freeze window", (THAWED, ROLLED_BACK), frozen=True),
+    "after the point in time": Death("snapshot_create", "the freeze window", (THAWED, KEPT), after=True, frozen=True, point=UNRECORDED),
+    "before thaw is sent": Death(THAW, "the freeze window", (THAWED, KEPT), frozen=True, point=UNRECORDED),
+    "before thaw is answered": Death(THAW, "the freeze window", (NOT_FROZEN, KEPT), after=True, point=UNRECORDED),
+}
+
+
+@pytest.fixture
+def scene(sqlite_database: Database, tmp_path: Path) -> Scene:
+    return Scene(sqlite_database, tmp_path, ("vda", "vdb"))
+
+
+@pytest.mark.parametrize("death", DEATHS.values(), ids=DEATHS.keys())
+def test_a_death_at_a_boundary(scene: Scene, death: Death) -> None:
+    scene.ask(freeze={"preflush": False})
+    job_id = die(scene, death.moment(scene.domain))
+    assert bool(scene.domain.agent.frozen) is death.frozen
+    job = recovered(scene, job_id)
+    assert not scene.domain.agent.frozen
+    assert story(job) == " ".join([f"The worker was lost in {death.place} of attempt 1.", *death.told])
+    assert job.phase is None
+    assert (job.freeze, job.timing) == (None, None), "the window was never recorded"
+    if death.point is None:
+        assert (job.state, job.verdict, scene.points()) == ("queued", None, [])
+        assert (scene.overlays(), scene.sources()) == ([], {"vda": "db1-vda.qcow2", "vdb": "db1-vdb.qcow2"})
+    else:
+        assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "worker_lost")
+        assert [reason["detail"] for reason in job.verdict_reasons] == [death.point]
+        assert [point.verdict for point in scene.points()] == ["crash"]
+        assert scene.overlays() == sorted(scene.sources().values())
+
+
+def test_a_death_while_the_guest_is_flushed(scene: Scene) -> None:
+    """The third guest-exec: the first two are the survey's."""
+    scene.ask()
+    job = recovered(scene, die(scene, scene.domain.die_in("guest-exec", skip=2)))
+    assert story(job) == f"The worker was lost in phase prepare of attempt 1. {ROLLED_BACK}"
+    assert scene.overlays() == []
+
+
+def test_a_death_after_the_window_keeps_what_was_seen_and_says_that_it_was_not_judged(database: Database, tmp_path: Path) -> None:
+    scene = Scene(database, tmp_path, ("vda", "vdb"))
+    scene.ask()
+    run = doomed(scene)
+    job = recovered(scene, die(scene, run.at_the_end, run))
+    assert story(job) == f"The worker was lost in phase evaluate of attempt 1. {KEPT}"
+    assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "worker_lost")
+    assert [reason["detail"] for reason in job.verdict_reasons] == [UNJUDGED]
+    assert job.freeze is not None
+    assert job.timing is not None
+    assert (job.freeze["outcome"], job.freeze["thaw_outcome"]) == ("frozen", "completed")
+    assert job.timing["hold_ms"] > 0
+    assert [name for name, _ in phases_of(job)] == ["preflight", "prepare", "freeze", "point_in_time", "thaw", "recover"]
+    taken = next(phase for phase in job.phases if phase["name"] == "point_in_time")
+    (point,) = scene.points()
+    assert point.point_in_time_at.isoformat() >= taken["started_at"].replace("Z", "+00:00")
+
+
+@pytest.mark.windows
+def test_a_death_while_the_writers_are_read_after_the_thaw(sqlite_database: Database, tmp_path: Path) -> None:
+    scene = WindowsScene(sqlite_database, tmp_path)
+    domain = scene.play("healthy-2022")
+    scene.ask(domain=domain)
+    run = scene.claim()
+    after_the_thaw = threading.Event()
+
+    def tell(inner: threading.Event) -> None:
+        if inner.wait(10):
+            after_the_thaw.set()
+
+    def meet_death() -> None:
+        inner = domain.die_in("guest-exec")
+        threading.Thread(target=tell, args=(inner,), daemon=True).start()
+
+    domain.when_next(THAW, meet_death)
+    job = recovered(scene, die(scene, after_the_thaw, run))
+    assert story(job) == f"The worker was lost in phase writers_after of attempt 1. {KEPT}"
+    assert (job.state, job.verdict) == ("failed", "crash")
+    assert job.freeze is not None
+    assert job.freeze["thaw_outcome"] == "completed"
+
+
+def freeze_anew(scene: Scene) -> None:
+    scene.domain.agent.freeze_by_somebody_else()
+
+
+def test_a_guest_that_somebody_froze_after_the_answered_thaw_is_theirs(scene: Scene) -> None:
+    scene.ask()
+    run = doomed(scene)
+    job_id = die(scene, run.at_the_end, run)
+    thaws = scene.domain.log.count(THAW)
+    freeze_anew(scene)
+    job = recovered(scene, job_id)
+    assert scene.domain.agent.frozen
+    assert scene.domain.log.count(THAW) == thaws
+    assert "The guest is frozen, and not by this job: it was left as it is." in story(job)
+
+
+NO_FREEZE_OF_OURS: dict[str, Callable[[Scene], threading.Event]] = {
+    "in preflight": lambda scene: scene.domain.die_in("guest-get-osinfo"),
+    "in prepare": lambda scene: scene.domain.die_in("block_capacity"),
+}
+
+
+@pytest.mark.parametrize("moment", NO_FREEZE_OF_OURS.values(), ids=NO_FREEZE_OF_OURS.keys())
+def test_a_guest_that_somebody_froze_before_ours_was_sent_is_reported_and_left(
+    scene: Scene, moment: Callable[[Scene], threading.Event], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene.ask()
+    job_id = die(scene, moment(scene))
+    freeze_anew(scene)
+    job = recovered(scene, job_id)
+    assert scene.domain.agent.frozen
+    assert THAW not in scene.domain.log
+    assert "not by this job" in story(job)
+    logged = capsys.readouterr()
+    assert "guest_frozen_by_somebody_else" in logged.out + logged.err
+
+
+def test_an_attempt_after_one_that_recorded_its_window_shows_nothing_of_it(scene: Scene) -> None:
+    """Freeze held and the snapshot failed: the row has freeze and timing of an attempt that left nothing."""
+    scene.ask()
+    scene.domain.fail_next("snapshot_create", libvirt_error(1, "no"))
+    run = doomed(scene)
+    job = recovered(scene, die(scene, run.at_the_end, run))
+    assert (job.state, job.freeze, job.timing, job.intent) == ("queued", None, None, None)
