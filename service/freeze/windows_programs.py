@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from service.errors import StillpointError
-from service.hypervisor.guest import ExecResult, Guest
+from service.hypervisor.exec_result import ExecResult
+from service.hypervisor.guest import Guest
 from service.model.windows.sql_server import DATABASES_QUERY, DEFAULT_INSTANCE
 
 WRITERS_BUDGET_MS = 60_000

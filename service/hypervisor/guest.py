@@ -1,9 +1,7 @@
 """A domain of this host and the guest in it: freeze, thaw, snapshot, agent commands."""
 
-import base64
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from service.deadlines import HELPERS, GivenUp, HelperThreads
@@ -18,8 +16,9 @@ from service.errors import (
     LibvirtUnavailable,
     StillpointError,
 )
-from service.hypervisor import agent, security_labels
+from service.hypervisor import agent, security_labels, states
 from service.hypervisor.bounded_domain import PIVOT_CALL, SNAPSHOT_CALL, domain_lane
+from service.hypervisor.exec_result import ExecResult, result_of
 from service.hypervisor.handle import DomainHandle, LibvirtError, libvirt
 from service.hypervisor.security_labels import SecurityLabel
 from service.hypervisor.xml import Mirror, agent_is_connected, disks_of, has_agent_channel, mirror_of, snapshot_xml
@@ -34,38 +33,6 @@ NODE_NAME_TRIES = 8
 EXEC_POLL_S = 0.02
 EXEC_POLL_MAX_S = 0.5
 STATUS = "guest-fsfreeze-status"
-
-_STATES = {
-    libvirt.VIR_DOMAIN_RUNNING: DomainState.running,
-    libvirt.VIR_DOMAIN_BLOCKED: DomainState.running,
-    libvirt.VIR_DOMAIN_PAUSED: DomainState.paused,
-    libvirt.VIR_DOMAIN_SHUTOFF: DomainState.shut_off,
-    libvirt.VIR_DOMAIN_CRASHED: DomainState.shut_off,
-}
-
-_CLEAN_SHUTOFF = frozenset({libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF_DAEMON})
-_UNCLEAN_SHUTOFF = frozenset({libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED})
-_MOVING = frozenset(
-    {
-        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY),
-        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY_FAILED),
-        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION),
-        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_SAVE),
-        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP),
-        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY),
-        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED),
-    }
-)
-
-
-@dataclass(frozen=True)
-class ExecResult:
-    exit_code: int | None
-    signal: int | None
-    output: bytes
-    error_output: bytes
-    #: The agent cut the output. Agents up to QEMU 8.2 send the key only when it happened, and with the value false (F§3).
-    is_cut_off: bool = False
 
 
 class Guest:
@@ -82,32 +49,22 @@ class Guest:
 
     def state(self) -> DomainState:
         state, _ = self._libvirt("virDomainGetState", self._handle.state)
-        return _STATES.get(state, DomainState.other)
+        return states.STATES.get(state, DomainState.other)
 
     def is_shut_off(self) -> bool:
         return self.state() is DomainState.shut_off
 
     def was_shut_off_cleanly(self) -> bool | None:
         """None when libvirt does not know (it was restarted since) or the domain is not shut off."""
-        state, reason = self._libvirt("virDomainGetState", self._handle.state)
-        if state == libvirt.VIR_DOMAIN_CRASHED:
-            return False
-        if state != libvirt.VIR_DOMAIN_SHUTOFF:
-            return None
-        if reason in _CLEAN_SHUTOFF:
-            return True
-        return False if reason in _UNCLEAN_SHUTOFF else None
+        return states.was_clean(*self._libvirt("virDomainGetState", self._handle.state))
 
     def was_migrated_away(self) -> bool:
         """It is shut off here because it goes on running on another host."""
-        return self._libvirt("virDomainGetState", self._handle.state) == (
-            libvirt.VIR_DOMAIN_SHUTOFF,
-            libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED,
-        )
+        return self._libvirt("virDomainGetState", self._handle.state) == states.MIGRATED
 
     def is_moving(self) -> bool:
         """It is paused, or runs in part elsewhere, because it is being migrated, saved or restored."""
-        return self._libvirt("virDomainGetState", self._handle.state) in _MOVING
+        return self._libvirt("virDomainGetState", self._handle.state) in states.MOVING
 
     def has_managed_save(self) -> bool:
         """Its next start goes on with saved memory, and with the files that its disks were on then."""
@@ -300,7 +257,7 @@ class Guest:
             status = self.agent("guest-exec-status", {"pid": pid})
             with agent.reading(self.name, "guest-exec-status"):
                 if status["exited"]:
-                    return _exec_result(status)
+                    return result_of(status)
             if time.monotonic() > deadline:
                 raise AgentNotAnswering(domain=self.name, command=f"guest-exec {path}", timeout_ms=budget_ms, message="it still runs")
             time.sleep(pause)
@@ -359,18 +316,3 @@ class Guest:
         if holder is not None:
             return DomainBusy(domain=self.name, what=f"its lock is held by {holder}")
         return LibvirtCallFailed(call=call, libvirt_code=error.get_error_code(), message=message)
-
-
-def _exec_result(status: dict[str, Any]) -> ExecResult:
-    return ExecResult(
-        exit_code=status.get("exitcode"),
-        signal=status.get("signal"),
-        output=base64.b64decode(status.get("out-data", "")),
-        error_output=base64.b64decode(status.get("err-data", "")),
-        is_cut_off=_is_cut_off(status),
-    )
-
-
-def _is_cut_off(status: dict[str, Any]) -> bool:
-    """True when it says so. A lone `false` is ambiguous: every parser must notice an end that is missing."""
-    return bool(status.get("out-truncated"))

@@ -5,7 +5,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy.orm import Session
@@ -24,6 +23,7 @@ from service.records.wake import Wake
 from service.worker.absence import Absence
 from service.worker.execution import Execution
 from service.worker.host_lock import HostLock, LockId
+from service.worker.live_jobs import LiveJobs
 from service.worker.loop import Loop, surviving
 from service.worker.publishing import Inventory
 from service.worker.recovery import Recovery
@@ -62,7 +62,7 @@ class Worker:
             connection,
             settings.host_id,
             inventory_seconds=settings.inventory_seconds,
-            has_job=lambda domain_id: domain_id in self._busy_domains(),
+            has_job=lambda domain_id: domain_id in self._live.busy_domains(),
             is_mine=self._registration.holds,
             must_begin_again=self._publish.is_set,
         )
@@ -74,9 +74,7 @@ class Worker:
         self._libvirt_answers = threading.Event()
         self._libvirt_log = Absence("libvirt")
         self._state_folder = StateFolder(settings.state_dir)
-        self._live: dict[str, _LiveJob] = {}
-        self._live_lock = threading.Lock()
-        self._ends_at: float | None = None
+        self._live = LiveJobs()
         self._loops: list[Loop] = []
         self._lock = HostLock(settings.state_dir, settings.host_id)
         self._lock_id: LockId | None = None
@@ -112,8 +110,7 @@ class Worker:
     def _register(self, session: Session, lock: LockId) -> list[str]:
         """Answers the jobs that an earlier worker of the host left. Raises HostTaken."""
         self._registration.take(session, lock)
-        with self._live_lock:
-            mine = list(self._live)
+        mine = self._live.ids()
         # In this order: slots that a dead worker held are free when their number is set.
         left = queue.release_expired(session, self._host_id, all_running=True, live=mine)
         queue.ensure_slots(session, slots.host_resource(self._host_id), self._settings.jobs_per_host)
@@ -135,18 +132,11 @@ class Worker:
         self._stopping.set()
         self._wake.wake()
         self._publish.set()
-        with self._live_lock:
-            deadline = self._ends_at = self._ends_at or time.monotonic() + timeout_seconds
-            for live in self._live.values():
-                live.told_of_the_end(deadline)
+        deadline = self._live.end_at(time.monotonic() + timeout_seconds)
         # First, because what it has just claimed is begun by it, and is waited for like the others.
         for loop in self._loops[:1]:
             loop.join(max(0.0, deadline - time.monotonic()))
-        with self._live_lock:
-            running = [live.thread for live in self._live.values()]
-        for thread in running:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in running)
+        return self._live.join(deadline)
 
     @property
     def has_host(self) -> bool:
@@ -184,7 +174,7 @@ class Worker:
             self._wake.wait(self._settings.poll_seconds)
 
     def _claim_all(self) -> None:
-        while not (self._stopping.is_set() or self._looks_at_forgotten()):
+        while not (self._stopping.is_set() or self._live.has_looks()):
             with self._database.read() as session:
                 kind = queue.next_kind(session, self._host_id, only_kinds=KNOWN_KINDS)
             if kind is None:
@@ -210,20 +200,8 @@ class Worker:
         for job_id in self._returned.due():
             self._start(job_id, None, partial(self._returned.look, job_id), is_look=True)
 
-    def _looks_at_forgotten(self) -> bool:
-        with self._live_lock:
-            return any(live.is_look for live in self._live.values())
-
     def _start(self, job_id: str, run: JobRun | None, work: Callable[[], None], *, is_look: bool = False) -> None:
-        """Run `work` in a thread, once per job: a job that is being recovered is not recovered a second time."""
-        with self._live_lock:
-            if job_id in self._live:
-                return
-            thread = threading.Thread(target=self._in_thread, args=(job_id, work), name=f"job-{job_id[:8]}", daemon=True)
-            self._live[job_id] = live = _LiveJob(thread, run, is_look)
-            live.told_of_the_end(self._ends_at)
-        metrics.JOBS_RUNNING.inc()
-        thread.start()
+        self._live.start(job_id, run, partial(self._in_thread, job_id, work), is_look=is_look)
 
     def _in_thread(self, job_id: str, work: Callable[[], None]) -> None:
         try:
@@ -232,9 +210,7 @@ class Worker:
             # The database or libvirt went away for good: the lease runs out and recovery takes the job.
             _logger.error("job_abandoned", job_id=job_id, code=error.code, detail=error.detail)
         finally:
-            with self._live_lock:
-                del self._live[job_id]
-            metrics.JOBS_RUNNING.dec()
+            self._live.ended(job_id)
             self._publish.set()
             self._wake.wake()
 
@@ -246,7 +222,7 @@ class Worker:
         while not self._abandoned.wait(every):
             with surviving(database):
                 self._state_folder.problem()
-                for run in self._live_runs():
+                for run in self._live.runs():
                     self._renew(run)
                 if self._report():
                     self._release_expired()
@@ -272,10 +248,6 @@ class Worker:
         self._wake.wake()
         return True
 
-    def _live_runs(self) -> list[JobRun]:
-        with self._live_lock:
-            return [live.run for live in self._live.values() if live.run is not None and not live.run.lease_lost.is_set()]
-
     def _renew(self, run: JobRun) -> None:
         try:
             with self._database.write() as session:
@@ -287,8 +259,7 @@ class Worker:
                 run.lease_lost.set()
 
     def _release_expired(self) -> None:
-        with self._live_lock:
-            mine = list(self._live)
+        mine = self._live.ids()
         with self._database.write() as session:
             released = queue.release_expired(session, self._host_id, live=mine, longest_s=self._settings.lease_seconds)
         if released:
@@ -314,16 +285,12 @@ class Worker:
             if self._publish.wait(min(left, FROZEN_LOOK_S) if self._inventory.sees_foreign_freezes else left):
                 return True
             with surviving(database):
-                if not self._inventory.look_again(self._busy_domains()):
+                if not self._inventory.look_again(self._live.busy_domains()):
                     return True
         return False
 
-    def _busy_domains(self) -> frozenset[str]:
-        with self._live_lock:
-            return frozenset(live.run.claim.domain_id for live in self._live.values() if live.run is not None)
-
     def _publish_host(self) -> None:
-        busy = self._busy_domains()
+        busy = self._live.busy_domains()
         # Before the agents are asked: jobs must not wait for guests that do not answer.
         self._note_libvirt(self._inventory.libvirt_answers())
         self._note_libvirt(self._inventory.publish(busy))
@@ -338,16 +305,3 @@ class Worker:
 
     def _pause(self) -> float:
         return self._settings.inventory_seconds if self._libvirt_answers.is_set() else RECONNECT_S
-
-
-@dataclass(frozen=True)
-class _LiveJob:
-    """`run` None: the job is being recovered. `is_look`: it was forgotten, and what is left of it is looked at."""
-
-    thread: threading.Thread
-    run: JobRun | None
-    is_look: bool
-
-    def told_of_the_end(self, at: float | None) -> None:
-        if self.run is not None:
-            self.run.ends_at = at
