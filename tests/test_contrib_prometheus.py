@@ -1,6 +1,8 @@
 """contrib/prometheus: the alarms are ones that can come."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from service.jobs import metrics
 from service.jobs.wake import Wake
 
 RULES = Path(__file__).parents[1] / "contrib" / "prometheus" / "stillpoint.rules.yml"
+
+TESTS = RULES.with_name("stillpoint.rules.test.yml")
 
 
 def alarms() -> list[dict[str, Any]]:
@@ -87,3 +91,15 @@ def test_what_keeps_points_from_being_made_has_an_alarm(alarm: str, metric: str,
     (rule,) = [rule for rule in alarms() if rule["alert"] == alarm]
     assert metric in rule["expr"]
     assert rule["labels"]["severity"] == severity
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus is not installed")
+@pytest.mark.parametrize("command", [("check", "rules", "--lint=all", "--lint-fatal", str(RULES)), ("test", "rules", str(TESTS))])
+def test_prometheus_itself_finds_the_rules_right_and_each_alarm_comes_when_it_should(command: tuple[str, ...]) -> None:
+    done = subprocess.run(["promtool", *command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alarm_is_tried_in_the_tests_of_the_rules() -> None:
+    tried = TESTS.read_text()
+    assert [rule["alert"] for rule in alarms() if rule["alert"] not in tried] == []

@@ -1,4 +1,4 @@
-"""The keeper of the thaw guards waits beside every worker and is forked for every window: it has nothing in memory that it does not need."""
+"""The keeper of the thaw guards waits beside every worker and is forked for every window: it holds no more than it needs."""
 
 import json
 import subprocess
