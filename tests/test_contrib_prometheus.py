@@ -96,7 +96,7 @@ def test_what_keeps_points_from_being_made_has_an_alarm(alarm: str, metric: str,
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus is not installed")
 @pytest.mark.parametrize("command", [("check", "rules", "--lint=all", "--lint-fatal", str(RULES)), ("test", "rules", str(TESTS))])
 def test_prometheus_itself_finds_the_rules_right_and_each_alarm_comes_when_it_should(command: tuple[str, ...]) -> None:
-    done = subprocess.run(["promtool", *command], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["promtool", *command], check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
