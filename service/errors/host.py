@@ -56,6 +56,17 @@ class OverlaysLeft(StillpointError):
     remedy_template = "Delete it when the storage can be written again: `rm -- {paths}`."
 
 
+class OverlayReplaced(OverlaysLeft):
+    """Facts: `paths` of files that are not ours, and `reason`, which also says what could not be removed for other reasons."""
+
+    code = "overlay_replaced"
+    title = "Another file lies where an overlay was made"
+    detail_template = "{paths} was not removed: {reason}."
+    remedy_template = (
+        "See whose file it is: `ls -li {paths}`. The overlay that was taken away is used by no disk: whoever took it can delete it."
+    )
+
+
 class DomainGone(StillpointError):
     code = "domain_gone"
     title = "The domain no longer exists"
