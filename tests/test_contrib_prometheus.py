@@ -85,6 +85,7 @@ def test_every_loop_is_counted_from_zero(thread: str) -> None:
         ("StillpointDatabaseNotWritable", "stillpoint_database_writable", "page"),
         ("StillpointStateFolderFull", "stillpoint_worker_state_folder_writable", "page"),
         ("StillpointLoopDied", "stillpoint_loops_died_total", "page"),
+        ("StillpointLoopHangs", "stillpoint_loop_hangs", "page"),
     ],
 )
 def test_what_keeps_points_from_being_made_has_an_alarm(alarm: str, metric: str, severity: str) -> None:

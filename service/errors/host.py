@@ -24,6 +24,16 @@ class LoopDied(StillpointError):
     remedy_template = "Restart the service: what it left is put in order first. Its log has the error; report it."
 
 
+class LoopHangs(StillpointError):
+    code = "loop_hangs"
+    title = "A part of the service hangs"
+    detail_template = "The thread {thread} has not made a turn for {silent_s} s; it should every {limit_s:.0f} s at the latest."
+    remedy_template = (
+        "Look what the host does (`dmesg`, load, storage that hangs) and at the service's log. If it does not go on by itself, "
+        "restart the service: what it left is put in order first."
+    )
+
+
 class LibvirtCallFailed(StillpointError):
     code = "libvirt_call_failed"
     title = "libvirt refused a call"
