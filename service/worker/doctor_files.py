@@ -5,12 +5,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 from service import bounded_io
 from service.config import Settings
-from service.disks import rehearsal
+from service.disks import file_identity, rehearsal
+from service.disks.file_identity import FileIdentity
 from service.disks.overlay_file import QEMU_IMG
 from service.errors import LibvirtSeesOtherFiles, LibvirtUnavailable, StillpointError
 from service.hypervisor.connection import HostConnection
@@ -55,7 +57,7 @@ def _tried_in(folder: Path, connection: HostConnection, *, is_for_qemu: bool) ->
         # Said by the finding about the folder itself.
         return
     probe = folder / f".stillpoint-doctor-{uuid4().hex}"
-    bounded_io.examined("making a file in", folder, lambda: os.close(os.open(probe, _NEW, 0o600)))
+    made = bounded_io.examined("making a file in", folder, partial(_make, probe))
     try:
         seen = _seen_by_libvirt(probe, connection)
         yield seen
@@ -63,7 +65,15 @@ def _tried_in(folder: Path, connection: HostConnection, *, is_for_qemu: bool) ->
             yield _opened_by_qemu(probe, connection)
     finally:
         with suppress(StillpointError):
-            bounded_io.examined("removing", probe, probe.unlink)
+            bounded_io.examined("removing", probe, partial(file_identity.unlink, probe, made))
+
+
+def _make(probe: Path) -> FileIdentity:
+    descriptor = os.open(probe, _NEW, 0o600)
+    try:
+        return FileIdentity.of(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
 
 
 def _seen_by_libvirt(probe: Path, connection: HostConnection) -> Finding:

@@ -8,8 +8,7 @@ from typing import IO
 from uuid import uuid4
 
 from service.errors import StateFolderUnwritable, WorkerAlreadyRuns
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+from service.this_boot import boot_id
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class HostLock:
             self.release()
             raise WorkerAlreadyRuns(lock=str(self._path), host=self._host_id) from error
         found = os.fstat(self._file.fileno())
-        return LockId(_name_of(self._file), _boot(), f"{found.st_dev}:{found.st_ino}")
+        return LockId(_name_of(self._file), boot_id(), f"{found.st_dev}:{found.st_ino}")
 
     def release(self) -> None:
         if self._file is not None:
@@ -73,10 +72,3 @@ def _name_of(file: IO[str]) -> str:
         file.write(f"{name}\n")
         file.flush()
     return name
-
-
-def _boot() -> str:
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
