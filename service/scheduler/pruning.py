@@ -27,10 +27,13 @@ JUMP_BELIEVED_S = 6 * 3600.0
 """How long a process runs until it believes such a clock."""
 WRITE_S = 0.010
 """A transaction that took longer is followed by smaller ones: on SQLite everybody else who writes waits for it."""
-MOST_AT_ONCE = 200
-FIRST_AT_ONCE = 8
+MAX_ROWS = 200
+MIN_ROWS = 5
+"""Fewer would hardly be quicker: the commit alone costs as much."""
 REST = 4
-"""After each transaction nothing is done for so many times as long as it took."""
+"""After each transaction nothing is done for so many times as long as it took,"""
+MAX_REST_S = 0.5
+"""and for no longer than this."""
 STOP_S = 5.0
 
 PRUNED = Counter("stillpoint_pruned", "Rows that this process removed because of their age, by what they were", ["what"])
@@ -63,23 +66,23 @@ class Pace:
     """How many rows one transaction removes: so many that it stays short, whatever the rows and the disk are."""
 
     def __init__(self) -> None:
-        self.rows = FIRST_AT_ONCE
+        self.rows = MIN_ROWS
 
     def note(self, took_s: float) -> None:
         """How long a transaction of so many rows took."""
         if took_s > WRITE_S:
-            self.rows = max(1, self.rows // 2)
+            self.rows = max(MIN_ROWS, self.rows // 2)
         elif took_s < WRITE_S / 3:
-            self.rows = min(MOST_AT_ONCE, self.rows * 2)
+            self.rows = min(MAX_ROWS, self.rows * 2)
 
 
 class Pruning:
     """`stopping` ends a run after the transaction that is under way; the next run goes on from there."""
 
-    def __init__(self, database: Database, stopping: threading.Event) -> None:
+    def __init__(self, database: Database, stopping: threading.Event, new_pace: Callable[[], Pace] = Pace) -> None:
         self._database = database
         self._stopping = stopping
-        self._pace = Pace()
+        self._new_pace = new_pace
 
     def run(self, all_due: list[Due]) -> dict[str, int]:
         """How many of each subject were removed. Raises DatabaseUnavailable."""
@@ -94,32 +97,39 @@ class Pruning:
         """What `run` would remove, without what only goes because something else has gone."""
         return {each.subject.name: sum(len(ids) for ids in self.pages(each)) for each in all_due}
 
-    def _remove(self, each: Due) -> Iterator[int]:
-        for page in self.pages(each):
-            left = page
-            while left and not self._stopping.is_set():
-                now, left = left[: self._pace.rows], left[self._pace.rows :]
-                yield self._remove_at_once(each, now)
-
     def pages(self, each: Due) -> Iterator[list[str]]:
         """The ids of what would be removed; only reads."""
         last = None
         while not self._stopping.is_set():
+            began = time.perf_counter()
             with self._database.read() as session:
                 page = each.subject.find(session, each.before, last)
+            self._rest(time.perf_counter() - began)
             yield page.ids
             last = page.last
             if last is None:
                 return
 
-    def _remove_at_once(self, each: Due, ids: list[str]) -> int:
+    def _remove(self, each: Due) -> Iterator[int]:
+        # A text is a thousand times as large as a gate.
+        pace = self._new_pace()
+        for page in self.pages(each):
+            left = page
+            while left and not self._stopping.is_set():
+                now, left = left[: pace.rows], left[pace.rows :]
+                yield self._remove_at_once(each, now, pace)
+
+    def _remove_at_once(self, each: Due, ids: list[str], pace: Pace) -> int:
         with self._database.write() as session:
             began = time.perf_counter()
             count = each.subject.remove(session, ids, each.before)
         took_s = time.perf_counter() - began
-        self._pace.note(took_s)
-        self._stopping.wait(REST * took_s)
+        pace.note(took_s)
+        self._rest(took_s)
         return count
+
+    def _rest(self, took_s: float) -> None:
+        self._stopping.wait(min(REST * took_s, MAX_REST_S))
 
 
 class PruningLoop:

@@ -14,7 +14,7 @@ from service.db import tokens
 from service.db.engine import Database, database_now, open_engine
 from service.db.tables import Domain, Gate, GuestMemory, Host, Job, JobLabel, PrunedJobs, RawText, RecoveryPoint, Slot, Token
 from service.records import ageing, queue
-from service.scheduler.pruning import Due, Pruning, due
+from service.scheduler.pruning import Pace, Pruning, due
 from tests.api.world import DB1, add_domain, add_host, add_job, add_recovery_point
 from tests.jobs.aged import add_ended, add_gate, add_memory, add_texts, ago, count_of, job_ids, rows_of
 from tests.jobs.orders import a_snapshot
@@ -260,16 +260,15 @@ def test_several_processes_remove_each_job_once(database: Database) -> None:
     assert count_of(database, JobLabel) == 0
 
 
-class StoppingAfterOne(Pruning):
-    """It is told to stop in the middle of its first transaction."""
+class Stopping(Pace):
+    """The service is told to stop in the first transaction."""
 
-    def __init__(self, database: Database, stopping: threading.Event) -> None:
-        super().__init__(database, stopping)
-        self._told = stopping
+    def __init__(self, stopping: threading.Event) -> None:
+        super().__init__()
+        self._stopping = stopping
 
-    def _remove_at_once(self, each: Due, ids: list[str]) -> int:
-        self._told.set()
-        return super()._remove_at_once(each, ids)
+    def note(self, took_s: float) -> None:
+        self._stopping.set()
 
 
 def test_a_run_that_is_stopped_goes_on_at_the_next_start(database: Database) -> None:
@@ -277,7 +276,8 @@ def test_a_run_that_is_stopped_goes_on_at_the_next_start(database: Database) -> 
         for _ in range(50):
             add_ended(session, YEAR)
         all_due = due(Settings(state_dir=Path("/nowhere")), database_now(session))
-    first = StoppingAfterOne(database, threading.Event()).run(all_due)["jobs"]
+    stopping = threading.Event()
+    first = Pruning(database, stopping, lambda: Stopping(stopping)).run(all_due)["jobs"]
     assert 0 < first < 50
     assert count_of(database, Job) == 50 - first
     assert prune(database)["jobs"] == 50 - first

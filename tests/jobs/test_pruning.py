@@ -13,7 +13,7 @@ from service.db.engine import Database, database_now
 from service.db.tables import DatabaseIdentity, Job
 from service.model.lifecycle import JobState
 from service.records import queue
-from service.scheduler.pruning import JUMP_BELIEVED_S, MOST_AT_ONCE, Due, Pace, Pruning, PruningLoop, due, take_turn
+from service.scheduler.pruning import JUMP_BELIEVED_S, MAX_ROWS, MIN_ROWS, Due, Pace, Pruning, PruningLoop, due, take_turn
 from tests.jobs.aged import add_ended, job_ids
 from tests.jobs.orders import a_snapshot
 
@@ -122,10 +122,10 @@ def test_transactions_shrink_when_they_take_long_and_grow_while_they_do_not() ->
     assert [size // sizes[0] for size in sizes] == [1, 2, 4, 4, 2, 1]
     for _ in range(20):
         pace.note(1.0)
-    assert pace.rows == 1
+    assert pace.rows == MIN_ROWS
     for _ in range(20):
         pace.note(0.0)
-    assert pace.rows == MOST_AT_ONCE
+    assert pace.rows == MAX_ROWS
 
 
 def test_jobs_are_created_claimed_and_finished_while_old_ones_are_removed(database: Database) -> None:
