@@ -14,7 +14,7 @@ from service.db.engine import Database, open_engine
 from service.db.tables import Job
 from tests.api.world import add_host, add_job
 from tests.databases import migrate, sqlite_url
-from tests.jobs.aged import add_ended, count_of
+from tests.scenes.aged import add_ended, count_of
 
 
 class Command:

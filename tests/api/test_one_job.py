@@ -11,7 +11,7 @@ from service.db.engine import Database, database_now
 from service.db.tables import Job
 from service.records import ageing, raw_texts
 from tests.api.world import DB1, NOW, add_domain, add_host, add_job
-from tests.jobs.aged import RAW, add_ended, add_texts, ago
+from tests.scenes.aged import RAW, add_ended, add_texts, ago
 
 NOWHERE = str(uuid4())
 

@@ -18,7 +18,7 @@ from service.db.engine import Database, open_engine
 from service.records import ageing
 from service.records.wake import Wake
 from tests.api.world import NOW, add_job, add_recovery_point
-from tests.jobs.aged import add_ended, ago
+from tests.scenes.aged import add_ended, ago
 
 
 def test_an_unknown_path_and_an_unknown_method_are_problems_too(api: TestClient) -> None:

@@ -16,8 +16,8 @@ from service.db.tables import Domain, Gate, GuestMemory, Host, Job, JobLabel, Pr
 from service.records import ageing, queue
 from service.scheduler.pruning import Pace, Pruning, due
 from tests.api.world import DB1, add_domain, add_host, add_job, add_recovery_point
-from tests.jobs.aged import add_ended, add_gate, add_memory, add_texts, ago, count_of, job_ids, rows_of
-from tests.jobs.orders import a_snapshot
+from tests.scenes.aged import add_ended, add_gate, add_memory, add_texts, ago, count_of, job_ids, rows_of
+from tests.scenes.orders import a_snapshot
 
 YEAR, MONTHS = 366, 91
 """In days, both just too old."""

@@ -14,8 +14,8 @@ from service.db.tables import DatabaseIdentity, Job
 from service.model.lifecycle import JobState
 from service.records import queue
 from service.scheduler.pruning import JUMP_BELIEVED_S, MAX_ROWS, MIN_ROWS, Due, Pace, Pruning, PruningLoop, due, take_turn
-from tests.jobs.aged import add_ended, job_ids
-from tests.jobs.orders import a_snapshot
+from tests.scenes.aged import add_ended, job_ids
+from tests.scenes.orders import a_snapshot
 
 YEAR = 366
 
