@@ -33,6 +33,7 @@ from service.db.url import database_url
 from service.db.writable import Trial
 from service.errors import SettingInvalid, StillpointError
 from service.records.wake import Wake
+from service.scheduler.pruning import PruningLoop
 
 if TYPE_CHECKING:
     from service.worker.worker import Worker
@@ -51,7 +52,7 @@ def run_all(settings: Settings, announce: Announce) -> None:
         bring_up_to_date(settings, database)
         wake = Wake()
         written = _first_token(settings, database)
-        with _running_worker(settings, database, wake) as worker:
+        with _pruning(settings, database), _running_worker(settings, database, wake) as worker:
             announce(_welcome("Stillpoint", settings, listener, written))
             # The API is the way to release a gate, so it outlives the jobs of the worker.
             wind_down = partial(worker.wind_down, settings.shutdown_seconds)
@@ -63,15 +64,16 @@ def run_serve(settings: Settings, announce: Announce) -> None:
     with _stopped_by_signals(), _database(settings) as database, _listening(settings.bind, settings.port) as listener:
         check_database(settings, database)
         written = _first_token(settings, database)
-        announce(_welcome("Stillpoint's API", settings, listener, written))
-        _serve(create_api(settings, database, Wake()), listener, settings)
+        with _pruning(settings, database):
+            announce(_welcome("Stillpoint's API", settings, listener, written))
+            _serve(create_api(settings, database, Wake()), listener, settings)
 
 
 def run_worker(settings: Settings, announce: Announce) -> None:
     """The worker alone, with its own /metrics and /readyz where a port is set for them. Raises SchemaOutdated."""
     with _stopped_by_signals() as stopped, _database(settings) as database:
         check_database(settings, database)
-        with _running_worker(settings, database, Wake()) as worker:
+        with _pruning(settings, database), _running_worker(settings, database, Wake()) as worker:
             announce(f"Stillpoint's worker runs the jobs of host {settings.host_id} on {settings.libvirt_uri}.")
             if settings.metrics_port is None:
                 while not stopped.wait(SIGNAL_LOOK_S):
@@ -155,6 +157,16 @@ def _database(settings: Settings) -> Iterator[Database]:
         yield database
     finally:
         database.dispose()
+
+
+@contextmanager
+def _pruning(settings: Settings, database: Database) -> Iterator[None]:
+    loop = PruningLoop(settings, database)
+    loop.start()
+    try:
+        yield
+    finally:
+        loop.stop()
 
 
 @contextmanager

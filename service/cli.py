@@ -81,6 +81,26 @@ def migrate() -> None:
 
 
 @app.command()
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be removed.")] = False,
+) -> None:
+    """Remove now what is older than the settings keep, as the service does once an hour. Recovery points are never touched."""
+    from threading import Event
+
+    from service.db.engine import database_now
+    from service.scheduler.pruning import Pruning, due
+
+    database = _migrated_database()
+    with database.read() as session:
+        all_due = due(_settings(), database_now(session))
+    pruning = Pruning(database, Event())
+    counts = pruning.count(all_due) if dry_run else pruning.run(all_due)
+    for each in all_due:
+        typer.echo(f"{each.subject.name:<15} {counts[each.subject.name]:>9}  older than {each.before:%Y-%m-%d %H:%M}Z")
+    typer.echo("Nothing was removed: this was a dry run." if dry_run else "All that is removed.", err=True)
+
+
+@app.command()
 def doctor() -> None:
     """Show the effective settings (passwords masked), and check everything that a job needs. Exit code 1: something fails."""
     from service.worker.doctor import Health, effective_settings, examine

@@ -32,6 +32,7 @@ _LIKENESS_OF_STEMS = 0.7
 _CLASS_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _DAY_S = 86_400
+_MOST_DAYS = 36_500
 
 
 def _default_state_dir() -> Path:
@@ -43,6 +44,10 @@ def _default_state_dir() -> Path:
 
 def _default_libvirt_uri() -> str:
     return "qemu:///system" if os.geteuid() == 0 else "qemu:///session"
+
+
+def _kept(days: int, what: str) -> Any:
+    return Field(default=days, ge=0, le=_MOST_DAYS, description=f"{what}; 0: for ever.")
 
 
 class Settings(BaseModel):
@@ -130,6 +135,11 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         description="Pause before a job with `on_shortfall: retry` is tried again.",
     )
+    keep_jobs_days: int = _kept(365, "Days that a finished job is kept; one that has a recovery point stays")
+    keep_evidence_days: int = _kept(90, "Days that the raw texts in a job's evidence are kept; its verdict and reasons stay")
+    keep_gates_days: int = _kept(30, "Days that the gate of a quiesce job is kept after the job has ended")
+    keep_tokens_days: int = _kept(90, "Days that a token is kept which was revoked or has expired")
+    keep_hosts_days: int = _kept(90, "Days that a silent host is kept of which there is neither a job nor a recovery point")
     metrics_port: int | None = Field(
         default=None, ge=1, le=65535, description="A worker without API serves its own /metrics here, on `bind`."
     )

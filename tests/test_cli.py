@@ -11,8 +11,10 @@ import httpx2
 import pytest
 
 from service.db.engine import Database, open_engine
+from service.db.tables import Job
 from tests.api.world import add_host, add_job
 from tests.databases import migrate, sqlite_url
+from tests.scenes.aged import add_ended, count_of
 
 
 class Command:
@@ -271,3 +273,20 @@ except GivenUp:
     cli._end(3)
 """
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=False).returncode == 3
+
+
+def test_prune_removes_once_by_hand_and_a_dry_run_only_counts(migrated: Command) -> None:
+    database = Database(open_engine(sqlite_url(migrated.state_dir / "stillpoint.db")))
+    with database.write() as session:
+        add_ended(session, 20)
+        add_ended(session, 5)
+    dry = migrated("prune", "--dry-run", keep_jobs_days="10")
+    assert (dry.returncode, count_of(database, Job)) == (0, 2)
+    real = migrated("prune", keep_jobs_days="10")
+    assert (real.returncode, count_of(database, Job)) == (0, 1)
+    for result in (dry, real):
+        (line,) = [line for line in result.stdout.splitlines() if line.startswith("jobs ")]
+        assert line.split()[1] == "1"
+    again = migrated("prune", keep_jobs_days="10")
+    assert [line.split()[1] for line in again.stdout.splitlines()] == ["0"] * 6
+    database.dispose()

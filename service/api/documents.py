@@ -7,13 +7,13 @@ request, so the database splices the stored texts together and the API passes on
 import sqlite3
 from typing import Any
 
-from sqlalchemy import Boolean, LargeBinary, Text, case, cast, literal
+from sqlalchemy import Boolean, LargeBinary, Text, case, cast, func, literal, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import GenericFunction
 
-from service.db.tables import Job, RecoveryPoint
+from service.db.tables import Job, RawText, RecoveryPoint
 from service.model.lifecycle import FINAL_STATES
 
 BETWEEN_ITEMS = ",\n"
@@ -52,6 +52,13 @@ class joined(GenericFunction[bytes]):
     """The texts of all rows as UTF-8 with BETWEEN_ITEMS between them; the further columns say in which order, the highest first."""
 
     type = LargeBinary()
+    inherit_cache = True
+
+
+class members(GenericFunction[str]):
+    """The members of JSON objects, as one text, with a comma after each; null where there are none."""
+
+    type = Text()
     inherit_cache = True
 
 
@@ -116,6 +123,16 @@ def _(element: joined, compiler: SQLCompiler, **kw: Any) -> str:
 def _(element: joined, compiler: SQLCompiler, **kw: Any) -> str:
     text, *keys = (compiler.process(clause, **kw) for clause in element.clauses)
     return f"convert_to(string_agg({text}, ',' || chr(10){_highest_first(keys)}), 'UTF8')"
+
+
+@compiles(members, "sqlite")
+def _(element: members, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"group_concat({compiler.process(element.clauses, **kw)} || ',', '')"
+
+
+@compiles(members, "postgresql")
+def _(element: members, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"string_agg({compiler.process(element.clauses, **kw)} || ',', '')"
 
 
 def _highest_first(keys: list[str]) -> str:
@@ -192,7 +209,16 @@ _JOB_FIELDS: dict[str, Any] = {
     "links": {"self": ("/api/v1/jobs/%s", Job.id), "explain": ("/api/v1/jobs/%s/explain", Job.id)},
 }
 
-_WHOLE = {"vss": json_or_null(Job.vss), "auto_recovery": json_or_null(Job.auto_recovery), "evidence": json_or_null(Job.evidence)}
+
+def _evidence() -> ColumnElement[str]:
+    """The facts, which are in the row of the job, and before them the raw texts, each a row of its own."""
+    member = literal('"') + RawText.name + literal('":') + cast(RawText.document, Text)
+    texts = select(members(member)).where(RawText.job_id == Job.id).correlate(Job).scalar_subquery()
+    facts = cast(Job.evidence, Text)
+    return func.coalesce(literal("{") + texts + func.substr(facts, 2), facts, "null", type_=Text())
+
+
+_WHOLE = {"vss": json_or_null(Job.vss), "auto_recovery": json_or_null(Job.auto_recovery), "evidence": _evidence()}
 JOB_DOCUMENT = document_of({**_JOB_FIELDS, **_WHOLE})
 JOB_SUMMARY = document_of(_JOB_FIELDS)
 """As it stands in a list: without the record of VSS and the evidence, which is most of a job and is read one job at a time."""

@@ -74,7 +74,7 @@ class Job(Base):
     timing: Mapped[dict[str, Any] | None]
     verdict: Mapped[str | None] = mapped_column(String(32))
     verdict_reasons: Mapped[list[Any]]
-    #: Raw facts behind the verdict: agent replies, versions, counts, what was read from the disks.
+    #: The facts behind the verdict: agent replies, versions, counts, what was read from the disks. Raw texts are in `evidence`.
     evidence: Mapped[dict[str, Any] | None]
     #: What jobs of other kinds leave: the checks of a preflight, the answer of a thaw.
     result: Mapped[dict[str, Any] | None]
@@ -170,6 +170,37 @@ class JobLabel(Base):
     value: Mapped[str] = mapped_column(String(255), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+
+    __table_args__ = (
+        # A job that is deleted takes its labels along: without this each deletion would read the whole table.
+        Index("ix_job_labels_job_id", "job_id"),
+    )
+
+
+class RawText(Base):
+    """What the programs of a guest printed, as a part of the job's evidence: most of its bytes, and read one job at a time."""
+
+    __tablename__ = "evidence"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    #: The key under which it stands in the job's `evidence`.
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime]
+    #: When the texts were removed because of their age; `document` then says so.
+    aged_out_at: Mapped[datetime | None]
+    document: Mapped[dict[str, Any]]
+
+    __table_args__ = (
+        # The oldest texts that are still there.
+        Index(
+            "ix_evidence_created_at_job_id",
+            "created_at",
+            "job_id",
+            sqlite_where=text("aged_out_at IS NULL"),
+            postgresql_where=text("aged_out_at IS NULL"),
+        ),
+    )
 
 
 class Slot(Base):
@@ -281,6 +312,18 @@ class DatabaseIdentity(Base):
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     #: Written when somebody wants to know whether the database can be written.
     tried_at: Mapped[datetime | None]
+    #: When a process last began to remove what is too old.
+    pruned_at: Mapped[datetime | None]
+
+
+class PrunedJobs(Base):
+    """How many finished jobs were removed because of their age: a count of all that ever finished never falls."""
+
+    __tablename__ = "pruned_jobs"
+
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16), primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
 
 
 class Token(Base):

@@ -122,6 +122,7 @@ def _conclude(run: JobRun, guest: Guest, attempt: Attempt, held: _Held, rules: W
             "error": error.as_document() if error else None,
             **vss_record.columns(attempt, judgement),
         },
+        texts=snapshot_outcome.raw_texts_of(attempt),
     )
 
 

@@ -21,9 +21,10 @@ from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.model.timing import WindowInstants, ms_between
 from service.model.windows.drift import Change
 from service.model.windows.vss_outcome import RETRY_PAUSE_S
-from service.records import freeze_lease, guest_memory, queue
+from service.records import freeze_lease, guest_memory, queue, raw_texts
 from service.records.guest_memory import Remembered
 from service.records.queue import Claim, NewJob
+from service.records.raw_texts import Texts
 
 T = TypeVar("T")
 
@@ -164,9 +165,12 @@ class JobRun:
         """`work` in a transaction of its own, for what is not in the job's row; a database that is away is waited for."""
         self._persist(lambda: self._beside(work))
 
-    def write(self, values: dict[str, Any]) -> None:
-        """Committed when this returns. A database that is away is waited for: what was seen must not be lost."""
-        self._persist(lambda: self._write(values))
+    def write(self, values: dict[str, Any], texts: Texts | None = None) -> None:
+        """Committed when this returns. A database that is away is waited for: what was seen must not be lost.
+
+        `texts`: raw texts of the job's evidence, committed with it.
+        """
+        self._persist(lambda: self._write(values, texts))
 
     def write_now(self, values: Callable[[datetime], dict[str, Any]]) -> None:
         """The same, where what is written tells the time: `values` gets it by the clock of the database."""
@@ -178,12 +182,13 @@ class JobRun:
         values: dict[str, Any],
         recovery_point: RecoveryPoint | None = None,
         next_try: NewJob | None = None,
+        texts: Texts | None = None,
     ) -> None:
-        """The last write: state, outcome, recovery point and the job that follows, in one transaction.
+        """The last write: state, outcome, evidence, recovery point and the job that follows, in one transaction.
 
         A job that somebody wants cancelled is followed by none.
         """
-        self._persist(lambda: self._finish(state, values, recovery_point, next_try))
+        self._persist(lambda: self._finish(state, values, recovery_point, next_try, texts))
         self.may_have_point = False
         self.ended.set()
         self._database.bells.ring(self.claim.job_id)
@@ -206,11 +211,19 @@ class JobRun:
             written = {**values(database_now(session)), "phases": list(self.phases)}
             queue.write(session, self.claim.job_id, self.claim.lease_token, written)
 
-    def _write(self, values: dict[str, Any]) -> None:
+    def _write(self, values: dict[str, Any], texts: Texts | None) -> None:
         with self._database.write() as session:
             queue.write(session, self.claim.job_id, self.claim.lease_token, {**values, "phases": list(self.phases)})
+            raw_texts.keep(session, self.claim.job_id, self.claim.attempt, texts or {})
 
-    def _finish(self, state: JobState, values: dict[str, Any], recovery_point: RecoveryPoint | None, next_try: NewJob | None) -> None:
+    def _finish(
+        self,
+        state: JobState,
+        values: dict[str, Any],
+        recovery_point: RecoveryPoint | None,
+        next_try: NewJob | None,
+        texts: Texts | None,
+    ) -> None:
         with self._database.write() as session:
             if next_try is not None and not queue.is_cancel_requested(session, self.claim.job_id):
                 follower = queue.enqueue(session, next_try).job
@@ -220,6 +233,7 @@ class JobRun:
                 recovery_point.created_at = database_now(session)
                 session.merge(recovery_point)
             queue.finish(session, self.claim.job_id, self.claim.lease_token, state, {**values, "phases": list(self.phases)})
+            raw_texts.keep(session, self.claim.job_id, self.claim.attempt, texts or {})
 
     def _end_lease(self, why: MustRecover) -> None:
         with self._database.write() as session:

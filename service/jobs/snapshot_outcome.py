@@ -43,6 +43,7 @@ from service.model.verdict import Evidence, Judgement, Verdict, judge, no_point,
 from service.model.window import FreezeOutcome, ThawOutcome
 from service.model.windows.vss_outcome import read_freeze_error
 from service.model.windows.writer_rules import WriterRules, WritersJudgement
+from service.records.raw_texts import Texts
 
 
 def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) -> None:
@@ -62,14 +63,15 @@ def conclude(run: JobRun, guest: Guest, attempt: Attempt, rules: WriterRules) ->
         **vss_record.columns(attempt, judgement, is_tried_again=shortfall.next_try is not None),
     }
     if shortfall.is_discarded:
-        run.write({"phase": PhaseName.discard.value, "intent": shortfall.discard_intent.as_document(), **judged})
+        run.write({"phase": PhaseName.discard.value, "intent": shortfall.discard_intent.as_document(), **judged}, raw_texts_of(attempt))
         with run.phase_that_cannot_be_cancelled(PhaseName.discard):
             error = shortfall.discard(guest)
         point = point if isinstance(error, DiscardFailed) else None
     metrics.observe_window(attempt.window)
     metrics.count_vss(vss_record.newly_failed_classes(attempt), hold_was_lost=vss_record.was_lost(attempt))
     recorded = {"recovery_point": point_document(point) if point else None, "error": error.as_document() if error else None}
-    run.finish(JobState.failed if error else JobState.succeeded, {"phase": None, **judged, **recorded}, point, shortfall.next_try)
+    state = JobState.failed if error else JobState.succeeded
+    run.finish(state, {"phase": None, **judged, **recorded}, point, shortfall.next_try, raw_texts_of(attempt))
 
 
 def _judgement(attempt: Attempt, writers: WritersJudgement | None) -> Judgement:
@@ -269,10 +271,15 @@ _DISK_AFTER = {True: "on the overlay", False: "unchanged", None: "on a file that
 
 
 def evidence_document(attempt: Attempt) -> dict[str, Any]:
-    return {
+    """The facts that the verdict rests on: they stay as long as the job. What programs printed is in `raw_texts_of`."""
+    document: dict[str, Any] = {
         "survey": survey_document(attempt.found),
         "window": attempt.window.as_document(),
         "disks_after": {target: _DISK_AFTER[is_on] for target, is_on in attempt.switched.items()},
         "left_out": attempt.selection.left_out if attempt.selection else {},
-        "windows": windows_evidence.raw_document(attempt.vss) if attempt.vss else None,
     }
+    return document if attempt.vss is not None else {**document, "windows": None}
+
+
+def raw_texts_of(attempt: Attempt) -> Texts:
+    return {"windows": windows_evidence.raw_document(attempt.vss)} if attempt.vss is not None else {}

@@ -1,14 +1,17 @@
 """Reading, cancelling, retrying and explaining one job."""
 
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from service.db.engine import Database
+from service.db.engine import Database, database_now
 from service.db.tables import Job
+from service.records import ageing, raw_texts
 from tests.api.world import DB1, NOW, add_domain, add_host, add_job
+from tests.scenes.aged import RAW, add_ended, add_texts, ago
 
 NOWHERE = str(uuid4())
 
@@ -45,6 +48,48 @@ def test_a_job_is_answered_as_it_is_stored(api_on_both: TestClient, database: Da
     assert job["vss"] == {"applicable": True, "writers": [{"name": 'SQL "ü" %s'}]}
     assert (job["vss_outcome"], job["writer_failed"], job["auto_recovery"]) == ("completed", True, {"mode": "disabled_by_requester"})
     assert (job["recovery_point"], job["error"], job["cancel_requested"]) == ({"id": "p"}, None, True)
+
+
+def test_raw_texts_stand_in_the_evidence_beside_the_facts(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        job_id = add_job(session, evidence={"survey": {"uptime_s": 12.5}, "left_out": {}})
+        raw_texts.keep(session, job_id, 1, {"windows": {"raw_text": 'a "quoted" ü\r\n %s \x00'}, "more": {"n": 1}})
+        other = add_job(session, evidence={"survey": None, "windows": None})
+    evidence = api_on_both.get(f"/api/v1/jobs/{job_id}").json()["evidence"]
+    assert evidence == {
+        "survey": {"uptime_s": 12.5},
+        "left_out": {},
+        "windows": {"raw_text": 'a "quoted" ü\r\n %s \x00'},
+        "more": {"n": 1},
+    }
+    assert api_on_both.get(f"/api/v1/jobs/{other}").json()["evidence"] == {"survey": None, "windows": None}
+
+
+def test_texts_of_a_later_attempt_replace_those_of_the_earlier(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        job_id = add_job(session, evidence={"survey": None})
+        for attempt in (1, 2):
+            raw_texts.keep(session, job_id, attempt, {"windows": {"attempt": attempt}, f"of_{attempt}": {}})
+    evidence = api_on_both.get(f"/api/v1/jobs/{job_id}").json()["evidence"]
+    assert evidence == {"survey": None, "windows": {"attempt": 2}, "of_2": {}}
+
+
+def test_a_job_whose_raw_texts_were_aged_out_says_so_and_keeps_all_else(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        job_id = add_ended(session, 100, evidence={"survey": {"uptime_s": 12.5}}, verdict_reasons=[{"code": "x"}], vss={"writers": []})
+        add_texts(session, job_id, 100)
+    before = api_on_both.get(f"/api/v1/jobs/{job_id}").json()
+    explained = api_on_both.get(f"/api/v1/jobs/{job_id}/explain")
+    with database.write() as session:
+        ageing.RAW_TEXTS.remove(session, [job_id], ago(90))
+        now = database_now(session)
+    after = api_on_both.get(f"/api/v1/jobs/{job_id}").json()
+    assert before["evidence"].pop("windows") == RAW
+    said = after["evidence"].pop("windows")
+    assert after == before
+    assert now - timedelta(minutes=1) < datetime.fromisoformat(said.pop("aged_out_at")) <= now
+    assert said == {}
+    assert explained.json() == api_on_both.get(f"/api/v1/jobs/{job_id}/explain").json()
 
 
 def test_what_the_worker_writes_is_seen_at_once(api_on_both: TestClient, database: Database) -> None:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from service.db.tables import Gate, Job
 from service.errors import DomainPaused, GateDeadlinePassed, GuestAlreadyFrozen, HoldLimitTooLong, StillpointError
 from service.model.gate import GateState
 from service.model.lifecycle import JobState
-from service.records import gates, queue
+from service.records import ageing, gates, queue
 from service.records.queue import Claim
 from tests.api.undocumented import undocumented
 from tests.api.world import DB1, add_host, add_job
@@ -227,6 +227,20 @@ def test_a_repeated_request_for_a_gate_that_is_over_is_not_told_that_it_is_open(
         release(api, api.post(PATH, json=BODY, headers=key).json())
     answer = api.post(PATH, json=BODY, headers=key)
     assert (answer.status_code, answer.json()["code"]) == (409, "gate_closed")
+
+
+def test_a_repeated_request_for_a_gate_that_was_pruned_is_told_that_it_is_closed(
+    api: TestClient, worker: Worker, sqlite_database: Database
+) -> None:
+    key = {"Idempotency-Key": "nightly"}
+    with worker.working(worker.hold_until_released):
+        gate = api.post(PATH, json=BODY, headers=key).json()
+        assert release(api, gate).json()["held"] is True
+    with sqlite_database.write() as session:
+        ageing.GATES.remove(session, [gate["job"]["id"]], datetime.now(UTC))
+    again = api.post(PATH, json=BODY, headers=key)
+    assert (again.status_code, again.json()["code"]) == (409, "gate_closed")
+    assert release(api, gate).json()["code"] == "gate_not_found"
 
 
 def test_a_gate_whose_deadline_has_passed_is_not_called_open_though_its_worker_is_gone(api: TestClient, worker: Worker) -> None:

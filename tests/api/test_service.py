@@ -10,12 +10,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
+from service.api.metrics import FINISHED_JOBS
 from service.app import create_api
 from service.config import Settings
 from service.db import engine as engine_module
 from service.db.engine import Database, open_engine
+from service.records import ageing
 from service.records.wake import Wake
 from tests.api.world import NOW, add_job, add_recovery_point
+from tests.scenes.aged import add_ended, ago
 
 
 def test_an_unknown_path_and_an_unknown_method_are_problems_too(api: TestClient) -> None:
@@ -128,6 +131,31 @@ def test_metrics_say_what_the_database_knows(api_on_both: TestClient, database: 
     assert found["stillpoint_recovery_points", ("filesystem",)] == 1
     assert 120 <= found["stillpoint_oldest_queued_job_seconds", ("hv1",)] < 130
     assert 0 <= found["stillpoint_host_last_seen_seconds", ("hv1",)] < 10
+
+
+def test_the_count_of_finished_jobs_does_not_fall_when_old_ones_are_removed(
+    api_on_both: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.metrics.TOTALS_SECONDS", -1.0)
+    key = "stillpoint_jobs_finished", ("snapshot", "succeeded")
+    with database.write() as session:
+        old = [add_ended(session, 400) for _ in range(3)]
+        add_ended(session, 1)
+    assert _metrics(api_on_both)[key] == 4
+    with database.write() as session:
+        ageing.JOBS.remove(session, old, ago(365))
+    assert _metrics(api_on_both)[key] == 4
+    with database.write() as session:
+        add_ended(session, 1)
+    assert _metrics(api_on_both)[key] == 5
+
+
+def test_finished_jobs_are_counted_without_reading_their_rows(sqlite_database: Database) -> None:
+    with sqlite_database.read() as session:
+        compiled = FINISHED_JOBS.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
+        plan = [row.detail for row in session.execute(text(f"EXPLAIN QUERY PLAN {compiled}"))]
+    (of_jobs,) = [step for step in plan if " jobs " in step]
+    assert "COVERING INDEX ix_jobs_state_kind" in of_jobs
 
 
 def test_requests_are_counted_under_their_route_and_not_their_id(api: TestClient) -> None:

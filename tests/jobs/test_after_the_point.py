@@ -14,6 +14,7 @@ from service.db.tables import Job
 from service.errors import DatabaseUnavailable, JobCancelled, StillpointError
 from service.jobs import snapshot_outcome
 from service.jobs.run import JobRun
+from service.records.raw_texts import Texts
 from tests.fakes import FakeDomain
 from tests.scenes.deaths import recovered
 from tests.scenes.host import THAW, Scene, error_of
@@ -141,9 +142,9 @@ def test_a_database_that_is_away_while_the_worker_is_told_to_stop_hides_no_point
     class Impatient(JobRun):
         """The database is back when the job would be ended with the error."""
 
-        def write(self, values: dict[str, Any]) -> None:
+        def write(self, values: dict[str, Any], texts: Texts | None = None) -> None:
             try:
-                super().write(values)
+                super().write(values, texts)
             except DatabaseUnavailable:
                 intruder.execute("ROLLBACK")
                 raise

@@ -15,6 +15,7 @@ from service.errors import LibvirtUnavailable
 from service.jobs import snapshot
 from service.jobs.run import JobRun
 from service.records import queue
+from service.records.raw_texts import Texts
 from tests.fakes import libvirt_error
 from tests.scenes.host import FREEZE, HOST, THAW, Scene, error_of, phases_of
 
@@ -280,8 +281,8 @@ def test_the_row_names_the_overlays_before_the_first_is_made(scene: Scene) -> No
     seen: list[tuple[dict[str, Any], list[str]]] = []
 
     class WatchedRun(JobRun):
-        def write(self, values: dict[str, Any]) -> None:
-            super().write(values)
+        def write(self, values: dict[str, Any], texts: Texts | None = None) -> None:
+            super().write(values, texts)
             if "intent" in values:
                 seen.append((scene.job(job_id).intent or {}, scene.overlays()))
 

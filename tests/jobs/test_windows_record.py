@@ -11,7 +11,7 @@ from service.errors import DatabaseUnavailable
 from service.records import guest_memory
 from tests.lab.windows import scenario
 from tests.lab.windows.scenario import Registry, Scenario
-from tests.scenes.windows import WindowsScene, evidence_of, reasons_of, vss_of
+from tests.scenes.windows import WindowsScene, reasons_of, vss_of
 
 pytestmark = pytest.mark.windows
 
@@ -98,7 +98,7 @@ def test_the_failed_writer_stands_there_before_and_after(scene: WindowsScene) ->
 def test_both_lists_are_kept_as_the_guest_printed_them(scene: WindowsScene) -> None:
     scene.play("german-retryable")
 
-    found = evidence_of(scene.take())
+    found = scene.texts_of(scene.take())
 
     assert "SqlServerWriter" in found["writers_before"]["raw_text"]
     assert "SqlServerWriter" in found["writers_after"]["raw_text"]
@@ -110,7 +110,7 @@ def test_garbage_is_kept_beside_the_reason_why_no_writer_is_known(scene: Windows
 
     job = scene.take()
 
-    assert evidence_of(job)["writers_after"]["raw_text"]
+    assert scene.texts_of(job)["writers_after"]["raw_text"]
     assert (vss_of(job)["writers_source"], vss_of(job)["writers_unavailable_reason"]) == (None, "unparsable")
 
 

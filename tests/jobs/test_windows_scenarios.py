@@ -11,7 +11,7 @@ from service.db.engine import Database
 from service.db.tables import Job
 from tests.lab.windows import scenario
 from tests.scenes.host import error_of
-from tests.scenes.windows import WindowsScene, evidence_of, reasons_of
+from tests.scenes.windows import WindowsScene, reasons_of
 
 pytestmark = pytest.mark.windows
 
@@ -251,8 +251,8 @@ def test_what_sql_server_said_or_did_not_say_is_among_the_reasons(scene: Windows
 @plays(Outcome("application", "completed", reasons=("writers_healthy", "writers_not_comparable")), "exec-reply-lost")
 def test_a_list_from_before_that_was_lost_is_not_asked_for_twice(scene: WindowsScene, name: str, expected: Outcome) -> None:
     job = prove(scene, name, expected)
-    assert evidence_of(job)["writers_before"] is None
-    why = evidence_of(job)["writers_before_unavailable"]
+    assert scene.texts_of(job)["writers_before"] is None
+    why = scene.texts_of(job)["writers_before_unavailable"]
     (note,) = [reason for reason in job.verdict_reasons if reason["code"] == "writers_not_comparable"]
     assert why.startswith("agent_not_answering: ")
     assert why.rstrip(".") in note["detail"]

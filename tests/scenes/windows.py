@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.db.tables import Job
+from service.db.tables import Job, RawText
 from service.jobs.snapshot import SnapshotSettings, run_snapshot
 from tests.lab.windows import scenario
 from tests.lab.windows.clock import Clock, ManualClock
@@ -44,16 +44,15 @@ class WindowsScene(Scene):
         assert result is not None
         return result
 
+    def texts_of(self, job: Job) -> dict[str, Any]:
+        """What the guest's programs printed, as it is kept."""
+        with self.database.read() as session:
+            return session.get_one(RawText, (job.id, "windows")).document
+
 
 def vss_of(job: Job) -> dict[str, Any]:
     assert job.vss is not None
     return job.vss
-
-
-def evidence_of(job: Job) -> dict[str, Any]:
-    """What the guest's programs printed, as it is kept."""
-    found: dict[str, Any] = (job.evidence or {})["windows"]
-    return found
 
 
 def reasons_of(job: Job) -> list[str]:

@@ -191,7 +191,10 @@ def _token(request: Request, job_id: str) -> str:
 
 def _gate_answer(request: Request, placed: Placed) -> Response:
     with context_of(request).database.read() as session:
-        job, gate, now = session.get_one(Job, placed.job_id), session.get_one(Gate, placed.job_id), database_now(session)
+        job, gate, now = session.get_one(Job, placed.job_id), session.get(Gate, placed.job_id), database_now(session)
+    if gate is None:
+        # It closed long ago, and was pruned.
+        raise GateClosed(job_id=job.id)
     if job.error is not None and gate.opened_at is None:
         return job_problem_response(job.error, job.id, request.url.path)
     left_ms = (gate.deadline_at - now).total_seconds() * 1000 if gate.deadline_at else None

@@ -171,7 +171,10 @@ class JobAnswer(JobSummary):
 
     vss: VssRecord | VssNotApplicable | None
     auto_recovery: AutoRecovery | None
-    evidence: dict[str, Any] | None
+    evidence: dict[str, Any] | None = Field(
+        description="The facts that the verdict rests on. `windows` has what the programs of a Windows guest printed, or only "
+        "`aged_out_at`: when that was removed because of its age."
+    )
 
 
 class JobPage(BaseModel):

@@ -1,0 +1,179 @@
+"""What is too old to be kept, and its removal. Recovery points are never touched, and neither is the job of one.
+
+Each subject is found page by page by transactions that only read, and removed by short ones that look again: between the two, others
+create, claim and finish jobs. Any number of processes may remove at once: a row that another one holds is left to it.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, literal, or_, select, true, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.clock import rfc3339
+from service.db.engine import database_now
+from service.db.tables import Domain, Gate, GuestMemory, Host, Job, PrunedJobs, RawText, RecoveryPoint, Slot, Token
+from service.model.lifecycle import FINAL_STATES
+from service.records.slots import host_resource
+
+PAGE = 200
+"""Rows that one read looks at."""
+_ENDS = tuple(state.value for state in FINAL_STATES)
+_AT_ONCE = {"synchronize_session": False}
+
+Condition = ColumnElement[bool]
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """`ids`: those of the rows looked at that may go. `last`: the next page begins after it; None: there is no next page."""
+
+    ids: list[str]
+    last: Key | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`looks_at` is a range of an index, in the order of `place`; `goes` decides about each row of that range. Both get the time before
+    which a thing is too old."""
+
+    name: str
+    identifier: Any
+    place: tuple[Any, ...]
+    looks_at: Callable[[datetime], Condition]
+    goes: Callable[[datetime], Condition]
+    take_away: Callable[[Session, Sequence[str]], None]
+
+    def find(self, session: Session, before: datetime, after: Key | None) -> Page:
+        rows = select(self.identifier, self.goes(before), *self.place).where(self.looks_at(before), _is_after(self.place, after))
+        found = session.execute(rows.order_by(*self.place).limit(PAGE)).all()
+        last = tuple(found[-1][2:]) if len(found) == PAGE else None
+        return Page(list(dict.fromkeys(row[0] for row in found if row[1])), last)
+
+    def remove(self, session: Session, ids: Collection[str], before: datetime) -> int:
+        """Those of `ids` that may still go; answers how many they were."""
+        table = self.identifier.class_
+        rows = select(self.identifier).where(self.identifier.in_(ids), self.goes(before))
+        found = list(dict.fromkeys(session.scalars(rows.with_for_update(skip_locked=True, of=table))))
+        if found:
+            self.take_away(session, found)
+        return len(found)
+
+
+def _is_after(place: Sequence[Any], after: Key | None) -> Condition:
+    if after is None:
+        return true()
+    return tuple_(*place) > tuple_(*(literal(value, column.type) for column, value in zip(place, after, strict=True)))
+
+
+def _every_row(_before: datetime) -> Condition:
+    return true()
+
+
+# --- raw texts ------------------------------------------------------------------------------------
+
+
+def _is_old_text(before: datetime) -> Condition:
+    return and_(RawText.aged_out_at.is_(None), RawText.created_at < before)
+
+
+def _age_out(session: Session, job_ids: Sequence[str]) -> None:
+    """The row stays, and says when its texts went."""
+    now = database_now(session)
+    aged = update(RawText).where(RawText.job_id.in_(job_ids), RawText.aged_out_at.is_(None))
+    session.execute(aged.values(document={"aged_out_at": rfc3339(now)}, aged_out_at=now).execution_options(**_AT_ONCE))
+
+
+# --- jobs and their gates -------------------------------------------------------------------------
+
+
+def _has_ended(before: datetime) -> Condition:
+    return and_(Job.state.in_(_ENDS), Job.finished_at < before)
+
+
+def _is_gate_of_ended(before: datetime) -> Condition:
+    return exists().where(Job.id == Gate.job_id, _has_ended(before))
+
+
+def _delete_gates(session: Session, job_ids: Sequence[str]) -> None:
+    session.execute(delete(Gate).where(Gate.job_id.in_(job_ids)).execution_options(**_AT_ONCE))
+
+
+def _was_created(before: datetime) -> Condition:
+    """Along the index of the list: a job that ended before was created before."""
+    return Job.created_at < before
+
+
+def _is_old_job(before: datetime) -> Condition:
+    """A job that was forgotten with its host is looked at when the host comes back."""
+    return and_(_has_ended(before), Job.forgotten_at.is_(None), ~exists().where(RecoveryPoint.job_id == Job.id))
+
+
+def _delete_jobs(session: Session, job_ids: Sequence[str]) -> None:
+    """With their labels, gates, raw texts and idempotency keys. How many there were stays on record, for the metrics."""
+    counts = select(Job.kind, Job.state, func.count()).where(Job.id.in_(job_ids)).group_by(Job.kind, Job.state)
+    # In one order, so that two processes do not wait for each other.
+    for row in session.execute(counts.order_by(Job.kind, Job.state)).all():
+        _count(session, *row)
+    session.execute(delete(Job).where(Job.id.in_(job_ids)).execution_options(**_AT_ONCE))
+
+
+def _count(session: Session, kind: str, state: str, count: int) -> None:
+    of_kind = update(PrunedJobs).where(PrunedJobs.kind == kind, PrunedJobs.state == state)
+    counted = of_kind.values(count=PrunedJobs.count + count).returning(PrunedJobs.count).execution_options(**_AT_ONCE)
+    if session.scalar(counted) is not None:
+        return
+    try:
+        with session.begin_nested():
+            session.execute(insert(PrunedJobs).values(kind=kind, state=state, count=count))
+    except IntegrityError:
+        # Another process was the first.
+        session.execute(counted)
+
+
+# --- memories of guests, tokens, hosts ------------------------------------------------------------
+
+
+def _is_old_memory(before: datetime) -> Condition:
+    """Of a guest that no host has any more, and of which no job is left."""
+    has_job = exists().where(Job.domain_id == GuestMemory.domain_id)
+    is_published = exists().where(Domain.id == GuestMemory.domain_id)
+    return and_(GuestMemory.updated_at < before, ~has_job, ~is_published)
+
+
+def _delete_memories(session: Session, domain_ids: Sequence[str]) -> None:
+    session.execute(delete(GuestMemory).where(GuestMemory.domain_id.in_(domain_ids)).execution_options(**_AT_ONCE))
+
+
+def _is_dead_token(before: datetime) -> Condition:
+    """The newest token stays: where none is left, the next start makes one, and perhaps nobody wants that."""
+    newest = select(Token.id).order_by(Token.created_at.desc(), Token.id.desc()).limit(1).scalar_subquery()
+    return and_(or_(Token.revoked_at < before, Token.expires_at < before), Token.id != newest)
+
+
+def _delete_tokens(session: Session, token_ids: Sequence[str]) -> None:
+    session.execute(delete(Token).where(Token.id.in_(token_ids)).execution_options(**_AT_ONCE))
+
+
+def _is_gone(before: datetime) -> Condition:
+    """A host that was silent since, and of which neither a job nor a recovery point is on record."""
+    has_job, has_point = exists().where(Job.host_id == Host.id), exists().where(RecoveryPoint.host_id == Host.id)
+    return and_(Host.last_seen < before, ~has_job, ~has_point)
+
+
+def _delete_hosts(session: Session, host_ids: Sequence[str]) -> None:
+    """With the domains that they published last."""
+    session.execute(delete(Slot).where(Slot.resource.in_([host_resource(host) for host in host_ids])).execution_options(**_AT_ONCE))
+    session.execute(delete(Host).where(Host.id.in_(host_ids)).execution_options(**_AT_ONCE))
+
+
+RAW_TEXTS = Subject("raw_texts", RawText.job_id, (RawText.created_at, RawText.job_id), _is_old_text, _is_old_text, _age_out)
+GATES = Subject("gates", Gate.job_id, (Gate.job_id,), _every_row, _is_gate_of_ended, _delete_gates)
+JOBS = Subject("jobs", Job.id, (Job.created_at, Job.id), _was_created, _is_old_job, _delete_jobs)
+GUEST_MEMORIES = Subject("guest_memories", GuestMemory.domain_id, (GuestMemory.domain_id,), _every_row, _is_old_memory, _delete_memories)
+TOKENS = Subject("tokens", Token.id, (Token.id,), _is_dead_token, _is_dead_token, _delete_tokens)
+HOSTS = Subject("hosts", Host.id, (Host.id,), _is_gone, _is_gone, _delete_hosts)

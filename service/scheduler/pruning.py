@@ -1,0 +1,198 @@
+"""What is too old is removed while the service runs, once an hour, by one of its processes, in transactions that nobody waits for."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from prometheus_client import Counter
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from service import log
+from service.config import Settings
+from service.db.engine import Database, database_now
+from service.db.tables import DatabaseIdentity
+from service.errors import DatabaseUnavailable
+from service.records import ageing
+from service.records.ageing import Subject
+
+EVERY = timedelta(hours=1)
+LOOK_S = 60.0
+"""How often each process asks whether the hour is over."""
+JUMP = timedelta(days=7)
+"""A clock that is so much further than at the last pruning may have jumped."""
+JUMP_BELIEVED_S = 6 * 3600.0
+"""How long a process runs until it believes such a clock."""
+WRITE_S = 0.010
+"""A transaction that took longer is followed by smaller ones: on SQLite everybody else who writes waits for it."""
+MAX_ROWS = 200
+MIN_ROWS = 5
+"""Fewer would hardly be quicker: the commit alone costs as much."""
+REST = 4
+"""After each transaction nothing is done for so many times as long as it took,"""
+MAX_REST_S = 0.5
+"""and for no longer than this."""
+STOP_S = 5.0
+
+PRUNED = Counter("stillpoint_pruned", "Rows that this process removed because of their age, by what they were", ["what"])
+
+_logger = log.get(__name__)
+
+
+@dataclass(frozen=True)
+class Due:
+    """One subject, and the time before which a thing of it is too old."""
+
+    subject: Subject
+    before: datetime
+
+
+def due(settings: Settings, now: datetime) -> list[Due]:
+    """In this order: what belongs to a job first, and hosts last, when their last job may have gone."""
+    days = {
+        ageing.RAW_TEXTS: settings.keep_evidence_days,
+        ageing.GATES: settings.keep_gates_days,
+        ageing.JOBS: settings.keep_jobs_days,
+        ageing.GUEST_MEMORIES: settings.keep_jobs_days,
+        ageing.TOKENS: settings.keep_tokens_days,
+        ageing.HOSTS: settings.keep_hosts_days,
+    }
+    return [Due(subject, now - timedelta(days=kept)) for subject, kept in days.items() if kept > 0]
+
+
+class Pace:
+    """How many rows one transaction removes: so many that it stays short, whatever the rows and the disk are."""
+
+    def __init__(self) -> None:
+        self.rows = MIN_ROWS
+
+    def note(self, took_s: float) -> None:
+        """How long a transaction of so many rows took."""
+        if took_s > WRITE_S:
+            self.rows = max(MIN_ROWS, self.rows // 2)
+        elif took_s < WRITE_S / 3:
+            self.rows = min(MAX_ROWS, self.rows * 2)
+
+
+class Pruning:
+    """`stopping` ends a run after the transaction that is under way; the next run goes on from there."""
+
+    def __init__(self, database: Database, stopping: threading.Event, new_pace: Callable[[], Pace] = Pace) -> None:
+        self._database = database
+        self._stopping = stopping
+        self._new_pace = new_pace
+
+    def run(self, all_due: list[Due]) -> dict[str, int]:
+        """How many of each subject were removed. Raises DatabaseUnavailable."""
+        removed = dict.fromkeys((each.subject.name for each in all_due), 0)
+        for each in all_due:
+            for count in self._remove(each):
+                removed[each.subject.name] += count
+                PRUNED.labels(what=each.subject.name).inc(count)
+        return removed
+
+    def count(self, all_due: list[Due]) -> dict[str, int]:
+        """What `run` would remove, without what only goes because something else has gone."""
+        return {each.subject.name: sum(len(ids) for ids in self.pages(each)) for each in all_due}
+
+    def pages(self, each: Due) -> Iterator[list[str]]:
+        """The ids of what would be removed; only reads."""
+        last = None
+        while not self._stopping.is_set():
+            began = time.perf_counter()
+            with self._database.read() as session:
+                page = each.subject.find(session, each.before, last)
+            self._rest(time.perf_counter() - began)
+            yield page.ids
+            last = page.last
+            if last is None:
+                return
+
+    def _remove(self, each: Due) -> Iterator[int]:
+        # A text is a thousand times as large as a gate.
+        pace = self._new_pace()
+        for page in self.pages(each):
+            left = page
+            while left and not self._stopping.is_set():
+                now, left = left[: pace.rows], left[pace.rows :]
+                yield self._remove_at_once(each, now, pace)
+
+    def _remove_at_once(self, each: Due, ids: list[str], pace: Pace) -> int:
+        with self._database.write() as session:
+            began = time.perf_counter()
+            count = each.subject.remove(session, ids, each.before)
+        took_s = time.perf_counter() - began
+        pace.note(took_s)
+        self._rest(took_s)
+        return count
+
+    def _rest(self, took_s: float) -> None:
+        self._stopping.wait(min(REST * took_s, MAX_REST_S))
+
+
+class PruningLoop:
+    """A thread that prunes when its turn comes. Any number of processes may have one: the database gives the turn to one of them."""
+
+    def __init__(self, settings: Settings, database: Database, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._database = database
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pruning", daemon=True)
+        self._monotonic = monotonic
+        self._jump_seen: float | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.look()
+            except DatabaseUnavailable as error:
+                _logger.warning("pruning_put_off", detail=error.detail)
+            except Exception:
+                # The edge of the thread: whatever goes wrong in one round, the next one comes.
+                _logger.exception("pruning_failed")
+            self._stopping.wait(LOOK_S)
+
+    def look(self) -> None:
+        """Prune if it is time to, and this process's turn. Raises DatabaseUnavailable."""
+        with self._database.read() as session:
+            now = database_now(session)
+            last = session.scalar(select(DatabaseIdentity.pruned_at))
+        if not _is_due(last, now) or self._may_have_jumped(last, now):
+            return
+        with self._database.write() as session:
+            if not take_turn(session):
+                return
+        removed = Pruning(self._database, self._stopping).run(due(self._settings, now))
+        if any(removed.values()):
+            _logger.info("pruned", **removed)
+
+    def _may_have_jumped(self, last: datetime | None, now: datetime) -> bool:
+        """A machine whose clock is years ahead for an hour must not lose years of its record in it."""
+        if last is None or abs(now - last) <= JUMP:
+            self._jump_seen = None
+            return False
+        if self._jump_seen is None:
+            self._jump_seen = self._monotonic()
+            _logger.warning("clock_may_have_jumped", last_pruned_at=str(last), now=str(now), pruning_in_s=JUMP_BELIEVED_S)
+        return self._monotonic() - self._jump_seen < JUMP_BELIEVED_S
+
+
+def take_turn(session: Session) -> bool:
+    """Whether the caller is the one that prunes now; nobody else is for an hour."""
+    now = database_now(session)
+    pruned_at = DatabaseIdentity.pruned_at
+    is_due = or_(pruned_at.is_(None), pruned_at <= now - EVERY, pruned_at > now + EVERY)
+    return session.scalar(update(DatabaseIdentity).where(is_due).values(pruned_at=now).returning(DatabaseIdentity.id)) is not None
+
+
+def _is_due(last: datetime | None, now: datetime) -> bool:
+    return last is None or abs(now - last) >= EVERY
