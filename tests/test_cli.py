@@ -12,6 +12,7 @@ import pytest
 
 from service.db.engine import Database, open_engine
 from service.db.tables import Job
+from service.errors import HostNotSilent, HostUnknown, TokenNotFound
 from tests.api.world import add_host, add_job
 from tests.databases import migrate, sqlite_url
 from tests.scenes.aged import add_ended, count_of
@@ -151,7 +152,8 @@ def test_a_token_is_printed_once_and_alone_on_standard_output(migrated: Command)
 
 def test_revoking_an_unknown_token_is_an_error(migrated: Command) -> None:
     result = migrated("token", "revoke", "nothing")
-    assert (result.returncode, result.stderr) == (1, "No such token: There is no token nothing.\n`stillpoint token list` shows the ids.\n")
+    error = TokenNotFound(token_id="nothing")
+    assert (result.returncode, result.stderr) == (1, f"{error.title}: {error.detail}\n{error.remedy}\n")
 
 
 def test_hosts_are_listed_and_one_that_is_silent_is_forgotten(migrated: Command) -> None:
@@ -167,11 +169,11 @@ def test_hosts_are_listed_and_one_that_is_silent_is_forgotten(migrated: Command)
     assert "1 jobs running" in listed[1]
 
     refused = migrated("host", "forget", "alive")
-    assert (refused.returncode, "may still be alive" in refused.stderr) == (1, True)
+    assert (refused.returncode, HostNotSilent.title in refused.stderr) == (1, True)
     forgotten = migrated("host", "forget", "dead")
     assert (forgotten.returncode, job_id in forgotten.stdout) == (0, True)
     assert [line.split()[0] for line in migrated("host", "list").stdout.splitlines()] == ["alive"]
-    assert "There is no host dead" in migrated("host", "forget", "dead").stderr
+    assert HostUnknown(host="dead").detail in migrated("host", "forget", "dead").stderr
 
 
 def test_doctor_shows_the_settings_and_what_is_well(migrated: Command) -> None:

@@ -1,7 +1,7 @@
 """Every error Stillpoint raises on purpose: a stable code, the facts, and what to do about it.
 
-Errors are raised deep, where the facts are known, and translated once: to HTTP in
-`service.api.problems`, to the job row in `service.worker.worker`.
+Errors are raised deep in the code, where the facts are known. They are translated once: to HTTP in
+`service.api.problems`, to the job row in the worker.
 """
 
 from service.errors.base import (

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 
 class StillpointError(Exception):
-    """Base of all errors. Subclasses give templates; the keyword arguments fill them and stay readable as `facts`."""
+    """Base of all errors. Subclasses give templates. The keyword arguments fill the templates and stay readable as `facts`."""
 
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Something went wrong inside Stillpoint"
     detail_template: ClassVar[str] = "An unexpected error happened."
-    remedy_template: ClassVar[str] = "Look at the service's log for the error, and report it."
+    remedy_template: ClassVar[str] = "Find the error in the service's log, and report the error."
 
     def __init__(self, **facts: Any) -> None:
         self.facts: Mapping[str, Any] = facts

@@ -7,21 +7,21 @@ class LibvirtUnavailable(StillpointError):
     code = "libvirt_unavailable"
     title = "libvirt cannot be reached"
     detail_template = "No connection to {uri}: {reason}."
-    remedy_template = "Start libvirtd on the host; the worker connects again by itself. `stillpoint doctor` checks it."
+    remedy_template = "Start libvirtd on the host. The worker then connects again by itself. `stillpoint doctor` checks libvirt."
 
 
 class StateFolderUnwritable(StillpointError):
     code = "state_folder_unwritable"
     title = "The state folder cannot be written to"
     detail_template = "{path}: {reason}."
-    remedy_template = "Free space there, give the service's user the folder, or set STILLPOINT_STATE_DIR to another one."
+    remedy_template = "Free space in the folder, give the folder to the service's user, or set STILLPOINT_STATE_DIR to another folder."
 
 
 class LoopDied(StillpointError):
     code = "loop_died"
     title = "A part of the service has died"
     detail_template = "The thread {thread} has ended: {reason}."
-    remedy_template = "Restart the service: what it left is put in order first. Its log has the error; report it."
+    remedy_template = "Restart the service. At its start the service repairs what was left unfinished. Report the error that the log shows."
 
 
 class LoopHangs(StillpointError):
@@ -38,32 +38,34 @@ class LibvirtCallFailed(StillpointError):
     code = "libvirt_call_failed"
     title = "libvirt refused a call"
     detail_template = "{call} failed with libvirt error {libvirt_code}: {message}."
-    remedy_template = "Read the message; the host's libvirt log has the rest."
+    remedy_template = "Read the message. The libvirt log of the host has more."
 
 
 class LibvirtCallTimedOut(StillpointError):
     code = "libvirt_call_timed_out"
     title = "A call to libvirt hangs"
-    detail_template = "{call} on {domain} was given up after {timeout_ms:.0f} ms: {why}."
+    detail_template = "{call} on {domain} did not return within {timeout_ms:.0f} ms: {why}."
     remedy_template = (
-        "libvirtd or the domain's QEMU hangs on the host: read their logs (`virsh domstate {domain}` hangs, too?), then retry."
+        "libvirtd or the QEMU of the domain hangs on the host. Read their logs, try whether `virsh domstate {domain}` hangs too, "
+        "then retry the job."
     )
 
 
 class StorageNotAnswering(StillpointError):
     code = "storage_not_answering"
     title = "The storage of the overlays does not answer"
-    detail_template = "{what} {path} was given up after {timeout_ms:.0f} ms: {why}."
+    detail_template = "{what} {path} did not return within {timeout_ms:.0f} ms: {why}."
     remedy_template = (
-        "Look at the mount on the host (`stat {path}` hangs, too?). What was asked for may still happen when it answers again."
+        "Check the mount on the host, and try whether `stat {path}` hangs too. "
+        "The storage may still carry out the call when the storage answers again."
     )
 
 
 class OverlaysLeft(StillpointError):
     code = "overlays_left"
     title = "Unused overlays could not be removed"
-    detail_template = "No disk uses {paths}, and it could not be removed: {reason}."
-    remedy_template = "Delete it when the storage can be written again: `rm -- {paths}`."
+    detail_template = "No disk uses {paths}, and the removal failed: {reason}."
+    remedy_template = "When the storage can be written again, delete the unused files: `rm -- {paths}`."
 
 
 class OverlayReplaced(OverlaysLeft):
@@ -81,7 +83,7 @@ class DomainGone(StillpointError):
     code = "domain_gone"
     title = "The domain no longer exists"
     detail_template = "{uri} has no domain {domain}."
-    remedy_template = "It was undefined after the job was created, or moved to another host: see GET /api/v1/domains."
+    remedy_template = "The domain was undefined after the job was created, or moved to another host. GET /api/v1/domains lists the domains."
 
 
 class DomainPaused(StillpointError):
@@ -89,36 +91,39 @@ class DomainPaused(StillpointError):
     title = "The domain is paused"
     detail_template = "{domain} is {state}, so its guest agent cannot answer and nothing can be frozen."
     remedy_template = (
-        'Resume it (`virsh resume {domain}`), or set {{"freeze": {{"mode": "off"}}}} for a point that is only crash-consistent.'
+        'Resume the domain (`virsh resume {domain}`), or set {{"freeze": {{"mode": "off"}}}} for a point that is only crash-consistent.'
     )
 
 
 class DomainStateUnsuitable(StillpointError):
     code = "domain_state_unsuitable"
-    title = "The domain is in a state in which no snapshot can be taken"
+    title = "The state of the domain does not allow a snapshot"
     detail_template = "{domain} is {state}."
-    remedy_template = "Wait until it is running or shut off, then try again."
+    remedy_template = "Wait until the domain is running or shut off, then retry the job."
 
 
 class DomainBusy(StillpointError):
     code = "domain_busy"
     title = "Another job of libvirt runs on this domain"
     detail_template = "{domain}: {what}."
-    remedy_template = "Wait until it ends (`virsh domjobinfo {domain}`, `virsh blockjob {domain} DISK`), then retry the job."
+    remedy_template = (
+        "Wait until the other job ends, then retry this job. "
+        "`virsh domjobinfo {domain}` and `virsh blockjob {domain} DISK` show the other job."
+    )
 
 
 class DiskUnknown(StillpointError):
     code = "disk_unknown"
     title = "The domain has no such disk"
-    detail_template = "{domain} has no disk {disks}; it has {known}."
-    remedy_template = "Name disks by their target, as GET /api/v1/domains/{{id}} lists them."
+    detail_template = "{domain} does not have the disk {disks}. Its disks are: {known}."
+    remedy_template = "Name each disk by its target, as in GET /api/v1/domains/{{id}}."
 
 
 class DisksCannotTakePart(StillpointError):
     code = "disks_cannot_take_part"
-    title = "Disks that were asked for cannot take part in a snapshot"
+    title = "The request names disks that cannot take part in a snapshot"
     detail_template = "{summary}."
-    remedy_template = "Leave them out of `disks`, or leave `disks` out to take every disk that can take part."
+    remedy_template = "Remove these disks from `disks`. Without `disks` the job takes every disk that can take part."
 
 
 class NoDiskCanTakePart(StillpointError):
@@ -133,8 +138,8 @@ class NoAgentChannel(StillpointError):
     title = "The domain has no guest agent channel"
     detail_template = "The XML of {domain} has no channel named org.qemu.guest_agent.0."
     remedy_template = (
-        "Add the channel (`virsh edit {domain}`), install qemu-guest-agent in the guest and start the domain again; "
-        'or ask for {{"freeze": {{"mode": "preferred"}}}} and accept a crash-consistent point.'
+        "Add the channel (`virsh edit {domain}`), install qemu-guest-agent in the guest and start the domain again. "
+        'Or send {{"freeze": {{"mode": "preferred"}}}} and accept a crash-consistent point.'
     )
 
 
@@ -143,35 +148,36 @@ class AgentNotAnswering(StillpointError):
     title = "The guest agent does not answer"
     detail_template = "The agent of {domain} did not answer {command} within {timeout_ms} ms: {message}."
     remedy_template = (
-        "Check that qemu-guest-agent runs in the guest (`systemctl status qemu-guest-agent`); "
-        "a guest that was started seconds ago may need longer."
+        "Check that qemu-guest-agent runs in the guest (`systemctl status qemu-guest-agent`). "
+        "If the guest has just started, wait until its agent runs."
     )
 
 
 class AgentLost(AgentNotAnswering):
-    """libvirt refuses every command at once, though the agent has its port open. libvirt met something that it could not read.
+    """libvirt refuses every command at once, although the agent has its port open.
 
-    A libvirtd that is killed in the middle of an answer leaves the rest of the line to the next libvirtd, which takes the agent for broken.
+    libvirt read something from the agent that made no sense. An example: libvirtd is killed in the middle of an answer. The next libvirtd
+    reads the rest of that line and takes the agent for broken.
     """
 
     code = "agent_lost"
     title = "libvirt has lost the guest agent"
-    detail_template = "libvirt sends {command} to the agent of {domain} no more, though the agent is connected: {message}."
+    detail_template = "libvirt does not send {command} to the agent of {domain}, although the agent is connected: {message}."
     remedy_template = (
         "Restart the agent in the guest, over its console or the network (`systemctl restart qemu-guest-agent`; on Windows the service "
-        "QEMU-GA). libvirt takes the agent again as soon as it opens its port anew."
+        "QEMU-GA). libvirt accepts the agent again when the agent opens its port again."
     )
 
 
 class AgentBusy(StillpointError):
-    """Nothing was sent to the agent: libvirt never got to it."""
+    """libvirt did not send the command: another client had the agent all the time."""
 
     code = "agent_busy"
-    title = "Somebody else is talking to the guest agent"
+    title = "Another client uses the guest agent"
     detail_template = "The agent of {domain} was not free within {timeout_ms:.0f} ms for {command}; held by {held_by}."
     remedy_template = (
-        "libvirt passes one command at a time to an agent, and another client's still runs (another backup tool, monitoring?). "
-        "Retry when it has ended; a command that never ends is ended by restarting the agent in the guest."
+        "libvirt sends an agent one command at a time, and a command of another client still runs (another backup tool, monitoring?). "
+        "Retry when that command has ended. If the command never ends, restart the agent in the guest."
     )
 
 
@@ -180,17 +186,17 @@ class AgentCommandBlocked(StillpointError):
     title = "The guest agent is not allowed to run a command"
     detail_template = "The agent of {domain} refuses {command}: {message}."
     remedy_template = (
-        "Allow it in the guest: BLACKLIST_RPC, BLOCK_RPCS or FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga, "
-        "or block-rpcs/allow-rpcs in qemu-ga.conf; then restart the agent."
+        "Allow the command in the guest: BLACKLIST_RPC, BLOCK_RPCS or FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga, "
+        "or block-rpcs/allow-rpcs in qemu-ga.conf. Then restart the agent."
     )
 
 
 class WindowsCommandBlocked(AgentCommandBlocked):
-    """The same in Windows, where it is mended in another place."""
+    """The same in Windows: the remedy names the places in Windows."""
 
     remedy_template = (
-        "Allow it in the guest: --block-rpcs (--blacklist in older agents) or --allow-rpcs in the command line of the service QEMU-GA "
-        "(`sc qc QEMU-GA` shows it), or block-rpcs/allow-rpcs in its qemu-ga.conf; then restart that service."
+        "Allow the command in the guest: --block-rpcs (--blacklist in older agents) or --allow-rpcs in the command line of the service "
+        "QEMU-GA (`sc qc QEMU-GA` shows the command line), or block-rpcs/allow-rpcs in its qemu-ga.conf. Then restart that service."
     )
 
 
@@ -198,11 +204,11 @@ class AgentCommandFailed(StillpointError):
     code = "agent_command_failed"
     title = "The guest agent answered with an error"
     detail_template = "{command} on {domain} failed: {message}."
-    remedy_template = "The message comes from the guest's agent; its log in the guest has the rest."
+    remedy_template = "The message comes from the agent. The log of the agent in the guest has more."
 
 
 class AgentAnswerUnreadable(StillpointError):
     code = "agent_answer_unreadable"
-    title = "The guest agent's answer makes no sense"
-    detail_template = "The agent of {domain} answered {command} in a form that it must not have ({reason})."
-    remedy_template = "Update qemu-guest-agent in the guest. Nothing of the answer was believed."
+    title = "The answer of the guest agent cannot be read"
+    detail_template = "The agent of {domain} answered {command} in a form that is not valid ({reason})."
+    remedy_template = "Update qemu-guest-agent in the guest. The service used no part of the answer."

@@ -1,52 +1,52 @@
-"""What keeps a file from being a point in time: somebody else writes to it, or will."""
+"""Why a file cannot be a point in time: another program writes to the file, or will write to the file."""
 
 from service.errors.base import StillpointError
 
 
 class ImageInUse(StillpointError):
     code = "image_in_use"
-    title = "Somebody else writes to the image of a disk"
-    detail_template = "{file}, which a disk of {domain} lies on, is open for writing in {holder}."
+    title = "Another program writes to the image of a disk"
+    detail_template = "{file}, the image of a disk of {domain}, is open for writing in {holder}."
     remedy_template = (
-        "Nothing was taken. End what writes to it (`fuser -v {file}`, `qemu-nbd --disconnect`, `virsh list`), or take the point of the "
-        "domain that runs on it. Two domains that write to one image destroy it."
+        "No snapshot was taken. End the program that writes to the image (`fuser -v {file}`, `qemu-nbd --disconnect`, `virsh list`), or "
+        "snapshot the domain that runs on the image. Two domains that write to one image destroy the image."
     )
 
 
 class SavedStateWaits(StillpointError):
     code = "saved_state_waits"
-    title = "The domain was saved, and goes on with its disks as they are"
+    title = "The domain has a managed save, which needs the disks as they are"
     detail_template = (
-        "{domain} has a managed save: its next start goes on with the saved memory and with the very files that its disks are on now, "
-        "past any overlay, and what it had not written yet is in that memory."
+        "{domain} has a managed save. The saved memory holds data that is not on the disks yet, and the next start uses the files that "
+        "the disks are on now, whatever overlay there is."
     )
     remedy_template = (
-        "Nothing was taken. Start it (`virsh start {domain}`) and take the point while it runs; or give the saved memory up: "
-        "`virsh managedsave-remove {domain}`."
+        "No snapshot was taken. Start the domain (`virsh start {domain}`) and take the snapshot while the domain runs. "
+        "Or give up the saved memory: `virsh managedsave-remove {domain}`."
     )
 
 
 class PointIsWritten(StillpointError):
-    """The disks were switched, and the files below them are not still."""
+    """The disks were switched, and another program writes to the files below them."""
 
     code = "point_is_written"
-    title = "The disks were moved, but somebody else writes to the files below"
+    title = "The disks were switched, but another program writes to the files below"
     detail_template = (
         "{file}, which should have become the recovery point of {domain}, is open for writing in {holder}. "
-        "The disks are on their overlays: {overlays}. There is no recovery point."
+        "The disks are on their overlays: {overlays}. The job has no recovery point."
     )
     remedy_template = (
-        "Nothing was deleted. End what writes to {file}, then decide which of the two is true: with the domain shut off, "
-        "`qemu-img commit OVERLAY` brings what lies in an overlay into the file below; before the domain is started, "
-        "`virsh edit {domain}` names the files that its disks shall be on."
+        "Nothing was deleted. End the program that writes to {file}. Then decide whether the data in the overlay is right or the data in "
+        "the file below. While the domain is shut off, `qemu-img commit OVERLAY` merges an overlay into the file below. "
+        "Before you start the domain, name the right files in its definition (`virsh edit {domain}`)."
     )
 
 
 class CheckpointsInTheWay(StillpointError):
     code = "checkpoints_in_the_way"
-    title = "libvirt takes no snapshot of a domain that is shut off and has checkpoints"
+    title = "libvirt cannot snapshot a domain that is shut off and has checkpoints"
     detail_template = "{domain} is shut off and has libvirt checkpoints of another backup tool: {checkpoints}."
     remedy_template = (
-        "Nothing was taken. Take the point while the domain runs; or, where no backup tool needs them, delete the checkpoints "
-        "while it runs: `virsh checkpoint-delete {domain} NAME`."
+        "No snapshot was taken. Take the snapshot while the domain runs. If no backup tool needs the checkpoints, delete them "
+        "while the domain runs: `virsh checkpoint-delete {domain} NAME`."
     )

@@ -1,27 +1,30 @@
-"""The files of a host: disk images, overlays, and what makes, labels and opens them."""
+"""The files of a host: disk images and overlays, and the programs that make, label and open them."""
 
 import errno
 
 from service.errors.base import StillpointError
 
 _REMEDIES = {
-    errno.EACCES: "Let the service's user (root in the unit) reach it: `namei -l {path}` shows the rights of each folder on the way.",
-    errno.EPERM: "Let the service's user (root in the unit) change it: `lsattr` and `namei -l {path}` show what forbids it.",
-    errno.ENOSPC: "Free space there (`df -h {path}`, `df -i {path}`), or set STILLPOINT_OVERLAY_DIR to a folder that has it.",
-    errno.EDQUOT: "Raise the quota there, or set STILLPOINT_OVERLAY_DIR to a folder that has space.",
-    errno.EROFS: "Mount it for writing (`findmnt --target {path}`; `dmesg` says why it became read-only), or set STILLPOINT_OVERLAY_DIR.",
+    errno.EACCES: "Give the service's user (root in the unit) access to {path}. `namei -l {path}` shows the rights on the way.",
+    errno.EPERM: "Let the service's user (root in the unit) change {path}. `lsattr` and `namei -l {path}` show the reason.",
+    errno.ENOSPC: "Free space there (`df -h {path}`, `df -i {path}`), or set STILLPOINT_OVERLAY_DIR to a folder with enough space.",
+    errno.EDQUOT: "Raise the quota there, or set STILLPOINT_OVERLAY_DIR to a folder with enough space.",
+    errno.EROFS: (
+        "Mount the filesystem for writing, or set STILLPOINT_OVERLAY_DIR to another folder. `findmnt --target {path}` shows the mount, "
+        "and `dmesg` may say why the mount became read-only."
+    ),
     errno.ENAMETOOLONG: "Set STILLPOINT_OVERLAY_DIR to a folder with a shorter path, or give the disk's image a shorter name.",
-    errno.ENOTDIR: "A part of the path is a file: name a folder in STILLPOINT_OVERLAY_DIR.",
-    errno.ENOENT: "Make it, or correct the setting or the definition that names it.",
-    errno.ELOOP: "Links there point at each other: `namei {path}` shows them.",
-    errno.ESTALE: "The NFS server has forgotten it: mount it anew.",
-    errno.EIO: "The disk below reports errors: `dmesg` has them. Mend or replace it first.",
+    errno.ENOTDIR: "A part of the path is a file. Name a folder in STILLPOINT_OVERLAY_DIR.",
+    errno.ENOENT: "Make {path}, or correct the setting or the definition that names {path}.",
+    errno.ELOOP: "Symbolic links there point at each other. `namei {path}` shows the links.",
+    errno.ESTALE: "The NFS server does not know the file any more. Mount the share again.",
+    errno.EIO: "The disk below reports errors, which `dmesg` shows. Repair or replace that disk first.",
 }
-_OTHER_REMEDY = "Mend what the reason says about {path} on the host, then retry the job. Nothing was frozen or changed."
+_OTHER_REMEDY = "Solve the problem with {path} that the reason names, then retry the job. Nothing was frozen or changed."
 
 
 class _NamesAFile(StillpointError):
-    """Facts: `path` and `reason`, and where the system gave it, `errno` (its name), which finds the remedy."""
+    """Facts: `path`, `reason`, and `errno` if the system gave one. `errno` is the name of the error and selects the remedy."""
 
     @property
     def remedy(self) -> str:
@@ -33,11 +36,11 @@ class OverlayPreparationFailed(_NamesAFile):
     code = "overlay_preparation_failed"
     title = "The overlays could not be made"
     detail_template = "{path}: {reason}."
-    remedy_template = "Nothing was frozen or changed. Check the folder's rights and space on the host."
+    remedy_template = "Nothing was frozen or changed. Check the rights and the free space of the folder on the host."
 
 
 class StorageRefused(_NamesAFile):
-    """Something of the host that the job needs before its window; the file that is meant is named."""
+    """The host refuses an operation on a file that the job needs before its freeze window."""
 
     code = "storage_refused"
     title = "The host refuses a file that the job needs"
@@ -47,8 +50,8 @@ class StorageRefused(_NamesAFile):
 
 class DiskImageMissing(_NamesAFile):
     code = "disk_image_missing"
-    title = "The image of a disk is not there"
-    detail_template = "The image {path} of {domain}'s disk {disk} cannot be found: {reason}."
+    title = "The image of a disk is missing"
+    detail_template = "The image {path} of {domain}'s disk {disk} is missing: {reason}."
     remedy_template = "Put the image back where the definition of {domain} names it, or correct the definition (`virsh edit {domain}`)."
 
     @property
@@ -57,34 +60,36 @@ class DiskImageMissing(_NamesAFile):
 
 
 class DiskImageDeleted(StillpointError):
-    """The guest writes on into a file that has no name any more, or not this one."""
+    """The guest writes to a file that was deleted, or that has another path now."""
 
     code = "disk_image_deleted"
     title = "A running guest writes into an image that was deleted"
     detail_template = "The image {path} of {domain}'s disk {disk} is not the file that its QEMU has open: {reason}."
     remedy_template = (
-        "What the guest writes is lost when it stops. Save it while it runs: "
+        "The data of the guest is lost when the guest stops. Save the data while the guest runs: "
         "`virsh blockcopy {domain} {disk} /new/image.qcow2 --wait --pivot --transient-job`. "
-        "Where nobody deleted it, the worker sees another file under this path than QEMU does: "
-        "run it without a mount namespace or container that changes {path}."
+        "If nobody deleted the image, the worker and QEMU see different files at this path: "
+        "run the worker without a mount namespace or container that changes {path}."
     )
 
 
 class QemuImgUnusable(StillpointError):
     code = "qemu_img_unusable"
     title = "qemu-img cannot be used"
-    detail_template = "qemu-img, which makes the overlays, cannot be used: {reason}."
-    remedy_template = "Install it on the host (`apt install qemu-utils`), and see that `qemu-img --version` works for the service's user."
+    detail_template = "The service makes overlays with qemu-img, and qemu-img cannot be used: {reason}."
+    remedy_template = (
+        "Install qemu-img on the host (`apt install qemu-utils`), and check that `qemu-img --version` works for the service's user."
+    )
 
 
 class LibvirtSeesOtherFiles(StillpointError):
     code = "libvirt_sees_other_files"
     title = "libvirt does not see the files that the worker makes"
-    detail_template = "The worker made {path}; {who} does not find it there: {reason}."
+    detail_template = "The worker made {path}, but {who} does not see the file there: {reason}."
     remedy_template = (
-        "Run the worker on the host of {uri}, where libvirt and QEMU run, and give it the same mounts: no private /tmp or home where the "
-        "images lie (PrivateTmp, ProtectHome), in a container the same folders under the same paths. "
-        "A folder that was mounted after libvirt was started may need a restart of libvirt."
+        "Run the worker on the host of {uri}, where libvirt and QEMU run, and give the worker the same mounts. Its unit must not have a "
+        "private /tmp or home where the images are (PrivateTmp, ProtectHome). A container needs the same folders under the same paths. "
+        "If the folder was mounted after libvirt was started, restart libvirt."
     )
 
 
@@ -93,18 +98,18 @@ class QemuCannotOpen(StillpointError):
     title = "QEMU may not open the overlays"
     detail_template = "QEMU runs as {user} and cannot open {path}: {reason}, at {at}."
     remedy_template = (
-        "Let that user through: `setfacl --modify user:{uid}:x {at}` for a folder (`namei -l {path}` shows the rights of each), "
-        "or set STILLPOINT_OVERLAY_DIR to a folder that it can enter."
+        "Give that user access: `setfacl --modify user:{uid}:x {at}` for a folder. `namei -l {path}` shows the rights of each folder. "
+        "Or set STILLPOINT_OVERLAY_DIR to a folder that this user can enter."
     )
 
 
 class HostOutOfDescriptors(StillpointError):
-    """Nothing was frozen and nothing is left: the job goes back into the queue, and the attempt does not count."""
+    """Nothing was frozen and nothing is left behind. The job returns to the queue, and the attempt does not count."""
 
     code = "host_out_of_descriptors"
-    title = "No file could be opened, because too many are open"
+    title = "Too many files are open"
     detail_template = "{what}: {reason}."
     remedy_template = (
-        "The job is tried again by itself. Raise the limit (LimitNOFILE of the unit, `fs.file-max` of the host), "
-        "or end what holds the files."
+        "The service tries the job again by itself. Raise the limit (LimitNOFILE of the unit, `fs.file-max` of the host), "
+        "or end the programs that hold the files open."
     )

@@ -1,4 +1,4 @@
-"""Freezing a guest: what keeps it from being frozen, held, or thawed, and gates that hold it for a caller."""
+"""Freezing a guest: why a guest cannot be frozen, held or thawed, and why a gate does not open or hold."""
 
 from collections.abc import Mapping
 
@@ -7,32 +7,32 @@ from service.errors.base import StillpointError
 
 class GuestAlreadyFrozen(StillpointError):
     code = "guest_already_frozen"
-    title = "Somebody else has frozen this guest"
+    title = "The guest is already frozen by another client"
     remedy_template = (
-        "It was left as it is. Ask whoever froze it (another backup tool?), and try again when it is thawed. "
-        "If nobody owns the freeze: POST /api/v1/domains/{{id}}/thaw, or `stillpoint thaw {domain}` on the host."
+        "The guest was left frozen. Find the client that froze it (another backup tool?), and try again when the guest is thawed. "
+        "If no client owns the freeze: POST /api/v1/domains/{{id}}/thaw, or `stillpoint thaw {domain}` on the host."
     )
 
     def __init__(self, *, domain: str, frozen_by: str | Mapping[str, str] = "unknown", frozen_since: str | None = None) -> None:
-        """`frozen_by` and `frozen_since` as in `service.model.foreign_freeze`; None: nobody has noted since when."""
+        """`frozen_by` and `frozen_since` as in `service.model.foreign_freeze`. `frozen_since` None: the time is not on record."""
         super().__init__(domain=domain, frozen_by=frozen_by, frozen_since=frozen_since)
 
     @property
     def detail(self) -> str:
         by, since = self.facts["frozen_by"], self.facts["frozen_since"]
         if isinstance(by, Mapping):
-            who = f"job {by['job_id']} of Stillpoint froze it, and its thaw was never answered"
+            who = f"Job {by['job_id']} of Stillpoint froze the guest, and its thaw was never answered."
         else:
-            who = "no job of Stillpoint froze it" if by == "not_stillpoint" else "by whom is not known"
-        seen = f"; it was first seen frozen at {since}" if since else ""
-        return f"The agent of {self.facts['domain']} says it is frozen, and not by this job: {who}{seen}."
+            who = "No job of Stillpoint froze the guest." if by == "not_stillpoint" else "It is not known who froze the guest."
+        seen = f" The guest was first seen frozen at {since}." if since else ""
+        return f"The agent of {self.facts['domain']} says that the guest is frozen, and this job did not freeze it. {who}{seen}"
 
 
 class NothingToFreeze(StillpointError):
     code = "nothing_to_freeze"
-    title = "There is nothing that could be frozen"
+    title = "The disks of the job have nothing to freeze"
     detail_template = "{domain}: {why}."
-    remedy_template = 'Name disks with filesystems, or ask for {{"freeze": {{"mode": "off"}}}} and accept a crash-consistent point.'
+    remedy_template = 'Name disks with filesystems, or send {{"freeze": {{"mode": "off"}}}} and accept a crash-consistent point.'
 
 
 class VssNotUsable(StillpointError):
@@ -40,10 +40,10 @@ class VssNotUsable(StillpointError):
     title = "VSS cannot be used in the guest"
     detail_template = "Windows in {domain} cannot be frozen, because VSS cannot be used there: {why}."
     remedy_template = (
-        'In the guest, as administrator: `sc qc VSS` and `sc qc "QEMU Guest Agent VSS Provider"` must find both services and not say '
-        "DISABLED (`sc config VSS start= demand` mends the first); qga-vss.dll must lie beside qemu-ga.exe, both 64-bit on a 64-bit "
-        "Windows. Where one of these is missing, install virtio-win-guest-tools.exe of a current virtio-win image again. Then restart the "
-        "service QEMU-GA. Until then freeze.mode `preferred` gives a crash-consistent point."
+        'In the guest, as administrator: `sc qc VSS` and `sc qc "QEMU Guest Agent VSS Provider"` must show both services, and neither may '
+        "be DISABLED (`sc config VSS start= demand` enables VSS). qga-vss.dll must be in the folder of qemu-ga.exe, and both must be "
+        "64-bit on a 64-bit Windows. If one of these is missing, install virtio-win-guest-tools.exe of a current virtio-win image again. "
+        "Then restart the service QEMU-GA. Until then freeze.mode `preferred` gives a crash-consistent point."
     )
 
 
@@ -57,9 +57,9 @@ class VssFreezeFailed(StillpointError):
 class HoldLimitTooLong(StillpointError):
     code = "hold_limit_too_long"
     title = "Windows cannot hold writes for so long"
-    detail_template = "A hold of {asked_ms} ms was asked for; Windows lets writes go after {limit_ms} ms."
+    detail_template = "The request asks for a hold of {asked_ms} ms. Windows releases the writes after {limit_ms} ms."
     remedy_template = (
-        "Leave freeze.hold_limit_ms and freeze.hold_soft_ms out, or set both below 10000; the same for deadline_ms of a quiesce."
+        "Leave freeze.hold_limit_ms and freeze.hold_soft_ms out, or set both below 10000. For a quiesce, set deadline_ms below 10000."
     )
 
 
@@ -68,8 +68,8 @@ class FreezeFailed(StillpointError):
     title = "The guest could not be frozen"
     detail_template = "{domain}: {message}."
     remedy_template = (
-        "No snapshot was taken. Read GET /api/v1/jobs/{{id}}/explain, mend the cause, and retry; "
-        'or ask for {{"freeze": {{"mode": "preferred"}}}} to accept a crash-consistent point.'
+        "No snapshot was taken. Read GET /api/v1/jobs/{{id}}/explain, remove the cause, and retry. "
+        'Or send {{"freeze": {{"mode": "preferred"}}}} to accept a crash-consistent point.'
     )
 
 
@@ -77,71 +77,71 @@ class NothingFrozen(StillpointError):
     code = "nothing_frozen"
     title = "The guest's agent froze nothing"
     detail_template = (
-        "{domain}: {expected} filesystems that can be frozen are mounted, and the agent froze none of them: "
-        "they are frozen already, from inside the guest, or refuse it."
+        "{domain}: {expected} filesystems that can be frozen are mounted, and the agent froze none of them. "
+        "Either a program in the guest has frozen them already, or they refuse the freeze."
     )
     remedy_template = (
-        "No snapshot was taken. See in the guest who froze them (`fsfreeze`, another backup tool) and let it end; "
-        "`fsfreeze --unfreeze MOUNTPOINT` ends what nobody ends. Then retry."
+        "No snapshot was taken. Find the program in the guest that froze the filesystems (`fsfreeze`, another backup tool), and let it "
+        "finish. If that program is gone, run `fsfreeze --unfreeze MOUNTPOINT` in the guest. Then retry."
     )
 
 
 class GateNotFound(StillpointError):
     code = "gate_not_found"
     title = "No such gate"
-    detail_template = "Job {job_id} is no quiesce of {domain}."
-    remedy_template = "POST /api/v1/domains/{{domain}}/quiesce makes one; its answer has the id of the job."
+    detail_template = "Job {job_id} is not a quiesce of {domain}."
+    remedy_template = "POST /api/v1/domains/{{domain}}/quiesce makes a gate and answers the id of its job."
 
 
 class GateTokenWrong(StillpointError):
     code = "gate_token_wrong"
     title = "This is not the token of the gate"
     detail_template = "The token does not release the gate of job {job_id}."
-    remedy_template = (
-        "Send the token that the quiesce was answered with. Without it, POST /api/v1/domains/{{domain}}/thaw thaws the guest all the same."
-    )
+    remedy_template = "Send the token that the quiesce answered. POST /api/v1/domains/{{domain}}/thaw thaws the guest without that token."
 
 
 class GateClosed(StillpointError):
     code = "gate_closed"
     title = "This gate is closed"
-    detail_template = "The gate of job {job_id} is closed: it was released, or its time is over."
-    remedy_template = "Read the job for how it went. A new quiesce needs another Idempotency-Key."
+    detail_template = "The gate of job {job_id} is closed: the gate was released, or its deadline has passed."
+    remedy_template = "GET /api/v1/jobs/{job_id} says how the hold went. A new quiesce needs another Idempotency-Key."
 
 
 class GateNotOpened(StillpointError):
     code = "gate_not_opened"
     title = "The gate did not open"
-    detail_template = "{domain} was frozen, but {why}; it was thawed."
-    remedy_template = "Ask for a new quiesce, with a longer deadline_ms if the time was too short."
+    detail_template = "{domain} was frozen, but {why}. The guest was thawed."
+    remedy_template = "Request a new quiesce, with a longer deadline_ms if the time was too short."
 
 
 class GateDeadlinePassed(StillpointError):
     code = "gate_deadline_passed"
     title = "The gate was not released in time"
-    detail_template = "Nobody released the gate of {domain} within {hold_budget_ms} ms, so the guest was thawed."
-    remedy_template = "What was copied meanwhile is crash-consistent at most. Ask for a new quiesce, with a longer deadline_ms if need be."
+    detail_template = "No client released the gate of {domain} within {hold_budget_ms} ms, so the guest was thawed."
+    remedy_template = (
+        "A copy that was made meanwhile is crash-consistent at most. Request a new quiesce, with a longer deadline_ms if needed."
+    )
 
 
 class GateClosedEarly(StillpointError):
     code = "gate_closed_early"
     title = "The guest was thawed before the gate was released"
     detail_template = "{domain} was thawed before its gate was released: {why}."
-    remedy_template = "What was copied meanwhile is crash-consistent at most. Ask for a new quiesce."
+    remedy_template = "A copy that was made meanwhile is crash-consistent at most. Request a new quiesce."
 
 
 class GuardNotReady(StillpointError):
     code = "guard_not_ready"
-    title = "The guest was not frozen, because nothing stood ready to thaw it"
-    detail_template = "The thaw guard for {domain} did not come up: {reason}."
-    remedy_template = "Nothing was changed. Look at libvirt and at the memory of this host, then try again."
+    title = "The guest was not frozen, because its thaw guard was not ready"
+    detail_template = "The thaw guard for {domain} did not start: {reason}."
+    remedy_template = "Nothing was changed. Check libvirt and the free memory of this host, then try again."
 
 
 class HoldSpent(StillpointError):
     code = "hold_spent"
-    title = "It was too late for the point in time, so none was taken"
-    detail_template = "{domain} was frozen, but {why}; it was thawed and nothing was taken."
-    remedy_template = "Try again. If it happens often, look at the load of this host, or allow more with freeze.hold_limit_ms."
+    title = "The time of the hold ran out, so no snapshot was taken"
+    detail_template = "{domain} was frozen, but {why}. The guest was thawed, and no snapshot was taken."
+    remedy_template = "Try again. If this happens often, check the load of this host, or raise freeze.hold_limit_ms."
 
 
 class GuestStillFrozen(StillpointError):
@@ -149,15 +149,15 @@ class GuestStillFrozen(StillpointError):
     title = "The guest could not be thawed"
     detail_template = "{domain} did not answer a thaw within {tried_ms} ms: {message}."
     remedy_template = (
-        "Act now: `stillpoint thaw {domain}` on the host; in the guest's console `fsfreeze --unfreeze MOUNTPOINT`, "
-        "or restart the agent there where libvirt has lost the agent (the guest is thawed then); at the last, reset the guest."
+        "Act now. Run `stillpoint thaw {domain}` on the host. If that does not help, run `fsfreeze --unfreeze MOUNTPOINT` in the guest's "
+        "console. If libvirt has lost the agent, restart the agent in the guest: that thaws the guest. As the last resort, reset the guest."
     )
 
 
 class ThawUnanswered(StillpointError):
     code = "thaw_unanswered"
     title = "The thaw was never answered, but the guest writes to its disks again"
-    detail_template = "{domain} did not answer the thaw: {message}. The guest is seen to write to its disks, so the guest is not frozen."
+    detail_template = "{domain} did not answer the thaw: {message}. The guest writes to its disks, so the guest is not frozen."
     remedy_template = (
         "Nothing proves how long the freeze held. Restart the agent in the guest (`systemctl restart qemu-guest-agent`; on Windows the "
         "service QEMU-GA), then try again."
@@ -168,19 +168,21 @@ class GuestHookHangs(StillpointError):
     code = "guest_hook_hangs"
     title = "The guest's fsfreeze hook does not end"
     detail_template = (
-        "{domain} did not answer {command} within {tried_ms} ms, and goes on writing to {disks}: it is not frozen, "
+        "{domain} did not answer {command} within {tried_ms} ms, and writes to {disks}. The guest is not frozen: "
         "its agent waits for the fsfreeze hook ({hook})."
     )
     remedy_template = (
-        "End the hook in the guest and restart its agent (`systemctl restart qemu-guest-agent`): until then the agent answers nobody, and "
-        "after a hook that ends late the agent goes on to freeze, which the thaw guard ends. Then give what the hook calls a time limit."
+        "End the hook in the guest and restart the agent there (`systemctl restart qemu-guest-agent`). Until then the agent is silent. "
+        "If the hook ends late, the agent freezes the guest after all, and the thaw guard thaws it. "
+        "Then set a time limit for the programs that the hook calls."
     )
 
 
 class GuestMayBeFrozen(StillpointError):
     code = "guest_may_be_frozen"
     title = "The guest may be frozen, and cannot be thawed now"
-    detail_template = "{domain} is {state}: its agent cannot answer, and what the dead worker froze may still be frozen."
+    detail_template = "{domain} is {state}, so its agent cannot answer. The guest may still be frozen by the worker that died."
     remedy_template = (
-        "It is thawed by itself as soon as it runs (`virsh resume {domain}`); shutting it off ends the wait too. Until then the job waits."
+        "Resume the domain (`virsh resume {domain}`): the service then thaws the guest. The job waits until then, or until the domain is "
+        "shut off."
     )

@@ -36,15 +36,15 @@ def test_a_job_that_would_freeze_it_is_refused_with_who_since_when_and_what_to_d
 
     assert (answer.status_code, problem["code"]) == (409, "guest_already_frozen")
     assert problem["facts"] == {"domain": "web1", "frozen_by": "not_stillpoint", "frozen_since": "2026-03-01T11:00:00.000000Z"}
-    assert problem["detail"].endswith("no job of Stillpoint froze it; it was first seen frozen at 2026-03-01T11:00:00.000000Z.")
+    assert "2026-03-01T11:00:00.000000Z" in problem["detail"]
     assert "/thaw" in problem["remedy"]
-    assert "try again" in problem["remedy"]
     assert api_on_both.get("/api/v1/jobs").json()["items"] == []
 
 
 def test_the_owner_is_named_as_far_as_he_is_known(api: TestClient, sqlite_database: Database) -> None:
     freeze_web1(sqlite_database, frozen_by={"job_id": DB1})
-    assert f"job {DB1} of Stillpoint froze it, and its thaw was never answered" in api.post("/api/v1/jobs", json=BODY).json()["detail"]
+    problem = api.post("/api/v1/jobs", json=BODY).json()
+    assert (problem["facts"]["frozen_by"], DB1 in problem["detail"]) == ({"job_id": DB1}, True)
 
 
 @pytest.mark.parametrize("change", [{"kind": "preflight"}, {"freeze": {"mode": "off"}}, {"domain": "db1"}])

@@ -15,6 +15,7 @@ from service.app import create_api
 from service.config import Settings
 from service.db import engine as engine_module
 from service.db.engine import Database, open_engine
+from service.errors import JobNotFound
 from service.records import ageing
 from service.records.wake import Wake
 from tests.api.world import NOW, add_job, add_recovery_point
@@ -34,12 +35,10 @@ def test_an_unknown_path_and_an_unknown_method_are_problems_too(api: TestClient)
 def test_a_problem_has_every_member_of_its_kind(api: TestClient) -> None:
     job_id = str(uuid4())
     assert api.get(f"/api/v1/jobs/{job_id}").json() == {
+        **JobNotFound(job_id=job_id).as_document(),
         "type": "urn:stillpoint:problem:job_not_found",
-        "title": "No such job",
         "status": 404,
-        "detail": f"There is no job {job_id}.",
         "code": "job_not_found",
-        "remedy": "List the jobs with GET /api/v1/jobs.",
         "facts": {"job_id": job_id},
         "instance": f"/api/v1/jobs/{job_id}",
     }

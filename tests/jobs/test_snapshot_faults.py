@@ -90,7 +90,8 @@ def test_a_libvirtd_that_is_away_fails_the_job(scene: Scene) -> None:
 
 
 def test_an_unknown_disk_is_answered_with_the_known_ones(scene: Scene) -> None:
-    assert failed_with(scene.run(disks=["vda", "sdz"]), "disk_unknown")["detail"] == "db1 has no disk sdz; it has vda, vdb."
+    error = failed_with(scene.run(disks=["vda", "sdz"]), "disk_unknown")
+    assert error["facts"] == {"domain": "db1", "disks": "sdz", "known": "vda, vdb"}
     untouched(scene)
 
 

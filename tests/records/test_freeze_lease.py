@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.db.engine import Database
 from service.db.tables import Domain, Job
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, GuestAlreadyFrozen
 from service.jobs.run import JobRun
 from service.model.lifecycle import JobState
 from service.records import freeze_lease, queue
@@ -320,7 +320,8 @@ def test_a_preflight_says_who_and_since_when_and_sends_no_thaw(scene: Scene) -> 
     job = scene.run("preflight")
     assert job.result is not None
     (check,) = [check for check in job.result["checks"] if check["code"] == "guest_already_frozen"]
-    assert (check["status"], since in check["detail"], "no job of Stillpoint froze it" in check["detail"]) == ("fail", True, True)
+    expected = GuestAlreadyFrozen(domain="db1", frozen_by="not_stillpoint", frozen_since=since)
+    assert (check["status"], check["detail"]) == ("fail", expected.detail)
     left_alone(scene)
 
 

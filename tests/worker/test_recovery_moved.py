@@ -210,7 +210,7 @@ def test_an_overlay_that_cannot_be_removed_is_named_and_does_not_stop_the_job(sq
     overlay.mkdir()
     job = recovered(scene, job_id)
     assert job.state == "queued"
-    assert f"No disk uses {overlay}, and it could not be removed" in story(job)
+    assert str(overlay) in story(job)
     assert list(folder.iterdir()) == [overlay]
 
 
