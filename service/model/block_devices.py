@@ -1,4 +1,4 @@
-"""The block devices of a Linux guest: what lies on which disk of the domain, and who uses it."""
+"""The block devices of a Linux guest: which device is on which disk of the domain, and what uses the device."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class BlockDevice:
-    """`parent`: the disk of a partition. `slaves`: what LVM, md, dm-crypt or multipath made it of."""
+    """`parent`: the disk of a partition. `slaves`: the devices below, for LVM, md, dm-crypt or multipath."""
 
     name: str
     number: str
@@ -28,7 +28,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Content:
-    """What a device that nobody uses holds. `type` None: nothing that is known."""
+    """The content of a device that is not in use. `type` None: no known type."""
 
     type: str | None
     is_empty: bool
@@ -40,14 +40,14 @@ class GuestDevices:
 
     devices: dict[str, BlockDevice]
     targets: dict[str, str] = field(default_factory=dict)
-    #: Where the agent sees it mounted: what it can freeze.
+    #: Devices whose mount the agent sees, and so can freeze.
     mounted: dict[str, Mount] = field(default_factory=dict)
-    #: Mounted where the agent does not see it, to the words for that.
+    #: Devices with a mount that the agent does not see, to a description of that mount.
     elsewhere: dict[str, str] = field(default_factory=dict)
-    #: Processes that have it open.
+    #: Devices to the processes that have them open.
     open_by: dict[str, tuple[int, ...]] = field(default_factory=dict)
     swaps: frozenset[str] = frozenset()
-    #: Devices of one btrfs, which is listed with one of them only.
+    #: The devices of each btrfs. The guest lists a btrfs with one of its devices only.
     btrfs: tuple[frozenset[str], ...] = ()
     contents: dict[str, Content] = field(default_factory=dict)
 
@@ -64,7 +64,7 @@ class GuestDevices:
         return {self.targets[device] for device in seen if device in self.targets}
 
     def members(self, name: str) -> frozenset[str]:
-        """The devices of the filesystem on this one."""
+        """The devices of the filesystem that is on device `name`."""
         return next((group for group in self.btrfs if name in group), frozenset({name}))
 
     def leaves_of(self, target: str) -> list[str]:
@@ -80,7 +80,7 @@ class GuestDevices:
 
 
 def targets_by_serial(devices: Mapping[str, BlockDevice], serials: Mapping[str, str]) -> dict[str, str]:
-    """`serials`: libvirt's name of a disk to its serial. A virtio disk shows 20 characters of it."""
+    """`serials`: libvirt's name of a disk to its serial. A virtio disk shows the first 20 characters of its serial."""
     found = {}
     for target, serial in serials.items():
         same = [device.name for device in devices.values() if device.parent is None and device.serial == serial[:20]]

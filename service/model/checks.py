@@ -1,4 +1,4 @@
-"""Preflight: would a backup work, what verdict is to be expected, and what to do about what stands in the way."""
+"""Preflight: whether a job would work, which verdict to expect, and how to remove each obstacle."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from service.model.windows import vss_usable
 from service.model.windows.checks import WindowsCircumstances
 
 YOUNG_GUEST_S = 60.0
-"""Services that freeze together with the agent may not be up yet in a guest that is younger than this."""
+"""Seconds. In a guest with a shorter uptime, services that take part in a freeze may not be up yet: preflight warns."""
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What the job asks for, and what was found for it."""
+    """What the job asks for, and what the survey says."""
 
     survey: Survey
     selection: DiskSelection | None
@@ -33,15 +33,15 @@ class Circumstances:
     spaces: Sequence[Space]
     freeze_mode: FreezeMode
     max_chain_depth: int
-    #: What was read of VSS; None: the guest is no Windows, or it does not answer.
+    #: What was read of VSS; None: the guest is not Windows, or its agent does not answer.
     windows: WindowsCircumstances | None = None
-    #: Why the files of the disks are not at rest; None: nobody else is seen to write to them.
+    #: Why the files of the disks are not at rest; None: no other program was seen to write to them.
     image_fault: StillpointError | None = None
-    #: Names of the snapshots that libvirt keeps record of.
+    #: Names of the snapshots that libvirt has on record.
     libvirt_snapshots: Sequence[str] = ()
-    #: What was tried on the host; None: no disk can be taken, so nothing was.
+    #: What was tried on the host; None: no disk can take part, so nothing was tried.
     host: HostTrial | None = None
-    #: Why the guest cannot be held for as long as the job asks; None: it can.
+    #: Why the guest cannot be held for as long as the job asks; None: the guest can.
     hold_fault: StillpointError | None = None
 
 
@@ -60,7 +60,7 @@ class PreflightResult:
 
 
 def evaluate(found: Circumstances) -> PreflightResult:
-    """Every check, in the order in which a job would meet it."""
+    """Every check, in the order of a job."""
     checks = [*_domain(found), *_disks(found), *(found.host.checks() if found.host is not None else ()), *_agent(found), *_guest(found)]
     if found.windows is not None:
         checks += checks_windows.checks(found.windows)
@@ -69,7 +69,7 @@ def evaluate(found: Circumstances) -> PreflightResult:
 
 
 def why_not_freezable(survey: Survey, scope: FreezeScope | None = None) -> StillpointError | None:
-    """The first fact that makes a freeze impossible; None: it can be tried."""
+    """The first fact that makes a freeze impossible; None: a freeze can be tried."""
     agent, domain = survey.agent, survey.domain
     if not agent.channel:
         return NoAgentChannel(domain=domain)
@@ -94,12 +94,12 @@ def _already_frozen(domain: str, freeze: ForeignFreeze | None) -> GuestAlreadyFr
 
 
 _EXEC_BLOCKED = (
-    "The agent does not allow guest-exec: no pre-flush, and hooks, uptime and mounts cannot be read.",
-    "Allow it in the guest: block-rpcs/allow-rpcs in qemu-ga.conf, or BLOCK_RPCS/FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga; "
-    "restart the agent.",
+    "The agent does not allow guest-exec. The guest cannot be flushed before the freeze, and its hooks, uptime and mounts cannot be read.",
+    "Allow guest-exec in the guest: block-rpcs/allow-rpcs in qemu-ga.conf, or BLOCK_RPCS/FILTER_RPC_ARGS in /etc/sysconfig/qemu-ga. "
+    "Then restart the agent.",
 )
 _EXEC_BLOCKED_IN_WINDOWS = (
-    "The agent does not allow guest-exec: the VSS writers, the backup type and the events of SQL Server cannot be read.",
+    "The agent does not allow guest-exec, so the VSS writers, the backup type and the events of SQL Server cannot be read.",
     WindowsCommandBlocked.remedy_template,
 )
 
@@ -129,17 +129,19 @@ def _domain(found: Circumstances) -> Iterator[Check]:
     if found.hold_fault is not None:
         yield failed("hold_limits", found.hold_fault.detail, found.hold_fault.remedy)
     if state is DomainState.paused and found.freeze_mode is not FreezeMode.off:
-        yield failed("domain_state", "The domain is paused: its agent cannot answer.", f"`virsh resume {name}`, or set freeze.mode to off.")
+        remedy = f"Resume the domain (`virsh resume {name}`), or set freeze.mode to off."
+        yield failed("domain_state", "The domain is paused, so its agent cannot answer.", remedy)
     elif state is DomainState.other:
-        yield failed("domain_state", "The domain is in a state in which no snapshot can be taken.", "Wait until it runs or is shut off.")
+        yield failed("domain_state", "The state of the domain does not allow a snapshot.", "Wait until the domain runs or is shut off.")
     else:
         yield passed("domain_state", f"The domain is {state.value.replace('_', ' ')}.")
     busy = found.survey.busy
     if busy:
         what = "; ".join(f"{target or 'domain'}: {job}" for target, job in busy.items())
-        yield failed("libvirt_job", f"Another job runs: {what}.", f"Wait for it: `virsh domjobinfo {name}`, `virsh blockjob {name} DISK`.")
+        remedy = f"Wait until the job ends: `virsh domjobinfo {name}`, `virsh blockjob {name} DISK`."
+        yield failed("libvirt_job", f"Another job of libvirt runs: {what}.", remedy)
     else:
-        yield passed("libvirt_job", "No other job or block job of libvirt runs on the domain.")
+        yield passed("libvirt_job", "No job or block job of libvirt runs on the domain.")
 
 
 def _disks(found: Circumstances) -> Iterator[Check]:
@@ -149,7 +151,9 @@ def _disks(found: Circumstances) -> Iterator[Check]:
         return
     yield passed("disks", f"In the snapshot: {', '.join(disk.target for disk in found.selection.taken)}.")
     for target, reason in found.selection.left_out.items():
-        yield warned("disk_left_out", f"{target} is not in the snapshot: {reason}.", "Back it up by other means if it holds data.")
+        yield warned(
+            "disk_left_out", f"{target} is not in the snapshot: {reason}.", "If the disk holds data, back the disk up by other means."
+        )
     yield from checks_images.checks(found.survey.domain, found.selection.taken, found.image_fault, found.libvirt_snapshots)
     for disk in found.selection.taken:
         yield from _chain(disk, found.max_chain_depth)
@@ -160,7 +164,7 @@ def _disks(found: Circumstances) -> Iterator[Check]:
             yield failed(
                 "space",
                 f"{space.path} has {_mib(space.free_bytes)} MiB free; {_mib(space.needed_bytes)} MiB are needed.",
-                "Free space there, or set STILLPOINT_OVERLAY_DIR.",
+                "Free space in this folder, or set STILLPOINT_OVERLAY_DIR to another folder.",
             )
 
 
@@ -168,11 +172,11 @@ def _chain(disk: Disk, limit: int) -> Iterator[Check]:
     if disk.chain_depth >= limit:
         yield warned(
             "chain_depth",
-            f"{disk.target} has {disk.chain_depth} files below the active one; every read may go through all of them.",
-            f"Merge old points: `virsh blockcommit DOMAIN {disk.target} --base … --top …`.",
+            f"{disk.target} has {disk.chain_depth} files below the active file. A read may go through all of them.",
+            f"Merge old recovery points: `virsh blockcommit DOMAIN {disk.target} --base … --top …`.",
         )
     else:
-        yield passed("chain_depth", f"{disk.target} has {disk.chain_depth} file(s) below the active one.")
+        yield passed("chain_depth", f"{disk.target} has {disk.chain_depth} file(s) below the active file.")
 
 
 def _agent(found: Circumstances) -> Iterator[Check]:
@@ -181,12 +185,12 @@ def _agent(found: Circumstances) -> Iterator[Check]:
         return
     if found.freeze_mode is FreezeMode.off:
         yield warned(
-            "freeze", "The job asks for no freeze: the point will be crash-consistent at best.", "Leave freeze.mode at its default."
+            "freeze", "The job turns the freeze off: the point will be crash-consistent at best.", "Leave freeze.mode at its default."
         )
         return
     fault = why_not_freezable(survey, found.scope)
     if fault is None:
-        yield passed("freeze", f"The agent {survey.agent.version or 'of unknown version'} answers, is thawed, and may freeze.")
+        yield passed("freeze", f"The agent {survey.agent.version or 'of unknown version'} answers, is thawed, and may freeze the guest.")
     elif found.freeze_mode is FreezeMode.required:
         yield failed(fault.code, fault.detail, fault.remedy)
     else:
@@ -206,12 +210,12 @@ def _guest(found: Circumstances) -> Iterator[Check]:
 def _coverage(found: Circumstances) -> Iterator[Check]:
     filesystems, selection = found.survey.filesystems, found.selection
     if filesystems is None and found.windows is not None:
-        # Told by the checks of Windows, where there is another cause for it.
+        # The checks of Windows report this, because the cause is another one there.
         return
     if filesystems is None or selection is None:
         yield warned(
             "coverage",
-            "The agent did not list the filesystems: what the point covers is not known.",
+            "The agent did not list the filesystems, so it is not known what the point covers.",
             "Update qemu-guest-agent (2.2 or newer).",
         )
         return
@@ -221,26 +225,32 @@ def _coverage(found: Circumstances) -> Iterator[Check]:
     unheld = unheld_filesystems(found.survey, selection.taken) if found.windows is None else ()
     if outside:
         yield warned(
-            "filesystem_not_covered", f"On disks that are not in the snapshot: {', '.join(outside)}.", "Add their disks to the job."
+            "filesystem_not_covered",
+            f"Filesystems on disks that are not in the snapshot: {', '.join(outside)}.",
+            "Add the disks of these filesystems to the job.",
         )
-    # Where the freeze is required, a point without it is a job that fails.
-    told = failed if found.freeze_mode is FreezeMode.required else warned
+    # If the freeze is required, a job without a good freeze fails.
+    outcome = failed if found.freeze_mode is FreezeMode.required else warned
     for disk in uncovered:
-        yield told("disk_not_covered", f"{disk.target}: {disk.why}. The point will be crash-consistent.", _UNCOVERED)
+        yield outcome("disk_not_covered", f"{disk.target}: {disk.why}. The point will be crash-consistent.", _UNCOVERED)
     if unheld:
-        detail = f"Mounted for writing, and of a type that cannot be frozen: {', '.join(unheld)}. The point will be crash-consistent."
-        yield told("filesystems_not_held", detail, "Keep data on ext4, xfs or btrfs, or unmount these for the backup.")
+        names = ", ".join(unheld)
+        detail = f"Filesystems that are mounted for writing and cannot be frozen: {names}. The point will be crash-consistent."
+        yield outcome("filesystems_not_held", detail, "Keep data on ext4, xfs or btrfs, or unmount these filesystems for the backup.")
     if found.scope is not None and found.scope.unfreezable:
         names = ", ".join(found.scope.unfreezable)
         yield warned(
-            "filesystem_not_freezable", f"Of a type that cannot be frozen: {names}.", "Fine for boot partitions; keep data elsewhere."
+            "filesystem_not_freezable",
+            f"Filesystems of a type that cannot be frozen: {names}.",
+            "This is fine for boot partitions. Keep data on other filesystems.",
         )
     if not outside and not uncovered:
         yield passed("coverage", "The filesystems of the guest and the disks of the job cover each other.")
 
 
 _UNCOVERED = (
-    "Put its data on a filesystem that is mounted where the agent runs, name the other disks in the job, or set freeze.mode to preferred."
+    "Put the data of this disk on a filesystem that is mounted in the guest where the agent runs. Or name the other disks in the job, "
+    "or set freeze.mode to preferred."
 )
 
 
@@ -251,23 +261,25 @@ def _linux(found: Circumstances) -> Iterator[Check]:
     if linux.loop_mounts:
         yield warned(
             "loop_mounts",
-            f"Loop-mounted filesystems: {', '.join(linux.loop_mounts)}. Freezing the filesystem below one can deadlock on some kernels.",
-            "Unmount them for the backup, or move them to disks of their own.",
+            f"Loop-mounted filesystems: {', '.join(linux.loop_mounts)}. On some kernels a freeze of the filesystem below can deadlock.",
+            "Unmount these filesystems for the backup, or move them to disks of their own.",
         )
     else:
-        yield passed("loop_mounts", "No loop-mounted filesystem.")
+        yield passed("loop_mounts", "The guest has no loop-mounted filesystem.")
     if linux.network_mounts:
         yield warned(
-            "network_mounts", f"Not on any disk of this domain: {', '.join(linux.network_mounts)}.", "Back them up where they are stored."
+            "network_mounts",
+            f"Network filesystems, which are not on a disk of this domain: {', '.join(linux.network_mounts)}.",
+            "Back up network filesystems on their server.",
         )
     if linux.uptime_s is not None and linux.uptime_s < YOUNG_GUEST_S:
         yield warned(
             "guest_booted_recently",
-            f"The guest is up for {linux.uptime_s:.0f} s; its services may not be ready.",
+            f"The guest has been up for {linux.uptime_s:.0f} s. Its services may not be ready.",
             "Wait a minute after a boot.",
         )
     elif linux.uptime_s is not None:
-        yield passed("guest_booted_recently", f"The guest is up for {linux.uptime_s:.0f} s.")
+        yield passed("guest_booted_recently", f"The guest has been up for {linux.uptime_s:.0f} s.")
 
 
 def _hook(found: Circumstances) -> Iterator[Check]:
@@ -276,19 +288,23 @@ def _hook(found: Circumstances) -> Iterator[Check]:
     where = (found.survey.linux.hook_path if found.survey.linux else None) or "the hook"
     match found.survey.hook:
         case HookState.truthful:
-            yield passed("fsfreeze_hook", f"{where} declares that it reports failures: `application` can be reached.")
+            yield passed("fsfreeze_hook", f"{where} declares that it reports failures. The verdict `application` is possible.")
         case HookState.absent:
-            yield passed("fsfreeze_hook", "No fsfreeze hook: applications are not told, `filesystem` is the best verdict.")
+            detail = "The guest has no fsfreeze hook: its applications take no part in the freeze, and `filesystem` is the best verdict."
+            yield passed("fsfreeze_hook", detail)
         case HookState.swallowing:
             yield warned(
                 "fsfreeze_hook",
-                f"{where} exits 0 whatever its scripts do: it proves nothing.",
+                f"{where} exits with 0 also when its scripts fail, so its exit status proves nothing.",
                 "Install contrib/fsfreeze-hook in the guest.",
             )
         case HookState.unknown:
-            yield warned("fsfreeze_hook", f"Whether {where} reports failures is not known.", "Install contrib/fsfreeze-hook in the guest.")
+            detail = f"It is not known whether {where} reports failures."
+            yield warned("fsfreeze_hook", detail, "Install contrib/fsfreeze-hook in the guest.")
         case HookState.not_inspected:
-            yield warned("fsfreeze_hook", "Whether there is an fsfreeze hook could not be read.", "Allow guest-exec in the agent.")
+            yield warned(
+                "fsfreeze_hook", "The service could not read whether the guest has an fsfreeze hook.", "Allow guest-exec in the agent."
+            )
 
 
 def _mib(size: int) -> int:

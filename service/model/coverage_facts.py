@@ -1,4 +1,4 @@
-"""What is said of single disks in a verdict."""
+"""What a verdict says about single disks."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Uncovered:
 class LeftOut:
     """A disk that is not in the point although the guest has filesystems on it.
 
-    `costs_application`: the guest may write there, and nobody asked for a point without it.
+    `costs_application`: the guest may write to the disk, and the caller did not leave the disk out on purpose.
     """
 
     target: str

@@ -1,7 +1,7 @@
 """Which disks of a Linux job the freeze covered, judged disk by disk.
 
-A disk is covered by a filesystem on it that was frozen, when nothing else on it is in use. Swap holds nothing that outlives
-the guest, and an empty disk holds nothing at all. All else is not known to be at rest, and costs the verdict.
+A disk is covered if a filesystem on the disk was frozen and nothing else on the disk is in use. Swap holds no data that outlives
+the guest, and an empty disk holds no data. Any other content may have been written to during the freeze, and lowers the verdict.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,22 +12,22 @@ from service.model.coverage_facts import LeftOut, Uncovered
 from service.model.inventory import Disk, Filesystem, Survey
 
 RAW_TYPES = frozenset({"zfs_member", "ceph_bluestore", "oracleasm", "drbd", "bcache"})
-"""Signatures of what uses a device without mounting it."""
+"""Signatures of software that uses a device without a mount."""
 
 
 def with_disks(filesystems: Sequence[Filesystem], devices: GuestDevices) -> list[Filesystem]:
-    """The filesystems with the disks that the guest knows under them, besides those that libvirt knows."""
+    """The filesystems, each with the disks below it that libvirt knows and those that the guest knows."""
     return [replace(fs, disks=tuple(sorted({*fs.disks, *devices.disks_under(fs.name)}))) for fs in filesystems]
 
 
 def filesystems_of(devices: GuestDevices) -> list[Filesystem]:
-    """What the agent would have listed, had it answered."""
+    """The filesystems that the agent would have listed."""
     mounted = devices.mounted.items()
     return [Filesystem(mount.mountpoint, name, mount.type, tuple(sorted(devices.disks_under(name)))) for name, mount in mounted]
 
 
 def unheld_filesystems(survey: Survey, taken: Sequence[Disk]) -> tuple[str, ...]:
-    """Mounted for writing on the disks of the job, of a type that cannot be frozen. A boot partition is at rest all the same."""
+    """Filesystems on the disks of the job that are mounted for writing and cannot be frozen. A boot partition counts as at rest."""
     targets = {disk.target for disk in taken}
     mounted = survey.devices.mounted if survey.devices else {}
     return tuple(
@@ -41,7 +41,7 @@ def unheld_filesystems(survey: Survey, taken: Sequence[Disk]) -> tuple[str, ...]
 
 
 def left_out_with_data(survey: Survey, left_out: Mapping[str, str], *, by_name: bool) -> tuple[LeftOut, ...]:
-    """`left_out`: target to the reason. `by_name`: the caller named the disks. A CD-ROM or floppy is not data of the guest."""
+    """`left_out`: target to the reason. `by_name`: the caller named the disks. A CD-ROM or floppy does not hold data of the guest."""
     disks = {disk.target: disk for disk in survey.disks}
     found = []
     for target, reason in left_out.items():
@@ -68,7 +68,7 @@ def _why_not(survey: Survey, target: str) -> str | None:
     if devices is None or not devices.knows(target):
         if is_covered or _must_be_on(survey, target):
             return None
-        return "no filesystem on it is listed, and what it holds could not be read in the guest"
+        return "no filesystem on this disk is listed, and its content could not be read in the guest"
     leaves = devices.leaves_of(target)
     in_use = list(_in_use(devices, leaves, _frozen(filesystems or (), devices)))
     if in_use:
@@ -77,7 +77,7 @@ def _why_not(survey: Survey, target: str) -> str | None:
 
 
 def _must_be_on(survey: Survey, target: str) -> bool:
-    """A filesystem of unknown disks lies on the only disk that there is, and so do those that were not listed."""
+    """True if the domain has one writable disk: then a filesystem whose disk is unknown lies on that disk."""
     writable = [disk.target for disk in survey.disks if disk.device in ("disk", "lun") and not disk.read_only]
     if writable != [target]:
         return False
@@ -94,7 +94,7 @@ def _in_use(devices: GuestDevices, leaves: Sequence[str], frozen: Collection[str
             continue
         content = devices.contents.get(name)
         if name in devices.elsewhere:
-            yield f"{name} is mounted where the agent does not see it, so it was not frozen: {devices.elsewhere[name]}"
+            yield f"{name} is mounted where the agent does not see the mount, so {name} was not frozen: {devices.elsewhere[name]}"
         elif name in devices.open_by:
             processes = ", ".join(str(pid) for pid in devices.open_by[name])
             yield f"{name} is used without a filesystem that could be frozen: process {processes} has it open"
@@ -116,4 +116,4 @@ def _why_bare(devices: GuestDevices, leaves: Sequence[str]) -> str | None:
             unknown.append(f"{name} (could not be read)")
         else:
             unknown.append(f"{name} ({content.type or 'not empty, of no known type'}, not mounted)")
-    return f"no frozen filesystem lies on it, and it is not empty: {', '.join(unknown)}" if unknown else None
+    return f"no frozen filesystem is on this disk, and the disk is not empty: {', '.join(unknown)}" if unknown else None

@@ -1,23 +1,23 @@
-"""A guest that is frozen, and not by a job that runs: what is known of who and since when."""
+"""A guest that is frozen, but not by a running job: who froze the guest and since when, as far as that is known."""
 
 from dataclasses import dataclass
 
 UNKNOWN = "unknown"
 NOT_STILLPOINT = "not_stillpoint"
-"""It was seen thawed, no job of ours froze it since, and then it was frozen."""
+"""The guest was seen thawed, then no job of ours froze it, and now it is frozen."""
 
 FROZEN_LOOK_S = 5.0
-"""How often the worker asks a guest that somebody else has frozen whether it still is."""
+"""Seconds between two questions to a guest that another client has frozen: is the guest still frozen?"""
 FROZEN_BELIEVED_S = 3 * FROZEN_LOOK_S
-"""How long the API refuses on the word of a worker that does not repeat it."""
+"""Seconds. Maximum age of an observed foreign freeze on which the API still refuses a job."""
 
 FrozenBy = str | dict[str, str]
-"""`unknown`, `not_stillpoint`, or {"job_id"} of the job that holds it, or that ended without an answer to its thaw."""
+"""`unknown`, `not_stillpoint`, or {"job_id"} of the job that holds the guest or that ended without an answer to its thaw."""
 
 
 @dataclass(frozen=True)
 class ForeignFreeze:
-    """`since`: when it was first seen frozen, RFC 3339; the freeze itself may be older."""
+    """`since`: when the guest was first seen frozen, RFC 3339. The freeze itself may be older."""
 
     since: str
     by: FrozenBy = UNKNOWN

@@ -1,4 +1,4 @@
-"""The fuse: a process in the guest that thaws it by itself when nobody on the host can. What it did, and when it burns."""
+"""The fuse: a process in the guest that thaws the guest when the host cannot. What the fuse did, and when it fires."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,24 +6,24 @@ from enum import StrEnum
 from typing import Any
 
 FUSE_MARGIN_S = 5
-"""Whoever on the host is to thaw has had his turn by then."""
+"""Seconds that the fuse waits longer than freeze timeout and hold limit together. The host should have thawed by then."""
 
 
 class FuseState(StrEnum):
     armed = "armed"
-    """It burns in the guest. After a job: it was left so, because a thaw was never answered or the guest is frozen again."""
+    """The fuse waits in the guest. After a job: the thaw was never answered, or the guest is frozen again, so the fuse was left armed."""
     disarmed = "disarmed"
     fired = "fired"
-    """It told the guest's kernel to thaw every filesystem."""
+    """The fuse told the guest's kernel to thaw every filesystem."""
     unavailable = "unavailable"
-    """The guest has none, and the job went on without."""
+    """The guest has no fuse, and the job continued without a fuse."""
     unknown = "unknown"
-    """Whether there is one, or what became of it, could not be learned."""
+    """It is not known whether the guest has a fuse, or what the fuse did."""
 
 
 @dataclass(frozen=True)
 class FuseReport:
-    """`after_s`: seconds of the guest's clock from arming to burning; it stands still while the guest is paused."""
+    """`after_s`: seconds of the guest's clock from arming to firing. That clock stands still while the guest is paused."""
 
     state: FuseState
     after_s: int
@@ -42,7 +42,7 @@ class FuseReport:
 
     @property
     def may_have_fired(self) -> bool:
-        """In doubt it has: nothing is taken for held that may not have been."""
+        """True in doubt: a hold counts only where it is certain."""
         return self.state in (FuseState.fired, FuseState.unknown)
 
     def now(self, state: FuseState, reason: str | None = None) -> "FuseReport":
@@ -50,7 +50,7 @@ class FuseReport:
 
 
 def burns_after_s(timeout_ms: float, hold_limit_ms: float) -> int:
-    """Whole seconds: not every guest's `sleep` knows parts of one."""
+    """Whole seconds, because `sleep` in some guests does not accept fractions."""
     return math.ceil((timeout_ms + hold_limit_ms) / 1000 + FUSE_MARGIN_S)
 
 
@@ -61,17 +61,17 @@ def read_arming(output: str) -> tuple[FuseState, str | None]:
         return FuseState.armed, None
     if word == "unavailable":
         return FuseState.unavailable, reason
-    return FuseState.unavailable, f"the guest's shell did not say that it is armed, but {output.strip()[:200]!r}"
+    return FuseState.unavailable, f"the guest's shell did not confirm the fuse, but answered {output.strip()[:200]!r}"
 
 
 _ENDINGS: dict[str, tuple[FuseState, str | None]] = {
     "disarmed": (FuseState.disarmed, None),
-    "fired": (FuseState.fired, "it burned down, and the guest thawed itself"),
-    "failed": (FuseState.unknown, "it burned down, and the guest's kernel did not take its request to thaw"),
-    "none": (FuseState.unknown, "no trace of it is left in the guest, which was perhaps started anew"),
-    "other": (FuseState.unknown, "another fuse has taken its place"),
-    "gone": (FuseState.unknown, "its process was ended by somebody else"),
-    "alive": (FuseState.armed, "its process did not end when it was told to"),
+    "fired": (FuseState.fired, "the fuse fired, and the guest thawed itself"),
+    "failed": (FuseState.unknown, "the fuse fired, and the guest's kernel refused the thaw"),
+    "none": (FuseState.unknown, "the guest has no trace of the fuse; perhaps the guest restarted"),
+    "other": (FuseState.unknown, "the guest has a newer fuse in its place"),
+    "gone": (FuseState.unknown, "another program ended the process of the fuse"),
+    "alive": (FuseState.armed, "the process of the fuse did not end on request"),
 }
 
 

@@ -1,4 +1,4 @@
-"""A gate: a hold in which somebody else takes the point in time. The verdict is that of a snapshot between opening and release."""
+"""A gate: a hold in which the caller takes the point in time. The verdict is that of a snapshot between opening and release."""
 
 from enum import StrEnum
 
@@ -12,20 +12,20 @@ class GateState(StrEnum):
     open = "open"
     """The guest is held, until its deadline."""
     releasing = "releasing"
-    """The caller is done, or gave up before it opened."""
+    """The caller has finished, or gave up before the gate opened."""
     closed = "closed"
 
 
 def judge_gate(evidence: Evidence, *, was_released: bool) -> Judgement:
-    """`evidence.snapshot_taken`: the gate was open. What nobody released may have been copied past the deadline: `crash` at most."""
+    """`evidence.snapshot_taken`: the gate was open. Without a release the copy may have gone on past the deadline: `crash` at most."""
     if not evidence.snapshot_taken:
         return never_opened()
     judged = judge(evidence)
     if was_released:
         return judged
-    # Where it lies is not known: it has no end.
+    # Without a release the end of the copy is not known.
     reasons = [reason for reason in judged.reasons if reason.effect is not Effect.lifts and reason.code != "outside_the_hold"]
-    return Judgement(Verdict.crash, [lowers("gate_not_released", "Nobody released the gate while it was open."), *reasons])
+    return Judgement(Verdict.crash, [lowers("gate_not_released", "The gate was not released while it was open."), *reasons])
 
 
 def never_opened() -> Judgement:
@@ -33,7 +33,7 @@ def never_opened() -> Judgement:
 
 
 def worker_died(*, was_opened: bool) -> Judgement:
-    """Of a gate whose worker died."""
+    """The judgement of a gate whose worker died."""
     if not was_opened:
         return never_opened()
     return Judgement(Verdict.crash, [lowers("worker_lost", "The worker died while the gate was open: nothing proves the hold.")])

@@ -1,4 +1,4 @@
-"""What came of trying, on the host, all that libvirt and QEMU will do with the overlays of a job."""
+"""The results of a trial on the host: all that libvirt and QEMU will do with the overlays of a job."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from service.model.check import Check, failed, passed, warned
 
 
 class Tried(StrEnum):
-    """In the order in which a job meets them; the values are the codes of the checks."""
+    """In the order of a job. The values are the codes of the checks."""
 
     image = "image"
     overlay = "overlay"
@@ -19,31 +19,31 @@ class Tried(StrEnum):
 
 
 _WELL = {
-    Tried.image: "The image of each disk is there, and is the file that the domain uses.",
-    Tried.overlay: "The overlays could be made where the job makes them, and were removed again.",
+    Tried.image: "The image of each disk exists, and is the file that the domain uses.",
+    Tried.overlay: "The overlays could be made in their folders, and were removed again.",
     Tried.libvirt_files: "libvirt sees the files that the worker makes.",
     Tried.qemu_access: "The user of QEMU can open the overlays.",
-    Tried.security_driver: "No other security driver stands between QEMU and the overlays, or libvirt labels them for it.",
+    Tried.security_driver: "No security driver keeps QEMU from the overlays, or libvirt labels the overlays for that driver.",
 }
 _UNKNOWN_REMEDIES = {
-    Tried.image: "Let the worker see the process of QEMU: the same pid namespace, CAP_SYS_PTRACE.",
-    Tried.overlay: "Mend what failed before it.",
+    Tried.image: "Give the worker access to the process of QEMU: the same pid namespace, and CAP_SYS_PTRACE.",
+    Tried.overlay: "Solve the problem of the check before this check.",
     Tried.libvirt_files: "Update libvirt, or let the worker call virDomainSaveImageGetXMLDesc.",
     Tried.qemu_access: "Run the worker as root with CAP_SETUID and CAP_SETGID, as the unit does.",
-    Tried.security_driver: "Label the folder of the overlays by hand, so that QEMU may open new files there.",
+    Tried.security_driver: "Label the folder of the overlays by hand, so that QEMU may open new files in that folder.",
 }
 
 
 @dataclass
 class HostTrial:
-    """By what was tried; what is in none of the three was not come to."""
+    """The results, by what was tried. A trial that was not reached has no result."""
 
     faults: dict[Tried, list[StillpointError]] = field(default_factory=dict)
     unknown: dict[Tried, str] = field(default_factory=dict)
     well: set[Tried] = field(default_factory=set)
 
     def note(self, what: Tried, *faults: StillpointError) -> None:
-        """No faults: it went well."""
+        """Without faults the trial passed."""
         if faults:
             self.faults.setdefault(what, []).extend(faults)
         else:

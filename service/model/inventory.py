@@ -14,7 +14,7 @@ from service.model.verdict import HookState
 SNAPSHOT_FORMATS = frozenset({"qcow2", "raw"})
 
 FREEZABLE_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "gfs2", "jfs", "nilfs2", "reiserfs", "bcachefs"})
-"""Linux filesystems that implement freeze; the agent skips the rest without a word (EOPNOTSUPP, F§2)."""
+"""Linux filesystems that implement freeze. The agent skips other types and does not report that (EOPNOTSUPP, F§2)."""
 
 READ_ONLY_TYPES = frozenset({"iso9660", "squashfs", "erofs", "cramfs", "romfs"})
 """Nothing can be written to them, so they need no freeze."""
@@ -23,7 +23,7 @@ _BOOT = re.compile(r"/(boot|efi)(/.*)?")
 
 FAT_TYPES = frozenset({"fat", "fat32", "exfat"})
 WINDOWS_VOLUME_TYPES = frozenset({"ntfs", "refs", "csvfs"}) | FAT_TYPES
-"""Of fixed disks; what is left (RAW, ZFS, CDFS) is not a volume that VSS would hold."""
+"""Types of volumes on fixed disks. VSS does not hold volumes of other types (RAW, ZFS, CDFS)."""
 OPTICAL_TYPES = frozenset({"cdfs", "udf"})
 
 
@@ -45,7 +45,7 @@ _DRIVE = re.compile(r"[A-Za-z]:\\")
 
 @dataclass(frozen=True)
 class DiskWords:
-    """What the definition says of a disk beside where it lies. Of the files below it too, where libvirt knows them."""
+    """What the definition says about a disk, and about the files below its active file where libvirt knows them."""
 
     snapshot: str | None = None
     shareable: bool = False
@@ -60,11 +60,11 @@ class DiskWords:
     def why_not(self) -> str | None:
         reasons = {
             f"the domain says snapshot='{self.snapshot}'": self.snapshot in ("no", "manual"),
-            "the domain says <shareable/>: other domains may write to it while this one is frozen": self.shareable,
-            "the domain says <transient/>: what is written to it is thrown away when the domain stops": self.transient,
-            f"{ENCRYPTED}: an overlay would hold what the guest writes in clear": self.encrypted,
-            "its definition shows only a slice of its file to the guest, and an overlay would show all of it": self.sliced,
-            "its file was handed to libvirt as an open descriptor, which an overlay cannot name": self.by_descriptor,
+            "the domain says <shareable/>: other domains may write to the disk while this domain is frozen": self.shareable,
+            "the domain says <transient/>: what the guest writes to the disk is lost when the domain stops": self.transient,
+            f"{ENCRYPTED}: an overlay would hold the data of the guest unencrypted": self.encrypted,
+            "the guest sees only a slice of the file, and an overlay would show the whole file": self.sliced,
+            "libvirt got the file as an open descriptor, which an overlay cannot name": self.by_descriptor,
             DATA_FILE: self.has_data_store,
         }
         return next((reason for reason, is_so in reasons.items() if is_so), None)
@@ -72,24 +72,24 @@ class DiskWords:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the files of a disk say, the active one first; read only where they can be."""
+    """What the headers of a disk's files say, the active file first. Files that cannot be read are left out."""
 
     files: tuple[str, ...] = ()
-    #: Why no overlay may be laid on them; None: nothing they say is against it.
+    #: Why the disk cannot get an overlay; None: the headers allow an overlay.
     why_not: str | None = None
-    #: Whatever the definition calls it.
+    #: Also where the definition says something else.
     is_block_device: bool = False
-    #: File to how many snapshots lie inside of it.
+    #: File to the number of snapshots inside the file.
     internal_snapshots: Mapping[str, int] = field(default_factory=dict)
 
 
-ENCRYPTED = "it is encrypted"
-DATA_FILE = "it keeps its data in an external data file, which a recovery point would not name"
+ENCRYPTED = "the disk is encrypted"
+DATA_FILE = "the image keeps its data in an external data file, which a recovery point would not name"
 
 
 @dataclass(frozen=True)
 class Disk:
-    """One `<disk>`. `source` is a path for files and block devices, a readable name for the rest."""
+    """One `<disk>`. `source` is a path for files and block devices, and a readable name for other types."""
 
     target: str
     device: str
@@ -102,9 +102,9 @@ class Disk:
     said: DiskWords = DiskWords()
     #: Files below the active one that libvirt knows of.
     chain: tuple[str | None, ...] = ()
-    #: None: they were not looked at.
+    #: None: the files were not read.
     image: ImageFacts | None = None
-    #: Its definition shows it to the guest as a removable disk, which Windows does not freeze.
+    #: The definition makes it a removable disk, which Windows does not freeze.
     removable: bool = False
 
     @property
@@ -113,7 +113,7 @@ class Disk:
 
     @property
     def why_not(self) -> str | None:
-        """Why this disk cannot take part in a snapshot; None: it can."""
+        """Why this disk cannot take part in a snapshot; None: the disk can take part."""
         if self.device == "lun":
             return "it is a raw SCSI device passed through to the guest"
         if self.device != "disk":
@@ -125,9 +125,9 @@ class Disk:
         if self.said.why_not is not None:
             return self.said.why_not
         if self.type not in ("file", "block"):
-            return f"its source is of type {self.type}; only files and block devices can get an overlay here"
+            return f"its source is of type {self.type}, and only files and block devices can get an overlay"
         if self.format not in SNAPSHOT_FORMATS:
-            return f"its format is {self.format or 'unknown'}; only {' and '.join(sorted(SNAPSHOT_FORMATS))} can be a backing file here"
+            return f"its format is {self.format or 'unknown'}, and only {' and '.join(sorted(SNAPSHOT_FORMATS))} can be a backing file"
         return self.image.why_not if self.image is not None else None
 
     def as_document(self) -> dict[str, Any]:

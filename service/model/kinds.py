@@ -45,7 +45,7 @@ class Kind:
     #: The point is taken by a caller, between the opening and the release of a gate.
     has_gate: bool
     locks: Locks
-    #: None: the job helps a guest that somebody left frozen, and waits for nothing.
+    #: None: the job thaws a guest that was left frozen, and waits for nothing.
     lane: Lane | None
     #: How often it is tried where a worker dies over it.
     attempts: int

@@ -30,38 +30,38 @@ class HookState(StrEnum):
 
     absent = "absent"
     truthful = "truthful"
-    """It declares that it passes the failures of its scripts on, and has at least one script."""
+    """The hook declares that it reports the failures of its scripts, and has at least one script."""
     swallowing = "swallowing"
-    """It always exits 0, as the stock hook does: a failed script is invisible."""
+    """The hook always exits with 0, as the stock hook does: a failed script is invisible."""
     unknown = "unknown"
-    """There is one, and it cannot be told whether it reports failures."""
+    """The guest has a hook. Whether the hook reports failures is not known."""
     not_inspected = "not_inspected"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything the verdict may stand on. `None` means "not known" and never lifts."""
+    """Everything that the verdict may use. `None` means "not known", and never lifts the verdict."""
 
     domain_was_running: bool
     snapshot_taken: bool
     window: WindowRecord
     hold_limit_ms: float
     hook: HookState = HookState.not_inspected
-    #: False: killed or crashed before; None: libvirt no longer knows.
+    #: False: the domain was killed or crashed; None: libvirt does not know any more.
     shut_off_cleanly: bool | None = None
-    #: How many freezable filesystems the guest had mounted on the job's disks; None: it could not be asked.
+    #: How many freezable filesystems the guest had mounted on the job's disks; None: the guest could not be asked.
     expected_filesystems: int | None = None
-    #: Mounted on the job's disks, of a type that Linux cannot freeze (vfat, ...).
+    #: Filesystems on the job's disks of a type that Linux cannot freeze (vfat, ...).
     unfreezable_filesystems: tuple[str, ...] = ()
-    #: The same, and neither a boot partition nor read-only: data that was not held.
+    #: Those of them that are neither a boot partition nor read-only: data that was not held.
     unheld_filesystems: tuple[str, ...] = ()
     #: Disks of the job that no frozen filesystem covers.
     uncovered_disks: tuple[Uncovered, ...] = ()
     #: Disks that are not in the point although the guest has filesystems on them.
     left_out: tuple[LeftOut, ...] = ()
-    #: What VSS did; None: the guest is no Windows.
+    #: What VSS did; None: the guest is not Windows.
     windows: WindowsEvidence | None = None
-    #: What thaws the guest by itself; None: there was none.
+    #: The fuse in the guest; None: the guest had no fuse.
     fuse: FuseReport | None = None
 
 
@@ -75,14 +75,14 @@ class Judgement:
 
 
 def satisfies(verdict: Verdict, required: Verdict, shut_off_cleanly: bool | None) -> bool:
-    """Whether a verdict is good enough. A cleanly shut off domain has nothing in flight and satisfies everything."""
+    """Whether a verdict is good enough. A domain that was shut down cleanly has written everything, and satisfies every demand."""
     if verdict is Verdict.offline:
         return shut_off_cleanly is True or required is Verdict.crash
     return _RANK[verdict] >= _RANK[required]
 
 
 def judge(evidence: Evidence) -> Judgement:
-    """The verdict and, in the order of the rules, every fact that lifted or lowered it."""
+    """The verdict, and every fact that lifted or lowered the verdict, in the order of the rules."""
     if not evidence.snapshot_taken:
         return no_point()
     if not evidence.domain_was_running:
@@ -131,17 +131,15 @@ def _crash_reasons(evidence: Evidence) -> Iterator[Reason]:
     if window.freeze.outcome is not FreezeOutcome.frozen:
         return
     if not window.instants.point_in_time_was_inside_the_hold:
-        yield lowers("outside_the_hold", "The snapshot was not inside the interval between the freeze reply and the thaw.")
+        yield lowers("outside_the_hold", "The snapshot was not taken between the freeze reply and the thaw.")
     hold_ms = window.instants.hold_ms
     if window.guard_died:
         yield lowers("guard_died", "The thaw guard died while the guest was frozen, so the guest was thawed at once.")
     elif window.guard is not None:
-        why = {"worker_gone": "it took the worker for dead", "deadline": "the worker let the deadline pass"}[window.guard.reason]
+        why = {"worker_gone": "the worker seemed dead", "deadline": "the deadline passed"}[window.guard.reason]
         yield lowers("guard_thawed", f"The thaw guard thawed the guest, because {why}.")
     elif window.watchdog_fired:
-        yield lowers(
-            "hold_limit_exceeded", f"The point in time was not reached within {evidence.hold_limit_ms:.0f} ms, so the guest was thawed."
-        )
+        yield lowers("hold_limit_exceeded", f"The snapshot did not end within {evidence.hold_limit_ms:.0f} ms, so the guest was thawed.")
     elif hold_ms is not None and hold_ms > evidence.hold_limit_ms:
         yield lowers("hold_limit_exceeded", f"Writes were held for {hold_ms:.0f} ms; the limit is {evidence.hold_limit_ms:.0f} ms.")
     if evidence.windows is not None:
@@ -154,7 +152,7 @@ def _crash_reasons(evidence: Evidence) -> Iterator[Reason]:
 
 def _freeze_reasons(evidence: Evidence) -> Iterator[Reason]:
     freeze = evidence.window.freeze
-    said = f" It said: {freeze.message}" if freeze.message else ""
+    said = f" The message: {freeze.message}" if freeze.message else ""
     match freeze.outcome:
         case FreezeOutcome.frozen:
             if freeze.count is None or freeze.count <= 0:
@@ -162,11 +160,11 @@ def _freeze_reasons(evidence: Evidence) -> Iterator[Reason]:
         case FreezeOutcome.empty:
             yield _nothing_frozen(evidence.expected_filesystems)
         case FreezeOutcome.absurd:
-            yield lowers("freeze_count_invalid", f"The agent's count of frozen filesystems is {freeze.count}, which cannot be.")
+            yield lowers("freeze_count_invalid", f"The agent's count of frozen filesystems is {freeze.count}, which is impossible.")
         case FreezeOutcome.refused:
             yield lowers("freeze_refused", f"The agent refused to freeze.{said}")
         case FreezeOutcome.blocked:
-            yield lowers("freeze_blocked", f"The agent no longer took the freeze, though it did just before.{said}")
+            yield lowers("freeze_blocked", f"The agent refused the freeze, although it accepted commands just before.{said}")
         case FreezeOutcome.hook_failed:
             yield lowers("freeze_hook_failed", f"The guest's fsfreeze hook failed, so nothing was frozen.{said}")
         case FreezeOutcome.unanswered:
@@ -174,7 +172,7 @@ def _freeze_reasons(evidence: Evidence) -> Iterator[Reason]:
         case FreezeOutcome.not_possible:
             yield lowers("freeze_not_possible", freeze.message or "The guest could not be frozen.")
         case FreezeOutcome.not_requested:
-            yield lowers("freeze_off", "The job asked for no freeze.")
+            yield lowers("freeze_off", "The job turned the freeze off.")
         case FreezeOutcome.not_needed:
             yield lowers("freeze_skipped", "The guest was not frozen.")
 
@@ -182,8 +180,8 @@ def _freeze_reasons(evidence: Evidence) -> Iterator[Reason]:
 def _nothing_frozen(expected: int | None) -> Reason:
     if not expected:
         return lowers("nothing_frozen", "The agent answered that it froze no filesystem.")
-    what = f"{expected} filesystems that can be frozen are mounted, and the agent froze none"
-    return lowers("nothing_frozen", f"{what}: they are frozen already, from inside the guest, or refuse it.")
+    what = f"{expected} filesystems that can be frozen are mounted, and the agent froze none of them"
+    return lowers("nothing_frozen", f"{what}. Either a program in the guest has frozen them already, or they refuse the freeze.")
 
 
 def _thaw_reasons(window: WindowRecord) -> Iterator[Reason]:
@@ -194,47 +192,46 @@ def _thaw_reasons(window: WindowRecord) -> Iterator[Reason]:
         case ThawOutcome.count_differs:
             yield lowers(
                 "thaw_count_differs",
-                f"{window.freeze.count} filesystem(s) were frozen and {thaw.count} thawed: some were thawed or frozen by somebody else.",
+                f"{window.freeze.count} filesystem(s) were frozen and {thaw.count} thawed: another client thawed or froze some of them.",
             )
         case ThawOutcome.lost:
-            yield lowers("thaw_lost", "There was nothing left to thaw: somebody thawed the guest before, or its agent was started anew.")
+            detail = "Nothing was left to thaw: another client thawed the guest before, or the agent in the guest restarted."
+            yield lowers("thaw_lost", detail)
         case ThawOutcome.hook_failed:
             if window.frozen_before_thaw is not True:
-                yield lowers(
-                    "hold_not_proven", "The thaw reply carries the hook's failure instead of the count, so nothing proves the hold."
-                )
+                yield lowers("hold_not_proven", "The thaw reply has the hook's failure in place of the count, so nothing proves the hold.")
         case ThawOutcome.refused:
             yield lowers("thaw_refused", f"The agent answered the thaw with an error: {thaw.message}")
         case ThawOutcome.unanswered:
             yield lowers("thaw_unanswered", "The thaw was never answered, so nothing proves that the freeze held.")
         case ThawOutcome.not_needed:
-            yield lowers("thaw_not_sent", "No thaw was recorded.")
+            yield lowers("thaw_not_sent", "No thaw is on record.")
 
 
 def _fuse_reasons(evidence: Evidence) -> Iterator[Reason]:
-    """A full count of the thaw proves that the fuse had not burned before it. The agent's word that it is frozen does not."""
+    """A thaw that answers the full count proves that the fuse had not fired. The agent's status `frozen` does not prove that."""
     fuse, thaw = evidence.fuse, evidence.window.thaw
     if fuse is None or thaw.outcome is ThawOutcome.completed or not fuse.may_have_fired:
         return
     if fuse.state is FuseState.fired:
-        yield lowers("fuse_fired", "The fuse in the guest burned down: the guest thawed itself, and the hold ended then.")
+        yield lowers("fuse_fired", "The fuse in the guest fired: the guest thawed itself, and the hold ended then.")
     else:
-        yield lowers("fuse_unknown", f"Nothing proves that the fuse in the guest did not end the hold: {fuse.reason}")
+        yield lowers("fuse_unknown", f"The fuse in the guest may have ended the hold: {fuse.reason}")
 
 
 def _coverage_reasons(evidence: Evidence) -> Iterator[Reason]:
     count, expected = evidence.window.freeze.count, evidence.expected_filesystems
     if count is not None and expected is not None and 0 < count < expected:
-        yield lowers("fewer_frozen_than_mounted", f"{expected} filesystems that can be frozen are mounted, and {count} were frozen.")
+        yield lowers("fewer_frozen_than_mounted", f"{expected} filesystems that can be frozen are mounted, but only {count} were frozen.")
     for disk in evidence.uncovered_disks:
         yield lowers("disk_not_covered", f"{disk.target}: {disk.why}.")
     if evidence.unheld_filesystems:
         names = ", ".join(evidence.unheld_filesystems)
-        yield lowers("filesystems_not_held", f"Mounted for writing, and of a type that cannot be frozen: {names}.")
+        yield lowers("filesystems_not_held", f"Filesystems that are mounted for writing and cannot be frozen: {names}.")
 
 
 def _left_out_reasons(evidence: Evidence, *, lowering: bool) -> Iterator[Reason]:
-    """Applications may keep a part of their data there. What the caller left out by naming others is only told."""
+    """Applications may keep data on a disk that is left out. A disk that the caller left out on purpose does not lower the verdict."""
     for disk in evidence.left_out:
         if disk.costs_application is not lowering:
             continue
@@ -254,15 +251,14 @@ def _below_application(evidence: Evidence) -> Iterator[Reason]:
         case HookState.truthful:
             pass
         case HookState.absent:
-            yield lowers("no_hook", "The guest has no fsfreeze hook, so its applications were not told.")
+            yield lowers("no_hook", "The guest has no fsfreeze hook, so its applications took no part in the freeze.")
         case HookState.swallowing:
-            yield lowers(
-                "hook_swallows_failures", "The guest's fsfreeze hook exits 0 whatever its scripts do, so it proves nothing about them."
-            )
+            detail = "The guest's fsfreeze hook exits with 0 also when its scripts fail, so it proves nothing about them."
+            yield lowers("hook_swallows_failures", detail)
         case HookState.unknown:
-            yield lowers("hook_truth_unknown", "The guest has an fsfreeze hook, and it is not known whether it reports failures.")
+            yield lowers("hook_truth_unknown", "The guest has an fsfreeze hook. It is not known whether the hook reports failures.")
         case HookState.not_inspected:
-            yield lowers("hook_not_inspected", "Whether the guest has an fsfreeze hook could not be read.")
+            yield lowers("hook_not_inspected", "The service could not read whether the guest has an fsfreeze hook.")
 
 
 # --- for the reader -------------------------------------------------------------------------------
@@ -274,7 +270,7 @@ def _notes(evidence: Evidence) -> Iterator[Reason]:
         yield notes("frozen_afterwards", "After the thaw the agent still said that the guest is frozen.")
     if evidence.unfreezable_filesystems:
         names = ", ".join(evidence.unfreezable_filesystems)
-        yield notes("filesystems_not_freezable", f"Of a type that cannot be frozen, so only crash-consistent: {names}.")
+        yield notes("filesystems_not_freezable", f"Filesystems that cannot be frozen, and so are only crash-consistent: {names}.")
     is_unknown = evidence.windows is None and evidence.expected_filesystems is None
     if evidence.window.freeze.outcome is FreezeOutcome.frozen and is_unknown:
         yield notes("coverage_unknown", "The agent did not list the filesystems, so their number could not be compared.")
@@ -283,18 +279,18 @@ def _notes(evidence: Evidence) -> Iterator[Reason]:
 def _held_detail(evidence: Evidence) -> str:
     window = evidence.window
     if evidence.windows is not None:
-        return f"The point in time lies inside a hold of {window.instants.hold_ms or 0.0:.1f} ms."
+        return f"The snapshot was taken inside a hold of {window.instants.hold_ms or 0.0:.1f} ms."
     proof = (
         f"{window.thaw.count} of {window.freeze.count} filesystem(s) were thawed after it"
         if window.thaw.outcome is ThawOutcome.completed
         else "the guest was still frozen just before the thaw"
     )
-    return f"The point in time lies inside a hold of {window.instants.hold_ms or 0.0:.1f} ms, and {proof}."
+    return f"The snapshot was taken inside a hold of {window.instants.hold_ms or 0.0:.1f} ms, and {proof}."
 
 
 def _offline_reason(cleanly: bool | None) -> Reason:
     if cleanly is True:
-        return lifts("shut_down_cleanly", "The domain was shut down by itself, so nothing was in flight.")
+        return lifts("shut_down_cleanly", "The guest was shut down cleanly, so all its data was written.")
     if cleanly is False:
         return lowers("shut_off_by_force", "The domain was destroyed or crashed: its filesystems recover at the next start.")
-    return lowers("shut_off_unknown", "The domain is shut off, and libvirt does not know how that came about.")
+    return lowers("shut_off_unknown", "The domain is shut off, and libvirt does not know how it was shut off.")

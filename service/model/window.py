@@ -22,17 +22,17 @@ class FreezeOutcome(StrEnum):
     empty = "empty"
     """The agent answered that it froze nothing."""
     absurd = "absurd"
-    """The agent answered a count that cannot be one: whether anything is frozen is not known."""
+    """The agent answered an impossible count: whether anything is frozen is not known."""
     refused = "refused"
     """The agent answered with an error: nothing is frozen."""
     blocked = "blocked"
-    """The agent does not take the command now. It did before: somebody else froze the guest in between, or blocked it."""
+    """The agent refuses the command now, and accepted commands before: another client froze the guest, or blocked the command."""
     hook_failed = "hook_failed"
     """The guest's own hook refused: nothing is frozen (F§2)."""
     unanswered = "unanswered"
-    """No answer in time: the guest may freeze yet, so a thaw must be answered."""
+    """No answer in time. The guest may freeze later, so a thaw must be answered."""
     not_possible = "not_possible"
-    """Known before: no channel, no agent, blocked, or frozen by somebody else. Nothing was sent."""
+    """The survey shows why: no channel, no agent, blocked, or frozen by another client. Nothing was sent."""
     not_requested = "not_requested"
     not_needed = "not_needed"
     """The domain is shut off."""
@@ -41,13 +41,13 @@ class FreezeOutcome(StrEnum):
 class ThawOutcome(StrEnum):
     completed = "completed"
     count_differs = "count_differs"
-    """Thawed, but not as many filesystems as were frozen: part of them had been thawed before."""
+    """Thawed, but the count is not that of the freeze: another client thawed or froze some filesystems."""
     lost = "lost"
-    """The agent had nothing to thaw: somebody thawed before, or the agent was started anew."""
+    """The agent had nothing to thaw: another client thawed before, or the agent restarted."""
     hook_failed = "hook_failed"
     """The filesystems are thawed; the guest's own hook failed afterwards."""
     refused = "refused"
-    """Answered with another error. F§0.2: an answer means that it is thawed."""
+    """Answered with another error. F§0.2: an answer means that the guest is thawed."""
     unanswered = "unanswered"
     """Never answered: the guest may still be frozen."""
     not_needed = "not_needed"
@@ -66,7 +66,7 @@ class ThawReply:
     count: int | None = None
     message: str | None = None
     attempts: int = 0
-    #: libvirt did not even send the thaw: it takes the agent for broken until the agent is restarted.
+    #: libvirt did not send the thaw: libvirt takes the agent for broken until the agent restarts.
     agent_is_lost: bool = False
 
 
@@ -91,27 +91,27 @@ class GuardDeed:
 
 @dataclass
 class WindowRecord:
-    """Filled by the window, read by the verdict. Nothing in it is interpreted yet."""
+    """Filled by the window, read by the verdict. The record holds facts, without a judgement."""
 
     instants: WindowInstants = field(default_factory=WindowInstants)
     freeze: FreezeReply = field(default_factory=lambda: FreezeReply(FreezeOutcome.not_requested))
     thaw: ThawReply = field(default_factory=lambda: ThawReply(ThawOutcome.not_needed))
-    #: The error of the snapshot call; None: it returned.
+    #: The error of the snapshot call; None: the call returned without an error.
     snapshot_error: str | None = None
     snapshot_was_called: bool = False
-    #: The soft limit of the hold had passed before the snapshot could be asked for, so it was not.
+    #: The soft limit of the hold had passed before the snapshot call, so no snapshot was requested.
     was_too_late: bool = False
     #: The watchdog thawed because the hold limit passed before the snapshot call came back.
     watchdog_fired: bool = False
     #: The thaw guard died in the window, so the guest was thawed at once.
     guard_died: bool = False
-    #: What the thaw guard did; None: it had nothing to do.
+    #: The thaw of the guard; None: the guard did not thaw.
     guard: GuardDeed | None = None
-    #: guest-fsfreeze-status just before the thaw; asked only where a hook may make the thaw reply useless.
+    #: guest-fsfreeze-status just before the thaw; asked only where a hook's failure may replace the count in the thaw reply.
     frozen_before_thaw: bool | None = None
-    #: guest-fsfreeze-status after the thaw; None: the agent did not say.
+    #: guest-fsfreeze-status after the thaw; None: the agent did not answer.
     frozen_afterwards: bool | None = None
-    #: After a thaw that was never answered: whether the guest was seen to write to its disks; None: nobody could look.
+    #: After a thaw that was never answered: whether the guest was seen to write to its disks; None: that could not be observed.
     writes_afterwards: bool | None = None
     frozen_at_wall: str | None = None
 
@@ -136,19 +136,19 @@ class WindowRecord:
 
 
 def classify_freeze_error(message: str) -> FreezeOutcome:
-    """An error *answered* by the agent: nothing is frozen (F§2: on an error it thaws everything itself)."""
+    """An error *answered* by the agent: nothing is frozen (F§2: on an error the agent thaws everything itself)."""
     return FreezeOutcome.hook_failed if _is_hook_failure(message) else FreezeOutcome.refused
 
 
 def classify_thaw_count(frozen: int | None, thawed: int) -> ThawOutcome:
-    """`frozen`: the count of the freeze reply; None when it never came."""
+    """`frozen`: the count of the freeze reply; None: no reply came."""
     if thawed == 0:
         return ThawOutcome.lost
     return ThawOutcome.completed if thawed == frozen else ThawOutcome.count_differs
 
 
 def classify_thaw_error(message: str) -> ThawOutcome:
-    """An error *answered* by the agent to a thaw: the guest is thawed all the same (F§0.2, F§2)."""
+    """An error *answered* by the agent to a thaw: the guest is thawed nevertheless (F§0.2, F§2)."""
     return ThawOutcome.hook_failed if _is_hook_failure(message) else ThawOutcome.refused
 
 

@@ -24,19 +24,24 @@ def a_job(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("state", ["queued", "running", "interrupted"])
 def test_a_job_that_has_not_ended_is_not_judged(state: str) -> None:
     summary = explain(a_job(state=state, phase="freeze", verdict=None))["summary"]
-    assert summary == f"The job is {state} in phase freeze; nothing is decided yet."
+    assert state in summary
+    assert "freeze" in summary
+    assert "erdict" not in summary
 
 
 @pytest.mark.parametrize("verdict", Verdict)
 def test_every_verdict_has_a_meaning(verdict: Verdict) -> None:
     summary = explain(a_job(verdict=verdict.value))["summary"]
-    assert summary.startswith(f"The job succeeded. Verdict {verdict.value}: ")
-    assert len(summary) > len(f"The job succeeded. Verdict {verdict.value}: ") + 20
+    meaning = summary.partition(f"Verdict {verdict.value}: ")[2]
+    assert len(meaning) > 20
+    assert len({explain(a_job(verdict=each.value))["summary"].partition(": ")[2] for each in Verdict}) == len(Verdict)
 
 
 @pytest.mark.parametrize("kind", ["preflight", "thaw"])
 def test_a_job_without_a_point_has_no_verdict(kind: str) -> None:
-    assert explain(a_job(kind=kind, verdict=None))["summary"] == f"This {kind} succeeded; a verdict belongs to jobs that take a point."
+    summary = explain(a_job(kind=kind, verdict=None))["summary"]
+    assert kind in summary
+    assert not any(f"Verdict {verdict.value}" in summary for verdict in Verdict)
 
 
 def test_the_error_comes_first_and_its_remedy_too() -> None:
@@ -56,7 +61,7 @@ def test_a_remedy_is_given_once() -> None:
 def test_a_failed_job_without_a_verdict_has_none() -> None:
     error = SnapshotFailed(domain="db1", message="no space", disks_state="unchanged")
     summary = explain(a_job(state="failed", verdict=None, error=error.as_document()))["summary"]
-    assert summary == "The job failed. Verdict none: There is no recovery point from this job."
+    assert summary == explain(a_job(state="failed", verdict="none"))["summary"]
 
 
 ALLOWED: dict[str, Any] = {"agent": {"exec_enabled": True}}

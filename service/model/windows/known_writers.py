@@ -1,6 +1,6 @@
-"""The VSS writers that earlier jobs and preflights saw in a guest: one that is listed no more is missed.
+"""The VSS writers that earlier jobs and preflights saw in a guest. A writer that is not listed any more is missing.
 
-A service that stopped takes its writer with it. What it holds is then not told of the freeze, and no list says so.
+When a service stops, its writer disappears from the list. The data of that service then takes no part in a freeze, and no list says so.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from service.model.windows.vss_writers import WriterReport
 from service.model.windows.well_known_writers import writer_class
 
 MISSED_FOR = timedelta(days=30)
-"""A writer that was not seen for so long is forgotten: whatever it belonged to was taken out of the guest."""
+"""A writer that was not seen for this time is forgotten: its application was probably removed from the guest."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def as_documents(known: Sequence[KnownWriter]) -> list[dict[str, Any]]:
 
 
 def updated(known: Sequence[KnownWriter], report: WriterReport | None, now: str) -> tuple[KnownWriter, ...]:
-    """What is to be remembered after `report`. A writer whose service starts and stops by itself is never missed."""
+    """The writers to remember after `report`. A writer whose service starts and stops by itself is never missing."""
     counts = _counts(report)
     by_key = {each.key: each for each in known if not _is_forgotten(each, now)}
     for key, count in counts.items():
@@ -54,7 +54,7 @@ def updated(known: Sequence[KnownWriter], report: WriterReport | None, now: str)
 
 
 def missing(known: Sequence[KnownWriter], *reports: WriterReport | None) -> tuple[KnownWriter, ...]:
-    """Those of which none of `reports` lists as many as were known. Without a complete list nobody is missed."""
+    """The writers of which each of `reports` lists fewer than were known. Without a complete list, no writer counts as missing."""
     if not any(report is not None and report.problem is None for report in reports):
         return ()
     counts = [_counts(report) for report in reports]
@@ -62,7 +62,7 @@ def missing(known: Sequence[KnownWriter], *reports: WriterReport | None) -> tupl
 
 
 def changes(missed: Sequence[KnownWriter], now: str) -> Iterator[Change]:
-    """Told at every look, and not once as other changes are: as long as it lasts the applications are not told of a freeze."""
+    """Reported by every job, while other changes are reported once: as long as the writer is missing, its application is unprotected."""
     for writer in missed:
         yield Change(
             code="writer_missing",
@@ -72,9 +72,9 @@ def changes(missed: Sequence[KnownWriter], now: str) -> Iterator[Change]:
             before_since=writer.since,
             last_seen_before=writer.seen,
             since=now,
-            detail=f"The VSS writer {writer.name} {{{writer.class_id}}} is listed no more; it was last seen {writer.seen}.",
-            remedy="Start the service of this writer in the guest. If it was taken out of the guest for good, nothing is to be done: it is "
-            f"forgotten {MISSED_FOR.days} days after it was last seen; STILLPOINT_WRITER_RULES can ignore its class before that.",
+            detail=f"The VSS writer {writer.name} {{{writer.class_id}}} is not listed any more. It was last seen {writer.seen}.",
+            remedy="Start the service of this writer in the guest. If the application was removed from the guest, do nothing: the writer "
+            f"is forgotten {MISSED_FOR.days} days after it was last seen. STILLPOINT_WRITER_RULES can ignore its class before that.",
         )
 
 

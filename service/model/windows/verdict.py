@@ -1,4 +1,4 @@
-"""The part of the verdict that Windows alone needs: what VSS did and what its writers say (F§6.4, F§6.5)."""
+"""The part of the verdict that only Windows needs: what VSS did and what its writers say (F§6.4, F§6.5)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class WindowsEvidence:
     uncovered_volumes: tuple[str, ...] | None = ()
     #: Disks of the job without any volume that was held.
     bare_disks: tuple[str, ...] = ()
-    #: What may have been held and is not proven.
+    #: Volumes that may have been held, without a proof.
     unproven_volumes: tuple[str, ...] = ()
-    #: SQL Server's own events; None: it is not there, or they could not be asked for.
+    #: SQL Server's own events; None: the guest has no SQL Server, or the events could not be read.
     sql: SqlEvidence | None = None
 
 
@@ -42,19 +42,19 @@ def thaw_reasons(windows: WindowsEvidence) -> Iterator[Reason]:
 
 
 def to_filesystem(windows: WindowsEvidence) -> Iterator[Reason]:
-    """The hold was good, the applications' part was not."""
+    """Reasons where the hold was good and the applications' part was not."""
     if windows.reading.outcome is VssOutcome.complete_failed:
         yield lowers("vss_complete_failed", windows.reading.detail)
     if windows.uncovered_volumes:
         names = "; ".join(windows.uncovered_volumes)
         yield lowers("volumes_not_frozen", f"On the disks of this job and not in the shadow copy set: {names}.")
     for target in windows.bare_disks:
-        yield lowers("disk_not_covered", f"{target}: no volume on it is listed, so nothing of it was held; it may not be empty.")
+        yield lowers("disk_not_covered", f"{target}: no volume on this disk is listed, so nothing on the disk was held.")
     yield from _writer_reasons(windows, WriterCeiling.filesystem)
 
 
 def to_unverified(windows: WindowsEvidence) -> Iterator[Reason]:
-    """Nothing failed that is known of, but not everything is known."""
+    """Reasons where no failure is known, but something is not known."""
     if windows.reading.doubt is VssDoubt.aborted_and_ignored:
         yield lowers("vss_abort_may_be_hidden", windows.reading.detail)
     if windows.reading.doubt is VssDoubt.windows_version_unknown:

@@ -1,7 +1,7 @@
 """What a writer's state before and after a freeze says about the point in time: rules as data, one per writer class.
 
-Writer states are indirect evidence, gathered outside the freeze by another program (F§5.3). So a state can lower
-the verdict, and only a complete, settled and healthy list lets `application` stand.
+Writer states are indirect evidence: another program gathers them, outside the freeze (F§5.3). So a state can lower
+the verdict, and `application` needs a list that is complete, settled and healthy.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,13 +50,13 @@ class WritersJudgement:
 
 @dataclass(frozen=True)
 class WriterRules:
-    """`overrides`: class id to effect, from the settings; they beat the table."""
+    """`overrides`: class id to effect, from the settings. An override replaces the rule in the table."""
 
     overrides: Mapping[str, WriterEffect]
 
     @classmethod
     def from_settings(cls, overrides: Mapping[str, str]) -> "WriterRules":
-        """Class ids in any case, with or without braces. Raises ValueError for an effect that is none."""
+        """Class ids in any case, with or without braces. Raises ValueError for an unknown effect."""
         return cls({class_id.strip("{} ").lower(): WriterEffect(effect) for class_id, effect in overrides.items()})
 
     def effect_of(self, class_id: str) -> WriterEffect:
@@ -78,7 +78,7 @@ def judge(
     sql: SqlEvidence | None = None,
     rules: WriterRules = DEFAULT_RULES,
 ) -> WritersJudgement:
-    """`unavailable`, `unavailable_before`: why a list could not be had at all. `missing`: known from earlier jobs, and in neither list.
+    """`unavailable`, `unavailable_before`: why a list could not be read. `missing`: known from earlier jobs, and in neither list.
 
     The most pessimistic finding decides.
     """
@@ -102,12 +102,12 @@ def _after(comparison: WriterComparison, unavailable: str | None) -> Iterator[Fi
         why = (unavailable or "it was not asked for").rstrip(".")
         yield _unverified("writers_unavailable", f"The state of the writers after the thaw is not known: {why}.")
     elif after.problem is not None:
-        yield _unverified("writers_unavailable", f"The list of writers after the thaw cannot be relied on: {_problem(after)}.")
+        yield _unverified("writers_unavailable", f"The list of writers after the thaw is not reliable: {_problem(after)}.")
     elif not after.writers:
         yield _unverified("writers_unavailable", "vssadmin listed no writer after the thaw.")
     elif after.no_error_is_inferred:
         text = after.no_error_text
-        what = f"That “{text}” means “no error” is inferred from how many writers say so: the language of this guest is not known."
+        what = f"The language of this guest is not known. The service infers that “{text}” means “no error”, because most writers say it."
         yield _unverified("writer_state_not_understood", what)
 
 
@@ -115,9 +115,9 @@ def _before(comparison: WriterComparison, unavailable: str | None) -> Iterator[F
     before = comparison.before
     if before is None or before.problem is not None:
         why = (unavailable or "it was not read").rstrip(".") if before is None else _problem(before)
-        yield _note("writers_not_comparable", f"There is no list of writers from before the freeze to compare with: {why}.")
+        yield _note("writers_not_comparable", f"The list of writers from before the freeze is missing, so nothing was compared: {why}.")
     if comparison.language_doubt:
-        yield _unverified("writer_state_not_understood", "The text that was taken for “no error” changed between the two lists.")
+        yield _unverified("writer_state_not_understood", "The text that the service takes for “no error” differs between the two lists.")
 
 
 def _problem(report: WriterReport) -> str:
@@ -133,7 +133,7 @@ def _healthy(after: WriterReport | None) -> Finding:
     unwell = [writer.name for writer in writers if not writer.is_healthy]
     if unwell:
         well, names = len(writers) - len(unwell), ", ".join(unwell)
-        detail = f"After the thaw {well} of {len(writers)} writers are well; why the others do not count is told: {names}."
+        detail = f"After the thaw {well} of {len(writers)} writers are healthy. The other reasons say why these do not count: {names}."
         return Finding("other_writers_healthy", "lifts", detail)
     return Finding("writers_healthy", "lifts", f"After the thaw all {len(writers)} writers are stable and without an error.")
 
@@ -145,9 +145,7 @@ def _of(change: WriterChange, sql: SqlEvidence | None, rules: WriterRules) -> It
     effect = rules.effect_of(change.class_id)
     if effect is WriterEffect.ignored:
         if change.kind is not ChangeKind.unchanged:
-            yield _note(
-                "writer_ignored", f"{_label(change)}: {_states(change)}. It is ignored by {rules.source_of(change.class_id)}.", change
-            )
+            yield _note("writer_ignored", f"{_label(change)}: {_states(change)}. Ignored by {rules.source_of(change.class_id)}.", change)
         return
     finding = _finding(change, sql, rules)
     if finding is not None:
@@ -159,11 +157,11 @@ def _of(change: WriterChange, sql: SqlEvidence | None, rules: WriterRules) -> It
 _DOUBTS = {
     ChangeKind.pre_existing: (
         "writer_failure_pre_existing",
-        "shows the same failure as before the freeze, so nothing shows that it took part in this one",
+        "shows the same failure before and after the freeze, so nothing shows that the writer took part in the freeze",
     ),
     ChangeKind.not_settled: ("writers_not_settled", "is still between two states"),
-    ChangeKind.not_understood: ("writer_state_not_understood", "cannot be told to be well"),
-    ChangeKind.restarted: ("writer_restarted", "was started anew, so its state says nothing of the freeze"),
+    ChangeKind.not_understood: ("writer_state_not_understood", "has a state that this version does not understand"),
+    ChangeKind.restarted: ("writer_restarted", "restarted, so its state says nothing about the freeze"),
 }
 
 
@@ -176,11 +174,12 @@ def _finding(change: WriterChange, sql: SqlEvidence | None, rules: WriterRules) 
         case ChangeKind.vanished:
             return _on_one_list(change, "writer_vanished", "was listed before the freeze and is not listed after the thaw.")
         case ChangeKind.appeared:
-            return _on_one_list(change, "writer_appeared", "is listed only after the thaw, so it may not have been told of the freeze.")
+            return _on_one_list(change, "writer_appeared", "is listed only after the thaw, so it may not have taken part in the freeze.")
     if change.kind in _DOUBTS:
         code, what = _DOUBTS[change.kind]
         return _unverified(code, f"{_label(change)} {what}: {_states(change)}.", change)
-    return _note("writer_recovered", f"{_label(change)} had failed before the freeze and is well after it: {_states(change)}.", change)
+    recovered = f"{_label(change)} had failed before the freeze and is healthy after the thaw: {_states(change)}."
+    return _note("writer_recovered", recovered, change)
 
 
 def _on_one_list(change: WriterChange, code: str, what: str) -> Finding:
