@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="stillpoint",
     help="Backups of running KVM guests that can be trusted: frozen, taken, thawed, and recorded with evidence.\n\n"
-    "Try `stillpoint all` on a machine with libvirt: it needs no configuration. `stillpoint doctor` shows every setting "
+    "Try `stillpoint all` on a machine with libvirt. No configuration is needed. `stillpoint doctor` shows every setting "
     "and says what is wrong on this machine.",
     no_args_is_help=True,
     add_completion=False,
@@ -26,13 +26,13 @@ app = typer.Typer(
 )
 token_app = typer.Typer(help="Make, list and revoke the bearer tokens of the API.", no_args_is_help=True)
 app.add_typer(token_app, name="token")
-host_app = typer.Typer(help="List the hosts, and forget one that never comes back.", no_args_is_help=True)
+host_app = typer.Typer(help="List the hosts, and forget a host that never comes back.", no_args_is_help=True)
 app.add_typer(host_app, name="host")
 
 
 def main() -> None:
-    """Errors of ours are a message and a remedy; anything else is a fault and shows its traceback."""
-    # As in the units: whoever starts it, what it makes is for nobody else to read.
+    """A StillpointError is shown as a message and a remedy. Any other exception is a bug and shows its traceback."""
+    # As in the units: other users of the machine may not read the files of the service.
     os.umask(0o077)
     try:
         app()
@@ -45,7 +45,7 @@ def main() -> None:
 
 @app.command("all")
 def run_everything() -> None:
-    """API and worker in one process: the usual way to run on one host. Brings the database up to date first."""
+    """Run API and worker in one process, the usual way on one host. Updates the database schema first."""
     from service import app as composition
 
     composition.run_all(_configured(), typer.echo)
@@ -53,7 +53,7 @@ def run_everything() -> None:
 
 @app.command()
 def serve() -> None:
-    """The API alone, for several hosts that share one PostgreSQL; each host runs `stillpoint worker`."""
+    """Run the API only. For several hosts that share one PostgreSQL: each host then runs `stillpoint worker`."""
     from service import app as composition
 
     composition.run_serve(_configured(), typer.echo)
@@ -61,7 +61,7 @@ def serve() -> None:
 
 @app.command()
 def worker() -> None:
-    """The worker alone: runs the jobs of this host's domains."""
+    """Run the worker only. It runs the jobs of this host's domains."""
     from service import app as composition
 
     composition.run_worker(_configured(), typer.echo)
@@ -69,7 +69,7 @@ def worker() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database up to date with this version; `all` does it by itself."""
+    """Update the database schema to this version. `stillpoint all` does this by itself."""
     from service.app import bring_up_to_date, open_database
     from service.db.url import shown
 
@@ -102,7 +102,7 @@ def prune(
 
 @app.command()
 def doctor() -> None:
-    """Show the effective settings (passwords masked), and check everything that a job needs. Exit code 1: something fails."""
+    """Show the settings in effect (passwords masked), and check everything that a job needs. Exit code 1: a check fails."""
     from service.worker.doctor import Health, effective_settings, examine
 
     settings = _settings()
@@ -122,7 +122,7 @@ def doctor() -> None:
 
 @app.command()
 def thaw(domain: Annotated[str, typer.Argument(help="Name or UUID of a domain of this host.")]) -> None:
-    """Thaw a guest now. Works when neither the API nor the database does, and needs no token."""
+    """Thaw a guest now. Works without the API and without the database, and needs no token."""
     from service.jobs import emergency
 
     settings = _settings()
@@ -132,16 +132,16 @@ def thaw(domain: Annotated[str, typer.Argument(help="Name or UUID of a domain of
     did = f"{result.thawed} filesystems thawed" if result.thawed is not None else f"the agent answered: {result.message}"
     typer.echo(f"{result.domain} {before}; {did}.")
     if result.frozen_now:
-        typer.echo("The agent still says that it is frozen.", err=True)
+        typer.echo("The agent still says that the guest is frozen.", err=True)
         raise typer.Exit(1)
 
 
 @token_app.command("create")
 def token_create(
-    name: Annotated[str, typer.Argument(help="Who or what will use it.")],
-    expires_days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days until it stops working; left out: never.")] = None,
+    name: Annotated[str, typer.Argument(help="The person or program that will use the token.")],
+    expires_days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days until the token expires. Left out: never.")] = None,
 ) -> None:
-    """Make a token and print it, once: it is stored as a hash only."""
+    """Make a token and print the token once. Only a hash of the token is stored."""
     from service.db import tokens
 
     with _migrated_database().write() as session:
@@ -161,12 +161,12 @@ def token_list() -> None:
         used = f"used {token.last_used_at:%Y-%m-%d %H:%M}Z" if token.last_used_at is not None else "never used"
         typer.echo(f"{token.id}  {token.prefix}…  {_token_state(token.revoked_at, token.expires_at):<20}  {used:<23}  {token.name}")
     if not found:
-        typer.echo("There are no tokens; the first start of the service makes one.", err=True)
+        typer.echo("There are no tokens. The first start of the service makes one.", err=True)
 
 
 @token_app.command("revoke")
 def token_revoke(token_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `stillpoint token list` shows.")]) -> None:
-    """Stop a token from working; running services notice within two seconds."""
+    """Revoke a token. Running services refuse the token within two seconds."""
     from service.db import tokens
 
     with _migrated_database().write() as session:
@@ -176,7 +176,7 @@ def token_revoke(token_id: Annotated[str, typer.Argument(metavar="ID", help="The
 
 @host_app.command("list")
 def host_list() -> None:
-    """Every host: when its worker was last heard of, and what it has to do."""
+    """Every host: the last sign of life of its worker, and its jobs."""
     from service.records import host_list as hosts
 
     with _migrated_database().read() as session:
@@ -184,25 +184,25 @@ def host_list() -> None:
     for host in found:
         heard = "silent" if host.is_silent else "alive"
         work = f"{host.running} jobs running, {host.queued} queued"
-        typer.echo(f"{host.host_id}  {heard}, heard of {host.seen_ago_s:.0f} s ago  {work}, {host.domains} domains")
+        typer.echo(f"{host.host_id}  {heard}, last seen {host.seen_ago_s:.0f} s ago  {work}, {host.domains} domains")
     if not found:
         typer.echo("No worker has reported yet.", err=True)
 
 
 @host_app.command("forget")
 def host_forget(host_id: Annotated[str, typer.Argument(metavar="ID", help="The name that `stillpoint host list` shows.")]) -> None:
-    """End the jobs of a host that never comes back, and take its domains off the list. Refused while its worker may still live."""
+    """End the jobs of a host that never comes back, and remove its domains from the list. Refused while its worker may be alive."""
     from service.records import forgotten_host
 
     with _migrated_database().write() as session:
         forgotten = forgotten_host.forget(session, host_id)
-    typer.echo(f"{host_id} is forgotten, with {forgotten.domains} domains; {forgotten.jobs_cancelled} queued jobs are cancelled.")
+    typer.echo(f"{host_id} is forgotten, with {forgotten.domains} domains. {forgotten.jobs_cancelled} queued jobs are cancelled.")
     for job_id in forgotten.jobs_failed:
-        typer.echo(f"Job {job_id} ran there and is failed; GET /api/v1/jobs/{job_id} says what to look at.")
+        typer.echo(f"Job {job_id} ran there and has failed. GET /api/v1/jobs/{job_id} says what to check.")
 
 
 def _migrated_database() -> "Database":
-    """Raises SchemaOutdated: a database that was never migrated has no tokens to speak of."""
+    """Raises SchemaOutdated for a database whose schema does not fit, such as one that was never migrated."""
     from service.app import check_database, open_database
 
     settings = _configured()
@@ -242,7 +242,7 @@ def _show(error: StillpointError) -> None:
 
 
 def _end(code: int | str | None) -> NoReturn:
-    """Exit; with calls that hang inside libvirt at once, because the interpreter's own end would wait for what they hold."""
+    """Exit. If calls hang inside libvirt, exit at once: the normal end of the interpreter would wait for their threads."""
     from service.deadlines import HELPERS
 
     if HELPERS.left_behind() and not isinstance(code, str):

@@ -19,16 +19,16 @@ from service.settings_file import SettingsFileUnusable
 PREFIX = "STILLPOINT_"
 SETTINGS_FILE_VARIABLE = "STILLPOINT_SETTINGS_FILE"
 SYSTEM_FILE = Path("/etc/stillpoint/stillpoint.env")
-"""What the systemd units read. Shell commands read it too, or they would speak of another database than the service's."""
+"""The file that the systemd units read. Shell commands read the file too, so that they use the database of the service."""
 OF_THE_TESTS = ("STILLPOINT_TEST_", "STILLPOINT_LAB")
-"""Names that are not settings: switches of the tests, which somebody may have exported."""
+"""Prefixes of names that are not settings: switches of the tests, which a shell may have exported."""
 REMOVED = {"STILLPOINT_JOBS_PER_STORAGE": "it is not a setting any more, and never had an effect. Delete the line"}
-"""Names that older files have."""
+"""Names of removed settings, which older files have."""
 MAY_BE_BLANK = frozenset({"STILLPOINT_WRITER_RULES"})
 _LIKENESS = 0.85
-"""From here on two names are one with a slip of the pen (difflib's measure)."""
+"""difflib's ratio. Names that are at least so similar count as one name with a typing error."""
 _LIKENESS_OF_STEMS = 0.7
-"""The same for names that have our prefix: there is a mistake in any case, and the question is only which."""
+"""The same for names with our prefix, which are wrong in any case: a lower ratio is enough to suggest a name."""
 _CLASS_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _DAY_S = 86_400
@@ -62,49 +62,49 @@ class Settings(BaseModel):
         default=None, description="SQLAlchemy URL. Default: SQLite in the state folder. PostgreSQL: postgresql+psycopg://…"
     )
     database_password: SecretStr | None = Field(
-        default=None, description="The password of a PostgreSQL, as it is: in the URL its special characters would have to be encoded."
+        default=None, description="Password of a PostgreSQL database, not encoded. In the URL, special characters must be encoded."
     )
     host_id: str = Field(
         default_factory=socket.gethostname,
         min_length=1,
         max_length=64,
-        # It becomes a part of file names.
+        # The name becomes a part of file names.
         pattern=r"^[^\x00-\x1f\x7f/]+$",
-        description="The name of this host; its worker runs the jobs of its domains.",
+        description="Name of this host. The worker of this name runs the jobs of the host's domains.",
     )
     libvirt_uri: str = Field(default_factory=_default_libvirt_uri, description="The libvirt that the worker connects to.")
     bind: str = Field(default="127.0.0.1", description="Address that the API listens on.")
-    port: int = Field(default=8080, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port that the API listens on. 0: any free port.")
     log_format: str = Field(default="auto", pattern="^(auto|json|console)$", description="auto: console on a terminal, else JSON.")
-    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="Least level that is logged.")
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="Lowest level that is logged.")
     jobs_per_host: int = Field(default=4, ge=1, le=256, description="Jobs that run at once on this host.")
     lease_seconds: float = Field(
         default=60.0,
         ge=1,
         le=3600,
         allow_inf_nan=False,
-        description="A worker that does not renew for this long has lost its jobs.",
+        description="A worker that does not renew its lease for so many seconds loses its jobs.",
     )
     poll_seconds: float = Field(
         default=1.0,
         ge=0.01,
         le=60,
         allow_inf_nan=False,
-        description="How often a worker looks for jobs when nobody wakes it.",
+        description="Seconds between two looks of a worker for new jobs. A new job usually wakes the worker before.",
     )
     inventory_seconds: float = Field(
         default=30.0,
         ge=0.1,
         le=3600,
         allow_inf_nan=False,
-        description="How often a worker publishes its domains; libvirt's events publish sooner.",
+        description="Seconds between two publications of a host's domains. Events of libvirt publish a domain at once.",
     )
     shutdown_seconds: float = Field(
         default=60.0,
         gt=0,
         le=3600,
         allow_inf_nan=False,
-        description="How long a stopping worker waits for its jobs to reach a safe point.",
+        description="Seconds that a stopping worker waits until its jobs reach a safe point.",
     )
     overlay_dir: Path | None = Field(default=None, description="Folder for new overlays. Default: beside the disk.")
     overlay_reserve_bytes: int = Field(
@@ -112,28 +112,28 @@ class Settings(BaseModel):
     )
     max_body_bytes: int = Field(default=64 * 1024, ge=1024, le=16 * 2**20, description="Largest request body that is read.")
     queued_per_domain: int = Field(
-        default=200, ge=1, le=1_000_000, description="Jobs of one domain that may wait; more are refused. A thaw never is."
+        default=200, ge=1, le=1_000_000, description="Jobs of one domain that may wait. More jobs are refused, except a thaw."
     )
     max_connections: int = Field(
-        default=1000, ge=8, le=20_000, description="Connections that are open at once; never more than half of the open files allowed."
+        default=1000, ge=8, le=20_000, description="Connections that may be open at once, and at most half of the limit of open files."
     )
     max_chain_depth: int = Field(default=16, ge=1, le=1000, description="Backing chain depth from which preflight warns.")
     writer_rules: dict[str, str] = Field(
-        default_factory=dict, description='What a VSS writer that fails does to the verdict, by class id: {"a65faa63-…": "warns"}.'
+        default_factory=dict, description='Effect of a failed VSS writer on the verdict, by class id: {"a65faa63-…": "warns"}.'
     )
     writers_settle_seconds: float = Field(
         default=60.0,
         ge=0,
         le=600,
         allow_inf_nan=False,
-        description="How long VSS writers may take after the thaw until their state is final.",
+        description="Seconds that VSS writers may need after the thaw until their state is final.",
     )
     shortfall_pause_seconds: float = Field(
         default=600.0,
         ge=0,
         le=_DAY_S,
         allow_inf_nan=False,
-        description="Pause before a job with `on_shortfall: retry` is tried again.",
+        description="Seconds before a job with `on_shortfall: retry` is tried again.",
     )
     keep_jobs_days: int = _kept(365, "Days that a finished job is kept; one that has a recovery point stays")
     keep_evidence_days: int = _kept(90, "Days that the raw texts in a job's evidence are kept; its verdict and reasons stay")
@@ -141,7 +141,7 @@ class Settings(BaseModel):
     keep_tokens_days: int = _kept(90, "Days that a token is kept which was revoked or has expired")
     keep_hosts_days: int = _kept(90, "Days that a silent host is kept of which there is neither a job nor a recovery point")
     metrics_port: int | None = Field(
-        default=None, ge=1, le=65535, description="A worker without API serves its own /metrics here, on `bind`."
+        default=None, ge=1, le=65535, description="Port for /metrics of a worker without an API, on the address `bind`."
     )
 
     @field_validator("writer_rules", mode="before")
@@ -151,20 +151,20 @@ class Settings(BaseModel):
         try:
             rules = json.loads(value or "{}") if isinstance(value, str) else value
         except ValueError as error:
-            raise _unusable(f"it is no JSON: {error}") from error
+            raise _unusable(f"it is not JSON: {error}") from error
         if not isinstance(rules, dict):
             raise _unusable("it must be a JSON object of class ids and effects")
-        # A mistyped id would never match a writer, and nobody would notice.
+        # A mistyped id would never match a writer, and would do nothing without notice.
         known = {str(class_id).strip("{} ").lower(): str(effect) for class_id, effect in rules.items()}
         wrong = [class_id for class_id in known if not _CLASS_ID.fullmatch(class_id)]
         if wrong:
-            raise _unusable(f"{wrong[0]} is no class id such as a65faa63-5ea8-4ebc-9dbd-a0c4db26912a")
+            raise _unusable(f"{wrong[0]} is not a class id such as a65faa63-5ea8-4ebc-9dbd-a0c4db26912a")
         return known
 
     @field_validator("bind")
     @classmethod
     def _address(cls, value: str) -> str:
-        """An address or a host name. What C takes for an address as well is refused: `0` would be every address of the machine."""
+        """An address or a host name. Old forms of addresses are refused: `0` would mean every address of the machine."""
         try:
             ipaddress.ip_address(value)
         except ValueError:
@@ -201,7 +201,7 @@ def _unusable(reason: str) -> PydanticCustomError:
 
 
 class SettingRefused(ValueError):
-    """A setting that is not one, or that cannot be what was meant."""
+    """A name that is not a setting, or a setting with a value that cannot be right."""
 
     def __init__(self, setting: str, reason: str) -> None:
         super().__init__(f"{setting}: {reason}")
@@ -210,7 +210,7 @@ class SettingRefused(ValueError):
 
 
 def load_settings() -> Settings:
-    """From the file that STILLPOINT_SETTINGS_FILE names, or else from the one of the systemd units; the environment wins over either.
+    """Settings from the file that STILLPOINT_SETTINGS_FILE names, or else from the file of the systemd units. The environment wins.
 
     Raises SettingRefused, and pydantic's ValidationError for a value that cannot be used.
     """
@@ -218,7 +218,7 @@ def load_settings() -> Settings:
     environment = {name.upper(): value for name, value in all_names.items() if name.upper().startswith(PREFIX)}
     path = environment.pop(SETTINGS_FILE_VARIABLE, None)
     if path is not None and not path.strip():
-        raise SettingRefused(SETTINGS_FILE_VARIABLE, "it is blank; leave it out, or name a file")
+        raise SettingRefused(SETTINGS_FILE_VARIABLE, "it is blank; remove it, or name a file")
     file = Path(path).expanduser() if path is not None else SYSTEM_FILE
     in_file = _from_file(file, must_exist=path is not None)
     _check_names(in_file, f" in {file}")
@@ -235,21 +235,21 @@ def _names() -> dict[str, str]:
 
 def _from_file(path: Path, *, must_exist: bool) -> dict[str, str]:
     if not must_exist and os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
-        # systemd has read the unit's file for us, and the unit's user may not be allowed to.
+        # systemd has read the unit's file already, and the unit's user may not be allowed to read the file.
         return {}
     try:
         return settings_file.read(path)
     except FileNotFoundError:
         if must_exist:
-            raise SettingRefused(SETTINGS_FILE_VARIABLE, f"there is no file {path}") from None
+            raise SettingRefused(SETTINGS_FILE_VARIABLE, f"the file {path} does not exist") from None
         return {}
     except SettingsFileUnusable as error:
-        hint = "" if must_exist else f"; use sudo, or set {SETTINGS_FILE_VARIABLE}=/dev/null to do without it"
+        hint = "" if must_exist else f"; use sudo, or set {SETTINGS_FILE_VARIABLE}=/dev/null to ignore the file"
         raise SettingRefused(SETTINGS_FILE_VARIABLE, f"{error}{hint}") from error
 
 
 def _check_names(names: Iterable[str], where: str) -> None:
-    """A name of ours that is not a setting, or a name that is one but for a slip, is an error: it would change nothing, silently."""
+    """Refuse a name with our prefix that is not a setting, and a name that looks like a mistyped setting: both would have no effect."""
     known = {*_names().values(), SETTINGS_FILE_VARIABLE}
     for name in names:
         upper = name.upper()
@@ -258,13 +258,13 @@ def _check_names(names: Iterable[str], where: str) -> None:
         meant = _meant(upper, known, in_file=bool(where))
         if (upper.startswith(PREFIX) and upper not in known) or meant is not None:
             hint = f"; did you mean {meant}?" if meant is not None else ""
-            raise SettingRefused(f"{name}{where}", f"there is no such setting{hint}")
+            raise SettingRefused(f"{name}{where}", f"unknown setting{hint}")
         if where and upper == SETTINGS_FILE_VARIABLE:
-            raise SettingRefused(f"{name}{where}", "a settings file cannot name another one")
+            raise SettingRefused(f"{name}{where}", "a settings file cannot name another settings file")
 
 
 def _meant(name: str, known: set[str], *, in_file: bool) -> str | None:
-    """The setting that a name that is not one was meant to be."""
+    """The setting that a mistyped name was meant to be; None: the name is right, or resembles no setting."""
     if name in known:
         return None
     if in_file and PREFIX + name in known:
@@ -278,4 +278,4 @@ def _meant(name: str, known: set[str], *, in_file: bool) -> str | None:
 def _check_not_blank(given: Mapping[str, str]) -> None:
     for name, value in given.items():
         if not value.strip() and name not in MAY_BE_BLANK:
-            raise SettingRefused(name, "it is blank; leave the line out for the default")
+            raise SettingRefused(name, "it is blank; remove the line to use the default")

@@ -1,7 +1,7 @@
-"""Settings files, read as systemd reads an EnvironmentFile: the same file then means the same in a unit and in a shell.
+"""Settings files, read as systemd reads an EnvironmentFile, so that a file means the same in a unit and in a shell.
 
-Lines of `NAME=value`; `#` or `;` begin a comment at the start of a line; values may stand in quotes. Nothing is expanded: a password
-may have `$` and `#` in it.
+A file has lines of `NAME=value`. `#` or `;` at the start of a line begins a comment. Values may be in quotes. Nothing is expanded, so a
+password may have `$` and `#` in it.
 """
 
 import re
@@ -46,7 +46,7 @@ def _assignments(path: Path, text: str) -> list[tuple[str, str]]:
         line = text.count("\n", 0, at) + 1
         name, separator, _ = text[at:].partition("\n")[0].partition("=")
         if not separator or not _NAME.fullmatch(name.strip()):
-            # The line is not repeated: a part of a password may stand in it.
+            # The error does not quote the line: the line may hold a part of a password.
             raise SettingsFileUnusable(path, f"line {line} is not NAME=value (without `export`, and without spaces in the name)")
         value, at = _value(path, line, text, at + len(name) + 1)
         found.append((name.strip(), value))
@@ -54,7 +54,7 @@ def _assignments(path: Path, text: str) -> list[tuple[str, str]]:
 
 
 def _value(path: Path, line: int, text: str, at: int) -> tuple[str, int]:
-    """The value that begins here, and where the next line begins."""
+    """The value that begins at `at`, and where the next line begins."""
     at = _after_spaces(text, at)
     parts = []
     while at < len(text) and text[at] in "'\"":

@@ -127,7 +127,7 @@ def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     known: dict[int, StillpointError] = {
-        # FastAPI's own answer to a body that is no UTF-8, nests too deep, or holds a number too long to read.
+        # FastAPI's own answer to a body that is not UTF-8, nests too deep, or holds a number that is too long.
         400: errors.MalformedJson(reason="it is not UTF-8, nests too deep, or holds a number that is too long"),
         404: errors.PathNotFound(path=path),
         405: errors.MethodNotAllowed(path=path, method=request.method),

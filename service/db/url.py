@@ -86,9 +86,9 @@ def _parsed(text: str) -> URL:
         url.get_dialect()
     except (ArgumentError, ValueError) as error:
         # The error's own text may repeat the URL, and a password in it.
-        raise SettingInvalid(setting=SETTING, reason="it is no database URL; postgresql+psycopg://USER@HOST/NAME is one") from error
+        raise SettingInvalid(setting=SETTING, reason="it is not a database URL such as postgresql+psycopg://USER@HOST/NAME") from error
     if "@" in (url.host or ""):
-        reason = "its password has a character that must be encoded (@ is %40, / is %2F); STILLPOINT_DATABASE_PASSWORD takes it as it is"
+        reason = "its password has a character that must be encoded (@ is %40, / is %2F). STILLPOINT_DATABASE_PASSWORD needs no encoding"
         raise SettingInvalid(setting=SETTING, reason=reason)
     return url
 

@@ -118,7 +118,7 @@ def _name_of(process: Path) -> str:
 
 
 def _device_on_top(identities: dict[Identity, str]) -> tuple[str, str] | None:
-    """A loop device is no process that has its file open."""
+    """A loop device holds its file open without a process."""
     for device in BLOCK_DEVICES.glob("loop*"):
         with suppress(OSError):
             backing = (device / "loop" / "backing_file").read_text().rstrip("\n")

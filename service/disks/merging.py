@@ -1,6 +1,6 @@
-"""Taking a point back: its overlays are merged into the files below, so that the disks are as if it had not been taken.
+"""Taking a point back: its overlays are merged into the files below. The disks are then as if the point had not been taken.
 
-From the first merge on the files below are written to, and are no point in time any more, whether the merge ends or not.
+The first merge writes to the files below. From then on these files are not a point in time any more, whether the merge ends or not.
 """
 
 import time

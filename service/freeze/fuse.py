@@ -133,11 +133,12 @@ def _ms_since(start: float) -> float:
 
 
 # --- what runs in the guest -----------------------------------------------------------------------
-# For dash, bash and busybox alike, without anything that a guest may lack. The first line is the mark by which the process is
-# known in /proc/PID/cmdline: a process id alone may belong to another by now.
+# The scripts run in dash, bash and busybox, and use only programs that every guest has. The first line is a mark, by which the process
+# is found in /proc/PID/cmdline: the process id alone may belong to another process by now.
 
-# Arming, in order: refuse what cannot work; put out a fuse that was left; leave the agent's control group, so that a restart of the
-# agent's unit does not end the fuse; open now what is written later; run `sleep` once, so that nothing of it is read from disk later.
+# Arming, in order. 1. Refuse what cannot work. 2. Disarm a fuse that was left. 3. Leave the agent's control group, so that a restart of
+# the agent's unit does not end the fuse. 4. Open now the files that are written later. 5. Run `sleep` once, so that the guest need not
+# read `sleep` from its disk later.
 # The parent ends at once. The agent calls it ended when the child, too, has closed its output: after it said `armed`.
 # USR1 disarms. TERM comes from a guest that shuts down, or from a restart of an agent whose group could not be left: a frozen
 # filesystem would block the one and survive the other, so it thaws at once. `3>&-`: no copy of the trigger in a foreign program.
@@ -178,8 +179,8 @@ exec 3> {trigger} 4> /dev/null 5> {state}
 echo {token} $! >&5
 """
 
-# The fuse writes its last word into the state file: it is no child of the agent, whom a restart would make forget it anyway.
-# Not every `sleep` knows parts of a second.
+# The fuse writes its outcome into the state file. The fuse is not a child of the agent, and a restarted agent does not know the fuse.
+# Some versions of `sleep` do not accept fractions of a second.
 _DISARM = r""": stillpoint-disarm {token}
 [ -e {state} ] || {{ echo none; exit 0; }}
 look() {{ {{ read -r token pid; read -r ending; }} < {state}; }}

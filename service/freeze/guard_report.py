@@ -200,7 +200,7 @@ def _read(job_id: str, content: bytes, *, is_alive: bool) -> GuardReport:
 def _as(kind: type[T], value: Any) -> T | None:
     if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
         return value
-    raise TypeError(f"{value!r} is no {kind.__name__}")
+    raise TypeError(f"{value!r} is not of type {kind.__name__}")
 
 
 def _ms_between(start: str | None, end: str | None) -> float | None:

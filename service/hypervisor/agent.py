@@ -178,5 +178,5 @@ def _clean(message: str | None) -> str:
 
 
 def _name(handle: DomainHandle) -> str:
-    # name() is kept by the client library: it is no call to libvirtd and cannot fail.
+    # The client library keeps the name: this does not call libvirtd, and cannot fail.
     return handle.name()

@@ -243,7 +243,7 @@ class Guest:
         answer = self.agent(command, arguments, timeout_ms=timeout_ms)
         with agent.reading(self.name, command):
             if not isinstance(answer, int):
-                raise TypeError(f"{answer!r} is no count")
+                raise TypeError(f"{answer!r} is not a count")
             return answer
 
     def execute(self, path: str, arguments: Sequence[str] = (), *, budget_ms: int) -> ExecResult:

@@ -41,11 +41,11 @@ class Attempt:
     window: WindowRecord = field(default_factory=WindowRecord)
     #: Target to whether the disk is on its overlay, as libvirt says after the window; None: on a file that is not of this job.
     switched: dict[str, bool | None] = field(default_factory=dict)
-    #: It was shut off when it was looked at, and runs now that its disks are switched.
+    #: The domain was shut off at the survey, and runs now, after the switch of its disks.
     was_started: bool = False
-    #: A file below that somebody writes to after the switch, and who; such a file is no point.
+    #: A file below that another program writes to after the switch, and that program. Such a file is not a point in time.
     written: tuple[str, str] | None = None
-    #: What is said of overlays that no disk uses and that could not be removed.
+    #: The error text about overlays that no disk uses and that could not be removed.
     left: str | None = None
 
     @property

@@ -90,8 +90,8 @@ def _keep(job: Job, guest: Guest, planned: Sequence[Overlay], where: Whereabouts
     merging = [overlay.target for overlay in planned if (mirror := mirrors[overlay.target]) and mirror.into == overlay.base]
     if merging:
         found.story.append(
-            f"The disks are on their overlays, and somebody merges {', '.join(merging)} back: the files below are written to, "
-            "so they are no recovery point."
+            f"The disks are on their overlays, and somebody merges {', '.join(merging)} back. The files below are written to, "
+            "so they are not a recovery point."
         )
     else:
         found.story.append("The disks are on their overlays: the point in time was taken, and is kept as crash-consistent.")

@@ -1,4 +1,4 @@
-"""What a job may demand: how to freeze, and which verdict counts as success."""
+"""What a job may demand: how to freeze, and what to do with a point that is worse than required."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,15 +8,15 @@ from service.errors import HoldLimitTooLong
 
 class FreezeMode(StrEnum):
     required = "required"
-    """No freeze, no snapshot: the job fails before anything is taken."""
+    """Without a freeze the job fails, and no snapshot is taken."""
     preferred = "preferred"
-    """Freeze where it works; otherwise take the point and give it the verdict it deserves."""
+    """Freeze if possible. Otherwise take the snapshot without a freeze, with the verdict that the evidence gives."""
     off = "off"
-    """Do not freeze: the verdict is `crash`, or `offline` for a domain that is shut off."""
+    """Do not freeze. The verdict is `crash`, or `offline` for a domain that is shut off."""
 
 
 class OnShortfall(StrEnum):
-    """What becomes of a point that is worse than what was required."""
+    """What to do with a point that is worse than required."""
 
     keep = "keep"
     discard = "discard"
@@ -24,19 +24,20 @@ class OnShortfall(StrEnum):
 
 
 DEFAULT_FREEZE_TIMEOUT_MS = 120_000
-"""F§6.1: VSS alone may take 60 s to freeze and more to prepare; a hook in a Linux guest may dump a database."""
+"""Milliseconds until an unanswered freeze is given up (F§6.1). VSS may take 60 s, and more to prepare. A hook may dump a database."""
 DEFAULT_HOLD_LIMIT_MS = 30_000
-"""F§6.1: the default for Linux, which has no limit of its own."""
+"""Milliseconds after the freeze reply. Then the guest is thawed. The default for Linux, which has no limit of its own (F§6.1)."""
 WINDOWS_HOLD_LIMIT_MS = 8_000
-"""F§6.1, hard: the kernel lets writes go after 10 s, counted from a little before the freeze reply."""
+"""Milliseconds after the freeze reply. Then the guest is thawed. Windows releases the writes 10 s after it began to hold them (F§6.1)."""
 WINDOWS_HOLD_SOFT_MS = 5_000
-"""F§6.1, soft: a point in time that begins later than this has little chance of ending in time."""
+"""Milliseconds after the freeze reply. Then no snapshot begins any more, because it might not end in time (F§6.1)."""
 WINDOWS_HOLD_MS = 10_000
+"""Milliseconds. A job that asks Windows to hold this long, or longer, is refused."""
 
 
 @dataclass(frozen=True)
 class HoldLimits:
-    """`hard_ms`: thaw whatever happens. `soft_ms`: do not begin the point in time later than this; None: no such limit."""
+    """`hard_ms`: thaw then in any case. `soft_ms`: do not begin the point in time later than this; None: no such limit."""
 
     hard_ms: int
     soft_ms: int | None
@@ -51,11 +52,11 @@ class FreezePolicy:
     hold_limit_ms: int | None = None
     hold_soft_ms: int | None = None
     preflush: bool = True
-    #: Leave something in a Linux guest that thaws it by itself if nobody on the host does.
+    #: Leave a fuse in a Linux guest: the fuse thaws the guest if the host does not.
     fuse: bool = True
 
     def hold_limits(self, *, is_windows: bool, holds: bool = True) -> HoldLimits:
-        """`holds` False: nothing is frozen. Raises HoldLimitTooLong: Windows holds writes for 10 s, whatever anybody asks for."""
+        """`holds` False: nothing is frozen. Raises HoldLimitTooLong: Windows never holds writes for longer than 10 s."""
         if not is_windows:
             return HoldLimits(self.hold_limit_ms or DEFAULT_HOLD_LIMIT_MS, self.hold_soft_ms)
         limits = HoldLimits(self.hold_limit_ms or WINDOWS_HOLD_LIMIT_MS, self.hold_soft_ms or WINDOWS_HOLD_SOFT_MS)

@@ -193,7 +193,7 @@ def request_cancel(session: Session, job_id: str) -> Job:
 
 
 def cancel_queued(session: Session, host_id: str, error: dict[str, Any]) -> list[str]:
-    """What waits for a host that is no more; answers the ids."""
+    """Cancel the jobs that wait for a host that was forgotten. Answers their ids."""
     now = database_now(session)
     waiting = update(Job).where(Job.host_id == host_id, Job.state == as_sql(JobState.queued))
     ended = {"state": JobState.cancelled.value, "error": error, "finished_at": now, "updated_at": now}

@@ -173,9 +173,10 @@ def _files(settings: Settings) -> Iterator[Finding]:
 
 def _overlay_folder(folder: Path, reserve_bytes: int) -> Finding:
     if not folder.is_dir():
-        return Finding(Health.fail, "overlays", f"{folder} is no folder", "Make it, or set STILLPOINT_OVERLAY_DIR to one that exists.")
+        remedy = "Make the folder, or set STILLPOINT_OVERLAY_DIR to a folder that exists."
+        return Finding(Health.fail, "overlays", f"{folder} is not a folder", remedy)
     if not os.access(folder, os.W_OK | os.X_OK):
-        return Finding(Health.fail, "overlays", f"{folder} cannot be written to", "Give this user the folder.")
+        return Finding(Health.fail, "overlays", f"{folder} cannot be written to", "Give this user the right to write there.")
     free = shutil.disk_usage(folder).free
     if free < reserve_bytes:
         detail = f"{folder} has {free} bytes free; each overlay needs {reserve_bytes}"

@@ -30,11 +30,11 @@ FIRST_PATIENCE_S = 0.5
 """After which what is known by then is published: a guest that hangs must not hide another that was just defined."""
 LOOK_PATIENCE_S = 1.0
 READ_PATIENCE_S = 20.0
-"""How long one publication waits for its slowest domain; that one stays as it was last seen."""
+"""Seconds that one publication waits for its slowest domain. After them that domain keeps its last published row."""
 
 Row = dict[str, Any] | None
 _GONE: dict[str, Any] = {}
-"""The row of a domain that is no more."""
+"""The row of a domain that does not exist any more."""
 
 _logger = log.get(__name__)
 

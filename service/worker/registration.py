@@ -23,9 +23,9 @@ from service.records.host_silence import silence_of
 from service.worker.host_lock import LockId
 
 REPORT_S = 5.0
-"""A worker reports at least this often."""
+"""Seconds between two reports of a worker, at most."""
 REPORTS_MISSED = 3
-"""After a reboot: how many reports must be missing until it is no copy of this machine that still runs."""
+"""After a reboot: after so many missing reports the other worker counts as dead. Until then it may be a copy of this machine."""
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,18 @@ def test_it_burns_whole_seconds_after_everybody_on_the_host_had_his_turn(timeout
 
 
 @pytest.mark.parametrize(
-    ("output", "state", "reason"),
+    ("output", "state", "said"),
     [
         ("armed\n", FuseState.armed, None),
         ("unavailable: there is no sleep\n", FuseState.unavailable, "there is no sleep"),
-        ("sh: syntax error", FuseState.unavailable, "the guest's shell did not say that it is armed, but 'sh: syntax error'"),
-        ("", FuseState.unavailable, "the guest's shell did not say that it is armed, but ''"),
+        ("sh: syntax error", FuseState.unavailable, "'sh: syntax error'"),
+        ("", FuseState.unavailable, "''"),
     ],
 )
-def test_only_its_own_word_makes_it_armed(output: str, state: FuseState, reason: str | None) -> None:
-    assert read_arming(output) == (state, reason)
+def test_only_its_own_word_makes_it_armed(output: str, state: FuseState, said: str | None) -> None:
+    found, reason = read_arming(output)
+    assert found is state
+    assert reason is None if said is None else said in (reason or "")
 
 
 @pytest.mark.parametrize(

@@ -66,21 +66,25 @@ def test_a_block_device_needs_a_folder_for_its_overlay() -> None:
         select_disks("db1", [block], None, has_overlay_dir=False)
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"device": "lun", "type": "block"}, "passed through"),
-        ({"device": "floppy"}, "it is a floppy"),
-        ({"read_only": True}, "read-only"),
-        ({"source": None}, "no source"),
-        ({"type": "network", "source": "rbd:pool/x"}, "of type network"),
-        ({"type": "nvme"}, "of type nvme"),
-        ({"format": "vmdk"}, "format is vmdk"),
-        ({"format": None}, "format is unknown"),
-    ],
-)
-def test_why_a_disk_cannot_take_part(changes: dict[str, Any], reason: str) -> None:
-    assert reason in (disk("vda", **changes).why_not or "")
+_UNSUITABLE: list[tuple[dict[str, Any], str]] = [
+    ({"device": "lun", "type": "block"}, ""),
+    ({"device": "floppy"}, "floppy"),
+    ({"read_only": True}, ""),
+    ({"source": None}, ""),
+    ({"type": "network", "source": "rbd:pool/x"}, "network"),
+    ({"type": "nvme"}, "nvme"),
+    ({"format": "vmdk"}, "vmdk"),
+    ({"format": None}, ""),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), _UNSUITABLE)
+def test_why_a_disk_cannot_take_part(changes: dict[str, Any], named: str) -> None:
+    assert named in (disk("vda", **changes).why_not or pytest.fail("it can"))
+
+
+def test_each_cause_for_which_a_disk_cannot_take_part_has_a_reason_of_its_own() -> None:
+    assert len({disk("vda", **changes).why_not for changes, _ in _UNSUITABLE}) == len(_UNSUITABLE)
 
 
 @pytest.mark.parametrize("image_format", ["qcow2", "raw"])

@@ -1,6 +1,6 @@
-"""What an agent's version string tells about the agent: it is the number of the *build*, not always of QEMU (F§1.8).
+"""What an agent's version says about the agent. The version is the number of the *build*, which is not always that of QEMU (F§1.8).
 
-Where the version tells nothing, the older behaviour is assumed.
+If the version says nothing, the older behaviour is assumed.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 Version = tuple[int, ...]
 
 FREEZE_LOOP_MS = 60_000.0
-"""How long the agent waits for VSS to be frozen, since QEMU 6.1.0 (F§1.7)."""
+"""Milliseconds that the agent waits until VSS has frozen, since QEMU 6.1.0. Then the freeze fails (F§1.7)."""
 FREEZE_LOOP_OLD_MS = 10_000.0
 
 
@@ -45,7 +45,7 @@ class KnownFault:
 
 @dataclass(frozen=True)
 class AgentGeneration:
-    """`None`: the version does not tell. `qemu_guess`: by the date of the build, for the reader only."""
+    """`None`: the version does not say. `qemu_guess`: inferred from the date of the build, for the reader only."""
 
     version: str | None
     family: AgentFamily
@@ -72,7 +72,7 @@ class AgentGeneration:
 
 
 def generation_of(version: str | None) -> AgentGeneration:
-    """`version`: as guest-info answers it; None: it did not."""
+    """`version`: as guest-info answers; None: guest-info did not answer."""
     numbers = _numbers(version)
     family = _family(numbers)
     build = _Build(family, numbers)
@@ -110,7 +110,7 @@ _NOT_ALLOWED_TEXT = _Since((9, 1), (109,))
 _HEX_ERRORS = _Since((10, 2), (111,))
 
 _RHEV = ((7, 3), (7, 7))
-"""Upstream has no 7.3 to 7.6: version 7.4.5 is not QEMU 7.4."""
+"""QEMU has no versions 7.3 to 7.6, so an agent 7.4.5 is not from QEMU 7.4."""
 _AMBIGUOUS = (7, 2, 1)
 
 _VIRTIO_WIN_GUESSES = {
@@ -180,15 +180,15 @@ _UPDATE = "Update the guest agent from a current virtio-win image."
 _WITHOUT = (
     (
         _HANG_FIXED,
-        KnownFault("freeze_may_hang", "This agent may hang when Windows ends the hold by itself: thaw then gets no answer.", _UPDATE),
+        KnownFault("freeze_may_hang", "This agent may hang when Windows ends the hold by itself. The thaw then gets no answer.", _UPDATE),
     ),
     (
         _OSINFO,
-        KnownFault("osinfo_missing", "This agent may not tell which Windows it runs in: the auto-recovery mode is then unknown.", _UPDATE),
+        KnownFault("osinfo_missing", "This agent may not report the Windows version, so the auto-recovery mode may be unknown.", _UPDATE),
     ),
     (
         _FREEZE_60_S,
-        KnownFault("freeze_gives_up_early", "This agent waits only 10 s for the writers: a freeze under heavy I/O fails.", _UPDATE),
+        KnownFault("freeze_gives_up_early", "This agent waits only 10 s for the writers, so a freeze under heavy I/O fails.", _UPDATE),
     ),
     (
         _VSS_OPTION,
@@ -204,7 +204,7 @@ _WITHOUT = (
 def _faults(build: _Build) -> Iterator[KnownFault]:
     if build.family in (AgentFamily.unknown, AgentFamily.ambiguous):
         yield KnownFault(
-            "agent_version_unclear", "The agent's version does not tell what it can do; the older behaviour is assumed.", _UPDATE
+            "agent_version_unclear", "The agent's version does not say what the agent can do. The older behaviour is assumed.", _UPDATE
         )
     for since, fault in _WITHOUT:
         has_it = build.is_since(since)

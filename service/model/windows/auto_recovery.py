@@ -1,7 +1,6 @@
-"""Auto-recovery (VSS step 10) and the backup type, derived from what is known of the agent and of Windows (F§6.6).
+"""Auto-recovery (VSS step 10) and the backup type, derived from the versions of the agent and of Windows (F§6.6).
 
-The agent has no field for either, so nothing here is observed, and where a fact is missing the answer is
-`unknown`, never a default.
+The agent reports neither, so nothing here is observed. If a fact is missing, the answer is `unknown` and never a default.
 """
 
 import re
@@ -17,7 +16,7 @@ from service.model.windows.well_known_writers import writer_class
 CONTEXT_SERVER = "0x0200002B"
 """VSS_CTX_APP_ROLLBACK | TRANSPORTABLE | NO_AUTORECOVERY | TXF_RECOVERY (F§1.1)."""
 CONTEXT_CLIENT = "0x0200000B"
-"""The same without TRANSPORTABLE, which Windows has on servers only."""
+"""The same without TRANSPORTABLE, which only Windows servers have."""
 
 
 class RecoveryMode(StrEnum):
@@ -32,7 +31,7 @@ class OnRestore(StrEnum):
     not_applicable = "not_applicable"
     recovery_required_at_first_start = "recovery_required_at_first_start"
     unknown = "unknown"
-    """Which system is in the guest is not known."""
+    """The operating system of the guest is unknown."""
 
 
 class BackupType(StrEnum):
@@ -50,7 +49,7 @@ class VssOptionState(StrEnum):
     present = "present"
     absent = "absent"
     invalid = "invalid"
-    """There, and not a number from 1 to 5: the agent takes FULL."""
+    """The value exists and is not a number from 1 to 5. The agent takes FULL then."""
     unreadable = "unreadable"
 
 
@@ -68,7 +67,7 @@ class AutoRecovery:
     on_restore: OnRestore
     context: str | None
     detail: str
-    #: Writer name to what the person who restores must expect of its application.
+    #: Writer name to a note about its application, for the person who restores.
     writer_notes: Mapping[str, str]
 
     def as_document(self) -> dict[str, Any]:
@@ -83,9 +82,9 @@ class AutoRecovery:
 
 
 def derive(os: Mapping[str, Any] | None, *, frozen_by_vss: bool, writers: Iterable[Writer] = (), is_windows: bool = False) -> AutoRecovery:
-    """`os`: guest-get-osinfo; None: it did not answer. `frozen_by_vss`: the agent answered the freeze with a count.
+    """`os`: the answer to guest-get-osinfo; None: no answer. `frozen_by_vss`: the agent answered the freeze with a count.
 
-    `is_windows`: known by other means than `os`.
+    `is_windows`: known from another source than `os`.
     """
     identifier = (os or {}).get("id")
     if identifier is not None and identifier != "mswindows":
@@ -99,7 +98,7 @@ def derive(os: Mapping[str, Any] | None, *, frozen_by_vss: bool, writers: Iterab
 
 
 def backup_type(generation: AgentGeneration, option: VssOption) -> BackupType:
-    """FULL before QEMU 8.0; then what VssOption says, FULL when it says nothing; unknown when it could not be read."""
+    """FULL before QEMU 8.0, later the value of VssOption. FULL if VssOption is absent or invalid, `unknown` if it could not be read."""
     if generation.has_vss_option is False:
         return BackupType.full
     if option.state is VssOptionState.unreadable:
@@ -111,7 +110,7 @@ def backup_type(generation: AgentGeneration, option: VssOption) -> BackupType:
 
 
 def read_vss_option(output: bytes, *, exit_code: int | None, truncated: bool = False) -> VssOption:
-    """`reg query … /v VssOption`. Exit code 1: it is not there; None: the program did not end."""
+    """`reg query … /v VssOption`. Exit code 1: the value does not exist; None: the program did not end."""
     if exit_code == 1:
         return VssOption(VssOptionState.absent)
     found = _VSS_OPTION.search(output)
@@ -124,7 +123,7 @@ def read_vss_option(output: bytes, *, exit_code: int | None, truncated: bool = F
 
 
 def _number(kind: bytes, value: bytes) -> int | None:
-    """What the agent reads: it takes a REG_DWORD, and a REG_BINARY of the same four bytes (RRF_RT_DWORD). None: it takes neither."""
+    """The number as the agent reads it: from a REG_DWORD, or from a REG_BINARY of four bytes (RRF_RT_DWORD). None: another type."""
     match kind.upper():
         case b"REG_DWORD" if _HEX.fullmatch(value):
             return int(value, 16)
@@ -135,7 +134,7 @@ def _number(kind: bytes, value: bytes) -> int | None:
 
 
 def kernel_version(os: Mapping[str, Any] | None) -> tuple[int, int] | None:
-    """Windows' NT version as numbers: 10.0 is newer than 6.2. Nothing else in osinfo tells the release (F§3)."""
+    """Windows' NT version as numbers: 10.0 is newer than 6.2. The names in osinfo do not identify the release (F§3)."""
     found = re.match(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])", str((os or {}).get("kernel-version") or ""))
     return (int(found[1]), int(found[2])) if found else None
 
@@ -148,12 +147,12 @@ _TYPES = {1: BackupType.full, 2: BackupType.incremental, 3: BackupType.different
 
 _DETAIL = {
     RecoveryMode.not_applicable: "The guest is not Windows: VSS and its auto-recovery do not exist in it.",
-    RecoveryMode.disabled_by_requester: "The guest agent asks VSS for a copy without auto-recovery, so step 10 does not run: "
-    "applications recover when they first start from the restored disks.",
+    RecoveryMode.disabled_by_requester: "The guest agent asks VSS for a copy without auto-recovery, so step 10 does not run. "
+    "Applications recover when they first start from the restored disks.",
     RecoveryMode.disabled_requested_support_uncertain: "The guest agent asks for a copy without auto-recovery, and sources disagree "
-    "whether this Windows supports that: VSS may have aborted the copy after the writes were held, which the agent hides.",
-    RecoveryMode.unsupported_flag_final_commit_aborted: "This Windows does not know copies without auto-recovery: VSS aborts the copy "
-    "after the writes were held, and its writers are told that the backup failed.",
+    "whether this Windows supports that. VSS may have aborted the copy after the writes were held, which the agent hides.",
+    RecoveryMode.unsupported_flag_final_commit_aborted: "This Windows does not support copies without auto-recovery. VSS aborts the copy "
+    "after the writes were held, and tells its writers that the backup failed.",
 }
 
 
@@ -170,9 +169,9 @@ def _mode(os: Mapping[str, Any] | None, frozen_by_vss: bool) -> RecoveryMode:
 
 def _why_unknown(os: Mapping[str, Any] | None, frozen_by_vss: bool) -> str:
     if not frozen_by_vss:
-        return "The guest was not frozen through VSS, so nothing is known of its recovery."
-    missing = "which system it is" if (os or {}).get("id") is None else "its kernel version"
-    return f"The guest agent did not tell {missing}, so the mode cannot be derived."
+        return "The guest was not frozen through VSS, so its recovery is unknown."
+    missing = "the operating system" if (os or {}).get("id") is None else "the kernel version"
+    return f"The guest agent did not report {missing}, so the mode cannot be derived."
 
 
 def _context(os: Mapping[str, Any] | None) -> str | None:

@@ -16,12 +16,12 @@ from service.model.windows.well_known_writers import EXCHANGE, SQL_SERVER, Write
 
 SET_COPY = (
     'In the guest: reg add "HKLM\\SYSTEM\\CurrentControlSet\\Services\\QEMU Guest Agent VSS Provider" '
-    "/v VssOption /t REG_DWORD /d 5 /f (5 is COPY; the agent reads it at each freeze, from QEMU 8.0 or virtio-win 106 on)."
+    "/v VssOption /t REG_DWORD /d 5 /f (5 is COPY). The agent reads VssOption at each freeze, from QEMU 8.0 or virtio-win 106 on."
 )
 
 
 NO_MOUNTPOINT = "System Reserved"
-"""What the agent says of every volume without one."""
+"""The agent's text for a volume without a mount point."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class WindowsCircumstances:
     writers: WriterReport | None
     writers_unavailable: str | None
     volumes: Sequence[Filesystem] | None
-    #: Targets of the job's disks; None: which disks it would take is not known, so every volume counts.
+    #: Targets of the job's disks; None: the disks of the job are not known, so every volume counts.
     taken: frozenset[str] | None = None
     drift: Sequence[Change] = ()
-    #: With the kernel version all that tells which Windows it is: agents name newer ones wrongly (F§7.19).
+    #: Kernel version, build and variant identify the Windows: agents give newer releases a wrong name (F§7.19).
     build: str | None = None
     variant: str | None = None
-    #: Volume name to its drive type, as Windows tells it; None: it could not be read.
+    #: Volume name to its drive type, as Windows reports it; None: the drive types could not be read.
     drive_types: Mapping[str, DriveType] | None = None
     #: Targets of the disks whose definition calls them removable.
     removable: frozenset[str] = frozenset()
@@ -68,11 +68,11 @@ class WindowsCircumstances:
         return judge_volumes(self._facts) if self.volumes is not None else VolumeCoverage()
 
     def mine(self) -> list[Filesystem]:
-        """The volumes on the disks of the job, and those that may be."""
+        """The volumes that are, or may be, on the disks of the job."""
         return [volume for volume in self.volumes or () if self._facts.is_taken(volume)]
 
     def may_be_removable(self, volume: Filesystem) -> bool:
-        """FAT is what removable disks have; without a mount point it is the EFI partition of a fixed one (F§3)."""
+        """Removable disks have FAT. A FAT volume without a mount point is the EFI partition of a fixed disk (F§3)."""
         return volume.is_fat and volume.mountpoint != NO_MOUNTPOINT and self.drive_types is None
 
     @property
@@ -85,7 +85,7 @@ class WindowsCircumstances:
 
 
 def expected_verdict(found: WindowsCircumstances) -> Verdict:
-    """If everything goes as it does now."""
+    """The verdict of a job that would run now, if nothing changes."""
     if found.coverage.not_held or found.coverage.bare_disks:
         return Verdict.filesystem
     if not _writers_may_vouch(found) or found.coverage.unproven or found.volumes is None or found.nt is None or found.nt <= (6, 1):
@@ -94,7 +94,7 @@ def expected_verdict(found: WindowsCircumstances) -> Verdict:
 
 
 def _writers_may_vouch(found: WindowsCircumstances) -> bool:
-    """Whether the list after the thaw can be the proof that `application` needs, if nothing changes until then."""
+    """Whether the list after the thaw can prove what `application` needs, if nothing changes until then."""
     report = found.writers
     if report is None or report.problem is not None or report.no_error_is_inferred:
         return False
@@ -127,7 +127,7 @@ def _agent(found: WindowsCircumstances) -> Iterator[Check]:
 
 def _system(found: WindowsCircumstances) -> Iterator[Check]:
     if found.nt is None:
-        yield warned("windows_version_unknown", "The agent did not tell which Windows it is.", "Update the guest agent (2.10 or newer).")
+        yield warned("windows_version_unknown", "The agent did not report the Windows version.", "Update the guest agent (2.10 or newer).")
     elif found.nt <= (6, 1):
         yield warned(
             "windows_is_old", f"NT {found.nt[0]}.{found.nt[1]}: {found.recovery.detail}", "Upgrade the guest, or accept the doubt."
@@ -140,11 +140,13 @@ def _system(found: WindowsCircumstances) -> Iterator[Check]:
 def _backup_type(found: WindowsCircumstances) -> Iterator[Check]:
     kind = found.backup_type
     if kind is BackupType.full and found.has(SQL_SERVER):
-        detail = "The agent asks VSS for a FULL backup and SQL Server is there: each job may become the base of its differential backups."
+        detail = (
+            "The agent asks VSS for a FULL backup, and SQL Server is in the guest: a job may become the base of its differential backups."
+        )
         yield warned("backup_type_full_with_sql_server", detail, SET_COPY)
     elif kind is BackupType.unknown:
         yield warned(
-            "backup_type_unknown", "VssOption could not be read, so the VSS backup type is not known.", "Allow guest-exec in the agent."
+            "backup_type_unknown", "VssOption could not be read, so the VSS backup type is unknown.", "Allow guest-exec in the agent."
         )
     else:
         yield passed("backup_type", f"The VSS backup type is {kind.value.upper()}.")
@@ -154,58 +156,64 @@ def _writers(found: WindowsCircumstances) -> Iterator[Check]:
     report = found.writers
     if report is None:
         why = found.writers_unavailable or "they were not read"
-        yield warned(
-            "writers_unavailable", f"The VSS writers are not known: {why}.", "Allow guest-exec and guest-exec-status in the agent."
-        )
+        yield warned("writers_unavailable", f"The VSS writers are unknown: {why}.", "Allow guest-exec and guest-exec-status in the agent.")
         return
     if report.problem is not None:
-        detail = f"vssadmin's list of writers cannot be relied on ({report.problem.value})."
+        detail = f"vssadmin's list of writers is not reliable ({report.problem.value})."
         yield warned("writers_unavailable", detail, "Run `vssadmin list writers` in the guest as administrator.")
         return
     broken = [f"{writer.name} ([{writer.state}], {writer.last_error})" for writer in report.writers if not writer.is_healthy]
     if broken:
         yield warned(
-            "writer_not_healthy", f"Before any freeze: {', '.join(broken)}.", "Restart the services of these writers in the guest."
+            "writer_not_healthy",
+            f"Writers that are not healthy before any freeze: {', '.join(broken)}.",
+            "Restart the services of these writers in the guest.",
         )
     else:
         yield passed("writers", f"{len(report.writers)} VSS writers, all stable and without an error.")
     if found.has(EXCHANGE):
-        detail = "The Exchange writer gives up after 20 s frozen, not after 60."
+        detail = "The Exchange writer times out after 20 s of freeze. Other writers time out after 60 s."
         yield warned("exchange_20_s", detail, "Keep freeze.hold_limit_ms small, and take the backup when the guest writes little.")
 
 
 def _volumes(found: WindowsCircumstances) -> Iterator[Check]:
     if found.volumes is None:
-        remedy = "Allow guest-get-fsinfo in the agent, or update it. Up to QEMU 9.0 it also disables this where VSS cannot be used."
+        remedy = (
+            "Allow guest-get-fsinfo in the agent, or update the agent. "
+            "An agent up to QEMU 9.0 also disables guest-get-fsinfo if VSS cannot be used."
+        )
         yield warned("volumes_unknown", "The agent did not list the volumes.", remedy)
         return
     mine, coverage = found.mine(), found.coverage
     odd = [volume for volume in mine if volume.is_optical and found.drive_types is None]
     if coverage.not_held:
-        detail = f"Not frozen, so the verdict will be `filesystem`: {'; '.join(coverage.not_held)}."
+        detail = f"Volumes that will not be frozen, so the verdict will be `filesystem`: {'; '.join(coverage.not_held)}."
         yield warned("volumes_not_frozen", detail, "Keep data on fixed NTFS or ReFS volumes; detach removable disks before the backup.")
     elif odd:
         yield warned(
-            "volumes_not_frozen", f"VSS does not hold: {_names(odd)}.", "Fine for CD-ROMs; keep data on fixed NTFS or ReFS volumes."
+            "volumes_not_frozen",
+            f"Volumes that VSS does not hold: {_names(odd)}.",
+            "This is fine for CD-ROMs. Keep data on fixed NTFS or ReFS volumes.",
         )
     for target in coverage.bare_disks:
-        detail = f"No volume on {target} is listed: nothing of it will be held, so the verdict will be `filesystem`."
-        yield warned("disk_not_covered", detail, "Name the other disks in the job, or put an NTFS or ReFS volume on it.")
-    # On every disk: the agent's count is for the whole guest, so it costs the verdict wherever it lies.
+        detail = f"No volume on {target} is listed. Nothing on {target} will be held, so the verdict will be `filesystem`."
+        yield warned("disk_not_covered", detail, f"Name the other disks in the job, or put an NTFS or ReFS volume on {target}.")
+    # Of all disks: the agent's count is for the whole guest, so a volume on any disk can lower the verdict.
     doubtful = [volume for volume in found.volumes if found.may_be_removable(volume)]
     if doubtful:
         yield warned(
             "volumes_may_not_be_frozen",
-            f"The agent freezes fixed volumes only, and does not tell which these are: {_names(doubtful)}. What is on a removable disk is "
-            "not held, and makes the verdict `filesystem`; on a fixed one VSS may refuse it, and with it the freeze.",
+            f"The agent freezes fixed volumes only, and does not report whether these are fixed: {_names(doubtful)}. A volume on a "
+            "removable disk is not held, and the verdict is `filesystem` then. On a fixed disk VSS may refuse the volume, and the freeze "
+            "fails then.",
             "Keep data on fixed NTFS or ReFS volumes; detach removable disks before the backup.",
         )
     unmapped = [volume for volume in found.volumes if volume.is_windows_volume and not volume.disks]
     if unmapped:
         names = ", ".join(volume.mountpoint for volume in unmapped)
-        yield warned("volume_disk_unknown", f"The disks under {names} are not known.", "Give the domain's disks serials.")
+        yield warned("volume_disk_unknown", f"The disks under {names} are unknown.", "Give the domain's disks serials.")
     if mine and not (odd or doubtful or unmapped or coverage.not_held or coverage.bare_disks):
-        yield passed("volumes", f"On the disks of the job, and of a kind that VSS holds: {_names(mine)}.")
+        yield passed("volumes", f"Volumes on the disks of the job, all of a type that VSS holds: {_names(mine)}.")
 
 
 def _names(volumes: Sequence[Filesystem]) -> str:

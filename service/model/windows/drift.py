@@ -1,6 +1,6 @@
-"""What changed in a Windows guest since it was last looked at: an update of its drivers may undo a setting in silence.
+"""What changed in a Windows guest since the last job or preflight. An update of its drivers may undo a setting without notice.
 
-A fact that could not be read is no change: what was known of it stays.
+A fact that could not be read does not count as changed: its last known value stays.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ ABSENT = "absent"
 
 
 INVALID = "invalid"
-"""VssOption holds something that the agent does not accept: it takes FULL."""
+"""VssOption holds a value that the agent does not accept. The agent takes FULL then."""
 
 
 class Fact(StrEnum):
@@ -26,12 +26,12 @@ class Fact(StrEnum):
     vss_provider = "vss_provider"
     blocked_commands = "blocked_commands"
     writers = "writers"
-    """Told by `known_writers`, which has a memory of its own."""
+    """Reported by `known_writers`, which remembers the writers."""
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """`since`: when this value was first seen; `seen`: when it was last. Both as RFC 3339 text."""
+    """`since`: when this value was first seen. `seen`: when this value was last seen. Both as RFC 3339 text."""
 
     value: FactValue
     since: str
@@ -50,7 +50,7 @@ Memory = dict[Fact, Remembered]
 
 @dataclass(frozen=True)
 class Change:
-    """`before` held from `before_since` to `last_seen_before`; the change came between that and `since`, when it was found."""
+    """`before` was seen from `before_since` to `last_seen_before`. `since`: when the change was seen."""
 
     code: str
     fact: Fact
@@ -67,9 +67,9 @@ class Change:
 
 
 def compare(memory: Memory, current: Mapping[Fact, FactValue | None], now: str) -> tuple[Memory, list[Change]]:
-    """The new memory, and what changed. A current value of None could not be read.
+    """The new memory, and the changes. A current value of None could not be read.
 
-    A change stays in the memory as the new value with its `since`, so that the next look is silent about it.
+    A change is reported once: the memory holds the new value, with its `since`.
     """
     updated, changes = dict(memory), []
     for fact in Fact:
@@ -110,25 +110,25 @@ _FULL = (1, ABSENT, INVALID)
 
 _DETAIL = {
     Fact.agent_version: "The guest agent's version changed",
-    Fact.vss_option: "VssOption, which decides the VSS backup type, changed",
+    Fact.vss_option: "VssOption, which sets the VSS backup type, changed",
     Fact.vss_provider: "The guest agent's VSS provider changed",
     Fact.blocked_commands: "The commands that the guest agent refuses changed",
 }
 
 _REMEDY = {
-    Fact.agent_version: "Run a preflight of this guest and read what it expects of the new version.",
+    Fact.agent_version: "Run a preflight of this guest, and read what the preflight says about the new version.",
     Fact.vss_option: "Set VssOption in the guest to the value that you want, and check the backups inside the guest.",
-    Fact.vss_provider: "See in the guest that the service QEMU Guest Agent VSS Provider is installed as it should be.",
+    Fact.vss_provider: "Check in the guest that the service QEMU Guest Agent VSS Provider is installed correctly.",
     Fact.blocked_commands: "Allow guest-exec and guest-exec-status in the agent again, or accept a lower verdict.",
 }
 
 _RESET_DETAIL = (
-    "VssOption was 5 (COPY) and is FULL again: an update of the guest's drivers resets it. Every backup of this machine may now become "
-    "the base of differential backups, or end log chains, that applications inside the guest keep"
+    "VssOption was 5 (COPY) and is FULL again, probably after an update of the guest's drivers. Each job of this guest may now become "
+    "the base of differential backups inside the guest, or may end a chain of log backups there"
 )
 _RESET_REMEDY = (
-    'Set it back: reg add "HKLM\\SYSTEM\\CurrentControlSet\\Services\\QEMU Guest Agent VSS Provider" /v VssOption /t REG_DWORD /d 5 /f; '
-    "then take a full backup inside the guest."
+    'In the guest: reg add "HKLM\\SYSTEM\\CurrentControlSet\\Services\\QEMU Guest Agent VSS Provider" /v VssOption /t REG_DWORD /d 5 /f. '
+    "Then take a full backup inside the guest."
 )
 
 
@@ -149,7 +149,7 @@ def _change(fact: Fact, known: Remembered, value: FactValue, now: str) -> Change
 
 
 def _comparable(value: FactValue | None) -> FactValue | None:
-    """Lists are sets here: the order in which an agent names its commands means nothing."""
+    """A list is compared as a set, because the order in which an agent names its commands has no meaning."""
     return sorted(set(value)) if isinstance(value, list) else value
 
 

@@ -105,7 +105,7 @@ def unreadable(written: Iterable[WrittenEvent] = ()) -> SqlEvidence:
 
 
 def paired(written: Iterable[WrittenEvent]) -> SqlEvidence:
-    """All events since the remembered record. Those that pair up are no proof yet: which should be there is `not_known`; see `complete`."""
+    """All events since the remembered record. Pairs alone prove nothing: the expected databases are `not_known` until `complete`."""
     events = _of_sql_server(written)
     if not events:
         return SqlEvidence((), SqlProblem.no_events)

@@ -71,7 +71,7 @@ def instances_in(output: bytes) -> list[str]:
 
 
 def databases_in(output: bytes) -> tuple[str, ...] | None:
-    """What `sqlcmd` prints for `DATABASES_QUERY`; None: something else was printed. An instance has databases, so none is no answer."""
+    """The names that `sqlcmd` prints for `DATABASES_QUERY`. None: the output has another form, or is empty. An instance has databases."""
     lines = [line.strip() for line in output.decode("ascii", errors="replace").splitlines() if line.strip()]
     if not lines or not all(_NAME.fullmatch(line) for line in lines):
         return None

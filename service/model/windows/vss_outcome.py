@@ -26,7 +26,7 @@ NtVersion = tuple[int, int]
 class VssOutcome(StrEnum):
     completed = "completed"
     lost = "lost"
-    """Nothing was left to thaw: the agent was started anew, or somebody else thawed."""
+    """Nothing was left to thaw: the agent restarted, or another client thawed."""
     hold_writes_timeout = "hold_writes_timeout"
     """Windows released the writes before the thaw."""
     provider_error = "provider_error"
@@ -61,7 +61,7 @@ class VssReading:
 
 @dataclass(frozen=True)
 class FreezeFailure:
-    """`step`: in which of VSS's ten steps it failed, or BEFORE_VSS; None: not to be told."""
+    """`step`: the one of VSS's ten steps that failed, or BEFORE_VSS; None: not known."""
 
     code: str
     step: int | None
@@ -72,12 +72,12 @@ class FreezeFailure:
 
 
 def count_is_absurd(count: int | None) -> bool:
-    """Whether a freeze count cannot be one: it is refused, and the guest thawed (F§6.1)."""
+    """Whether a freeze count is impossible. Such a freeze is refused, and the guest is thawed (F§6.1)."""
     return count is None or not 0 < count <= MOST_VOLUMES
 
 
 def read_window(window: WindowRecord, nt: NtVersion | None) -> VssReading:
-    """The VSS outcome of a window. `nt`: the kernel version; None: guest-get-osinfo did not tell."""
+    """The VSS outcome of a window. `nt`: the kernel version; None: guest-get-osinfo did not report a version."""
     freeze, thaw = window.freeze, window.thaw
     if freeze.outcome is FreezeOutcome.unanswered:
         return VssReading(VssOutcome.unknown, _thawed(thaw.outcome), None, "The freeze was not answered.")
@@ -87,7 +87,9 @@ def read_window(window: WindowRecord, nt: NtVersion | None) -> VssReading:
         case ThawOutcome.completed:
             return _completed(thaw.count, nt)
         case ThawOutcome.count_differs | ThawOutcome.lost:
-            return _lost(f"The thaw answered {thaw.count} after a freeze of {freeze.count}: that hold was not ours to the end.")
+            return _lost(
+                f"The thaw answered {thaw.count} after a freeze of {freeze.count}, so another thaw came before the end of the hold."
+            )
         case ThawOutcome.refused | ThawOutcome.hook_failed:
             return read_thaw_error(thaw.message or "")
         case ThawOutcome.unanswered | ThawOutcome.not_needed:
@@ -102,7 +104,7 @@ def _thawed(outcome: ThawOutcome) -> bool | None:
 
 
 def read_thaw_error(message: str) -> VssReading:
-    """An error that the agent *answered*: whatever it says, the guest is thawed (F§0.2)."""
+    """An error that the agent *answered*. The guest is thawed in any case (F§0.2)."""
     code = hresult_in(message)
     for text, outcome, held, detail in _THAW_TEXTS:
         if text in message:
@@ -113,7 +115,7 @@ def read_thaw_error(message: str) -> VssReading:
     return _thaw_failure(VssOutcome.failed, None, "VSS ended the shadow copy with an error.", code)
 
 
-_RELEASED = "Windows released the writes before the thaw: the hold lasted longer than the 10 s that it allows."
+_RELEASED = "Windows released the writes before the thaw: the hold lasted longer than the 10 s that Windows allows."
 _PROVIDER_FAILED = "The agent's VSS provider failed while the writes were held."
 
 _THAW_TEXTS: tuple[tuple[str, VssOutcome, bool | None, str], ...] = (
@@ -142,9 +144,9 @@ def _lost(detail: str) -> VssReading:
 def _completed(count: int | None, nt: NtVersion | None) -> VssReading:
     detail = f"VSS held the writes of {count} volume(s) until the thaw and completed."
     if nt is None:
-        doubt, detail = VssDoubt.windows_version_unknown, f"{detail} Which Windows it is could not be read."
+        doubt, detail = VssDoubt.windows_version_unknown, f"{detail} The Windows version could not be read."
     elif nt <= (6, 1):
-        doubt, detail = VssDoubt.aborted_and_ignored, f"{detail} On this Windows the agent may have ignored that VSS aborted in the end."
+        doubt, detail = VssDoubt.aborted_and_ignored, f"{detail} On this Windows VSS may have aborted at the end, which the agent hides."
     else:
         doubt = None
     return VssReading(VssOutcome.completed, True, True, detail, doubt=doubt)
@@ -177,17 +179,17 @@ def hresult_in(message: str) -> int | None:
 
 
 def read_freeze_error(message: str) -> FreezeFailure:
-    """An error that the agent answered to a freeze: it has aborted, and nothing is frozen (F§1.1)."""
+    """An error that the agent answered to a freeze. The agent has aborted, and nothing is frozen (F§1.1)."""
     code = hresult_in(message)
     failure = next((failure for text, failure in _FREEZE_TEXTS if text in message), _UNKNOWN_FAILURE)
-    # E_FAIL stands in for whatever the real code was (F§1.1), so then the text decides.
+    # E_FAIL replaces the real code (F§1.1), so the text decides then.
     transient = failure.is_transient if code in (None, _E_FAIL) else code in TRANSIENT_CODES
     return replace(failure, is_transient=transient, hresult=code)
 
 
 _SEE_WRITERS = "Run `vssadmin list writers` in the guest and restart the service of the writer that failed."
-_SEE_VSS = "See in the guest that the services VSS and COM+ Event System run, and read its Application event log."
-_LESS_LOAD = "Repeat it in ten minutes, up to three times; take the backup when the guest writes less."
+_SEE_VSS = "Check in the guest that the services VSS and COM+ Event System run, and read the Application event log."
+_LESS_LOAD = "Repeat the job in ten minutes, up to three times. Take the backup when the guest writes less."
 
 _UNKNOWN_FAILURE = FreezeFailure("vss_freeze_failed", None, False, "The agent could not freeze the guest.", _SEE_VSS)
 
@@ -213,7 +215,7 @@ _FREEZE_TEXTS = (
             "agent_refused_freeze",
             BEFORE_VSS,
             False,
-            "The agent does not accept the command: it is blocked, VSS is not usable, or the guest is frozen already.",
+            "The agent does not accept the command. The command is blocked, VSS is not usable, or the guest is frozen already.",
             "Ask the agent for guest-fsfreeze-status and guest-info; allow the command, or repair VSS in the guest.",
         ),
     ),
@@ -245,13 +247,13 @@ _FREEZE_TEXTS = (
             "vss_other_requester",
             2,
             True,
-            "VSS could not begin a shadow copy; most often another backup runs in the guest.",
-            "Let the other backup (Windows Server Backup, an agent of a backup tool) end, and repeat it.",
+            "VSS could not begin a shadow copy. The usual cause is another backup that runs in the guest.",
+            "Wait until the other backup (Windows Server Backup, an agent of a backup tool) has ended, and repeat the job.",
         ),
     ),
     (
         "failed to find first volume",
-        FreezeFailure("vss_no_volume", 2, False, "The agent found no volume.", "See in the guest that its disks are online."),
+        FreezeFailure("vss_no_volume", 2, False, "The agent saw no volume.", "Check in the guest that its disks are online."),
     ),
     (
         " to snapshot set",
@@ -260,18 +262,18 @@ _FREEZE_TEXTS = (
             2,
             False,
             "VSS refused a volume.",
-            "The message names it: a local fixed NTFS or ReFS volume is needed, and the agent's VSS provider registered.",
+            "The message names the volume. VSS needs a local fixed NTFS or ReFS volume, and the agent's VSS provider must be registered.",
         ),
     ),
     ("failed to prepare for backup", FreezeFailure("vss_prepare_failed", 3, False, "The writers could not prepare.", _SEE_WRITERS)),
     ("failed to gather writer status", FreezeFailure("vss_prepare_failed", 4, False, "VSS could not ask its writers.", _SEE_WRITERS)),
     (
         "timeout when try to receive Frozen event",
-        FreezeFailure("vss_freeze_timeout", 5, True, "VSS was not frozen within the agent's time.", _LESS_LOAD),
+        FreezeFailure("vss_freeze_timeout", 5, True, "VSS did not freeze within the agent's time limit.", _LESS_LOAD),
     ),
     (
         "couldn't receive Frozen event",
-        FreezeFailure("vss_freeze_timeout", 5, True, "VSS was not frozen within the agent's time.", _LESS_LOAD),
+        FreezeFailure("vss_freeze_timeout", 5, True, "VSS did not freeze within the agent's time limit.", _LESS_LOAD),
     ),
     (
         "DoSnapshotSet exited without Frozen event",

@@ -1,7 +1,7 @@
-"""The ten steps of a shadow copy (F§5.1), each with what this job saw of it, and no more.
+"""The ten steps of a shadow copy (F§5.1), each with what this job saw of the step.
 
-The agent answers twice: the freeze ends within step 5, the thaw after step 8. So nothing inside 1 to 5 or
-inside 7 to 8 has a time of its own, and none is claimed (F§6.3).
+The agent answers twice: the freeze within step 5, and the thaw after step 8. So a single step of 1 to 5, or of 7 and 8, has no
+time of its own (F§6.3).
 """
 
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ HOLD_LIMIT_MS = 10_000.0
 class Observation(StrEnum):
     observed = "observed"
     inferred = "inferred"
-    """Not seen, but what was seen cannot be without it."""
+    """Not seen. Something that was seen is impossible without this step."""
     not_observable = "not_observable"
     did_not_happen = "did_not_happen"
 
 
 class Retry(StrEnum):
-    """Step 9: what this service decided after an error."""
+    """Step 9: the decision of this service after an error."""
 
     not_needed = "not_needed"
     planned = "planned"
@@ -77,7 +77,7 @@ class Step:
 
 
 def steps(facts: StepFacts) -> list[Step]:
-    """Ten rows, in order, whatever happened."""
+    """Ten rows, in order, in every case."""
     seen = _Seen(facts, read_window(facts.window, facts.nt))
     findings = {**_freezing(seen), 6: _holding(seen), **_thawing(seen), 9: _retrying(seen), 10: _recovering(seen)}
     return [_row(number, findings[number], seen) for number in range(1, 11)]
@@ -152,10 +152,10 @@ def _freezing(seen: _Seen) -> Mapping[int, _Finding]:
         case FreezeOutcome.refused | FreezeOutcome.hook_failed:
             return _refused(freeze.message or "", sent)
         case FreezeOutcome.unanswered:
-            text = "The freeze was requested and not answered: VSS may have come to this step or not."
+            text = "The freeze was requested and not answered, so it is not known whether VSS reached this step."
             return _all(Observation.not_observable, text, sent)
         case FreezeOutcome.frozen | FreezeOutcome.empty:
-            text = f"The agent answered a count of {freeze.count}: how far VSS came cannot be told."
+            text = f"The agent answered a count of {freeze.count}, so it is not known which step VSS reached."
             return _all(Observation.not_observable, text, sent)
         case _:
             return _all(Observation.did_not_happen, "No freeze was requested.", None)
@@ -168,11 +168,11 @@ def _all(observation: Observation, detail: str, sent: int | None) -> dict[int, _
 def _frozen(seen: _Seen) -> dict[int, _Finding]:
     freeze_ms = ms_between(seen.at.freeze_sent, seen.at.freeze_reply) or 0.0
     together = f"Steps 1 to 5 took {freeze_ms:.1f} ms together."
-    findings = _all(Observation.inferred, f"The freeze was answered, so this step came before it. {together}", seen.at.freeze_sent)
-    begun = f"Its beginning is the request to freeze. {together}"
+    findings = _all(Observation.inferred, f"The freeze was answered, so this step was done before. {together}", seen.at.freeze_sent)
+    begun = f"The step begins with the freeze request. {together}"
     findings[1] = _Finding(Observation.observed, begun, seen.at.freeze_sent)
     count = seen.window.freeze.count
-    done = f"Its end is the freeze reply, with {count} volume(s). {together} Whether each writer agreed is not in the reply."
+    done = f"The step ends with the freeze reply, of {count} volume(s). {together} The reply does not say whether each writer agreed."
     findings[5] = _Finding(Observation.observed, done)
     return findings
 
@@ -180,17 +180,17 @@ def _frozen(seen: _Seen) -> dict[int, _Finding]:
 def _refused(message: str, sent: int | None) -> dict[int, _Finding]:
     failure = read_freeze_error(message)
     if failure.step is None:
-        return _all(Observation.not_observable, f"{failure.detail} In which step is not known. The agent said: {message.strip()}", sent)
+        return _all(Observation.not_observable, f"{failure.detail} The step is not known. The agent said: {message.strip()}", sent)
     if failure.step == BEFORE_VSS:
         return _all(Observation.did_not_happen, f"{failure.detail} The agent said: {message.strip()}", None)
     findings = {}
     for number in range(1, 6):
         started = sent if number == 1 else None
         if number < failure.step:
-            findings[number] = _Finding(Observation.inferred, f"VSS came to step {failure.step}, so this one was passed.", started)
+            findings[number] = _Finding(Observation.inferred, f"VSS reached step {failure.step}, so this step was done.", started)
         elif number == failure.step:
             findings[number] = _Finding(
-                Observation.observed, f"It failed here. {failure.detail} The agent said: {message.strip()}", started
+                Observation.observed, f"This step failed. {failure.detail} The agent said: {message.strip()}", started
             )
         else:
             findings[number] = _Finding(Observation.did_not_happen, f"Step {failure.step} failed.", started)
@@ -202,28 +202,29 @@ def _refused(message: str, sent: int | None) -> dict[int, _Finding]:
 
 def _holding(seen: _Seen) -> _Finding:
     if seen.window.freeze.outcome is FreezeOutcome.unanswered:
-        return _Finding(Observation.not_observable, "Whether and when writes were held cannot be told without a freeze reply.")
+        return _Finding(Observation.not_observable, "Without a freeze reply it is not known whether writes were held.")
     if seen.reading.outcome is VssOutcome.not_frozen:
         return _Finding(Observation.did_not_happen, "Writes were not held.")
     hold_ms, began = seen.at.hold_ms, seen.at.freeze_reply
-    span = f"{hold_ms or 0.0:.1f} ms from the freeze reply to the thaw request; the writes were held from a little before."
+    span = f"{hold_ms or 0.0:.1f} ms from the freeze reply to the thaw request. Windows held the writes from a little before."
     match seen.reading.hold_held:
         case True:
             where = _point(seen)
             return _Finding(Observation.observed, f"The hold lasted {span} {where}", began, hold_ms)
         case False:
-            return _Finding(Observation.observed, f"{seen.reading.detail} It was {span} When writes went on is not known.", began)
+            return _Finding(Observation.observed, f"{seen.reading.detail} It was {span} The time of the release is not known.", began)
         case None:
             return _Finding(
-                Observation.inferred, f"It began before the freeze reply; nothing proves how long it lasted. It was {span}", began
+                Observation.inferred, f"The hold began before the freeze reply. Nothing proves how long it lasted. It was {span}", began
             )
 
 
 def _point(seen: _Seen) -> str:
     if not seen.window.snapshot_was_called:
         return "No snapshot was taken in it."
-    taken = "The host's snapshot is this step; it lies" if seen.at.point_in_time_was_inside_the_hold else "The host's snapshot does not lie"
-    return f"{taken} inside the hold."
+    if seen.at.point_in_time_was_inside_the_hold:
+        return "The host's snapshot is this step, and was taken inside the hold."
+    return "The host's snapshot was not taken inside the hold."
 
 
 # --- 7 and 8: one call, one answer ----------------------------------------------------------------
@@ -240,33 +241,31 @@ def _release_and_thaw(seen: _Seen) -> tuple[_Finding, _Finding]:
         nothing = _Finding(Observation.did_not_happen, "Nothing was frozen.")
         return nothing, nothing
     if seen.window.freeze.outcome is FreezeOutcome.unanswered or seen.window.thaw.outcome is ThawOutcome.unanswered:
-        unseen = _Finding(Observation.not_observable, "The agent did not answer, so nothing shows when this happened.")
+        unseen = _Finding(Observation.not_observable, "The agent did not answer, so the time of this step is not known.")
         return unseen, unseen
-    took = f"Steps 7 and 8 took {ms_between(at.thaw_sent, at.thaw_reply) or 0.0:.1f} ms together and cannot be told apart."
-    told = _Finding(Observation.inferred, _told(seen, took))
+    took = f"Steps 7 and 8 took {ms_between(at.thaw_sent, at.thaw_reply) or 0.0:.1f} ms together. Their single times are not known."
+    thawed = _Finding(Observation.inferred, _thaw_detail(seen, took))
     if seen.reading.hold_held is True:
-        return _Finding(Observation.inferred, f"The thaw was answered. {took}", at.thaw_sent), told
-    text = "Windows or the agent let writes go at a moment that nothing shows; the guest is thawed now."
-    return _Finding(Observation.not_observable, text), told if outcome is not VssOutcome.lost else _Finding(
-        Observation.not_observable, text
-    )
+        return _Finding(Observation.inferred, f"The thaw was answered. {took}", at.thaw_sent), thawed
+    unseen = _Finding(Observation.not_observable, "Windows or the agent released the writes at an unknown time. The guest is thawed now.")
+    return unseen, thawed if outcome is not VssOutcome.lost else unseen
 
 
-def _told(seen: _Seen, took: str) -> str:
+def _thaw_detail(seen: _Seen, took: str) -> str:
     if seen.reading.doubt is VssDoubt.aborted_and_ignored:
         return f"{seen.reading.detail} {took}"
     if seen.reading.outcome is VssOutcome.completed:
-        return f"The thaw was answered. {took} Whether each writer succeeded is not in the reply."
+        return f"The thaw was answered. {took} The reply does not say whether each writer succeeded."
     return f"{seen.reading.detail} VSS tells its writers that the backup was aborted. {took}"
 
 
 # --- 9 and 10 -------------------------------------------------------------------------------------
 
 _RETRIES = {
-    Retry.not_needed: "Nothing failed that a retry could mend.",
-    Retry.planned: "VSS failed, and this service tries again after a pause, in a window of its own.",
-    Retry.given_up: "VSS failed, and this service reports it without another try.",
-    Retry.undecided: "Nothing was decided yet.",
+    Retry.not_needed: "No failure needs a retry.",
+    Retry.planned: "VSS failed. This service tries again after a pause, in a new freeze window.",
+    Retry.given_up: "VSS failed. This service reports the failure and does not try again.",
+    Retry.undecided: "The decision is not made yet.",
 }
 
 
@@ -278,12 +277,14 @@ def _retrying(seen: _Seen) -> _Finding:
 
 def _recovering(seen: _Seen) -> _Finding:
     if seen.reading.outcome is VssOutcome.not_frozen:
-        return _Finding(Observation.did_not_happen, "There was no shadow copy to recover.")
+        return _Finding(Observation.did_not_happen, "No shadow copy was made, so nothing could be recovered.")
     never = "The agent's provider has no writable copy, so auto-recovery cannot run."
     match seen.facts.recovery:
         case RecoveryMode.disabled_by_requester | RecoveryMode.unsupported_flag_final_commit_aborted:
-            return _Finding(Observation.did_not_happen, f"{never} The agent asks for a copy without it. Derived, not seen.")
+            return _Finding(
+                Observation.did_not_happen, f"{never} The agent asks for a copy without auto-recovery. This is derived, not seen."
+            )
         case RecoveryMode.disabled_requested_support_uncertain:
-            return _Finding(Observation.did_not_happen, f"{never} Whether this Windows honours that it is not wanted is not known.")
+            return _Finding(Observation.did_not_happen, f"{never} It is not known whether this Windows supports the agent's request.")
         case _:
-            return _Finding(Observation.not_observable, f"{never} Which Windows it is could not be read.")
+            return _Finding(Observation.not_observable, f"{never} The Windows version could not be read.")

@@ -1,4 +1,4 @@
-"""Why a Windows guest cannot be frozen: VSS is not usable, or the agent may not use it (F§1.5)."""
+"""Why a Windows guest cannot be frozen: VSS is not usable, or a command of the agent is blocked (F§1.5)."""
 
 from service.errors import AgentCommandBlocked, AgentCommandFailed, StillpointError, VssNotUsable, WindowsCommandBlocked
 from service.model.inventory import Survey
@@ -12,23 +12,23 @@ _NOT_LISTED = "guest-info lists it as disabled or not at all"
 
 
 def why_agent_fails(domain: str, fault: StillpointError) -> StillpointError:
-    """An agent from QEMU 9.1 on tells in an error to the first freeze command that it could not load VSS; no Linux agent says so."""
+    """An agent from QEMU 9.1 on answers the first freeze command with an error if VSS could not be loaded. An agent on Linux never does."""
     if isinstance(fault, AgentCommandFailed) and _LOAD_FAILED in str(fault.facts["message"]):
         return VssNotUsable(domain=domain, why=f"the agent answers {fault.facts['command']} with “{fault.facts['message']}”")
     return fault
 
 
 def why_not_offered(found: Survey) -> StillpointError | None:
-    """The agent lists a freeze command as disabled; None: it offers them all."""
+    """The error if the agent does not offer every freeze command; None: the agent offers all of them."""
     missing = [command for command in FREEZE_COMMANDS if not found.agent.allows(command)]
     if not missing:
         return None
     if not found.is_windows:
         return AgentCommandBlocked(domain=found.domain, command=missing[0], message=_NOT_LISTED)
-    # Up to QEMU 9.0 an agent disables just these when it cannot load VSS. Later ones never do: there somebody blocked them.
+    # Up to QEMU 9.0 an agent that cannot load VSS disables exactly these. A later agent never does: there an administrator blocked them.
     is_older = generation_of(found.agent.version).disabled_text is not DisabledText.not_allowed
     if is_older and not any(found.agent.allows(command) for command in _DISABLED_WITHOUT_VSS):
         agent = f"the agent {found.agent.version or 'of unknown version'}"
-        why = f"{agent} has disabled the freeze and guest-get-fsinfo, as agents up to QEMU 9.0 do where they cannot load VSS"
+        why = f"{agent} has disabled the freeze commands and guest-get-fsinfo, as agents up to QEMU 9.0 do if they cannot load VSS"
         return VssNotUsable(domain=found.domain, why=why)
     return WindowsCommandBlocked(domain=found.domain, command=missing[0], message=_NOT_LISTED)

@@ -28,14 +28,14 @@ TRANSITIONAL = range(2, 6)
 FAILED = range(6, len(STATE_NAMES))
 
 MOST_BYTES = 262_144
-"""A guest with sixty writers prints 20 KB; what goes on beyond this is not a list of writers."""
+"""Bytes of vssadmin's output that are read. Longer output counts as cut off. A guest with sixty writers prints 20 KB."""
 
 FEWEST_FOR_A_SHARED_TEXT = 3
-"""So many stable writers of different classes must share a last-error text of an unknown language before it counts as "no error"."""
+"""Writers of different classes that must share a last-error text of an unknown language before the text counts as "no error"."""
 
 
 class WritersProblem(StrEnum):
-    """Why a report is no evidence of health."""
+    """Why a report does not prove health."""
 
     cut_off = "cut_off"
     unparsable = "unparsable"
@@ -44,7 +44,7 @@ class WritersProblem(StrEnum):
 
 @dataclass(frozen=True)
 class Writer:
-    """One instance. `failed` None: its last-error text could not be judged."""
+    """One instance of a writer. `failed` None: its last-error text is not understood."""
 
     name: str
     class_id: str
@@ -88,9 +88,9 @@ class WriterReport:
     raw_text: str
     encoding: str
     problem: WritersProblem | None
-    #: The last-error text that means "no error" here; None: it could not be told.
+    #: The last-error text that means "no error" in this output; None: not known.
     no_error_text: str | None = None
-    #: The text was not known beforehand: most of the stable writers carry it.
+    #: The text is not in the table. It was inferred, because most of the stable writers have this text.
     no_error_is_inferred: bool = False
 
     @property
@@ -109,7 +109,7 @@ class WriterReport:
 
 
 def parse(output: bytes, *, truncated: bool = False, encoding_hint: str | None = None) -> WriterReport:
-    """Never raises. `truncated`: whoever ran the program knows that the output is not all of it."""
+    """Never raises. `truncated`: the caller knows that the output is incomplete."""
     truncated = truncated or len(output) > MOST_BYTES
     output = output[:MOST_BYTES]
     decoded = oem_text.decode(output, expected=KNOWN_TEXTS, hint=encoding_hint)
@@ -124,7 +124,7 @@ def parse(output: bytes, *, truncated: bool = False, encoding_hint: str | None =
 
 
 def settled(report: WriterReport) -> bool:
-    """Whether asking again would be pointless: no writer is between two states. An unreadable report is as settled as it gets."""
+    """Whether no writer is between two states, so that another list would say the same. An unreadable report counts as settled."""
     return not any(writer.is_transitional for writer in report.writers)
 
 
@@ -145,7 +145,7 @@ class _Block:
 
 
 def _blocks(text: str) -> Iterator[_Block]:
-    """Anchored on two GUIDs in consecutive lines, so that a mangled name or an odd preamble costs nothing else."""
+    """A block is found by two GUIDs in consecutive lines, so that an unreadable name or an unknown preamble does not matter."""
     lines = _LINE_END.split(text)
     filled = [index for index, line in enumerate(lines) if line.strip()]
     at = 0
@@ -188,14 +188,14 @@ def _problem(text: str, blocks: Sequence[_Block], truncated: bool) -> WritersPro
 
 
 def _why_none(text: str) -> WritersProblem:
-    """The banner names the program in every language; without a GUID or a state below it there is just no writer."""
+    """The banner names the program in every language. A banner without a GUID or a state below means: no writer."""
     if _GUID.search(text) or _STATE.search(text):
         return WritersProblem.unparsable if text.endswith("\n") else WritersProblem.cut_off
     return WritersProblem.no_writers if not text.strip() or "vssadmin" in text.casefold() else WritersProblem.unparsable
 
 
 def _without_doubtful_end(blocks: list[_Block], text: str) -> list[_Block]:
-    """A last line without its line end may be the beginning of a longer one: its writer is not listed."""
+    """A last line without a line end may be cut off, so its writer is left out."""
     last = len(_LINE_END.split(text.removesuffix("\r"))) - 1
     return [block for block in blocks if block.end != last]
 
@@ -218,7 +218,7 @@ def _failed(writer: Writer, no_error: str | None) -> bool | None:
 
 
 def _no_error_text(writers: Sequence[Writer]) -> tuple[str | None, bool]:
-    """The text, and whether it had to be inferred from the stable writers."""
+    """The text, and whether the text was inferred from the stable writers."""
     known = [normalised(writer.last_error) for writer in writers if says_no_error(writer.last_error)]
     if known:
         return known[0], False

@@ -7,13 +7,13 @@ from service.model.windows.vss_writers import Writer
 from service.model.windows.writer_texts import WriterError
 
 APPLICATION_FREEZE_LIMIT_MS = 60_000.0
-"""Writers time out this long after Freeze without a Thaw (F§5.1, Microsoft)."""
+"""Milliseconds from Freeze to Thaw. Then a writer times out (F§5.1, Microsoft)."""
 EXCHANGE_FREEZE_LIMIT_MS = 20_000.0
-"""Exchange sets a shorter one (F§5.1, Win32 documentation, shadow copy creation for providers)."""
+"""Milliseconds. The shorter limit of the Exchange writer (F§5.1, Microsoft)."""
 
 
 class WriterEffect(StrEnum):
-    """What a new failure, or a doubt, about a writer does."""
+    """The effect of a writer's new failure, or of a doubt about the writer."""
 
     lowers = "lowers"
     warns = "warns"
@@ -22,7 +22,7 @@ class WriterEffect(StrEnum):
 
 @dataclass(frozen=True)
 class Aftermath:
-    """A failure that was seen after a freeze and thaw that succeeded; proof from elsewhere outweighs it."""
+    """A failure that was reported after a freeze and thaw that succeeded. Proof from another source outweighs the failure."""
 
     state: int
     errors: frozenset[WriterError]
@@ -39,9 +39,9 @@ class WriterClass:
     on_new_failure: WriterEffect = WriterEffect.lowers
     reason: str = "A writer that fails does not vouch for its application: the point is no better than its filesystems."
     freeze_limit_ms: float = APPLICATION_FREEZE_LIMIT_MS
-    #: Hosted by the VSS service, which stops when idle: a new instance id means nothing.
+    #: Hosted by the VSS service, which stops when idle, so a new instance id has no meaning.
     lives_in_vss: bool = False
-    #: Its service stops and starts by itself.
+    #: The service of the writer stops and starts by itself.
     comes_and_goes: bool = False
     aftermaths: tuple[Aftermath, ...] = ()
 
@@ -136,7 +136,7 @@ _BY_ID = {known.class_id: known for known in _CLASSES}
 
 
 def writer_class(class_id: str) -> WriterClass:
-    """A class that nobody knows is one whose failure lowers: it stands for some application."""
+    """The failure of an unknown class lowers the verdict, because every writer stands for an application."""
     return _BY_ID.get(class_id.lower(), WriterClass(class_id.lower(), ""))
 
 

@@ -25,7 +25,7 @@ def test_an_agent_that_offers_every_freeze_command_has_nothing_against_it() -> N
 def test_the_commands_that_agents_up_to_9_0_disable_together_mean_that_vss_is_not_usable(version: str) -> None:
     why = why_not_offered(guest(*DISABLED_WITHOUT_VSS, version=version))
     assert isinstance(why, VssNotUsable)
-    assert f"the agent {version} has disabled" in why.detail
+    assert version in why.detail
 
 
 @pytest.mark.parametrize("disabled", [*[(command,) for command in FREEZE_COMMANDS], FREEZE_COMMANDS])
