@@ -1,7 +1,8 @@
-"""Names that Kubernetes and Docker put into the environment of a container: they look like settings where a service has our name.
+"""Names that Kubernetes and Docker put into the environment of a container. They look like settings where a service has our name.
 
 A Service named `stillpoint` (or `stillpoint-api`) gives each pod of its namespace STILLPOINT_SERVICE_HOST, STILLPOINT_PORT=tcp://… and
-more; `docker run --link` does alike. Nobody chose them, so they are no misspelt settings. Both the name and the value must have the form.
+more. `docker run --link` does the same. No user chose these names, so they are not misspelt settings. The name and the value must both
+have the known form.
 """
 
 import ipaddress

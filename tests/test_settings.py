@@ -180,8 +180,9 @@ def test_a_port_that_is_neither_a_number_nor_a_link_is_refused(monkeypatch: pyte
 
 def test_a_settings_file_has_no_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     in_file(monkeypatch, tmp_path, "STILLPOINT_SERVICE_HOST=10.96.0.12\n")
-    with pytest.raises(SettingRefused, match="no such setting"):
+    with pytest.raises(SettingRefused) as refused:
         load_settings()
+    assert refused.value.setting.startswith("STILLPOINT_SERVICE_HOST")
 
 
 @pytest.mark.parametrize("name", [name.upper() for name in Settings.model_fields])
