@@ -35,7 +35,8 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
 
 
 def _comments(source: str) -> Iterator[tuple[int, str]]:
-    first, lines, last = 0, [], -1
+    lines: list[str] = []
+    first, last = 0, -1
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT:
             continue
