@@ -61,7 +61,7 @@ def _turn(guest: Guest, guards: GuardSource) -> Numbers:
 
 
 def _window(guest: Guest, guards: GuardSource) -> WindowRecord:
-    with guards.appoint(JOB, guest.uuid, guest.name) as guard:
+    with guards.start_guard(JOB, guest.uuid, guest.name) as guard:
         guard.wait_until_ready()
         time.sleep(PAUSE_S)
         return freeze_window.run(guest, lambda: None, PLAN, guard)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from service.deadlines import HELPERS, GivenUp
+from service.deadlines import HELPERS, CallTimedOut
 from service.errors import HostOutOfDescriptors, StillpointError, StorageNotAnswering, StorageRefused
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ def answered(what: str, path: str | Path, function: Callable[[], T], limit_s: fl
     """
     try:
         return HELPERS.run(function, PATIENCE_S if limit_s is None else limit_s, call=what, lane=f"storage {Path(path).parent}")
-    except GivenUp as hung:
+    except CallTimedOut as hung:
         raise StorageNotAnswering(what=what, path=str(path), timeout_ms=hung.waited_s * 1000, why=hung.why) from hung
 
 

@@ -32,7 +32,7 @@ _LIKENESS_OF_STEMS = 0.7
 _CLASS_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _DAY_S = 86_400
-_MOST_DAYS = 36_500
+_MAX_DAYS = 36_500
 
 
 def _default_state_dir() -> Path:
@@ -47,7 +47,7 @@ def _default_libvirt_uri() -> str:
 
 
 def _kept(days: int, what: str) -> Any:
-    return Field(default=days, ge=0, le=_MOST_DAYS, description=f"{what}; 0: for ever.")
+    return Field(default=days, ge=0, le=_MAX_DAYS, description=f"{what}; 0: for ever.")
 
 
 class Settings(BaseModel):

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-MOST_LEFT_BEHIND = 4
+MAX_HUNG_CALLS = 4
 """Calls of one lane that may hang at once; while so many do, the lane's next call is refused instead of hanging, too."""
-MOST_IDLE = 16
+MAX_IDLE_THREADS = 16
 """Helper threads that are kept for the next call."""
 
 
-class GivenUp(Exception):
+class CallTimedOut(Exception):
     """The call did not return in time, and goes on behind our back; or it was not begun (`waited_s` 0), because others of its lane hang."""
 
     def __init__(self, call: str, lane: str, waited_s: float) -> None:
@@ -37,14 +37,14 @@ class HelperThreads:
     agent, a folder): one lane that hangs never stops another. Threads are daemons: the process ends without waiting for them.
     """
 
-    def __init__(self, most_left_behind: int = MOST_LEFT_BEHIND) -> None:
-        self._most_left_behind = most_left_behind
+    def __init__(self, max_hung_calls: int = MAX_HUNG_CALLS) -> None:
+        self._max_hung_calls = max_hung_calls
         self._forget()
         # A forked child has none of its parent's threads.
         os.register_at_fork(after_in_child=self._forget)
 
     def run(self, function: Callable[[], T], limit_s: float, *, call: str, lane: str, discard: Callable[[T], object] | None = None) -> T:
-        """What `function` returns or raises. Raises GivenUp after `limit_s`, or at once where the lane is full of hung calls.
+        """What `function` returns or raises. Raises CallTimedOut after `limit_s`, or at once where the lane is full of hung calls.
 
         `discard` gets what the call returns when nobody waits for it any more.
         """
@@ -52,7 +52,7 @@ class HelperThreads:
         self._helper(lane, call).put(task)
         if not task.done.acquire(timeout=limit_s) and self._leave_behind(task):
             _warn("call_left_behind", call=call, lane=lane, limit_s=limit_s, in_all=self.left_behind())
-            raise GivenUp(call, lane, limit_s)
+            raise CallTimedOut(call, lane, limit_s)
         result: T = task.outcome()
         return result
 
@@ -75,8 +75,8 @@ class HelperThreads:
     def _helper(self, lane: str, call: str) -> SimpleQueue["_Task"]:
         """The inbox of a thread that has nothing to do."""
         with self._lock:
-            if self._left_behind[lane] >= self._most_left_behind:
-                raise GivenUp(call, lane, 0.0)
+            if self._left_behind[lane] >= self._max_hung_calls:
+                raise CallTimedOut(call, lane, 0.0)
             if self._idle:
                 return self._idle.pop()
         inbox: SimpleQueue[_Task] = SimpleQueue()
@@ -106,7 +106,7 @@ class HelperThreads:
         """True: the thread is kept for the next call."""
         with self._lock:
             task.has_ended = True
-            stays = len(self._idle) < MOST_IDLE
+            stays = len(self._idle) < MAX_IDLE_THREADS
             if stays:
                 self._idle.append(inbox)
             if task.is_left_behind:

@@ -48,7 +48,7 @@ JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs no
 HUNG_CALLS = Gauge("stillpoint_hung_calls", "Calls to libvirt or to storage that were given up and have not returned")
 HUNG_CALLS.set_function(HELPERS.left_behind)
 
-MOST_CLASSES = 256
+MAX_CLASSES = 256
 """Class ids are the guest's words: one that makes up new ones with every job must not fill the worker's memory."""
 _class_ids: set[str] = set()
 
@@ -80,7 +80,7 @@ def watch(heartbeat: Heartbeat) -> None:
 def count_vss(failed_class_ids: Iterable[str], *, hold_was_lost: bool) -> None:
     """`failed_class_ids`: one for each writer that failed."""
     for class_id in failed_class_ids:
-        if len(_class_ids) < MOST_CLASSES:
+        if len(_class_ids) < MAX_CLASSES:
             _class_ids.add(class_id)
         WRITER_FAILURES.labels(class_id=class_id if class_id in _class_ids else "other").inc()
     if hold_was_lost:

@@ -267,11 +267,11 @@ def test_a_process_with_hung_calls_ends_at_once_with_its_exit_status() -> None:
     program = """
 import atexit, threading
 from service import cli
-from service.deadlines import HELPERS, GivenUp
+from service.deadlines import HELPERS, CallTimedOut
 atexit.register(threading.Event().wait)
 try:
     HELPERS.run(threading.Event().wait, 0.05, call="a call", lane="db1")
-except GivenUp:
+except CallTimedOut:
     cli._end(3)
 """
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=False).returncode == 3

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.deadlines import GivenUp, HelperThreads
+from service.deadlines import CallTimedOut, HelperThreads
 
 SOON_S = 0.05
 LONG_S = 10.0
@@ -24,7 +24,7 @@ def gate() -> Iterator[threading.Event]:
 
 @pytest.fixture
 def helpers() -> HelperThreads:
-    return HelperThreads(most_left_behind=2)
+    return HelperThreads(max_hung_calls=2)
 
 
 def wait_for_none_left(helpers: HelperThreads) -> None:
@@ -35,7 +35,7 @@ def wait_for_none_left(helpers: HelperThreads) -> None:
 
 
 def hang(helpers: HelperThreads, gate: threading.Event, lane: str = "db1") -> None:
-    with pytest.raises(GivenUp):
+    with pytest.raises(CallTimedOut):
         helpers.run(gate.wait, SOON_S, call="a call", lane=lane)
 
 
@@ -47,7 +47,7 @@ def test_the_result_and_the_error_of_a_call_reach_its_caller(helpers: HelperThre
 
 def test_a_call_that_hangs_is_given_up_at_its_limit_and_counted_until_it_returns(helpers: HelperThreads, gate: threading.Event) -> None:
     began = time.monotonic()
-    with pytest.raises(GivenUp) as caught:
+    with pytest.raises(CallTimedOut) as caught:
         helpers.run(gate.wait, SOON_S, call="virDomainGetState", lane="db1")
     assert SOON_S <= time.monotonic() - began < 1
     assert (caught.value.call, caught.value.waited_s) == ("virDomainGetState", SOON_S)
@@ -62,7 +62,7 @@ def test_a_lane_full_of_hung_calls_refuses_at_once_and_other_lanes_go_on(helpers
     hang(helpers, gate)
     hang(helpers, gate)
     began = time.monotonic()
-    with pytest.raises(GivenUp) as caught:
+    with pytest.raises(CallTimedOut) as caught:
         helpers.run(lambda: 7, LONG_S, call="a call", lane="db1")
     assert caught.value.waited_s == 0
     assert time.monotonic() - began < 1
@@ -104,7 +104,7 @@ def test_what_a_call_returns_too_late_is_discarded_and_what_it_returns_in_time_i
 ) -> None:
     discarded: list[object] = []
     assert helpers.run(lambda: 7, LONG_S, call="open", lane="db1", discard=discarded.append) == 7
-    with pytest.raises(GivenUp):
+    with pytest.raises(CallTimedOut):
         helpers.run(lambda: (gate.wait(), "late")[1], SOON_S, call="open", lane="db1", discard=discarded.append)
     gate.set()
     deadline = time.monotonic() + LONG_S
@@ -135,10 +135,10 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_hung_call_does_not_hold_up_the_end_of_the_process() -> None:
     text = """
 import threading
-from service.deadlines import HELPERS, GivenUp
+from service.deadlines import HELPERS, CallTimedOut
 try:
     HELPERS.run(threading.Event().wait, 0.05, call="a call", lane="db1")
-except GivenUp:
+except CallTimedOut:
     print("given up")
 """
     assert "given up" in program(text)

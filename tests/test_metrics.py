@@ -66,8 +66,8 @@ def test_nothing_is_counted_where_nothing_went_wrong_and_where_nothing_was_froze
 
 
 def test_a_guest_that_makes_up_class_ids_does_not_fill_the_memory() -> None:
-    made_up = [f"{n:08x}-0000-0000-0000-000000000000" for n in range(2 * metrics.MOST_CLASSES)]
+    made_up = [f"{n:08x}-0000-0000-0000-000000000000" for n in range(2 * metrics.MAX_CLASSES)]
     metrics.count_vss(made_up, hold_was_lost=False)
     labels = {sample.labels["class_id"] for family in metrics.WRITER_FAILURES.collect() for sample in family.samples}
-    assert len(labels) <= metrics.MOST_CLASSES + 1
-    assert failures_of("other") >= metrics.MOST_CLASSES
+    assert len(labels) <= metrics.MAX_CLASSES + 1
+    assert failures_of("other") >= metrics.MAX_CLASSES

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from service.api.context import context_of, token_id_of
 from service.api.documents import JOB_DOCUMENT
 from service.api.frozen import refuse_if_frozen
-from service.api.placement import Place
+from service.api.placement import DomainLocation
 from service.db.tables import Job
 from service.errors import DomainQueueFull, IdempotencyMismatch
 from service.model.kinds import KINDS, JobKind
@@ -35,11 +35,11 @@ IdempotencyKey = Annotated[
 
 
 @dataclass(frozen=True)
-class Order:
+class JobOrder:
     """A job that was asked for, its domain found."""
 
     kind: JobKind
-    place: Place
+    place: DomainLocation
     request: dict[str, Any]
     labels: dict[str, str] = field(default_factory=dict)
     retry_of: str | None = None
@@ -53,7 +53,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Placed:
+class OrderResult:
     """`created` False: the job is the one that this key has made before."""
 
     job_id: str
@@ -62,19 +62,19 @@ class Placed:
 
 
 def create_job(
-    request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], Order], *, urgent: bool = False
+    request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], JobOrder], *, urgent: bool = False
 ) -> Response:
-    """202 with the job: a new one, or the one that this key has made before. Raises as `place_order`."""
-    placed = place_order(request, key, body, order, urgent=urgent)
+    """202 with the job: a new one, or the one that this key has made before. Raises as `submit_order`."""
+    placed = submit_order(request, key, body, order, urgent=urgent)
     headers = {"Location": f"/api/v1/jobs/{placed.job_id}"}
     if not placed.created:
         headers["Idempotent-Replayed"] = "true"
     return Response(placed.document, status_code=202, media_type="application/json", headers=headers)
 
 
-def place_order(
-    request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], Order], *, urgent: bool = False
-) -> Placed:
+def submit_order(
+    request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], JobOrder], *, urgent: bool = False
+) -> OrderResult:
     """Record the job, and wake the worker.
 
     `body` is what the key stands for, validated, so that the order of its fields does not matter.
@@ -97,10 +97,10 @@ def place_order(
         document = document_of_job(session, job_id)
     if created:
         context.wake()
-    return Placed(job_id, created, document)
+    return OrderResult(job_id, created, document)
 
 
-def _now_if_it_fits(session: Session, place: Place, limit: int) -> datetime:
+def _now_if_it_fits(session: Session, place: DomainLocation, limit: int) -> datetime:
     """Raises DomainQueueFull."""
     waiting, now = queue.waiting(session, place.host_id, place.domain_id, limit)
     if waiting >= limit:
@@ -128,7 +128,7 @@ def _earlier(session: Session, token_id: str, key: str | None, digest: str) -> s
     return str(found.id)
 
 
-def _new_job(order: Order, token_id: str, key: str | None, digest: str) -> NewJob:
+def _new_job(order: JobOrder, token_id: str, key: str | None, digest: str) -> NewJob:
     return NewJob(
         kind=order.kind,
         domain_id=order.place.domain_id,

@@ -32,7 +32,7 @@ BODY_SECONDS = 30.0
 HEAD_BYTES = 16 * 1024
 AT_ONCE = 16
 """Connections that are taken in one go, before what they do to the count is seen."""
-MOST_FILES = 65_536
+MAX_FILES = 65_536
 """More than this is not asked for: programs that we start would close each possible descriptor one by one."""
 TELL_EVERY_S = 60.0
 TICKS_PER_SWEEP = 10
@@ -43,9 +43,9 @@ _logger = log.get(__name__)
 def raise_open_files() -> int:
     """Let this process open as many files as it may, and answer how many that is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return MOST_FILES if soft == resource.RLIM_INFINITY else soft
+        return MAX_FILES if soft == resource.RLIM_INFINITY else soft
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -5,11 +5,11 @@ from datetime import timedelta
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from service.api.placement import Place
+from service.api.placement import DomainLocation
 from service.db.engine import database_now
 from service.db.tables import Domain, Job
 from service.errors import GuestAlreadyFrozen
-from service.model.foreign_freeze import FROZEN_BELIEVED_S
+from service.model.foreign_freeze import FOREIGN_FREEZE_MAX_AGE_S
 from service.model.kinds import names_of
 from service.model.lifecycle import JobState
 from service.records import freeze_lease
@@ -17,7 +17,7 @@ from service.records import freeze_lease
 THAWS = names_of(lambda kind: kind.thaws)
 
 
-def refuse_if_frozen(session: Session, place: Place) -> None:
+def refuse_if_frozen(session: Session, place: DomainLocation) -> None:
     """For whatever would freeze: only on fresh word of the host, else the worker finds out itself. Raises GuestAlreadyFrozen.
 
     A domain that a job of ours holds is not refused: the new job queues behind it.
@@ -27,7 +27,7 @@ def refuse_if_frozen(session: Session, place: Place) -> None:
     domain = session.get(Domain, (place.host_id, place.domain_id))
     if domain is None or domain.document.get("frozen") is not True or domain.document.get("frozen_since") is None:
         return
-    if domain.published_at < database_now(session) - timedelta(seconds=FROZEN_BELIEVED_S):
+    if domain.published_at < database_now(session) - timedelta(seconds=FOREIGN_FREEZE_MAX_AGE_S):
         return
     if freeze_lease.open_windows(session, [place.domain_id]) or _was_thawed_since(session, domain):
         return

@@ -24,7 +24,7 @@ from service.records import freeze_lease
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 TOTALS_SECONDS = 30.0
 """Finished jobs and recovery points only pile up; counting a million of them for every scrape would be a waste."""
-MOST_GUESTS = 1_000
+MAX_GUESTS = 1_000
 """Series of single frozen guests, those that are frozen for longest: where so many are frozen, more would help nobody."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STATES)
@@ -200,7 +200,7 @@ def _frozen(session: Session, now: datetime) -> list[Metric]:
     places = [host for _, host in guests]
     for host in session.scalars(select(Host.id)):
         count.add_metric([host], places.count(host))
-    for (domain, host), guest in sorted(guests.items(), key=lambda item: item[1].since)[:MOST_GUESTS]:
+    for (domain, host), guest in sorted(guests.items(), key=lambda item: item[1].since)[:MAX_GUESTS]:
         seconds.add_metric([domain, host], max(0.0, (now - guest.since).total_seconds()))
         if guest.limit_s is not None:
             deadline.add_metric([domain, host], guest.limit_s)

@@ -10,7 +10,7 @@ from service.db.tables import Domain, Job, RecoveryPoint
 from service.model.kinds import MAKE_POINT
 from service.model.lifecycle import JobState
 
-MOST_DOMAINS = 5_000
+MAX_DOMAINS = 5_000
 """Series of single domains: a label for each of more of them would cost Prometheus more than it tells."""
 ENDED = (JobState.succeeded, JobState.failed)
 
@@ -33,7 +33,7 @@ def protection(session: Session, now: datetime) -> list[Metric]:
         _first_asked().label("first_asked"),
         _newest_outcome().label("outcome"),
     )
-    for row in session.execute(found.order_by(Domain.name, Domain.host_id).limit(MOST_DOMAINS)):
+    for row in session.execute(found.order_by(Domain.name, Domain.host_id).limit(MAX_DOMAINS)):
         since = row.newest_point or row.first_asked
         if since is not None:
             age.add_metric([row.name, row.host_id], max(0.0, (now - since).total_seconds()))

@@ -17,7 +17,7 @@ _ALIVE = (DomainState.running.value, DomainState.paused.value)
 
 
 @dataclass(frozen=True)
-class Place:
+class DomainLocation:
     domain_id: str
     domain_name: str
     host_id: str
@@ -25,7 +25,7 @@ class Place:
     is_frozen: bool = False
 
 
-def place_of(session: Session, domain: str, host: str | None) -> Place:
+def place_of(session: Session, domain: str, host: str | None) -> DomainLocation:
     """The one domain of this name or UUID. Raises DomainUnknown, DomainAmbiguous."""
     frozen_since = Domain.document["frozen_since"].as_string().label("frozen_since")
     columns = (Domain.id, Domain.name, Domain.host_id, Domain.state, frozen_since)
@@ -38,7 +38,7 @@ def place_of(session: Session, domain: str, host: str | None) -> Place:
     found = rows if len(rows) == 1 else _where_it_runs(session, rows)
     if len(found) > 1:
         raise DomainAmbiguous(domain=domain, hosts=", ".join(sorted({row.host_id for row in rows})))
-    return Place(found[0].id, found[0].name, found[0].host_id, is_frozen=found[0].frozen_since is not None)
+    return DomainLocation(found[0].id, found[0].name, found[0].host_id, is_frozen=found[0].frozen_since is not None)
 
 
 def _where_it_runs(session: Session, rows: list[Row[Any]]) -> list[Row[Any]]:

@@ -15,7 +15,7 @@ from service import bounded_io
 from service.model.image_header import READ_BYTES, ImageHeader, parse
 from service.model.inventory import DATA_FILE, ENCRYPTED, Disk, ImageFacts
 
-MOST_FILES = 512
+MAX_FILES = 512
 _PROTOCOL = re.compile(r"[^/]+:")
 """QEMU's own rule: a colon before the first slash makes a name that of a protocol."""
 
@@ -53,7 +53,7 @@ def _facts(disk: Disk) -> ImageFacts:
 def _chain(disk: Disk) -> Iterator[_File]:
     """As far as it can be read: a file that is gone, or that only a protocol reaches, ends it. Who makes the overlay meets that, too."""
     path, image_format = disk.source, disk.format
-    for _ in range(MOST_FILES):
+    for _ in range(MAX_FILES):
         if path is None:
             return
         with suppress(OSError):

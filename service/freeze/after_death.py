@@ -41,7 +41,7 @@ def thaw(guest: Guest, instance: int | None, story: list[str], patience_s: float
         was_frozen = True
     if not was_frozen:
         story.append("The guest was not frozen.")
-        _put_out(guest, story, may_have_fuse)
+        _disarm_left_fuse(guest, story, may_have_fuse)
         return None
     reply = thaw_until_answered(guest, None, patience_s)
     if reply.outcome is ThawOutcome.unanswered:
@@ -57,13 +57,13 @@ def thaw(guest: Guest, instance: int | None, story: list[str], patience_s: float
         story.append(
             f"The guest was frozen and was thawed ({reply.count} filesystems)." if reply.count else "A thaw was sent and answered."
         )
-    _put_out(guest, story, may_have_fuse)
+    _disarm_left_fuse(guest, story, may_have_fuse)
     return None
 
 
-def _put_out(guest: Guest, story: list[str], may_have_fuse: bool) -> None:
+def _disarm_left_fuse(guest: Guest, story: list[str], may_have_fuse: bool) -> None:
     """Only after an answer: a fuse that fails to be put out ends by itself, one that is put out too early saves nobody."""
-    told = _FUSE_STORIES.get(fuse.put_out(guest)) if may_have_fuse else None
+    told = _FUSE_STORIES.get(fuse.disarm_left_fuse(guest)) if may_have_fuse else None
     if told is not None:
         story.append(told)
 

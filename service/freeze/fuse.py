@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from service import metrics
 from service.errors import AgentCommandBlocked, StillpointError
 from service.hypervisor.guest import Guest
-from service.model.fuse import FuseReport, FuseState, burns_after_s, read_arming, read_ending
+from service.model.fuse import FuseReport, FuseState, fires_after_s, read_arming, read_ending
 from service.model.inventory import OsFamily, Survey
 from service.model.policy import FreezePolicy
 
@@ -56,7 +56,7 @@ def arm_for(guest: Guest, found: Survey, policy: FreezePolicy) -> Fuse | None:
     """Arm what the policy asks for and the guest can have; None: it asks for none. Never in the way of the job."""
     if not policy.fuse:
         return None
-    after_s = burns_after_s(policy.timeout_ms, policy.hold_limits(is_windows=found.is_windows).hard_ms)
+    after_s = fires_after_s(policy.timeout_ms, policy.hold_limits(is_windows=found.is_windows).hard_ms)
     why_not = _why_not(found)
     if why_not is not None:
         return Fuse(None, FuseReport(FuseState.unavailable, after_s, why_not))
@@ -105,7 +105,7 @@ def disarm(guest: Guest, fuse: Fuse, foreign_hold_s: float = FOREIGN_HOLD_S) -> 
     return replace(report, disarm_ms=_ms_since(start))
 
 
-def put_out(guest: Guest) -> FuseState:
+def disarm_left_fuse(guest: Guest) -> FuseState:
     """End whichever fuse a worker that died has left in the guest; for recovery, after its thaw. Raises nothing."""
     report = FuseReport(FuseState.unknown, 0)
     return _ask_to_end(guest, WHICHEVER, report, time.monotonic() + FOREIGN_HOLD_S).state

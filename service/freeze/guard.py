@@ -18,14 +18,14 @@ import service
 from service import bounded_io
 from service.errors import GuardNotReady, HostOutOfDescriptors, StillpointError
 from service.freeze import guard_report
-from service.model.window import GuardDeed, ThawOutcome, ThawReply
+from service.model.window import GuardThaw, ThawOutcome, ThawReply
 
 READY_S = 20.0
 """libvirt may be busy; nothing is frozen while this is waited for."""
 DISMISS_S = 2.0
 OTHERS_S = 5.0
 MESSAGE_BYTES = 65536
-MOST_APPOINTED = 1000
+MAX_GUARDS_STARTED = 1000
 """Jobs that failed before they could tell are remembered no longer than so many others."""
 
 
@@ -53,7 +53,7 @@ class Unguarded:
     def frozen(self, count: int, thaw_by_ns: int) -> None:
         pass
 
-    def dismiss(self) -> GuardDeed | None:
+    def dismiss(self) -> GuardThaw | None:
         return None
 
 
@@ -78,7 +78,7 @@ class Guard:
 
     def wait_until_ready(self) -> None:
         """Raises GuardNotReady."""
-        said = self._hear(READY_S)
+        said = self._receive(READY_S)
         if said is None and self.is_gone():
             # The keeper died with the request in its hands.
             self._end.close()
@@ -86,7 +86,7 @@ class Guard:
                 self._end = self._ask()
             except OSError as error:
                 raise _unstarted(self._domain, error) from error
-            said = self._hear(READY_S)
+            said = self._receive(READY_S)
         if said is None or "ready" not in said:
             reason = str(said.get("failed", "it said nothing that makes sense")) if said else "it said nothing"
             raise GuardNotReady(domain=self._domain, reason=reason)
@@ -106,14 +106,14 @@ class Guard:
             return True
 
     def freezing(self, over_by_ns: int, hold_ns: int) -> None:
-        self._say({"freezing": over_by_ns, "hold": hold_ns})
+        self._send({"freezing": over_by_ns, "hold": hold_ns})
 
     def frozen(self, count: int, thaw_by_ns: int) -> None:
-        self._say({"frozen": count, "until": thaw_by_ns})
+        self._send({"frozen": count, "until": thaw_by_ns})
 
-    def dismiss(self) -> GuardDeed | None:
-        self._say({"dismiss": True})
-        said = self._hear(DISMISS_S)
+    def dismiss(self) -> GuardThaw | None:
+        self._send({"dismiss": True})
+        said = self._receive(DISMISS_S)
         if said is not None:
             with suppress(KeyError, TypeError, ValueError):
                 return _deed(said.get("deed"))
@@ -126,12 +126,12 @@ class Guard:
             with suppress(OSError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         # A guard that is gone is seen by who watches for it.
         with suppress(OSError):
             self._end.send(json.dumps(message).encode(), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 
-    def _hear(self, seconds: float) -> dict[str, Any] | None:
+    def _receive(self, seconds: float) -> dict[str, Any] | None:
         # Not select(): that knows no descriptor above 1023.
         readable = select.poll()
         readable.register(self._end, select.POLLIN)
@@ -150,19 +150,19 @@ def _unstarted(domain: str, error: OSError) -> StillpointError:
     return GuardNotReady(domain=domain, reason=str(error))
 
 
-def _deed(document: dict[str, Any] | None) -> GuardDeed | None:
+def _deed(document: dict[str, Any] | None) -> GuardThaw | None:
     if document is None:
         return None
     reply = ThawReply(ThawOutcome(document["outcome"]), document["count"], document["message"], document["attempts"])
-    return GuardDeed(document["reason"], reply, document["thaw_sent_ns"], document["thaw_reply_ns"])
+    return GuardThaw(document["reason"], reply, document["thaw_sent_ns"], document["thaw_reply_ns"])
 
 
 class GuardSource(Protocol):
-    def appoint(self, job_id: str, domain_id: str, domain_name: str) -> Guard | Unguarded:
+    def start_guard(self, job_id: str, domain_id: str, domain_name: str) -> Guard | Unguarded:
         """A context; its `wait_until_ready` comes before the freeze. Raises GuardNotReady."""
         ...
 
-    def forget(self, job_id: str) -> None:
+    def discard_report(self, job_id: str) -> None:
         """The job has told what its guard did."""
         ...
 
@@ -170,10 +170,10 @@ class GuardSource(Protocol):
 class NoGuards:
     """See Unguarded."""
 
-    def appoint(self, job_id: str, domain_id: str, domain_name: str) -> Unguarded:  # noqa: ARG002 - as GuardSource has them
+    def start_guard(self, job_id: str, domain_id: str, domain_name: str) -> Unguarded:  # noqa: ARG002 - as GuardSource has them
         return Unguarded()
 
-    def forget(self, job_id: str) -> None:
+    def discard_report(self, job_id: str) -> None:
         pass
 
 
@@ -194,13 +194,13 @@ class GuardKeeper:
         with self._lock:
             self._living()
 
-    def appoint(self, job_id: str, domain_id: str, domain_name: str) -> Guard:
+    def start_guard(self, job_id: str, domain_id: str, domain_name: str) -> Guard:
         earlier = self._end_others(domain_id)
         if earlier is not None:
             reason = f"the guard of an earlier job ({earlier}) does not end, and could thaw the guest inside this window"
             raise GuardNotReady(domain=domain_name, reason=reason)
         self._appointed[job_id] = domain_id
-        if len(self._appointed) > MOST_APPOINTED:
+        if len(self._appointed) > MAX_GUARDS_STARTED:
             self._appointed.pop(next(iter(self._appointed)), None)
         report = guard_report.path_of(self._state_dir, job_id)
         task = json.dumps({"job_id": job_id, "domain": domain_id, "uri": self._uri, "report": str(report)}).encode()
@@ -209,7 +209,7 @@ class GuardKeeper:
         except OSError as error:
             raise _unstarted(domain_name, error) from error
 
-    def forget(self, job_id: str) -> None:
+    def discard_report(self, job_id: str) -> None:
         guard_report.remove(self._state_dir, job_id)
         self._appointed.pop(job_id, None)
 

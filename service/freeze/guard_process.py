@@ -26,8 +26,8 @@ from typing import Any
 from service.clock import rfc3339
 from service.errors import StillpointError
 from service.freeze.window import thaw_until_answered
+from service.hypervisor.guard_connection import connect_guest
 from service.hypervisor.guest import Guest
-from service.hypervisor.lone_guest import open_guest
 from service.model.window import ThawOutcome, ThawReply
 
 GRACE_NS = 500_000_000
@@ -39,7 +39,7 @@ SETTLE_S = 2.0
 SETTLE_POLL_S = 0.1
 PATIENCE_S = 60.0
 REPORT_BYTES = 4096
-MOST_OF_A_MESSAGE = 3000
+MAX_MESSAGE_LENGTH = 3000
 """In bytes of JSON, so that a report with it fits into its file."""
 MESSAGE_BYTES = 65536
 
@@ -75,9 +75,9 @@ def _guard(worker: socket.socket, task: "Task") -> None:
         Guard(worker, task).watch()
         status = 0
     except StillpointError as error:
-        _say(worker, {"failed": error.detail})
+        _send(worker, {"failed": error.detail})
     except Exception as error:  # noqa: BLE001 - the edge of the process: below is the keeper's loop, which a guard must never run
-        _say(worker, {"failed": f"{type(error).__name__}: {error}"})
+        _send(worker, {"failed": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(status)
 
@@ -91,7 +91,7 @@ class Task:
 
 
 @dataclass
-class Deed:
+class ThawProgress:
     """What the guard did, as `service.freeze.guard_report` reads it."""
 
     job_id: str
@@ -114,10 +114,10 @@ class Guard:
         """Raises StillpointError when libvirt or the domain is not there."""
         self._worker = worker
         self._path = Path(task.report)
-        self._deed = Deed(task.job_id, task.domain, os.getpid())
+        self._progress = ThawProgress(task.job_id, task.domain, os.getpid())
         self._report = _create_report(task.report)
         self._write_report()
-        self._guest: Guest = open_guest(task.uri, task.domain)
+        self._guest: Guest = connect_guest(task.uri, task.domain)
         self._freezing = False
         self._frozen_count: int | None = None
         self._deadline_ns: int | None = None
@@ -127,14 +127,14 @@ class Guard:
 
     def watch(self) -> None:
         """Until it is dismissed, or has thawed and nobody is left to be told."""
-        _say(self._worker, {"ready": os.getpid()})
+        _send(self._worker, {"ready": os.getpid()})
         readable = select.poll()
         readable.register(self._worker, select.POLLIN)
         while True:
             if not readable.poll(self._milliseconds_left()):
                 self._look_at_the_clock()
                 continue
-            message = _hear(self._worker)
+            message = _receive(self._worker)
             if message is None:
                 if self._freezing and not self._thawed:
                     self._thaw("worker_gone")
@@ -179,7 +179,7 @@ class Guard:
         return False
 
     def _thaw(self, reason: str) -> None:
-        deed = self._deed
+        deed = self._progress
         deed.state, deed.reason, deed.thaw_sent_at, deed.thaw_sent_ns = "thawing", reason, _now(), time.monotonic_ns()
         # Not written first: a disk that hangs must not keep the guest frozen.
         reply = self._thaw_until_answered()
@@ -194,7 +194,7 @@ class Guard:
     def _thaw_until_answered(self) -> ThawReply:
         while True:
             reply = thaw_until_answered(self._guest, self._frozen_count, PATIENCE_S)
-            self._deed.attempts += reply.attempts
+            self._progress.attempts += reply.attempts
             if reply.outcome is not ThawOutcome.unanswered:
                 return reply
 
@@ -205,21 +205,21 @@ class Guard:
             time.sleep(SETTLE_POLL_S)
             if self._is_frozen():
                 late = self._thaw_until_answered()
-                self._deed.count, self._deed.message, self._deed.thawed_at = late.count, _shortened(late.message), _now()
+                self._progress.count, self._progress.message, self._progress.thawed_at = late.count, _shortened(late.message), _now()
 
     def _end_dismissed(self) -> None:
         if self._thawed:
-            _say(self._worker, {"deed": asdict(self._deed)})
+            _send(self._worker, {"deed": asdict(self._progress)})
             return
         self._remove_report()
-        _say(self._worker, {"deed": None})
+        _send(self._worker, {"deed": None})
 
     # --- the report -----------------------------------------------------------------------------
 
     def _write_report(self) -> None:
         if self._report is not None:
             with suppress(OSError):
-                os.pwrite(self._report, json.dumps(asdict(self._deed)).encode().ljust(REPORT_BYTES), 0)
+                os.pwrite(self._report, json.dumps(asdict(self._progress)).encode().ljust(REPORT_BYTES), 0)
 
     def _remove_report(self) -> None:
         # Only its own: a later attempt's guard may have one of this name.
@@ -230,7 +230,7 @@ class Guard:
 
 def _shortened(message: str | None) -> str | None:
     """An agent's error may be as long as what a hook printed."""
-    while message is not None and len(json.dumps(message)) > MOST_OF_A_MESSAGE:
+    while message is not None and len(json.dumps(message)) > MAX_MESSAGE_LENGTH:
         message = message[: len(message) * 3 // 4]
     return message
 
@@ -247,12 +247,12 @@ def _create_report(path: str) -> int | None:
     return report
 
 
-def _say(worker: socket.socket, message: dict[str, Any]) -> None:
+def _send(worker: socket.socket, message: dict[str, Any]) -> None:
     with suppress(OSError):
         worker.send(json.dumps(message).encode(), socket.MSG_NOSIGNAL)
 
 
-def _hear(worker: socket.socket) -> dict[str, Any] | None:
+def _receive(worker: socket.socket) -> dict[str, Any] | None:
     """None: the worker is gone."""
     try:
         data = worker.recv(MESSAGE_BYTES)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 POLL_S = 0.05
-MOST_BYTES = 65536
+MAX_BYTES = 65536
 """A report is 4096 bytes; whatever else lies there is not read into memory."""
 DIES_WITHIN_S = 2.0
 """A process that was killed and still holds its lock after so long hangs in the kernel."""
@@ -60,7 +60,7 @@ class GuardReport:
         """Its thaw was answered."""
         return self.state is GuardState.thawed
 
-    def told(self) -> str:
+    def as_sentence(self) -> str:
         """One sentence for the story of the job."""
         if self.fault is not None:
             return f"What its thaw guard did is not known: {self.fault}."
@@ -163,7 +163,7 @@ def _is_locked(file: int) -> bool:
 def _read_open(job_id: str, file: BinaryIO) -> GuardReport:
     is_alive = _is_locked(file.fileno())
     try:
-        content = file.read(MOST_BYTES)
+        content = file.read(MAX_BYTES)
     except OSError as error:
         return GuardReport(job_id, is_alive=is_alive, fault=_cannot_be_read(error))
     return _read(job_id, content, is_alive=is_alive)

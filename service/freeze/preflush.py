@@ -12,7 +12,7 @@ from service.errors import StillpointError
 from service.hypervisor.guest import Guest
 
 BUDGET_MS = 60_000
-MOST_ROUNDS = 4
+MAX_ROUNDS = 4
 SHORT_ROUND_MS = 200.0
 """A round that took longer left time for new dirty pages; one more is worth its price."""
 
@@ -31,7 +31,7 @@ def preflush(guest: Guest) -> Preflush:
     """`sync` in the guest, again while it takes long. A failure costs time in the freeze, nothing else: it is noted."""
     start = time.monotonic()
     rounds, message = 0, None
-    while rounds < MOST_ROUNDS:
+    while rounds < MAX_ROUNDS:
         rounds += 1
         round_start = time.monotonic()
         left_ms = BUDGET_MS - (round_start - start) * 1000

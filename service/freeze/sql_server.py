@@ -4,14 +4,14 @@ import time
 from dataclasses import replace
 
 from service.freeze import windows_programs
-from service.freeze.windows_programs import MOST_EVENTS
+from service.freeze.windows_programs import MAX_EVENTS
 from service.hypervisor.guest import Guest
 from service.model.windows import event_xml, sql_evidence, sql_server
 from service.model.windows.event_xml import EventPage, WrittenEvent
 from service.model.windows.sql_evidence import SqlEvidence
 from service.model.windows.sql_server import InstanceState, SqlInstance
 
-MOST_PAGES = 64
+MAX_PAGES = 64
 READING_BUDGET_S = 60.0
 RESUMED_BUDGET_S = 2.0
 """How long the event of a resumption is waited for: it is written after the thaw."""
@@ -35,12 +35,12 @@ def _read_all(guest: Guest, newest_before: int) -> SqlEvidence:
     """Page by page: a guest may have more databases than one reading tells of."""
     events: list[WrittenEvent] = []
     after, deadline = newest_before, time.monotonic() + READING_BUDGET_S
-    for _ in range(MOST_PAGES):
+    for _ in range(MAX_PAGES):
         page = _page(guest, after)
         if page is None or time.monotonic() > deadline:
             break
         events += [event for event in page.events if event.record_id > after]
-        if page.is_whole and len(page.events) < MOST_EVENTS:
+        if page.is_whole and len(page.events) < MAX_EVENTS:
             return sql_evidence.paired(events)
         newest = page.newest
         if newest is None or newest <= after:

@@ -17,7 +17,7 @@ from service.errors import AgentBusy, AgentCommandBlocked, AgentCommandFailed, A
 from service.model.window import (
     FreezeOutcome,
     FreezeReply,
-    GuardDeed,
+    GuardThaw,
     ThawOutcome,
     ThawReply,
     WindowRecord,
@@ -64,7 +64,7 @@ class WindowGuard(Protocol):
 
     def frozen(self, count: int, thaw_by_ns: int) -> None: ...
 
-    def dismiss(self) -> GuardDeed | None:
+    def dismiss(self) -> GuardThaw | None:
         """After a thaw that was answered: the guard ends, and tells what it did."""
         ...
 
@@ -79,7 +79,7 @@ class WindowPlan:
     #: Do not begin the point in time later than this after the freeze reply: late is worse than never.
     hold_soft_ms: int | None = None
     #: A count above this is noise and no count (F§1.1); None: any number may be true.
-    most_filesystems: int | None = None
+    max_filesystems: int | None = None
     #: Ask the agent once more before the thaw: where a hook may fail on thaw, its error would eat the count.
     confirm_before_thaw: bool = False
     #: The guest is a Linux without a hook: where its agent answered that it froze nothing, there is nothing of ours to end.
@@ -129,7 +129,7 @@ def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPl
         else:
             watchdog.stop()
         record.guard_died = watchdog.guard_died
-    _hear_guard(guard, record)
+    _adopt_guard_thaw(guard, record)
     record.frozen_afterwards = _status(guest)
     return record
 
@@ -141,7 +141,7 @@ def _is_somebody_elses(guest: FreezableGuest, plan: WindowPlan, freeze: FreezeRe
     return plan.spares_foreign_freeze and freeze.outcome is FreezeOutcome.empty and freeze.count == 0 and _status(guest) is False
 
 
-def _hear_guard(guard: WindowGuard, record: WindowRecord) -> None:
+def _adopt_guard_thaw(guard: WindowGuard, record: WindowRecord) -> None:
     """A guard that thawed before us has the reply that tells of the hold; ours says only that there was nothing left to thaw."""
     if record.thaw.outcome is ThawOutcome.unanswered:
         # It goes on where we gave up.
@@ -261,7 +261,7 @@ def _freeze(guest: FreezableGuest, plan: WindowPlan) -> FreezeReply:
         return FreezeReply(FreezeOutcome.blocked, message=error.detail)
     except StillpointError as error:
         return FreezeReply(FreezeOutcome.unanswered, message=error.detail)
-    if plan.most_filesystems is not None and count > plan.most_filesystems:
+    if plan.max_filesystems is not None and count > plan.max_filesystems:
         return FreezeReply(FreezeOutcome.absurd, count=count)
     return FreezeReply(FreezeOutcome.frozen if count > 0 else FreezeOutcome.empty, count=count)
 

@@ -19,7 +19,7 @@ VOLUMES_BUDGET_MS = 60_000
 VSS_PROVIDER_KEY = r"HKLM\SYSTEM\CurrentControlSet\Services\QEMU Guest Agent VSS Provider"
 SQL_EVENT_IDS = (3197, 3198)
 """I/O is frozen on a database; I/O was resumed. Ids and numbers are the same in every language."""
-MOST_EVENTS = 256
+MAX_EVENTS = 256
 """In one reading."""
 SQL_INSTANCES_KEYS = (
     r"HKLM\SOFTWARE\Microsoft\Microsoft SQL Server\Instance Names\SQL",
@@ -62,7 +62,7 @@ def sql_events_after(guest: Guest, record_id: int) -> ProgramOutput:
     """SQL Server's freeze and thaw events with a higher EventRecordID, by id and number and never by text."""
     ids = " or ".join(f"EventID={event_id}" for event_id in SQL_EVENT_IDS)
     query = f"*[System[({ids}) and (EventRecordID>{record_id})]]"
-    return _run(guest, "wevtutil.exe", ["qe", "Application", f"/q:{query}", "/f:xml", f"/c:{MOST_EVENTS}"], QUERY_BUDGET_MS)
+    return _run(guest, "wevtutil.exe", ["qe", "Application", f"/q:{query}", "/f:xml", f"/c:{MAX_EVENTS}"], QUERY_BUDGET_MS)
 
 
 def query_sql_instances(guest: Guest) -> Iterator[ProgramOutput]:

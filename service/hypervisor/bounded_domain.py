@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from service.deadlines import HELPERS, GivenUp, HelperThreads
+from service.deadlines import HELPERS, CallTimedOut, HelperThreads
 from service.errors import LibvirtCallTimedOut
 from service.hypervisor.handle import DomainHandle
 
@@ -140,7 +140,7 @@ class BoundedDomain:
     def _run(self, call: str, limit_s: float, function: Callable[[], T], lane: str | None = None) -> T:
         try:
             return self._helpers.run(function, limit_s, call=call, lane=lane or self._domain_lane)
-        except GivenUp as hung:
+        except CallTimedOut as hung:
             if self._on_hang is not None and hung.waited_s:
                 self._on_hang()
             raise LibvirtCallTimedOut(call=call, domain=self.name(), timeout_ms=hung.waited_s * 1000, why=hung.why) from hung

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from service import log
-from service.deadlines import HELPERS, GivenUp, HelperThreads
+from service.deadlines import HELPERS, CallTimedOut, HelperThreads
 from service.errors import DomainGone, LibvirtUnavailable
 from service.hypervisor.bounded_domain import BOUNDS, BoundedDomain, Bounds
 from service.hypervisor.guest import Guest
@@ -150,7 +150,7 @@ class HostConnection:
         connection = self._open()
         try:
             return self._run("virDomainLookup", self._bounds.read_s, partial(connection.lookupByUUIDString, uuid))
-        except GivenUp as hung:
+        except CallTimedOut as hung:
             raise self._hung(connection, hung) from hung
 
     def _is_current(self, connection: Any) -> bool:
@@ -179,7 +179,7 @@ class HostConnection:
             connection = self._run("virConnectOpen", self._bounds.open_s, self._connected, discard=_close)
         except LibvirtError as error:
             raise LibvirtUnavailable(uri=self.uri, reason=str(error)) from error
-        except GivenUp as hung:
+        except CallTimedOut as hung:
             raise self._hung(None, hung) from hung
         with self._lock:
             self._connection = connection
@@ -212,7 +212,7 @@ class HostConnection:
         """In a helper: closing is a question to libvirt, too. Until then its callbacks hold a connection, so it dies nowhere else."""
         if not connections:
             return
-        with suppress(GivenUp):
+        with suppress(CallTimedOut):
             self._helpers.run(
                 partial(_close_all, connections),
                 self._bounds.close_s,
@@ -227,12 +227,12 @@ class HostConnection:
     def _translated(self, connection: Any) -> Iterator[None]:
         try:
             yield
-        except GivenUp as hung:
+        except CallTimedOut as hung:
             raise self._hung(connection, hung) from hung
         except LibvirtError as error:
             raise LibvirtUnavailable(uri=self.uri, reason=str(error)) from error
 
-    def _hung(self, connection: Any, hung: GivenUp) -> LibvirtUnavailable:
+    def _hung(self, connection: Any, hung: CallTimedOut) -> LibvirtUnavailable:
         if connection is not None:
             self.retire(connection)
         return LibvirtUnavailable(uri=self.uri, reason=f"{hung.call} was given up after {hung.waited_s * 1000:.0f} ms: {hung.why}")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from service.deadlines import HELPERS, GivenUp, HelperThreads
+from service.deadlines import HELPERS, CallTimedOut, HelperThreads
 from service.errors import (
     AgentBusy,
     AgentNotAnswering,
@@ -182,7 +182,7 @@ class Guest:
         """What the agent says. On Windows this is a flag and no measurement (F§0.1)."""
         return bool(self.agent(STATUS, timeout_ms=agent.PING_TIMEOUT_MS) == "frozen")
 
-    def must_be_free(self, within_ms: int) -> None:
+    def require_idle_agent(self, within_ms: int) -> None:
         """The last question before a freeze: nobody else has the agent, and nobody has frozen the guest.
 
         Raises AgentBusy when the agent was not had in time: libvirt lets a command wait 30 s for another client's, and
@@ -193,7 +193,7 @@ class Guest:
         lane, ask = f"agent-check {self.uuid}", lambda: self.agent(STATUS, timeout_ms=within_ms)
         try:
             frozen = self._helpers.run(ask, within_ms / 1000, call=STATUS, lane=lane) == "frozen"
-        except GivenUp as hung:
+        except CallTimedOut as hung:
             raise AgentBusy(domain=self.name, command=STATUS, timeout_ms=within_ms, held_by="another client or a hung command") from hung
         if frozen:
             raise GuestAlreadyFrozen(domain=self.name)

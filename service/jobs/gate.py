@@ -42,7 +42,7 @@ def run_gate(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
         with run.phase(PhaseName.preflight):
             _preflight(run, guest, attempt)
         read_writers_before(run, guest, attempt)
-        appointed = settings.guards.appoint(run.claim.job_id, run.claim.domain_id, guest.name)
+        appointed = settings.guards.start_guard(run.claim.job_id, run.claim.domain_id, guest.name)
     with appointed as guard:
         with bounded_io.refusals(BEFORE_THE_WINDOW):
             with run.phase(PhaseName.prepare) as phase:
@@ -52,7 +52,7 @@ def run_gate(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
         held = _hold(run, guest, attempt, guard, settings.thaw_patience_s)
     read_writers_after(run, guest, attempt, settings.writers_settle_s)
     _conclude(run, guest, attempt, held, settings.writer_rules)
-    settings.guards.forget(run.claim.job_id)
+    settings.guards.discard_report(run.claim.job_id)
 
 
 def columns_of_none(run: JobRun) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from service.db.engine import Database
 from service.errors import DatabaseUnavailable, GateClosedEarly, GateDeadlinePassed, GateNotOpened, StillpointError
 from service.freeze.window import WindowGuard
 from service.model.gate import GateState
-from service.model.window import GuardDeed
+from service.model.window import GuardThaw
 from service.records import gates
 
 POLL_S = 0.02
@@ -174,5 +174,5 @@ class GateHold:
         self._filesystems, self._thaw_by = count, thaw_by_ns
         self._guard.frozen(count, thaw_by_ns)
 
-    def dismiss(self) -> GuardDeed | None:
+    def dismiss(self) -> GuardThaw | None:
         return self._guard.dismiss()

@@ -46,7 +46,7 @@ from service.model.policy import FreezeMode, FreezePolicy
 from service.model.scope import freeze_scope, select_disks
 from service.model.verdict import HookState
 from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, WindowRecord
-from service.model.windows.vss_outcome import MOST_VOLUMES
+from service.model.windows.vss_outcome import MAX_VOLUMES
 from service.model.windows.writer_rules import DEFAULT_RULES, WriterRules
 from service.records import freeze_lease
 
@@ -84,7 +84,7 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
         with run.phase(PhaseName.preflight):
             _preflight(run, guest, attempt, settings)
         read_writers_before(run, guest, attempt)
-        guard = settings.guards.appoint(run.claim.job_id, run.claim.domain_id, guest.name) if attempt.will_freeze else Unguarded()
+        guard = settings.guards.start_guard(run.claim.job_id, run.claim.domain_id, guest.name) if attempt.will_freeze else Unguarded()
     with guard:
         with bounded_io.refusals(BEFORE_THE_WINDOW):
             take = _make_ready(run, guest, attempt, settings, guard)
@@ -93,7 +93,7 @@ def run_snapshot(run: JobRun, guest: Guest, settings: SnapshotSettings) -> None:
             _look_again(guest, attempt, settings)
     read_writers_after(run, guest, attempt, settings.writers_settle_s)
     snapshot_outcome.conclude(run, guest, attempt, settings.writer_rules)
-    settings.guards.forget(run.claim.job_id)
+    settings.guards.discard_report(run.claim.job_id)
 
 
 def freeze_policy(run: JobRun) -> FreezePolicy:
@@ -226,7 +226,7 @@ def announce_window(run: JobRun, guest: Guest, attempt: Attempt) -> None:
 def _ask_for_the_agent(run: JobRun, guest: Guest, attempt: Attempt) -> None:
     """An agent that is not to be had is as good a reason to go on without a freeze, where that is allowed, as one that never answered."""
     try:
-        guest.must_be_free(AGENT_PATIENCE_MS)
+        guest.require_idle_agent(AGENT_PATIENCE_MS)
     except _AGENT_FAULTS as fault:
         if attempt.policy.mode is not FreezeMode.preferred:
             raise
@@ -289,7 +289,7 @@ def pass_window(guest: Guest, attempt: Attempt, take: Callable[[], None], *, tha
         freeze_timeout_ms=policy.timeout_ms,
         hold_limit_ms=attempt.hold_limits.hard_ms,
         hold_soft_ms=attempt.hold_limits.soft_ms,
-        most_filesystems=MOST_VOLUMES if attempt.found.is_windows else None,
+        max_filesystems=MAX_VOLUMES if attempt.found.is_windows else None,
         confirm_before_thaw=not attempt.found.is_windows and attempt.found.hook is not HookState.absent,
         # A hook that has prepared its applications is told of the end by the thaw alone.
         spares_foreign_freeze=not attempt.found.is_windows and attempt.found.hook is HookState.absent,

@@ -6,9 +6,9 @@ UNKNOWN = "unknown"
 NOT_STILLPOINT = "not_stillpoint"
 """The guest was seen thawed, then no job of ours froze it, and now it is frozen."""
 
-FROZEN_LOOK_S = 5.0
+FOREIGN_FREEZE_POLL_S = 5.0
 """Seconds between two questions to a guest that another client has frozen: is the guest still frozen?"""
-FROZEN_BELIEVED_S = 3 * FROZEN_LOOK_S
+FOREIGN_FREEZE_MAX_AGE_S = 3 * FOREIGN_FREEZE_POLL_S
 """Seconds. Maximum age of an observed foreign freeze on which the API still refuses a job."""
 
 FrozenBy = str | dict[str, str]

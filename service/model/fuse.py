@@ -49,7 +49,7 @@ class FuseReport:
         return replace(self, state=state, reason=reason)
 
 
-def burns_after_s(timeout_ms: float, hold_limit_ms: float) -> int:
+def fires_after_s(timeout_ms: float, hold_limit_ms: float) -> int:
     """Whole seconds, because `sleep` in some guests does not accept fractions."""
     return math.ceil((timeout_ms + hold_limit_ms) / 1000 + FUSE_MARGIN_S)
 

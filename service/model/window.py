@@ -71,7 +71,7 @@ class ThawReply:
 
 
 @dataclass(frozen=True)
-class GuardDeed:
+class GuardThaw:
     """A thaw that the thaw guard sent; `reason`: `worker_gone` or `deadline`. Instants as in WindowInstants."""
 
     reason: str
@@ -106,7 +106,7 @@ class WindowRecord:
     #: The thaw guard died in the window, so the guest was thawed at once.
     guard_died: bool = False
     #: The thaw of the guard; None: the guard did not thaw.
-    guard: GuardDeed | None = None
+    guard: GuardThaw | None = None
     #: guest-fsfreeze-status just before the thaw; asked only where a hook's failure may replace the count in the thaw reply.
     frozen_before_thaw: bool | None = None
     #: guest-fsfreeze-status after the thaw; None: the agent did not answer.

@@ -61,13 +61,13 @@ def open_windows(session: Session, domain_ids: Collection[str] | None = None) ->
 
 
 def freezer_of(
-    session: Session, domain_id: str, *, thawed_at: datetime | None, looked_at: datetime, besides: str | None = None
+    session: Session, domain_id: str, *, thawed_at: datetime | None, looked_at: datetime, excluding: str | None = None
 ) -> FrozenBy | None:
     """Who has frozen a guest that was found frozen at `looked_at` or later. None: a job of ours was at work on it then.
 
-    `thawed_at`: when it was last seen thawed; None: never. Both by the clock of the database. `besides`: the job that asks.
+    `thawed_at`: when it was last seen thawed; None: never. Both by the clock of the database. `excluding`: the job that asks.
     """
-    jobs = [job for job in _latest(session, domain_id) if job.id != besides]
+    jobs = [job for job in _latest(session, domain_id) if job.id != excluding]
     # A job without an end and not at work was put back into the queue: recovery has just thawed its guest.
     if any(job.state in AT_WORK or (job.finished_at or job.updated_at) >= looked_at for job in jobs):
         return None
@@ -87,7 +87,7 @@ def foreign_freeze(session: Session, domain_id: str, host_id: str, job_id: str) 
     if document.get("frozen_since"):
         return ForeignFreeze(document["frozen_since"], document.get("frozen_by") or UNKNOWN)
     thawed_at = published.published_at if published is not None and document.get("frozen") is False else None
-    by = freezer_of(session, domain_id, thawed_at=thawed_at, looked_at=now, besides=job_id)
+    by = freezer_of(session, domain_id, thawed_at=thawed_at, looked_at=now, excluding=job_id)
     return ForeignFreeze(rfc3339(now), by or UNKNOWN)
 
 

@@ -17,7 +17,7 @@ class _LiveJob:
     run: JobRun | None
     is_look: bool
 
-    def told_of_the_end(self, at: float | None) -> None:
+    def set_deadline(self, at: float | None) -> None:
         if self.run is not None:
             self.run.ends_at = at
 
@@ -35,7 +35,7 @@ class LiveJobs:
                 return
             thread = threading.Thread(target=work, name=f"job-{job_id[:8]}", daemon=True)
             self._jobs[job_id] = live = _LiveJob(thread, run, is_look)
-            live.told_of_the_end(self._ends_at)
+            live.set_deadline(self._ends_at)
         metrics.JOBS_RUNNING.inc()
         thread.start()
 
@@ -67,7 +67,7 @@ class LiveJobs:
         with self._lock:
             self._ends_at = self._ends_at or deadline
             for live in self._jobs.values():
-                live.told_of_the_end(self._ends_at)
+                live.set_deadline(self._ends_at)
             return self._ends_at
 
     def join(self, deadline: float) -> bool:

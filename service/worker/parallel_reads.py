@@ -11,7 +11,7 @@ T = TypeVar("T")
 LOOK_S = 0.05
 
 
-class Readers(Generic[T]):
+class ParallelReads(Generic[T]):
     """Daemon threads, unlike those of concurrent.futures: a reader that hangs must not hold up the end of the process."""
 
     def __init__(self, count: int) -> None:

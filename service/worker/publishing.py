@@ -20,7 +20,7 @@ from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from service.model.inventory import AgentFacts, DomainState
 from service.records import freeze_lease
-from service.worker.parallel_reads import Readers, Reading
+from service.worker.parallel_reads import ParallelReads, Reading
 
 READERS = 8
 PUBLISH_S = 30.0
@@ -80,8 +80,8 @@ class Inventory:
         self._started_at: datetime | None = None
         #: UUIDs of the guests that are published as frozen by somebody else.
         self._foreign: frozenset[str] = frozenset()
-        self._readers: Readers[dict[str, Any] | None] = Readers(READERS)
-        self._lookers: Readers[bool] = Readers(READERS)
+        self._readers: ParallelReads[dict[str, Any] | None] = ParallelReads(READERS)
+        self._lookers: ParallelReads[bool] = ParallelReads(READERS)
         self._read_patience_s = read_patience_s
         self._has_job = has_job
         self._is_mine = is_mine

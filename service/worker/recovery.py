@@ -76,7 +76,7 @@ class Recovery:
         if report is not None and report.is_alive:
             ended = self._guard(job_id, GUARD_PATIENCE_S)
             if ended is not None and ended.state is not report.state:
-                found.story.append(ended.told())
+                found.story.append(ended.as_sentence())
             report = ended
         self._resolve(job, found, report)
         if report is not None and report.reason is not None:
@@ -104,7 +104,7 @@ class Recovery:
         intent = Intent.from_document(job.intent)
         found.story.append(_beginning(job))
         if report is not None:
-            found.story.append(report.told())
+            found.story.append(report.as_sentence())
         try:
             guest = self._connection.guest(job.domain_id)
             if guest.was_migrated_away():

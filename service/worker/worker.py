@@ -17,7 +17,7 @@ from service.freeze.guard import GuardSource
 from service.heartbeat import Heartbeat
 from service.hypervisor.connection import HostConnection
 from service.jobs.run import JobRun
-from service.model.foreign_freeze import FROZEN_LOOK_S
+from service.model.foreign_freeze import FOREIGN_FREEZE_POLL_S
 from service.model.kinds import JobKind, kind_of
 from service.records import queue, slots
 from service.records.wake import Wake
@@ -293,7 +293,7 @@ class Worker:
         """False: the next publication is due. A guest that somebody else has frozen is looked at more often: its jobs are refused."""
         due = time.monotonic() + self._pause()
         while (left := due - time.monotonic()) > 0:
-            if self._publish.wait(min(left, FROZEN_LOOK_S) if self._inventory.sees_foreign_freezes else left):
+            if self._publish.wait(min(left, FOREIGN_FREEZE_POLL_S) if self._inventory.sees_foreign_freezes else left):
                 return True
             with surviving(database):
                 if not self._inventory.look_again(self._live.busy_domains()):

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from service.db.engine import Database
 from service.db.tables import Domain
-from service.model.foreign_freeze import FROZEN_BELIEVED_S
+from service.model.foreign_freeze import FOREIGN_FREEZE_MAX_AGE_S
 from tests.api.world import DB1, FROZEN, WEB1, add_domain, add_host, add_job, window_intent
 
 BODY: dict[str, Any] = {"kind": "snapshot", "domain": "web1"}
@@ -76,7 +76,7 @@ def test_a_request_that_is_repeated_gets_its_job_although_the_guest_was_frozen_s
 
 def test_old_word_of_a_host_refuses_nobody(api: TestClient, sqlite_database: Database) -> None:
     """The worker finds out itself; a worker that does not look at a frozen guest any more is not believed that it still is."""
-    freeze_web1(sqlite_database, looked_ago=timedelta(seconds=FROZEN_BELIEVED_S + 1))
+    freeze_web1(sqlite_database, looked_ago=timedelta(seconds=FOREIGN_FREEZE_MAX_AGE_S + 1))
     assert api.post("/api/v1/jobs", json=BODY).status_code == 202
 
 

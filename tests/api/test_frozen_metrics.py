@@ -75,13 +75,13 @@ def test_jobs_that_hold_nothing_are_not_counted(api: TestClient, sqlite_database
 
 
 def test_however_many_are_frozen_the_series_are_bounded_and_the_oldest_are_among_them(api: TestClient, sqlite_database: Database) -> None:
-    many = metrics.MOST_GUESTS + 5
+    many = metrics.MAX_GUESTS + 5
     with sqlite_database.write() as session:
         for number in range(many):
             add_domain(session, f"vm{number}", **(FROZEN | {"frozen_since": rfc3339(ago(number))}))
     series = of(api, SECONDS)
     assert of(api, "stillpoint_guests_frozen") == {("hv1",): many}
-    assert (len(series), (f"vm{many - 1}", "hv1") in series, ("vm0", "hv1") in series) == (metrics.MOST_GUESTS, True, False)
+    assert (len(series), (f"vm{many - 1}", "hv1") in series, ("vm0", "hv1") in series) == (metrics.MAX_GUESTS, True, False)
 
 
 def test_finished_jobs_are_counted_from_an_index_alone(sqlite_database: Database) -> None:

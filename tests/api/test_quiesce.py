@@ -290,7 +290,7 @@ def test_a_worker_of_the_same_process_wakes_who_waits_for_its_gate(
 ) -> None:
     """The row is asked for so seldom here that only the bell can be in time."""
     monkeypatch.setattr("service.api.routes.quiesce.POLL_S", SELDOM_S)
-    monkeypatch.setattr("service.api.routes.quiesce.POLL_MOST_S", SELDOM_S)
+    monkeypatch.setattr("service.api.routes.quiesce.MAX_POLL_S", SELDOM_S)
     worker = Worker(sqlite_database)
 
     def open_when_waited_for(claim: Claim) -> None:

@@ -14,7 +14,7 @@ from tests.chaos.stage import Stage
 from tests.chaos.turns import Turns
 
 HOLDS_MS = (800, 1_500, 5_000)
-MOST_OVERLAYS = 6
+MAX_OVERLAYS = 6
 JOB_TIMEOUT_S = 60.0
 GATES = 0.12
 """How many of the rounds hold the guest for a caller's copy, instead of a snapshot."""
@@ -89,7 +89,7 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
     yield from invariants.durable_writes_lost(stage, [*known, *beats])
     yield from chain(invariants.nameless_disk(stage), invariants.chain_broken(stage), invariants.strays(stage, job))
     yield from invariants.next_job_failed(stage.api.wait(stage.api.create(stage.guest.name), JOB_TIMEOUT_S))
-    if len(stage.chain_files()) > MOST_OVERLAYS:
+    if len(stage.chain_files()) > MAX_OVERLAYS:
         stage.merge_all()
 
 

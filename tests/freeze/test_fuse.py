@@ -99,8 +99,8 @@ def test_a_short_hold_of_somebody_else_is_waited_for_and_not_ended_by_the_fuse(d
 def test_a_fuse_of_a_worker_that_died_can_be_put_out(domain: FakeDomain) -> None:
     guest = Guest(domain, "fake:///")
     fuse.arm(guest, 7)
-    assert fuse.put_out(guest) is FuseState.disarmed
-    assert fuse.put_out(guest) is FuseState.unknown
+    assert fuse.disarm_left_fuse(guest) is FuseState.disarmed
+    assert fuse.disarm_left_fuse(guest) is FuseState.unknown
 
 
 # --- around a job ---------------------------------------------------------------------------------

@@ -96,12 +96,12 @@ def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GuardKeeper:
 
 
 def test_a_guard_of_an_earlier_worker_that_does_not_say_of_which_guest_it_is_is_ended(tmp_path: Path, keeper: GuardKeeper) -> None:
-    with guard_at_work(tmp_path, b"") as process, keeper.appoint(MINE, "db1", "db1"):
+    with guard_at_work(tmp_path, b"") as process, keeper.start_guard(MINE, "db1", "db1"):
         assert process.wait(5) == -signal.SIGKILL
 
 
 def test_a_guard_of_another_guest_goes_on_even_if_its_report_cannot_be_read(tmp_path: Path, keeper: GuardKeeper) -> None:
-    with keeper.appoint(EARLIER, "db2", "db2"), guard_at_work(tmp_path, b"") as process, keeper.appoint(MINE, "db1", "db1"):
+    with keeper.start_guard(EARLIER, "db2", "db2"), guard_at_work(tmp_path, b"") as process, keeper.start_guard(MINE, "db1", "db1"):
         assert process.poll() is None
 
 
@@ -111,7 +111,7 @@ def test_nothing_is_frozen_beside_a_guard_that_cannot_be_ended(
     monkeypatch.setattr(guard_report, "_holder", lambda path: None)
     monkeypatch.setattr(guard_report, "DIES_WITHIN_S", 0.1)
     with guard_at_work(tmp_path, json.dumps({**THAWED, "domain": "db1"}).encode()), pytest.raises(GuardNotReady) as refused:
-        keeper.appoint(MINE, "db1", "db1")
+        keeper.start_guard(MINE, "db1", "db1")
     assert EARLIER in str(refused.value.facts["reason"])
 
 
@@ -168,7 +168,7 @@ def test_what_a_guard_did_is_not_known_where_it_talks_nonsense(said: bytes) -> N
 def test_a_message_of_any_length_leaves_a_report_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     reply = ThawReply(ThawOutcome.refused, message=message, attempts=1)
     monkeypatch.setattr(guard_process, "thaw_until_answered", lambda guest, frozen, patience: reply)
-    monkeypatch.setattr(guard_process, "open_guest", lambda uri, domain: None)
+    monkeypatch.setattr(guard_process, "connect_guest", lambda uri, domain: None)
     path = guard_report.path_of(tmp_path, EARLIER)
     path.parent.mkdir(parents=True)
     worker, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -97,7 +97,7 @@ def test_garbage_is_a_fact_and_no_exception(tmp_path: Path, content: bytes) -> N
     report = read(tmp_path)
     assert report.state is None
     assert report.fault
-    assert report.told().startswith("What its thaw guard did is not known: its report ")
+    assert report.as_sentence().startswith("What its thaw guard did is not known: its report ")
     assert not report.is_settled
 
 
@@ -132,8 +132,8 @@ TOLD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("said", "told"), TOLD.values(), ids=TOLD.keys())
 def test_its_deed_is_told_in_one_sentence(tmp_path: Path, said: dict[str, Any], told: str) -> None:
     write(tmp_path, {**THAWED, **said})
-    assert read(tmp_path).told() == told
+    assert read(tmp_path).as_sentence() == told
 
 
 def test_a_guard_that_still_tries_is_told_so(alive: Path) -> None:
-    assert read(alive).told() == f"Its thaw guard (process {NO_PROCESS}) is still thawing; recovery thaws as well."
+    assert read(alive).as_sentence() == f"Its thaw guard (process {NO_PROCESS}) is still thawing; recovery thaws as well."

@@ -70,7 +70,7 @@ def test_a_guest_that_writes_again_when_its_fuse_was_due_has_thawed_itself(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, due_s: int
 ) -> None:
     monkeypatch.setattr(lost_agent, "FUSE_WAIT_S", 30.0)
-    monkeypatch.setattr(fuse, "burns_after_s", lambda *_: due_s)
+    monkeypatch.setattr(fuse, "fires_after_s", lambda *_: due_s)
     before = fuses_fired()
     lose_the_agent_when_it_is_to_thaw(scene)
     for _ in range(round(due_s / seen_writing.PAUSE_S) + 2):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.freeze.preflush import MOST_ROUNDS, SHORT_ROUND_MS, preflush
+from service.freeze.preflush import MAX_ROUNDS, SHORT_ROUND_MS, preflush
 from service.hypervisor.guest import Guest
 from tests.fakes import FakeDisk, FakeDomain, agent_error
 
@@ -30,7 +30,7 @@ def test_a_short_flush_is_enough(domain: FakeDomain) -> None:
 def test_a_long_flush_left_time_for_new_dirty_pages_and_is_repeated_but_not_for_ever(domain: FakeDomain) -> None:
     domain.agent.programs["/bin/sync"] = _slow
     flushed = preflush(Guest(domain, "fake:///"))
-    assert (flushed.rounds, flushed.message) == (MOST_ROUNDS, None)
+    assert (flushed.rounds, flushed.message) == (MAX_ROUNDS, None)
 
 
 @pytest.mark.parametrize(

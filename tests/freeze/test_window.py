@@ -14,7 +14,7 @@ from service.freeze.guard import Unguarded
 from service.freeze.window import WindowGuard, WindowPlan, thaw_until_answered
 from service.hypervisor.guest import Guest
 from service.model.verdict import Evidence, HookState, Verdict, judge
-from service.model.window import FreezeOutcome, GuardDeed, ThawOutcome, ThawReply, WindowRecord
+from service.model.window import FreezeOutcome, GuardThaw, ThawOutcome, ThawReply, WindowRecord
 from tests.fakes import FakeAgent, FakeDisk, FakeDomain, FakeFilesystem, agent_error, agent_silent, libvirt_error
 from tests.fakes.libvirt_errors import agent_busy, agent_refused
 
@@ -400,7 +400,7 @@ def test_a_thaw_alone_tells_what_it_found(tmp_path: Path) -> None:
 class FakeGuard(Unguarded):
     """Tells its window that it is there until it is killed; `deed` is what it says when it is dismissed."""
 
-    def __init__(self, deed: GuardDeed | None = None) -> None:
+    def __init__(self, deed: GuardThaw | None = None) -> None:
         self._end, self._other = socket.socketpair()
         self.deed = deed
         self.told: list[str] = []
@@ -420,7 +420,7 @@ class FakeGuard(Unguarded):
     def frozen(self, count: int, thaw_by_ns: int) -> None:
         self.told.append(f"{count} frozen")
 
-    def dismiss(self) -> GuardDeed | None:
+    def dismiss(self) -> GuardThaw | None:
         self.told.append("dismissed")
         return self.deed
 
@@ -468,7 +468,7 @@ def test_the_reply_to_a_guard_that_was_first_is_the_evidence(scene: Window, guar
     def let_the_guard_thaw() -> None:
         sent = time.monotonic_ns()
         count = scene.guest.thaw(1_000)
-        guard.deed = GuardDeed("deadline", ThawReply(ThawOutcome.completed, count=count, attempts=1), sent, time.monotonic_ns())
+        guard.deed = GuardThaw("deadline", ThawReply(ThawOutcome.completed, count=count, attempts=1), sent, time.monotonic_ns())
 
     record = scene.run(let_the_guard_thaw, guard=guard)
     assert (record.thaw.outcome, record.thaw.count) == (ThawOutcome.completed, 2)

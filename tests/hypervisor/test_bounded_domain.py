@@ -154,20 +154,20 @@ def test_disks_are_not_settled_while_a_snapshot_that_was_given_up_may_still_move
 
 
 def test_a_free_agent_of_a_thawed_guest_may_be_frozen(subject: Subject) -> None:
-    subject.guest.must_be_free(within_ms=1_000)
+    subject.guest.require_idle_agent(within_ms=1_000)
 
 
 def test_a_guest_that_is_frozen_already_is_seen_last_thing_before_the_freeze(subject: Subject) -> None:
     subject.domain.agent.freeze_by_somebody_else()
     with pytest.raises(GuestAlreadyFrozen):
-        subject.guest.must_be_free(within_ms=1_000)
+        subject.guest.require_idle_agent(within_ms=1_000)
 
 
 def test_an_agent_in_other_hands_is_seen_within_the_given_time_and_not_after_30_s(subject: Subject) -> None:
     subject.hang("guest-fsfreeze-status")
     began = time.monotonic()
     with pytest.raises(AgentBusy, match="db1 was not free within 50 ms"):
-        subject.guest.must_be_free(within_ms=50)
+        subject.guest.require_idle_agent(within_ms=50)
     assert time.monotonic() - began < 1
 
 

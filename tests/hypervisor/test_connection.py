@@ -73,7 +73,7 @@ def mute_libvirt(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_libvirt_that_hangs_at_the_connection_is_away_after_a_while_for_every_thread(mute_libvirt: str) -> None:
-    connection = HostConnection(mute_libvirt, Bounds(open_s=0.3), HelperThreads(most_left_behind=100))
+    connection = HostConnection(mute_libvirt, Bounds(open_s=0.3), HelperThreads(max_hung_calls=100))
     took: list[float] = []
 
     def ask() -> None:
@@ -93,7 +93,7 @@ def test_a_libvirt_that_hangs_at_the_connection_is_away_after_a_while_for_every_
 
 
 def test_a_libvirt_that_hangs_for_long_gets_no_new_threads_and_is_refused_at_once(mute_libvirt: str) -> None:
-    connection = HostConnection(mute_libvirt, Bounds(open_s=0.05), HelperThreads(most_left_behind=2))
+    connection = HostConnection(mute_libvirt, Bounds(open_s=0.05), HelperThreads(max_hung_calls=2))
     for _ in range(2):
         with pytest.raises(LibvirtUnavailable, match="virConnectOpen was given up after 50 ms"):
             connection.versions()

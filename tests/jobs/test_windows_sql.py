@@ -109,7 +109,7 @@ def test_events_that_the_agent_cuts_off_are_read_on(scene: WindowsScene) -> None
 
 
 def test_events_that_cannot_all_be_read_are_called_so_and_not_unbalanced(scene: WindowsScene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.freeze.sql_server.MOST_PAGES", 1)
+    monkeypatch.setattr("service.freeze.sql_server.MAX_PAGES", 1)
     scene.play(failed_after_a_good_freeze(sql={"databases": [*SYSTEM, *USER[:129]]}))
     job = scene.take()
     assert (job.verdict, sql_of(job)["problem"], len(sql_of(job)["events"])) == ("filesystem", "unreadable", 256)

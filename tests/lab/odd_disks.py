@@ -13,7 +13,7 @@ from tests.lab.places import LabError
 
 PASSPHRASE = "wonderland"
 _LOOP_FILE = "loop-device.raw"
-_MOST_TRIES = 50
+_MAX_TRIES = 50
 
 
 def make(kind: Odd, target: str, folder: Path, mb: int) -> Disk:
@@ -63,7 +63,7 @@ def _encrypted(image: Path, folder: Path, mb: int, target: str) -> None:
             break
         except LabError as error:
             # qemu-img measures the processor for the key, and fails where the clock of its thread did not move meanwhile.
-            if "CPU usage" not in str(error) or attempt == _MOST_TRIES:
+            if "CPU usage" not in str(error) or attempt == _MAX_TRIES:
                 raise
     plain.unlink()
     image.chmod(0o644)

@@ -109,7 +109,7 @@ def test_an_agent_that_another_client_has_is_seen_before_the_freeze(lab_guest: L
     """The agent is stopped while another client waits for it: that client holds libvirt's lock until it is answered."""
     connection = HostConnection(uri())
     guest = connection.guest(lab_guest.name)
-    guest.must_be_free(within_ms=2_000)
+    guest.require_idle_agent(within_ms=2_000)
     pause = "(sleep 0.5; kill -STOP $PPID; sleep 9; kill -CONT $PPID) </dev/null >/dev/null 2>&1 &"
     lab_guest.agent({"execute": "guest-exec", "arguments": {"path": "/bin/sh", "arg": ["-c", pause]}})
     time.sleep(1.0)
@@ -119,13 +119,13 @@ def test_an_agent_that_another_client_has_is_seen_before_the_freeze(lab_guest: L
 
     def check() -> None:
         with pytest.raises(AgentBusy):
-            guest.must_be_free(within_ms=1_000)
+            guest.require_idle_agent(within_ms=1_000)
 
     assert 0.9 < seconds(check) < 3
     other.join()
     lab_guest.wait_agent(30)
     assert lab_guest.freeze_status() == "thawed"
-    guest.must_be_free(within_ms=5_000)
+    guest.require_idle_agent(within_ms=5_000)
     connection.close()
 
 

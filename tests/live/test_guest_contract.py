@@ -197,10 +197,10 @@ def test_a_fresh_domain_has_an_instance_and_nothing_of_libvirt_s_own_snapshots(g
 
 
 def test_the_last_question_before_a_freeze_finds_the_guest_free_or_frozen(guest: Guest) -> None:
-    guest.must_be_free(5_000)
+    guest.require_idle_agent(5_000)
     guest.freeze(None, 10_000)
     with pytest.raises(GuestAlreadyFrozen):
-        guest.must_be_free(5_000)
+        guest.require_idle_agent(5_000)
 
 
 def test_a_disk_that_does_not_exist_is_an_error_of_libvirt(guest: Guest) -> None:

@@ -39,8 +39,8 @@ class Post:
         self.lab_guest = lab_guest
         self.guest: Guest = self.connection.guest(lab_guest.name)
 
-    def appoint(self, job_id: str = JOB) -> Guard:
-        guard = self.keeper.appoint(job_id, self.guest.uuid, self.guest.name)
+    def start_guard(self, job_id: str = JOB) -> Guard:
+        guard = self.keeper.start_guard(job_id, self.guest.uuid, self.guest.name)
         guard.wait_until_ready()
         return guard
 
@@ -50,7 +50,7 @@ class Post:
 
     def run(self, take: Callable[[], None], **plan: Any) -> WindowRecord:
         wanted: dict[str, Any] = {"mountpoints": None, "freeze_timeout_ms": 10_000, "hold_limit_ms": 5_000} | plan
-        with self.appoint() as guard:
+        with self.start_guard() as guard:
             return freeze_window.run(self.guest, take, WindowPlan(**wanted), guard)
 
     def pid(self) -> int:
@@ -88,7 +88,7 @@ def freeze(post: Post, guard: Guard, hold_ms: int) -> None:
 
 def test_a_worker_that_dies_is_followed_by_a_thaw_at_once(post: Post) -> None:
     mark = post.lab_guest.mark()
-    guard = post.appoint()
+    guard = post.start_guard()
     freeze(post, guard, hold_ms=30_000)
     with guard:
         pass
@@ -102,7 +102,7 @@ def test_a_worker_that_dies_is_followed_by_a_thaw_at_once(post: Post) -> None:
 
 
 def test_a_worker_that_hangs_is_thawed_half_a_second_after_its_deadline(post: Post) -> None:
-    with post.appoint() as guard:
+    with post.start_guard() as guard:
         mark = post.lab_guest.mark()
         freeze(post, guard, hold_ms=400)
         wait_for(lambda: (report := post.report) and report.state == "thawed", 5)
@@ -113,7 +113,7 @@ def test_a_worker_that_hangs_is_thawed_half_a_second_after_its_deadline(post: Po
 
 
 def test_a_worker_that_hangs_before_it_saw_the_freeze_answered_is_noticed_too(post: Post) -> None:
-    with post.appoint() as guard:
+    with post.start_guard() as guard:
         guard.freezing(time.monotonic_ns() + 60_000 * MS, 300 * MS)
         mark = post.lab_guest.mark()
         post.lab_guest.agent(FREEZE)
@@ -122,7 +122,7 @@ def test_a_worker_that_hangs_before_it_saw_the_freeze_answered_is_noticed_too(po
 
 
 def test_a_freeze_that_is_still_on_its_way_when_the_worker_dies_is_thawed_when_it_comes(post: Post) -> None:
-    with post.appoint() as guard:
+    with post.start_guard() as guard:
         guard.freezing(time.monotonic_ns() + 60_000 * MS, 30_000 * MS)
     time.sleep(0.3)
     post.lab_guest.agent(FREEZE)
@@ -131,7 +131,7 @@ def test_a_freeze_that_is_still_on_its_way_when_the_worker_dies_is_thawed_when_i
 
 
 def test_a_guard_that_is_dismissed_leaves_neither_a_process_nor_a_file(post: Post) -> None:
-    with post.appoint() as guard:
+    with post.start_guard() as guard:
         pid = post.pid()
         assert guard.dismiss() is None
         wait_for(lambda: not Path(f"/proc/{pid}").exists(), 2)
@@ -139,7 +139,7 @@ def test_a_guard_that_is_dismissed_leaves_neither_a_process_nor_a_file(post: Pos
 
 
 def test_a_worker_that_gives_up_before_the_freeze_needs_no_dismissal(post: Post) -> None:
-    with post.appoint():
+    with post.start_guard():
         pid = post.pid()
     wait_for(lambda: not Path(f"/proc/{pid}").exists(), 2)
     assert post.report is None
@@ -173,10 +173,10 @@ def test_a_guard_that_is_stopped_is_not_waited_for_and_never_wakes_in_a_later_wi
 
 
 def test_a_guard_left_by_an_earlier_job_is_ended_before_the_next_window(post: Post) -> None:
-    with post.appoint():
+    with post.start_guard():
         pid = post.pid()
         os.kill(pid, signal.SIGSTOP)
-    post.appoint("5d0f7a52-0000-4000-8000-000000000002").__exit__(None, None, None)
+    post.start_guard("5d0f7a52-0000-4000-8000-000000000002").__exit__(None, None, None)
     wait_for(lambda: not Path(f"/proc/{pid}").exists(), 2)
 
 
@@ -188,23 +188,23 @@ def several_guards(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("several_guards")
 def test_a_keeper_that_was_killed_is_started_again_and_its_guards_go_on(post: Post) -> None:
-    with post.appoint() as guard:
+    with post.start_guard() as guard:
         freeze(post, guard, hold_ms=30_000)
         os.kill(keeper_of(post.pid()), signal.SIGKILL)
-        with post.appoint("5d0f7a52-0000-4000-8000-000000000003") as second:
+        with post.start_guard("5d0f7a52-0000-4000-8000-000000000003") as second:
             assert second.dismiss() is None
         assert post.lab_guest.freeze_status() == "frozen"
     wait_for(lambda: (report := post.report) and report.state == "thawed", 5)
 
 
 def test_a_guard_for_a_domain_that_is_not_there_says_so(post: Post) -> None:
-    with post.keeper.appoint(JOB, "00000000-0000-4000-8000-000000000000", "gone") as guard, pytest.raises(GuardNotReady, match="gone"):
+    with post.keeper.start_guard(JOB, "00000000-0000-4000-8000-000000000000", "gone") as guard, pytest.raises(GuardNotReady, match="gone"):
         guard.wait_until_ready()
 
 
 @pytest.mark.usefixtures("several_guards")
 def test_all_guards_of_a_host_together_need_less_than_40_mb(post: Post) -> None:
-    guards = [post.appoint(f"5d0f7a52-0000-4000-8000-0000000001{n:02}") for n in range(4)]
+    guards = [post.start_guard(f"5d0f7a52-0000-4000-8000-0000000001{n:02}") for n in range(4)]
     pids = [path_pid(path) for path in guard_report.folder(post.state_dir).iterdir()]
     total_kb = sum(_pss_kb(pid) for pid in [*pids, keeper_of(pids[0])])
     for guard in guards:

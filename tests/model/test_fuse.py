@@ -2,12 +2,12 @@
 
 import pytest
 
-from service.model.fuse import FuseReport, FuseState, burns_after_s, read_arming, read_ending
+from service.model.fuse import FuseReport, FuseState, fires_after_s, read_arming, read_ending
 
 
 @pytest.mark.parametrize(("timeout_ms", "hold_limit_ms", "after_s"), [(120_000, 30_000, 155), (1_000, 100, 7), (1_000, 1_000, 7)])
 def test_it_burns_whole_seconds_after_everybody_on_the_host_had_his_turn(timeout_ms: int, hold_limit_ms: int, after_s: int) -> None:
-    assert burns_after_s(timeout_ms, hold_limit_ms) == after_s
+    assert fires_after_s(timeout_ms, hold_limit_ms) == after_s
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from service.worker.parallel_reads import Readers
+from service.worker.parallel_reads import ParallelReads
 
 
 @pytest.fixture
@@ -18,11 +18,11 @@ def gate() -> Iterator[threading.Event]:
 
 
 def test_everything_is_read() -> None:
-    assert Readers[int](2).read({str(n): partial(int, n) for n in range(9)}, 5) == {str(n): n for n in range(9)}
+    assert ParallelReads[int](2).read({str(n): partial(int, n) for n in range(9)}, 5) == {str(n): n for n in range(9)}
 
 
 def test_one_that_hangs_is_left_out_and_not_read_a_second_time_until_it_returns(gate: threading.Event) -> None:
-    readers = Readers[int](2)
+    readers = ParallelReads[int](2)
     asked: list[str] = []
 
     def hang() -> int:
@@ -43,4 +43,4 @@ def test_one_that_hangs_is_left_out_and_not_read_a_second_time_until_it_returns(
 
 def test_an_error_of_one_reading_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
-        Readers[int](2).read({"a": lambda: 1 // 0}, 5)
+        ParallelReads[int](2).read({"a": lambda: 1 // 0}, 5)

@@ -368,7 +368,7 @@ def test_a_guest_that_answers_nonsense_does_not_stop_the_worker(plant: Plant) ->
 
 def test_a_guest_that_somebody_else_thawed_is_soon_published_as_thawed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs of a guest that is published frozen are refused: nobody tells of its thaw, so it is asked more often than the others."""
-    monkeypatch.setattr(worker_module, "FROZEN_LOOK_S", 0.1)
+    monkeypatch.setattr(worker_module, "FOREIGN_FREEZE_POLL_S", 0.1)
     plant.scene.domain.agent.freeze_by_somebody_else()
     plant.start(inventory_seconds=60)
 

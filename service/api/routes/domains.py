@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Request, Response
 from sqlalchemy.orm import Session
 
 from service.api.context import context_of
-from service.api.creation import IdempotencyKey, Order, create_job
+from service.api.creation import IdempotencyKey, JobOrder, create_job
 from service.api.inventory import Inventory
 from service.api.openapi import answers
 from service.api.placement import place_of
@@ -94,10 +94,10 @@ def preflight(
     host = query_of(request, HostChoice).host
     asked = (body or PreflightRequest()).model_dump(mode="json")
 
-    def order(session: Session) -> Order:
+    def order(session: Session) -> JobOrder:
         whole = {"required_verdict": None, "on_shortfall": OnShortfall.keep.value}
         stored = {"kind": JobKind.preflight.value, "domain": domain, "host": host, **asked, **whole}
-        return Order(JobKind.preflight, place_of(session, domain, host), stored)
+        return JobOrder(JobKind.preflight, place_of(session, domain, host), stored)
 
     return create_job(request, idempotency_key, {**asked, "host": host}, order)
 
@@ -114,9 +114,9 @@ def thaw(request: Request, domain: DomainPath, idempotency_key: IdempotencyKey =
     """For emergencies: overtakes every other job of the domain. `stillpoint thaw` on the host needs neither API nor database."""
     host = query_of(request, HostChoice).host
 
-    def order(session: Session) -> Order:
+    def order(session: Session) -> JobOrder:
         stored = {"kind": JobKind.thaw.value, "domain": domain, "host": host}
-        return Order(JobKind.thaw, place_of(session, domain, host), stored)
+        return JobOrder(JobKind.thaw, place_of(session, domain, host), stored)
 
     return create_job(request, idempotency_key, {"host": host}, order, urgent=True)
 

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from service.api.context import context_of
-from service.api.creation import IdempotencyKey, Order, create_job, document_of_job
+from service.api.creation import IdempotencyKey, JobOrder, create_job, document_of_job
 from service.api.documents import JOB_DOCUMENT
 from service.api.openapi import answers
 from service.api.pages import page_of_jobs
@@ -69,9 +69,9 @@ def create(request: Request, body: JobRequest, idempotency_key: IdempotencyKey =
     """The job is recorded before anything happens; follow it under the address in `Location`."""
     asked = body.model_dump(mode="json")
 
-    def order(session: Session) -> Order:
+    def order(session: Session) -> JobOrder:
         stored = {name: value for name, value in asked.items() if name != "labels"}
-        return Order(body.kind, place_of(session, body.domain, body.host), stored, body.labels)
+        return JobOrder(body.kind, place_of(session, body.domain, body.host), stored, body.labels)
 
     return create_job(request, idempotency_key, asked, order)
 
@@ -155,7 +155,7 @@ def retry(request: Request, job_id: UUID, idempotency_key: IdempotencyKey = None
     return create_job(request, idempotency_key, {}, lambda session: _again(session, str(job_id)))
 
 
-def _again(session: Session, job_id: str) -> Order:
+def _again(session: Session, job_id: str) -> JobOrder:
     job = session.get(Job, job_id)
     if job is None:
         raise JobNotFound(job_id=job_id)
@@ -169,7 +169,7 @@ def _again(session: Session, job_id: str) -> Order:
     place = place_of(session, job.domain_id, job.request.get("host"))
     # Only what was asked for: the count of the tries that the service made by itself begins anew.
     asked = {name: value for name, value in job.request.items() if name in JobRequest.model_fields}
-    return Order(kind.name, place, asked, dict(job.labels), retry_of=job_id)
+    return JobOrder(kind.name, place, asked, dict(job.labels), retry_of=job_id)
 
 
 async def _document(request: Request, job_id: UUID) -> str:

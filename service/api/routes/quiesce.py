@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.api.auth import secret_in
 from service.api.context import Context, context_of
-from service.api.creation import IdempotencyKey, Order, Placed, document_of_job, place_order
+from service.api.creation import IdempotencyKey, JobOrder, OrderResult, document_of_job, submit_order
 from service.api.documents import document_of
 from service.api.openapi import answers
 from service.api.placement import place_of
@@ -57,7 +57,7 @@ from service.model.policy import FreezeMode
 from service.records import gates, queue
 
 POLL_S = 0.02
-POLL_MOST_S = 0.2
+MAX_POLL_S = 0.2
 RELEASE_WAIT_S = 120.0
 """The writers of a Windows guest are waited for after the thaw; what takes longer than this is asked for again."""
 
@@ -151,13 +151,13 @@ async def _wait(context: Context, job_id: str, is_over: Callable[[_States], bool
             if not seen or is_over(_States(GateState(seen["gate"]), seen["job"])):
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(rang.wait(), min(max(POLL_S, waited / 10), POLL_MOST_S, seconds - waited))
+                await asyncio.wait_for(rang.wait(), min(max(POLL_S, waited / 10), MAX_POLL_S, seconds - waited))
 
 
 # --- quiesce --------------------------------------------------------------------------------------
 
 
-def _place(request: Request, domain: str, body: QuiesceRequest, key: str | None) -> Placed:
+def _place(request: Request, domain: str, body: QuiesceRequest, key: str | None) -> OrderResult:
     asked = body.model_dump(mode="json", exclude={"wait_ms"})
     freeze = {
         "mode": FreezeMode.required.value,
@@ -175,13 +175,13 @@ def _place(request: Request, domain: str, body: QuiesceRequest, key: str | None)
         "required_verdict": body.required_verdict,
     }
 
-    def order(session: Session) -> Order:
-        return Order(JobKind.quiesce, place_of(session, domain, body.host), stored, body.labels, beside=add_gate)
+    def order(session: Session) -> JobOrder:
+        return JobOrder(JobKind.quiesce, place_of(session, domain, body.host), stored, body.labels, beside=add_gate)
 
     def add_gate(session: Session, job_id: str) -> None:
         gates.add(session, job_id, _token(request, job_id), body.deadline_ms)
 
-    return place_order(request, key, asked, order)
+    return submit_order(request, key, asked, order)
 
 
 def _token(request: Request, job_id: str) -> str:
@@ -189,7 +189,7 @@ def _token(request: Request, job_id: str) -> str:
     return tokens.derived(secret_in(request.scope), f"gate {job_id}")
 
 
-def _gate_answer(request: Request, placed: Placed) -> Response:
+def _gate_answer(request: Request, placed: OrderResult) -> Response:
     with context_of(request).database.read() as session:
         job, gate, now = session.get_one(Job, placed.job_id), session.get(Gate, placed.job_id), database_now(session)
     if gate is None:
@@ -217,7 +217,7 @@ def _links(job: Job) -> dict[str, str]:
     return {"self": own, "explain": f"{own}/explain", "release": f"/api/v1/domains/{job.domain_id}/quiesce/{job.id}/release"}
 
 
-def _headers(job: Job, placed: Placed) -> dict[str, str]:
+def _headers(job: Job, placed: OrderResult) -> dict[str, str]:
     location = {"Location": f"/api/v1/jobs/{job.id}"}
     return location if placed.created else {**location, "Idempotent-Replayed": "true"}
 

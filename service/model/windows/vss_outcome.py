@@ -10,7 +10,7 @@ from enum import StrEnum
 from service.errors import VssNotUsable
 from service.model.window import FreezeOutcome, ThawOutcome, WindowRecord
 
-MOST_VOLUMES = 64
+MAX_VOLUMES = 64
 """A shadow copy set holds no more volumes (F§5.1); the agent returns noise when there is no fixed volume (F§1.1)."""
 
 RETRY_PAUSE_S = 600.0
@@ -73,7 +73,7 @@ class FreezeFailure:
 
 def count_is_absurd(count: int | None) -> bool:
     """Whether a freeze count is impossible. Such a freeze is refused, and the guest is thawed (F§6.1)."""
-    return count is None or not 0 < count <= MOST_VOLUMES
+    return count is None or not 0 < count <= MAX_VOLUMES
 
 
 def read_window(window: WindowRecord, nt: NtVersion | None) -> VssReading:

@@ -27,10 +27,10 @@ STABLE = 1
 TRANSITIONAL = range(2, 6)
 FAILED = range(6, len(STATE_NAMES))
 
-MOST_BYTES = 262_144
+MAX_BYTES = 262_144
 """Bytes of vssadmin's output that are read. Longer output counts as cut off. A guest with sixty writers prints 20 KB."""
 
-FEWEST_FOR_A_SHARED_TEXT = 3
+MIN_WRITERS_OF_A_TEXT = 3
 """Writers of different classes that must share a last-error text of an unknown language before the text counts as "no error"."""
 
 
@@ -110,8 +110,8 @@ class WriterReport:
 
 def parse(output: bytes, *, truncated: bool = False, encoding_hint: str | None = None) -> WriterReport:
     """Never raises. `truncated`: the caller knows that the output is incomplete."""
-    truncated = truncated or len(output) > MOST_BYTES
-    output = output[:MOST_BYTES]
+    truncated = truncated or len(output) > MAX_BYTES
+    output = output[:MAX_BYTES]
     decoded = oem_text.decode(output, expected=KNOWN_TEXTS, hint=encoding_hint)
     blocks = list(_blocks(decoded.text))
     problem = _problem(decoded.text, blocks, truncated)
@@ -225,6 +225,6 @@ def _no_error_text(writers: Sequence[Writer]) -> tuple[str | None, bool]:
     stable = {(writer.class_id, normalised(writer.last_error)) for writer in writers if writer.state == STABLE}
     texts = Counter(text for _, text in stable)
     for text, classes in texts.most_common(1):
-        if text and classes >= FEWEST_FOR_A_SHARED_TEXT and classes * 2 > len(stable) and error_in(text) is None:
+        if text and classes >= MIN_WRITERS_OF_A_TEXT and classes * 2 > len(stable) and error_in(text) is None:
             return text, True
     return None, False

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.windows.vss_writers import MOST_BYTES, STATE_NAMES, Writer, WriterReport, WritersProblem, parse, settled
+from service.model.windows.vss_writers import MAX_BYTES, STATE_NAMES, Writer, WriterReport, WritersProblem, parse, settled
 from service.model.windows.writer_texts import WriterError
 from tests.model.windows.vssadmin_samples import (
     BITS,
@@ -262,8 +262,8 @@ def test_output_in_the_middle_of_a_double_byte_character_is_cut_off() -> None:
 
 @pytest.mark.parametrize("more", [block(ENGLISH, SYSTEM, 1, "No error").encode(), b"\n"])
 def test_a_list_that_never_ends_is_cut_off(more: bytes) -> None:
-    report = parse(english(*well(TASKS)) + more * MOST_BYTES)
-    assert (report.problem, len(report.raw)) == (WritersProblem.cut_off, MOST_BYTES)
+    report = parse(english(*well(TASKS)) + more * MAX_BYTES)
+    assert (report.problem, len(report.raw)) == (WritersProblem.cut_off, MAX_BYTES)
 
 
 @pytest.mark.parametrize(

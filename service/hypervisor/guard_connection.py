@@ -13,7 +13,7 @@ KEEPALIVE_INTERVAL_S = 2
 KEEPALIVE_COUNT = 3
 
 
-def open_guest(uri: str, uuid: str) -> Guest:
+def connect_guest(uri: str, uuid: str) -> Guest:
     """The guest of a domain. Its connection is made again when it breaks or hangs. Raises LibvirtUnavailable, DomainGone."""
     connections = _Connections(uri)
     try:
