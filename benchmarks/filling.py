@@ -14,8 +14,9 @@ from typing import Any
 from sqlalchemy import Engine, Table, insert, text
 from sqlalchemy.schema import CreateIndex, DropIndex
 
+from service.db.base import Base
 from service.db.engine import open_engine
-from service.db.tables import Base, Domain, Host, Job, JobLabel
+from service.db.tables import Domain, Host, Job, JobLabel
 
 BATCH = 10_000
 DOMAINS = 10

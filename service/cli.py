@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -134,6 +135,20 @@ def thaw(domain: Annotated[str, typer.Argument(help="Name or UUID of a domain of
     if result.frozen_now:
         typer.echo("The agent still says that the guest is frozen.", err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def events(
+    after: Annotated[int, typer.Option(min=0, max=2**63 - 1, metavar="ID", help="Only what came after the event with this id.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes from now on, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Every move of a job or a recovery point, oldest first. Whoever goes on after the last id that was shown misses nothing."""
+    from service.records import event_log
+
+    with suppress(KeyboardInterrupt):
+        for event in event_log.read(_migrated_database(), after, follow=follow):
+            typer.echo(event_log.as_json(event) if as_json else event_log.as_line(event))
 
 
 @token_app.command("create")

@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, where, and with which exit code."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from service.errors import HostNotSilent, HostUnknown, TokenNotFound
 from tests.api.world import add_host, add_job
 from tests.databases import migrate, sqlite_url
 from tests.scenes.aged import add_ended, count_of
+from tests.scenes.orders import a_snapshot
+from tests.scenes.queue import add
 
 
 class Command:
@@ -59,7 +62,9 @@ def migrated(stillpoint: Command) -> Command:
     return stillpoint
 
 
-@pytest.mark.parametrize("command", [[], ["all"], ["serve"], ["worker"], ["migrate"], ["doctor"], ["thaw"], ["token"], ["token", "create"]])
+@pytest.mark.parametrize(
+    "command", [[], ["all"], ["serve"], ["worker"], ["migrate"], ["doctor"], ["thaw"], ["events"], ["token"], ["token", "create"]]
+)
 def test_every_command_explains_itself(stillpoint: Command, command: list[str]) -> None:
     result = stillpoint(*command, "--help")
     assert result.returncode == 0
@@ -174,6 +179,29 @@ def test_hosts_are_listed_and_one_that_is_silent_is_forgotten(migrated: Command)
     assert (forgotten.returncode, job_id in forgotten.stdout) == (0, True)
     assert [line.split()[0] for line in migrated("host", "list").stdout.splitlines()] == ["alive"]
     assert HostUnknown(host="dead").detail in migrated("host", "forget", "dead").stderr
+
+
+def test_events_are_shown_from_any_of_them_on_and_followed(migrated: Command) -> None:
+    database = Database(open_engine(sqlite_url(migrated.state_dir / "stillpoint.db")))
+    jobs = [add(database, a_snapshot(name)) for name in ("a", "b")]
+    shown = [json.loads(line) for line in migrated("events", "--json").stdout.splitlines()]
+    assert [(event["job_id"], event["moved_from"], event["moved_to"]) for event in shown] == [(job, None, "queued") for job in jobs]
+
+    later = migrated("events", "--after", str(shown[0]["id"]))
+    assert (later.returncode, later.stdout.count("\n"), jobs[1] in later.stdout) == (0, 1, True)
+
+    with migrated.start("events", "--follow", "--json", "--after", str(shown[1]["id"])) as following:
+        third = add(database, a_snapshot("c"))
+        assert following.stdout is not None
+        assert json.loads(following.stdout.readline())["job_id"] == third
+        following.send_signal(signal.SIGINT)
+        assert following.wait(10) == 0
+    database.dispose()
+
+
+def test_an_id_of_an_event_is_not_negative(stillpoint: Command) -> None:
+    refused = stillpoint("events", "--after", "-1")
+    assert (refused.returncode, "--after" in refused.stderr) == (2, True)
 
 
 def test_doctor_shows_the_settings_and_what_is_well(migrated: Command) -> None:

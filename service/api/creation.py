@@ -91,7 +91,7 @@ def submit_order(
             if new.would_freeze:
                 refuse_if_frozen(session, new.place)
             enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest), now=now)
-            job_id, created = enqueued.job.id, enqueued.created
+            job_id, created = enqueued.job_id, enqueued.created
             if created and new.beside is not None:
                 new.beside(session, job_id)
         document = document_of_job(session, job_id)

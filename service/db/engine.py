@@ -57,6 +57,8 @@ def _open_postgresql(url: str | URL) -> Engine:
         max_overflow=20,
         pool_timeout=POOL_PATIENCE_S,
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
+        # Each statement sees what is committed by then, whatever the database has as its default: the queue and the events rely on it.
+        isolation_level="READ COMMITTED",
     )
     # Here, because the driver is not installed everywhere.
     from service.db import postgresql_limits

@@ -14,7 +14,7 @@ from service.errors import SchemaOutdated, SchemaUnknown
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISION = "0008"
+REVISION = "0009"
 """The newest migration, known without loading Alembic: that takes longer than everything else at a usual start."""
 ADVISORY_LOCK = 0x5717_7901
 """On PostgreSQL, of our own choosing: whoever holds it migrates, the others wait and then find nothing to do."""

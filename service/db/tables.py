@@ -1,43 +1,12 @@
 """The tables. `jobs` is the record of every operation and at the same time the queue (docs/decisions)."""
 
-from datetime import UTC, datetime
-from typing import Any, ClassVar
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Text, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, Integer, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC datetimes on both databases; SQLite has no time zones, so UTC goes in and UTC comes out."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        return value.astimezone(UTC) if value is not None else None
-
-    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    # none_as_null: without it, None written into a JSON column is the JSON text `null`, and `IS NULL` does not find it.
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: UtcDateTime,
-        dict[str, Any]: JSON(none_as_null=True),
-        list[Any]: JSON(none_as_null=True),
-    }
+from service.db.base import Base, UtcDateTime
 
 
 class Job(Base):
@@ -284,6 +253,7 @@ class RecoveryPoint(Base):
     #: [{"target", "file", "format", "virtual_size", "overlay"}]
     disks: Mapped[list[Any]]
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(16), server_default="taken")
 
     __table_args__ = (
         Index("ix_recovery_points_created_at_id", "created_at", "id"),
@@ -292,6 +262,30 @@ class RecoveryPoint(Base):
         Index("ix_recovery_points_host_id_created_at_id", "host_id", "created_at", "id"),
         Index("ix_recovery_points_verdict_created_at_id", "verdict", "created_at", "id"),
     )
+
+
+class Event(Base):
+    """One move of a job or of a recovery point, written in the transaction of the move. Rows are only added (docs/decisions)."""
+
+    __tablename__ = "events"
+    # SQLite would give the id of a deleted row once more.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy declares it
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    #: By the clock of the database.
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(32))
+    #: Whom it is about. The rows that they name may be gone by the time the event is read.
+    job_id: Mapped[str | None] = mapped_column(String(36))
+    job_kind: Mapped[str | None] = mapped_column(String(32))
+    point_id: Mapped[str | None] = mapped_column(String(36))
+    domain_id: Mapped[str | None] = mapped_column(String(36))
+    domain_name: Mapped[str | None] = mapped_column(String(255))
+    host_id: Mapped[str | None] = mapped_column(String(64))
+    #: None: it did not exist before.
+    moved_from: Mapped[str | None] = mapped_column(String(16))
+    moved_to: Mapped[str] = mapped_column(String(16))
+    facts: Mapped[dict[str, Any]]
 
 
 class GuestMemory(Base):

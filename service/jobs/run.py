@@ -21,7 +21,7 @@ from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.model.timing import WindowInstants, ms_between
 from service.model.windows.drift import Change
 from service.model.windows.vss_outcome import RETRY_PAUSE_S
-from service.records import freeze_lease, guest_memory, queue, raw_texts
+from service.records import freeze_lease, guest_memory, points, queue, raw_texts
 from service.records.guest_memory import Remembered
 from service.records.queue import Claim, NewJob
 from service.records.raw_texts import Texts
@@ -226,14 +226,13 @@ class JobRun:
     ) -> None:
         with self._database.write() as session:
             if next_try is not None and not queue.is_cancel_requested(session, self.claim.job_id):
-                follower = queue.enqueue(session, next_try).job
-                values = {**values, "result": {"next_try": {"job_id": follower.id, "run_after": rfc3339(follower.run_after)}}}
-            if recovery_point is not None:
-                # Points of all hosts stand in one list.
-                recovery_point.created_at = database_now(session)
-                session.merge(recovery_point)
+                follower = queue.enqueue(session, next_try)
+                values = {**values, "result": {"next_try": {"job_id": follower.job_id, "run_after": rfc3339(follower.run_after)}}}
+            # First, because it refuses what has been written before.
             queue.finish(session, self.claim.job_id, self.claim.lease_token, state, {**values, "phases": list(self.phases)})
             raw_texts.keep(session, self.claim.job_id, self.claim.attempt, texts or {})
+            if recovery_point is not None:
+                points.add(session, recovery_point, database_now(session))
 
     def _end_lease(self, why: MustRecover) -> None:
         with self._database.write() as session:

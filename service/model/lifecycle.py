@@ -1,13 +1,12 @@
-"""Which states a job may be in, and every move between them.
+"""Which states a job may be in, and every move between them. docs/life-of-a-job.md has a sentence for each arrow.
 
 ```
- queued --a--> running --b--> succeeded
-   |              |---c--> failed
-   |              |---d--> cancelled      (at the next safe point: never between freeze and thaw)
-   |              `---e--> interrupted --f--> queued (attempt + 1)  |  --g--> failed  |  --i--> cancelled
-   `--h--> cancelled
+ --n--> queued --a--> running --b--> succeeded
+          |              |---c--> failed
+          |              |---d--> cancelled      (at the next safe point: never between freeze and thaw)
+          |              `---e--> interrupted --f--> queued (attempt + 1)  |  --g--> failed  |  --i--> cancelled
+          `--h--> cancelled
 ```
-e: the worker died or lost its lease. f, g, i: only after recovery has asked libvirt and the agent what is true.
 """
 
 from enum import StrEnum
@@ -24,7 +23,9 @@ class JobState(StrEnum):
 
 FINAL_STATES = frozenset({JobState.succeeded, JobState.failed, JobState.cancelled})
 
-MOVES: dict[JobState, frozenset[JobState]] = {
+#: From each state to where a job may go. None: it does not exist yet.
+MOVES: dict[JobState | None, frozenset[JobState]] = {
+    None: frozenset({JobState.queued}),
     JobState.queued: frozenset({JobState.running, JobState.cancelled}),
     JobState.running: frozenset({JobState.succeeded, JobState.failed, JobState.cancelled, JobState.interrupted}),
     JobState.interrupted: frozenset({JobState.queued, JobState.failed, JobState.cancelled}),
@@ -34,8 +35,24 @@ MOVES: dict[JobState, frozenset[JobState]] = {
 }
 
 
-def may_move(current: JobState, to: JobState) -> bool:
-    return to in MOVES[current]
+def may_move(source: JobState | None, to: JobState) -> bool:
+    return to in MOVES[source]
+
+
+class PointState(StrEnum):
+    """What a recovery point is."""
+
+    taken = "taken"
+
+
+POINT_MOVES: dict[PointState | None, frozenset[PointState]] = {
+    None: frozenset({PointState.taken}),
+    PointState.taken: frozenset(),
+}
+
+
+def point_may_move(source: PointState | None, to: PointState) -> bool:
+    return to in POINT_MOVES[source]
 
 
 class PhaseName(StrEnum):

@@ -10,11 +10,13 @@ from sqlalchemy import Row, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from service.db.base import table_of
 from service.db.engine import database_now
 from service.db.tables import Job
 from service.model.kinds import JobKind
 from service.model.lifecycle import JobState
 from service.records import slots
+from service.records.moves import move
 from service.records.next_job import NextJob
 
 
@@ -71,21 +73,17 @@ def next_kind(session: Session, host_id: str, *, only_kinds: Collection[str] | N
 
 
 def _start(session: Session, job: Row[Any], owner: str, lease_until: datetime, now: datetime) -> Claim:
-    token = str(uuid4())
-    session.execute(
-        update(Job)
-        .where(Job.id == job.id)
-        .values(
-            state=JobState.running.value,
-            lease_token=token,
-            lease_until=lease_until,
-            lease_owner=owner,
-            started_at=job.started_at or now,
-            updated_at=now,
-            attempt=job.attempt + 1,
-            phase=None,
-        )
-    )
+    token, attempt = str(uuid4()), job.attempt + 1
+    values = {
+        "lease_token": token,
+        "lease_until": lease_until,
+        "lease_owner": owner,
+        "started_at": job.started_at or now,
+        "attempt": attempt,
+        "phase": None,
+    }
+    change = update(table_of(Job)).where(Job.id == job.id).values(values)
+    move(session, change, JobState.queued, JobState.running, now=now, facts={"attempt": attempt})
     return Claim(
         job_id=job.id,
         lease_token=token,
@@ -95,7 +93,7 @@ def _start(session: Session, job: Row[Any], owner: str, lease_until: datetime, n
         host_id=job.host_id,
         request=job.request,
         labels=job.labels,
-        attempt=job.attempt + 1,
+        attempt=attempt,
         max_attempts=job.max_attempts,
         intent=job.intent,
         phases=job.phases,

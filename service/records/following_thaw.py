@@ -34,4 +34,4 @@ def thaw_after(session: Session, job: Job) -> str:
         request={"kind": JobKind.thaw.value, "domain": now_at.name},
         labels=dict(job.labels),
     )
-    return f"It runs on host {now_at.host_id} now, where job {queue.enqueue(session, thaw).job.id} thaws it."
+    return f"It runs on host {now_at.host_id} now, where job {queue.enqueue(session, thaw).job_id} thaws it."

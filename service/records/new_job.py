@@ -9,11 +9,13 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from service.db.base import table_of
 from service.db.engine import database_now
 from service.db.tables import Job, JobLabel
 from service.errors import IdempotencyMismatch
 from service.model.kinds import JobKind
 from service.model.lifecycle import JobState
+from service.records.moves import move
 from service.records.next_job import as_sql
 
 
@@ -44,7 +46,8 @@ class NewJob:
 class Enqueued:
     """`created` False: the job is the one that an earlier request with the same key made."""
 
-    job: Job
+    job_id: str
+    run_after: datetime
     created: bool
 
 
@@ -52,12 +55,12 @@ def enqueue(session: Session, new: NewJob, *, now: datetime | None = None) -> En
     """`now`: by the clock of the database, where the caller has just read it. Raises IdempotencyMismatch when the key was used for
     another request."""
     if new.idempotency_key is None:
-        return Enqueued(_insert(session, new, now), created=True)
+        return _insert(session, new, now)
     earlier = _by_key(session, new)
     if earlier is None:
         try:
             with session.begin_nested():
-                return Enqueued(_insert(session, new, now), created=True)
+                return _insert(session, new, now)
         except IntegrityError:
             # The same request came twice at once and the other one was first.
             earlier = _by_key(session, new)
@@ -65,43 +68,43 @@ def enqueue(session: Session, new: NewJob, *, now: datetime | None = None) -> En
                 raise
     if earlier.idempotency_digest != new.idempotency_digest:
         raise IdempotencyMismatch(key=new.idempotency_key, job_id=earlier.id)
-    return Enqueued(earlier, created=False)
+    return Enqueued(earlier.id, earlier.run_after, created=False)
 
 
-def _by_key(session: Session, new: NewJob) -> Job | None:
-    return session.scalar(select(Job).where(Job.token_id == new.token_id, Job.idempotency_key == new.idempotency_key))
+def _by_key(session: Session, new: NewJob) -> Any:
+    columns = (Job.id, Job.run_after, Job.idempotency_digest)
+    return session.execute(select(*columns).where(Job.token_id == new.token_id, Job.idempotency_key == new.idempotency_key)).first()
 
 
-def _insert(session: Session, new: NewJob, now: datetime | None) -> Job:
+def _insert(session: Session, new: NewJob, now: datetime | None) -> Enqueued:
     now = now or database_now(session)
-    job = Job(
-        id=str(uuid4()),
-        kind=new.kind,
-        state=JobState.queued.value,
-        domain_id=new.domain_id,
-        domain_name=new.domain_name,
-        host_id=new.host_id,
-        created_at=now,
-        run_after=now + timedelta(seconds=new.pause_s),
-        updated_at=now,
-        attempt=0,
-        max_attempts=new.max_attempts,
-        cancel_requested=False,
-        request=new.request,
-        labels=new.labels,
-        phases=[],
-        verdict_reasons=[],
-        retry_of=new.retry_of,
-        token_id=new.token_id,
-        idempotency_key=new.idempotency_key,
-        idempotency_digest=new.idempotency_digest,
-    )
-    session.add(job)
-    session.flush()
+    job_id, run_after = str(uuid4()), now + timedelta(seconds=new.pause_s)
+    values = {
+        "id": job_id,
+        "kind": new.kind,
+        "domain_id": new.domain_id,
+        "domain_name": new.domain_name,
+        "host_id": new.host_id,
+        "created_at": now,
+        "run_after": run_after,
+        "attempt": 0,
+        "max_attempts": new.max_attempts,
+        "cancel_requested": False,
+        "request": new.request,
+        "labels": new.labels,
+        "phases": [],
+        "verdict_reasons": [],
+        "retry_of": new.retry_of,
+        "token_id": new.token_id,
+        "idempotency_key": new.idempotency_key,
+        "idempotency_digest": new.idempotency_digest,
+    }
+    facts = {"retry_of": new.retry_of} if new.retry_of is not None else None
+    move(session, insert(table_of(Job)).values(values), None, JobState.queued, now=now, facts=facts)
     if new.labels:
-        rows = [{"key": key, "value": value, "created_at": now, "job_id": job.id} for key, value in new.labels.items()]
+        rows = [{"key": key, "value": value, "created_at": now, "job_id": job_id} for key, value in new.labels.items()]
         session.execute(insert(JobLabel), rows)
-    return job
+    return Enqueued(job_id, run_after, created=True)
 
 
 def waiting(session: Session, host_id: str, domain_id: str, most: int) -> tuple[int, datetime]:

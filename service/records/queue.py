@@ -1,10 +1,10 @@
 """The queue: the only code that claims jobs and lets go of them (docs/decisions says why a table is the queue).
 
-Adding and claiming are in files of their own, `new_job` and `claim`; callers find everything here.
+Adding, claiming and the moves are in files of their own, `new_job`, `claim` and `moves`; callers find everything here.
 
-Two rules hold everything together. The database is the referee: a partial unique index refuses a second running
-job of a domain, whatever this code does. And every write of a running job carries the token of its lease, so a
-worker that was thought dead cannot overwrite what happened since.
+Three rules hold everything together. The database is the referee: a partial unique index refuses a second running
+job of a domain, whatever this code does. Every write of a running job carries the token of its lease, so a worker that
+was thought dead cannot overwrite what happened since. And `move` is the one door to `state`.
 
 Callers commit, and claim at most one job per transaction.
 """
@@ -16,12 +16,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
+from service.db.base import table_of
 from service.db.engine import database_now
 from service.db.tables import Job
 from service.errors import CancelRefused, JobCancelled, JobNotFound, LeaseLost
-from service.model.lifecycle import FINAL_STATES, JobState, may_move
-from service.records import slots
+from service.model.lifecycle import FINAL_STATES, JobState
 from service.records.claim import Claim, claim, next_kind
+from service.records.moves import facts_of, move
 from service.records.new_job import Enqueued, NewJob, enqueue, waiting
 from service.records.next_job import CLOCK_TOLERANCE, as_sql
 from service.records.slots import ensure_slots
@@ -38,6 +39,7 @@ __all__ = [
     "finish",
     "interrupted",
     "is_cancel_requested",
+    "move",
     "next_kind",
     "note_interrupted",
     "release_expired",
@@ -54,6 +56,8 @@ OWN_COLUMNS = frozenset(
     | {"attempt", "max_attempts", "lease_token", "lease_until", "lease_owner", "cancel_requested"}
     | {"token_id", "idempotency_key", "idempotency_digest"}
 )
+
+_JOBS = table_of(Job)
 
 
 # --- while it runs --------------------------------------------------------------------------------
@@ -80,12 +84,9 @@ def finish(session: Session, job_id: str, lease_token: str, state: JobState, val
     if state not in FINAL_STATES:
         raise ValueError(f"a job cannot finish as {state}")
     _refuse_own_columns(values)
-    now = database_now(session)
-    _write_held(session, job_id, lease_token, {**values, **_NO_LEASE, "state": state.value, "finished_at": now, "updated_at": now})
-    slots.free(session, [job_id])
-
-
-_NO_LEASE = {"lease_token": None, "lease_until": None, "lease_owner": None}
+    change = update(_JOBS).where(_held(job_id, lease_token)).values(values)
+    if not move(session, change, JobState.running, state, now=database_now(session), facts=facts_of(values)):
+        raise LeaseLost(job_id=job_id)
 
 
 def _held(job_id: str, lease_token: str) -> ColumnElement[bool]:
@@ -121,7 +122,7 @@ def release_expired(
     `longest_s`: no lease is given for longer; one that ends later was given by a clock that was ahead.
     """
     now = now or database_now(session)
-    lost = update(Job).where(Job.host_id == host_id, Job.state == as_sql(JobState.running))
+    lost = update(_JOBS).where(Job.host_id == host_id)
     if not all_running:
         has_ended = Job.lease_until < now
         if longest_s is not None:
@@ -129,9 +130,7 @@ def release_expired(
         lost = lost.where(has_ended)
     if live:
         lost = lost.where(Job.id.not_in(live))
-    released = session.scalars(lost.values(**_NO_LEASE, state=JobState.interrupted.value, updated_at=now).returning(Job.id)).all()
-    slots.free(session, released)
-    return list(released)
+    return move(session, lost, JobState.running, JobState.interrupted, now=now)
 
 
 def interrupted(session: Session, host_id: str) -> list[Job]:
@@ -153,51 +152,48 @@ def note_interrupted(session: Session, job_id: str, values: dict[str, Any]) -> N
         raise LeaseLost(job_id=job_id)
 
 
-def resolve_interrupted(session: Session, job_id: str, to: JobState, values: dict[str, Any]) -> Job:
-    """What recovery decided. A cancel that came while it decided wins over another attempt: look at the answer's state.
+def resolve_interrupted(session: Session, job_id: str, to: JobState, values: dict[str, Any]) -> JobState:
+    """What recovery decided. A cancel that came while it decided wins over another attempt: the answer is the state that it is in now.
 
     Raises JobNotFound, and LeaseLost when the job is no longer interrupted.
     """
-    if not may_move(JobState.interrupted, to):
-        raise ValueError(f"an interrupted job cannot become {to}")
     _refuse_own_columns(values)
     job = _locked(session, job_id)
     if job.state != JobState.interrupted:
         raise LeaseLost(job_id=job_id)
     if to is JobState.queued and job.cancel_requested:
         to, values = JobState.cancelled, {**values, "error": JobCancelled(phase="the next attempt").as_document()}
-    for column, value in values.items():
-        setattr(job, column, value)
-    _move(job, to, database_now(session))
-    session.flush()
-    return job
+    change = update(_JOBS).where(_JOBS.c.id == job_id).values(values)
+    move(session, change, JobState.interrupted, to, now=database_now(session), facts=facts_of(values))
+    return to
 
 
 # --- cancelling -----------------------------------------------------------------------------------
 
 
-def request_cancel(session: Session, job_id: str) -> Job:
-    """A queued job is cancelled at once, a running one at its next safe point. Raises JobNotFound, CancelRefused."""
+def request_cancel(session: Session, job_id: str) -> JobState:
+    """A queued job is cancelled at once, a running one at its next safe point; answers the state that it is in now.
+
+    Raises JobNotFound, CancelRefused.
+    """
     job = _locked(session, job_id)
-    now = database_now(session)
-    if job.state == JobState.queued:
-        _move(job, JobState.cancelled, now)
-        job.error = JobCancelled(phase="start").as_document()
-    elif job.state in FINAL_STATES:
+    state, now = JobState(job.state), database_now(session)
+    if state in FINAL_STATES:
         raise CancelRefused(job_id=job_id, state=job.state, reason="it has already ended")
-    else:
-        job.cancel_requested = True
-        job.updated_at = now
-    session.flush()
-    return job
+    change = update(_JOBS).where(_JOBS.c.id == job_id)
+    if state is JobState.queued:
+        values = {"error": JobCancelled(phase="start").as_document()}
+        move(session, change.values(values), JobState.queued, JobState.cancelled, now=now, facts=facts_of(values))
+        return JobState.cancelled
+    session.execute(change.values(cancel_requested=True, updated_at=now))
+    return state
 
 
 def cancel_queued(session: Session, host_id: str, error: dict[str, Any]) -> list[str]:
     """Cancel the jobs that wait for a host that was forgotten. Answers their ids."""
-    now = database_now(session)
-    waiting = update(Job).where(Job.host_id == host_id, Job.state == as_sql(JobState.queued))
-    ended = {"state": JobState.cancelled.value, "error": error, "finished_at": now, "updated_at": now}
-    return list(session.scalars(waiting.values(ended).returning(Job.id)))
+    values = {"error": error}
+    change = update(_JOBS).where(Job.host_id == host_id).values(values)
+    return move(session, change, JobState.queued, JobState.cancelled, now=database_now(session), facts=facts_of(values))
 
 
 def is_cancel_requested(session: Session, job_id: str) -> bool:
@@ -205,15 +201,8 @@ def is_cancel_requested(session: Session, job_id: str) -> bool:
     return bool(session.scalar(select(Job.cancel_requested).where(Job.id == job_id).with_for_update()))
 
 
-def _locked(session: Session, job_id: str) -> Job:
-    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+def _locked(session: Session, job_id: str) -> Any:
+    job = session.execute(select(Job.state, Job.cancel_requested).where(Job.id == job_id).with_for_update()).first()
     if job is None:
         raise JobNotFound(job_id=job_id)
     return job
-
-
-def _move(job: Job, to: JobState, now: datetime) -> None:
-    job.state = to.value
-    job.updated_at = now
-    if to in FINAL_STATES:
-        job.finished_at = now

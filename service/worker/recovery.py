@@ -26,7 +26,7 @@ from service.model.kinds import HAVE_GATE, MAKE_POINT
 from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.model.reasons import Effect, Reason
 from service.model.verdict import Verdict, no_point
-from service.records import gates, queue
+from service.records import gates, points, queue
 from service.records.following_thaw import thaw_after
 from service.worker import moved_guest
 from service.worker.recovery_schedule import Schedule
@@ -155,11 +155,10 @@ class Recovery:
             to, values = _resolution(job, found, report)
             if to is not JobState.queued and job.kind in HAVE_GATE:
                 values |= gates.close_after_death(session, job)
-            if found.point is not None:
-                found.point.created_at = database_now(session)
-                session.add(found.point)
             resolved = queue.resolve_interrupted(session, job.id, to, values)
-        label = _label(found, JobState(resolved.state))
+            if found.point is not None:
+                points.add(session, found.point, database_now(session))
+        label = _label(found, resolved)
         metrics.RECOVERIES.labels(outcome=label).inc()
         _logger.warning("job_recovered", job_id=job.id, outcome=label, story=found.story)
 

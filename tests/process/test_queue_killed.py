@@ -131,7 +131,7 @@ def _add(database: Database, n: int) -> str:
     """Jobs spread over domains and hosts."""
     order = a_snapshot(f"d{n % 12}", f"hv{1 + n % 12 % 2}")
     with database.write() as session:
-        return queue.enqueue(session, order).job.id
+        return queue.enqueue(session, order).job_id
 
 
 def _state(database: Database, job_id: str) -> str:

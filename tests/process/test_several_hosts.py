@@ -103,10 +103,10 @@ def test_a_host_that_died_with_a_job_is_forgotten_and_the_domain_can_be_used_els
         domain_id, name = session.execute(select(Domain.id, Domain.name).where(Domain.host_id == "hv2")).one()
     dead.kill()
     with database.write() as session:
-        lost = queue.enqueue(session, a_snapshot(name, "hv1")).job
+        lost = session.get_one(Job, queue.enqueue(session, a_snapshot(name, "hv1")).job_id)
         lost.domain_id, lost.state, lost.phase = domain_id, "running", "freeze"
         lost.lease_until = datetime.now(UTC) + timedelta(seconds=1)
-        waits = queue.enqueue(session, a_snapshot(name, "hv2", kind="preflight")).job
+        waits = session.get_one(Job, queue.enqueue(session, a_snapshot(name, "hv2", kind="preflight")).job_id)
         waits.domain_id = domain_id
     early = forget(alive, "hv1")
     assert (early.returncode, "may still be alive" in early.stderr) == (1, True)
@@ -134,7 +134,7 @@ def test_a_network_that_swallows_everything_is_noticed_and_the_worker_goes_on_wh
         wait_for(lambda: publishes(database, "hv1"), "the worker")
         relay.mute_open_ones()
         with database.write() as session:
-            job_id = queue.enqueue(session, a_snapshot("nowhere", "hv1", kind="preflight")).job.id
+            job_id = queue.enqueue(session, a_snapshot("nowhere", "hv1", kind="preflight")).job_id
 
         def has_ended() -> bool:
             with database.read() as session:

@@ -21,7 +21,7 @@ AHEAD = timedelta(hours=2)
 
 def _added_by_a_clock_ahead(database: Database, order: queue.NewJob) -> str:
     with database.write() as session:
-        return queue.enqueue(session, order, now=datetime.now(UTC) + AHEAD).job.id
+        return queue.enqueue(session, order, now=datetime.now(UTC) + AHEAD).job_id
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 600.0])
@@ -39,7 +39,7 @@ def test_a_thaw_of_a_clock_that_was_ahead_runs_now(database: Database) -> None:
 def test_a_clock_that_is_ahead_a_little_stops_nothing(database: Database) -> None:
     allow(database, "host:hv1", 4)
     with database.write() as session:
-        job_id = queue.enqueue(session, a_snapshot(), now=datetime.now(UTC) + timedelta(seconds=5)).job.id
+        job_id = queue.enqueue(session, a_snapshot(), now=datetime.now(UTC) + timedelta(seconds=5)).job_id
     assert claimed(database).job_id == job_id
 
 

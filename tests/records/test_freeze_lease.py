@@ -49,7 +49,7 @@ def windows(scene: Scene) -> list[freeze_lease.Window]:
 def enqueue(database: Database, kind: str, domain_id: str, host_id: str) -> str:
     with database.write() as session:
         new = NewJob(kind=kind, domain_id=domain_id, domain_name="db1", host_id=host_id, request={}, labels={})
-        return queue.enqueue(session, new).job.id
+        return queue.enqueue(session, new).job_id
 
 
 def claim(database: Database, host_id: str) -> str | None:

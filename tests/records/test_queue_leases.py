@@ -47,7 +47,7 @@ def test_renewing_tells_that_somebody_wants_to_cancel(database: Database) -> Non
     add(database, a_snapshot())
     claim = claimed(database)
     with database.write() as session:
-        assert queue.request_cancel(session, claim.job_id).state == "running"
+        assert queue.request_cancel(session, claim.job_id) is JobState.running
     with database.write() as session:
         assert queue.renew(session, claim.job_id, claim.lease_token, LEASE_S) is True
 
@@ -156,22 +156,23 @@ def test_recovery_may_end_an_interrupted_job(database: Database, to: JobState) -
     job_id = add(database, a_snapshot())
     claimed(database)
     everything_expires(database)
-    assert resolve(database, job_id, to, {"error": {"code": "worker_lost"}}).finished_at is not None
+    assert resolve(database, job_id, to, {"error": {"code": "worker_lost"}}) is to
     job = job_of(database, job_id)
     assert (job.state, job.error) == (to.value, {"code": "worker_lost"})
+    assert job.finished_at is not None
 
 
 def test_recovery_decides_once(database: Database) -> None:
     job_id = add(database, a_snapshot())
     claimed(database)
     everything_expires(database)
+    with pytest.raises(ValueError, match="succeeded"):
+        resolve(database, job_id, JobState.succeeded)
     resolve(database, job_id, JobState.queued)
     with pytest.raises(LeaseLost):
         resolve(database, job_id, JobState.failed)
     with pytest.raises(JobNotFound):
         resolve(database, "no-such-job", JobState.failed)
-    with pytest.raises(ValueError, match="succeeded"):
-        resolve(database, job_id, JobState.succeeded)
 
 
 def test_a_cancel_that_comes_while_recovery_decides_is_not_forgotten(database: Database) -> None:

@@ -2,7 +2,7 @@
 
 The model is a dictionary and a few lines of rules. After every step it and the database must agree, and every claim
 must return the very job that the model says is next: that includes progress (a job that can run is not overlooked),
-one job per domain, and the limits of hosts and storages.
+one job per domain, and the limits of hosts.
 """
 
 from collections import Counter
@@ -16,10 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import delete, select
 
 from service.db.engine import Database
-from service.db.tables import Job, Slot
+from service.db.tables import Event, Job, Slot
 from service.errors import CancelRefused, LeaseLost
 from service.model.lifecycle import FINAL_STATES, JobState
-from service.records import queue, slots
+from service.records import events, queue, slots
 from tests.scenes.orders import a_snapshot
 
 EXAMPLES = 400
@@ -64,8 +64,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.jobs: dict[str, Known] = {}
         self.claims: list[tuple[str, str]] = []
+        #: By the events: the states that they lead to, and the last one that was read.
+        self.told: dict[str, str] = {}
+        self.last_event = 0
         with self.database.write() as session:
-            for table in (Slot, Job):
+            for table in (Slot, Job, Event):
                 session.execute(delete(table))
             for resource, limit in LIMITS.items():
                 slots.ensure_slots(session, resource, limit)
@@ -80,8 +83,8 @@ class QueueMachine(RuleBasedStateMachine):
                 self.now += timedelta(milliseconds=1)
                 run_after = self.now + timedelta(seconds=delay)
                 order = a_snapshot(domain, host, kind=kind, pause_s=delay)
-                job = queue.enqueue(session, order, now=self.now).job
-                self.jobs[job.id] = Known(host, domain, kind, run_after)
+                job_id = queue.enqueue(session, order, now=self.now).job_id
+                self.jobs[job_id] = Known(host, domain, kind, run_after)
 
     @rule(host=HOSTS)
     def claim_one(self, host: str) -> None:
@@ -171,6 +174,17 @@ class QueueMachine(RuleBasedStateMachine):
         assert Counter(resource for resource, _ in slot_rows) == LIMITS
         held = [job.domain for job in self.jobs.values() if job.holds_its_domain]
         assert len(held) == len(set(held))
+
+    @invariant()
+    def events_tell_how_each_job_came_to_its_state(self) -> None:
+        with self.database.read() as session:
+            told = events.after(session, self.last_event, 10_000)
+        for event in told:
+            assert event.job_id is not None
+            assert self.told.get(event.job_id) == event.moved_from
+            self.told[event.job_id] = event.moved_to
+            self.last_event = event.id
+        assert self.told == {i: job.state for i, job in self.jobs.items()}
 
     def teardown(self) -> None:
         """Nothing is lost: let every worker die, recover, and run to the end. Each job must arrive."""

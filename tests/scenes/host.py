@@ -84,7 +84,7 @@ class Scene:
             max_attempts=max_attempts,
         )
         with self.database.write() as session:
-            return queue.enqueue(session, new).job.id
+            return queue.enqueue(session, new).job_id
 
     def claim(self) -> JobRun:
         with self.database.write() as session:

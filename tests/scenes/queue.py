@@ -22,7 +22,7 @@ def allow(database: Database, resource: str, n: int) -> None:
 
 def add(database: Database, new: NewJob) -> str:
     with database.write() as session:
-        return queue.enqueue(session, new).job.id
+        return queue.enqueue(session, new).job_id
 
 
 def try_to_claim(
@@ -48,7 +48,7 @@ def everything_expires(database: Database) -> None:
         queue.release_expired(session, "hv1", now=datetime.now(UTC) + timedelta(days=1))
 
 
-def resolve(database: Database, job_id: str, to: JobState, values: dict[str, object] | None = None) -> Job:
+def resolve(database: Database, job_id: str, to: JobState, values: dict[str, object] | None = None) -> JobState:
     with database.write() as session:
         return queue.resolve_interrupted(session, job_id, to, values or {})
 

@@ -141,7 +141,7 @@ def test_jobs_are_created_claimed_and_finished_while_old_ones_are_removed(databa
     def create() -> None:
         while not over.is_set():
             with database.write() as session:
-                made.append(queue.enqueue(session, a_snapshot(f"db{len(made)}", labels={"plan": "nightly"})).job.id)
+                made.append(queue.enqueue(session, a_snapshot(f"db{len(made)}", labels={"plan": "nightly"})).job_id)
 
     def work() -> None:
         while not over.is_set():

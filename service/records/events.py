@@ -1,0 +1,104 @@
+"""The events: one for each move of a job or of a recovery point, in the transaction of the move. Rows are added, and never changed.
+
+A reader remembers the id of the last event that it has seen, and asks for what came after. Transactions of PostgreSQL end in another
+order than that in which they got their ids, so the reader stops before the first id that may still come (docs/decisions/0021).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Insert, Update, column, insert, literal, select, text, true
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from service.db.base import table_of
+from service.db.tables import Event
+
+
+class EventKind(StrEnum):
+    job = "job"
+    recovery_point = "recovery_point"
+
+
+Subject = dict[InstrumentedAttribute[Any], ColumnElement[Any] | InstrumentedAttribute[Any]]
+"""Columns of an event, and where in the row that moves their values stand."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """`source` None: what moves did not exist before. `at`: by the clock of the database."""
+
+    kind: EventKind
+    source: StrEnum | None
+    to: StrEnum
+    at: datetime
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def carry_out(session: Session, change: Insert | Update, move: Move, subject: Subject) -> Sequence[Any]:
+    """Make the change, and add an event for each row that it changes. Answers the subjects, named like the columns of an event."""
+    returning = change.returning(*(value.label(name.key) for name, value in subject.items()))
+    if session.get_bind().dialect.name == "postgresql":
+        return session.execute(_with_events(returning, move, [name.key for name in subject])).all()
+    rows = session.execute(returning).all()
+    if rows:
+        session.execute(insert(_EVENTS), [{**_same_in_all(move), **row._mapping} for row in rows])
+    return rows
+
+
+def after(session: Session, cursor: int, limit: int) -> list[Event]:
+    """What came after the event with the id `cursor`, oldest first; 0: from the beginning.
+
+    Nothing with a smaller id than that of the last event in the answer is ever added later.
+    """
+    found = select(Event).where(Event.id > cursor).order_by(Event.id).limit(limit)
+    if session.get_bind().dialect.name == "postgresql":
+        # Three statements, in this order: each must see what is true after the one before.
+        newest = session.scalar(_NEWEST) or 0
+        floor = session.scalar(_LOWEST_FLOOR)
+        found = found.where(Event.id <= (newest if floor is None else min(newest, floor)))
+    return list(session.scalars(found))
+
+
+def _same_in_all(move: Move) -> dict[str, Any]:
+    source = move.source.value if move.source is not None else None
+    return {"at": move.at, "kind": move.kind.value, "moved_from": source, "moved_to": move.to.value, "facts": move.facts}
+
+
+# --- PostgreSQL -----------------------------------------------------------------------------------
+
+LOCKS = 0x571779 << 40
+"""Advisory locks from here on belong to events: the floor of a transaction, added to this, is the key of its lock."""
+FLOORS = 1 << 40
+
+_EVENTS = table_of(Event)
+_TAKEN = "last_value - (NOT is_called)::int"
+"""How many ids are taken: before the first one is, `last_value` is 1 and `is_called` is false."""
+_NEWEST = text(f"SELECT {_TAKEN} FROM events_id_seq")  # noqa: S608 - a constant, as below
+_FLOOR = (
+    text(f"SELECT pg_advisory_xact_lock_shared({LOCKS} + {_TAKEN}) FROM events_id_seq")  # noqa: S608
+    .columns(column("lock"))
+    .cte("floor")
+    .prefix_with("MATERIALIZED")
+)
+_LOWEST_FLOOR = text(
+    f"SELECT min((classid::bigint << 32 | objid::bigint) - {LOCKS}) FROM pg_locks"  # noqa: S608
+    f" WHERE locktype = 'advisory' AND objsubid = 1 AND classid::bigint BETWEEN {LOCKS >> 32} AND {(LOCKS + FLOORS - 1) >> 32}"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+def _with_events(change: Any, move: Move, names: list[str]) -> Any:
+    """One statement, and so no further journey to the server.
+
+    Until the end of the transaction its lock says "the ids that I take are greater than this floor". Locks are shared, and nobody asks
+    for one alone: no writer waits for another.
+    """
+    moved = change.cte("moved")
+    same = {name: literal(value, _EVENTS.c[name].type) for name, value in _same_in_all(move).items()}
+    # The sequence gives an id when a row of the join is there, and so after the lock.
+    rows = select(*same.values(), *(moved.c[name] for name in names)).select_from(moved.join(_FLOOR, true()))
+    added = insert(_EVENTS).from_select([*same, *names], rows).cte("added")
+    return select(moved).add_cte(added)
