@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Header, Request, Response
@@ -16,7 +15,7 @@ from service.api.documents import JOB_DOCUMENT
 from service.api.frozen import refuse_if_frozen
 from service.api.placement import Place
 from service.db.tables import Job
-from service.errors import DomainQueueFull, IdempotencyMismatch
+from service.errors import IdempotencyMismatch
 from service.jobs import queue
 from service.jobs.queue import NewJob
 from service.model.lifecycle import JobKind
@@ -85,28 +84,21 @@ def place_order(
     digest = _digest(request.url.path, body)
     token_id = token_id_of(request)
     with context.database.write(urgent=urgent) as session:
-        job_id, created = _earlier(session, token_id, key, digest), False
+        job_id, created, document = _earlier(session, token_id, key, digest), False, None
         if job_id is None:
             new = order(session)
-            now = None if new.kind is JobKind.thaw else _now_if_it_fits(session, new.place, context.settings.queued_per_domain)
             if new.would_freeze:
                 refuse_if_frozen(session, new.place)
-            enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest), now=now)
-            job_id, created = enqueued.job.id, enqueued.created
+            # A thaw is never refused, and waits for nobody.
+            limit = context.settings.queued_per_domain if new.kind is not JobKind.thaw else None
+            enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest), queue_limit=limit, answer=JOB_DOCUMENT)
+            job_id, created, document = enqueued.job.id, enqueued.created, enqueued.answer
             if created and new.beside is not None:
                 new.beside(session, job_id)
-        document = document_of_job(session, job_id)
+        document = document or document_of_job(session, job_id)
     if created:
         context.wake()
     return Placed(job_id, created, document)
-
-
-def _now_if_it_fits(session: Session, place: Place, limit: int) -> datetime:
-    """Raises DomainQueueFull."""
-    waiting, now = queue.waiting(session, place.host_id, place.domain_id, limit)
-    if waiting >= limit:
-        raise DomainQueueFull(domain=place.domain_name, limit=limit)
-    return now
 
 
 def document_of_job(session: Session, job_id: str) -> str | None:

@@ -9,17 +9,17 @@ Callers commit, and claim at most one job per transaction.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, ScalarSelect, and_, func, insert, literal, null, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.db.engine import database_now
+from service.db.engine import database_now, take_turn
 from service.db.tables import Job, JobLabel
-from service.errors import CancelRefused, IdempotencyMismatch, JobCancelled, JobNotFound, LeaseLost
+from service.errors import CancelRefused, DomainQueueFull, IdempotencyMismatch, JobCancelled, JobNotFound, LeaseLost
 from service.jobs import slots
 from service.jobs.next_job import CLOCK_TOLERANCE, NextJob, as_sql
 from service.jobs.slots import ensure_slots
@@ -43,7 +43,6 @@ __all__ = [
     "renew",
     "request_cancel",
     "resolve_interrupted",
-    "waiting",
     "write",
 ]
 
@@ -80,10 +79,11 @@ class NewJob:
 
 @dataclass(frozen=True)
 class Enqueued:
-    """`created` False: the job is the one that an earlier request with the same key made."""
+    """`created` False: the job is the one that an earlier request with the same key made, and nothing was asked of its row."""
 
     job: Job
     created: bool
+    answer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,30 @@ class Claim:
 # --- adding ---------------------------------------------------------------------------------------
 
 
-def enqueue(session: Session, new: NewJob, *, now: datetime | None = None) -> Enqueued:
-    """`now`: by the clock of the database, where the caller has just read it. Raises IdempotencyMismatch when the key was used for
-    another request."""
+def enqueue(
+    session: Session,
+    new: NewJob,
+    *,
+    queue_limit: int | None = None,
+    answer: ColumnElement[str] | None = None,
+    now: datetime | None = None,
+) -> Enqueued:
+    """`queue_limit`: the new job is refused where so many of its domain wait already, thaws aside. `answer`: what to read from the new row.
+    `now`: for tests.
+
+    Raises IdempotencyMismatch when the key was used for another request, and DomainQueueFull.
+    """
+    if queue_limit is not None:
+        # Whoever counts is alone with the domain until the new row is committed: else two creates count the same rows.
+        now = take_turn(session, f"queue:{new.host_id}:{new.domain_id}")
+    now = now or database_now(session)
     if new.idempotency_key is None:
-        return Enqueued(_insert(session, new, now), created=True)
+        return _insert(session, new, now, queue_limit, answer)
     earlier = _by_key(session, new)
     if earlier is None:
         try:
             with session.begin_nested():
-                return Enqueued(_insert(session, new, now), created=True)
+                return _insert(session, new, now, queue_limit, answer)
         except IntegrityError:
             # The same request came twice at once and the other one was first.
             earlier = _by_key(session, new)
@@ -131,48 +145,54 @@ def _by_key(session: Session, new: NewJob) -> Job | None:
     return session.scalar(select(Job).where(Job.token_id == new.token_id, Job.idempotency_key == new.idempotency_key))
 
 
-def _insert(session: Session, new: NewJob, now: datetime | None) -> Job:
-    now = now or database_now(session)
-    job = Job(
-        id=str(uuid4()),
-        kind=new.kind,
-        state=JobState.queued.value,
-        domain_id=new.domain_id,
-        domain_name=new.domain_name,
-        host_id=new.host_id,
-        created_at=now,
-        run_after=now + timedelta(seconds=new.pause_s),
-        updated_at=now,
-        attempt=0,
-        max_attempts=new.max_attempts,
-        cancel_requested=False,
-        request=new.request,
-        labels=new.labels,
-        phases=[],
-        verdict_reasons=[],
-        retry_of=new.retry_of,
-        token_id=new.token_id,
-        idempotency_key=new.idempotency_key,
-        idempotency_digest=new.idempotency_digest,
-    )
-    session.add(job)
-    session.flush()
+def _insert(session: Session, new: NewJob, now: datetime, limit: int | None, answer: ColumnElement[str] | None) -> Enqueued:
+    """Raises DomainQueueFull."""
+    values = _first_values(new, now)
+    if limit is None:
+        statement = insert(Job).values(values)
+    else:
+        row = select(*(literal(value, Job.__table__.c[name].type) for name, value in values.items()))
+        statement = insert(Job).from_select(list(values), row.where(_waiting(new, limit) < limit))
+    inserted = session.execute(statement.returning(Job, answer if answer is not None else null())).first()
+    if inserted is None:
+        raise DomainQueueFull(domain=new.domain_name, limit=limit)
+    job, answered = inserted
     if new.labels:
         rows = [{"key": key, "value": value, "created_at": now, "job_id": job.id} for key, value in new.labels.items()]
         session.execute(insert(JobLabel), rows)
-    return job
+    return Enqueued(job, created=True, answer=answered)
 
 
-def waiting(session: Session, host_id: str, domain_id: str, most: int) -> tuple[int, datetime]:
-    """How many jobs of the domain wait, thaws aside and counted up to `most`; and the time, which is needed next: in one statement."""
-    rows = select(Job.id).where(
-        Job.host_id == host_id, Job.domain_id == domain_id, Job.state == as_sql(JobState.queued), Job.kind != as_sql(JobKind.thaw)
-    )
-    count = select(func.count()).select_from(rows.limit(most).subquery()).scalar_subquery()
-    if session.get_bind().dialect.name != "postgresql":
-        return session.scalar(select(count)) or 0, database_now(session)
-    found, now = session.execute(select(count, func.clock_timestamp())).one()
-    return found, now.astimezone(UTC)
+def _first_values(new: NewJob, now: datetime) -> dict[str, Any]:
+    return {
+        "id": str(uuid4()),
+        "kind": new.kind,
+        "state": JobState.queued.value,
+        "domain_id": new.domain_id,
+        "domain_name": new.domain_name,
+        "host_id": new.host_id,
+        "created_at": now,
+        "run_after": now + timedelta(seconds=new.pause_s),
+        "updated_at": now,
+        "attempt": 0,
+        "max_attempts": new.max_attempts,
+        "cancel_requested": False,
+        "request": new.request,
+        "labels": new.labels,
+        "phases": [],
+        "verdict_reasons": [],
+        "retry_of": new.retry_of,
+        "token_id": new.token_id,
+        "idempotency_key": new.idempotency_key,
+        "idempotency_digest": new.idempotency_digest,
+    }
+
+
+def _waiting(new: NewJob, most: int) -> ScalarSelect[int]:
+    """How many jobs of the domain wait, thaws aside and counted up to `most`."""
+    queued = and_(Job.state == as_sql(JobState.queued), Job.kind != as_sql(JobKind.thaw))
+    rows = select(Job.id).where(Job.host_id == new.host_id, Job.domain_id == new.domain_id, queued)
+    return select(func.count()).select_from(rows.limit(most).subquery()).scalar_subquery()
 
 
 # --- claiming -------------------------------------------------------------------------------------
