@@ -8,13 +8,12 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service import settings_file
+from service import injected_names, settings_file
 from service.settings_file import SettingsFileUnusable
 
 PREFIX = "STILLPOINT_"
@@ -46,10 +45,10 @@ def _default_libvirt_uri() -> str:
     return "qemu:///system" if os.geteuid() == 0 else "qemu:///session"
 
 
-class Settings(BaseSettings):
-    """Every setting with its default. Names in the environment are upper case with the prefix `STILLPOINT_`."""
+class Settings(BaseModel):
+    """Every setting with its default. Names in the environment are upper case with the prefix `STILLPOINT_`; `load_settings` reads them."""
 
-    model_config = SettingsConfigDict(env_prefix="STILLPOINT_", extra="ignore")
+    model_config = ConfigDict(extra="forbid", validate_default=True)
 
     state_dir: Path = Field(
         default_factory=_default_state_dir, description="Folder of the embedded database, the first token and the locks."
@@ -114,8 +113,7 @@ class Settings(BaseSettings):
         default=1000, ge=8, le=20_000, description="Connections that are open at once; never more than half of the open files allowed."
     )
     max_chain_depth: int = Field(default=16, ge=1, le=1000, description="Backing chain depth from which preflight warns.")
-    #: NoDecode: what is no JSON is told like every other mistake in a setting.
-    writer_rules: Annotated[dict[str, str], NoDecode] = Field(
+    writer_rules: dict[str, str] = Field(
         default_factory=dict, description='What a VSS writer that fails does to the verdict, by class id: {"a65faa63-…": "warns"}.'
     )
     writers_settle_seconds: float = Field(
@@ -206,14 +204,15 @@ def load_settings() -> Settings:
 
     Raises SettingRefused, and pydantic's ValidationError for a value that cannot be used.
     """
-    environment = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
+    all_names = injected_names.without_them(os.environ)
+    environment = {name.upper(): value for name, value in all_names.items() if name.upper().startswith(PREFIX)}
     path = environment.pop(SETTINGS_FILE_VARIABLE, None)
     if path is not None and not path.strip():
         raise SettingRefused(SETTINGS_FILE_VARIABLE, "it is blank; leave it out, or name a file")
     file = Path(path).expanduser() if path is not None else SYSTEM_FILE
     in_file = _from_file(file, must_exist=path is not None)
     _check_names(in_file, f" in {file}")
-    _check_names((name for name in os.environ if not name.upper().startswith(OF_THE_TESTS)), "")
+    _check_names((name for name in all_names if not name.upper().startswith(OF_THE_TESTS)), "")
     given = {name.upper(): value for name, value in in_file.items()} | environment
     _check_not_blank(given)
     values: dict[str, Any] = {field: given[name] for field, name in _names().items() if name in given}

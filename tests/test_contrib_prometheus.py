@@ -1,6 +1,8 @@
 """contrib/prometheus: the alarms are ones that can come."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from service.jobs import metrics
 from service.jobs.wake import Wake
 
 RULES = Path(__file__).parents[1] / "contrib" / "prometheus" / "stillpoint.rules.yml"
+
+TESTS = RULES.with_name("stillpoint.rules.test.yml")
 
 
 def alarms() -> list[dict[str, Any]]:
@@ -81,9 +85,22 @@ def test_every_loop_is_counted_from_zero(thread: str) -> None:
         ("StillpointDatabaseNotWritable", "stillpoint_database_writable", "page"),
         ("StillpointStateFolderFull", "stillpoint_worker_state_folder_writable", "page"),
         ("StillpointLoopDied", "stillpoint_loops_died_total", "page"),
+        ("StillpointLoopHangs", "stillpoint_loop_hangs", "page"),
     ],
 )
 def test_what_keeps_points_from_being_made_has_an_alarm(alarm: str, metric: str, severity: str) -> None:
     (rule,) = [rule for rule in alarms() if rule["alert"] == alarm]
     assert metric in rule["expr"]
     assert rule["labels"]["severity"] == severity
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus is not installed")
+@pytest.mark.parametrize("command", [("check", "rules", "--lint=all", "--lint-fatal", str(RULES)), ("test", "rules", str(TESTS))])
+def test_prometheus_itself_finds_the_rules_right_and_each_alarm_comes_when_it_should(command: tuple[str, ...]) -> None:
+    done = subprocess.run(["promtool", *command], check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alarm_is_tried_in_the_tests_of_the_rules() -> None:
+    tried = TESTS.read_text()
+    assert [rule["alert"] for rule in alarms() if rule["alert"] not in tried] == []

@@ -86,6 +86,109 @@ def test_a_settings_file_cannot_name_another(monkeypatch: pytest.MonkeyPatch, tm
         load_settings()
 
 
+# --- what Kubernetes and Docker put there -----------------------------------------------------------
+
+OF_A_SERVICE = {
+    "STILLPOINT_SERVICE_HOST": "10.96.0.12",
+    "STILLPOINT_SERVICE_PORT": "8080",
+    "STILLPOINT_SERVICE_PORT_HTTP": "8080",
+    "STILLPOINT_SERVICE_PORT_HTTP_METRICS": "9090",
+    "STILLPOINT_PORT": "tcp://10.96.0.12:8080",
+    "STILLPOINT_PORT_8080_TCP": "tcp://10.96.0.12:8080",
+    "STILLPOINT_PORT_8080_TCP_PROTO": "tcp",
+    "STILLPOINT_PORT_8080_TCP_PORT": "8080",
+    "STILLPOINT_PORT_8080_TCP_ADDR": "10.96.0.12",
+    "STILLPOINT_PORT_53_UDP": "udp://10.96.0.12:53",
+    "STILLPOINT_PORT_53_UDP_PROTO": "udp",
+}
+OF_ANOTHER_SERVICE = {
+    name.replace("STILLPOINT_", "STILLPOINT_METRICS_", 1): value.replace("10.96.0.12", "[fd00::1]" if "://" in value else "fd00::1")
+    for name, value in OF_A_SERVICE.items()
+}
+OF_A_LINK = {
+    "STILLPOINT_PORT": "tcp://172.17.0.5:5432",
+    "STILLPOINT_PORT_5432_TCP": "tcp://172.17.0.5:5432",
+    "STILLPOINT_PORT_6000_TCP_START": "tcp://172.17.0.5:6000",
+    "STILLPOINT_PORT_6000_TCP_PORT_END": "6009",
+    "STILLPOINT_PORT_5432_TCP_ADDR": "172.17.0.5",
+    "STILLPOINT_NAME": "/web/stillpoint",
+    "STILLPOINT_ENV_BIND": "somewhere",
+}
+
+
+@pytest.mark.parametrize("injected", [OF_A_SERVICE, OF_ANOTHER_SERVICE, OF_A_LINK], ids=["service", "another_service", "link"])
+def test_what_kubernetes_and_docker_put_into_the_environment_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, injected: dict[str, str]
+) -> None:
+    for name, value in injected.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize("name", sorted(OF_A_SERVICE | OF_ANOTHER_SERVICE))
+def test_each_of_its_names_is_known_by_itself(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, (OF_A_SERVICE | OF_ANOTHER_SERVICE)[name])
+    assert load_settings() == Settings()
+
+
+def test_a_name_that_only_resembles_ours_is_not_taken_for_a_slip_where_kubernetes_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLPOINTS_PORT", "tcp://10.96.0.12:8080")
+    assert load_settings().port == 8080
+
+
+def test_a_setting_that_has_the_name_of_a_link_goes_on_being_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STILLPOINT_PORT", "81")
+    monkeypatch.setenv("STILLPOINT_METRICS_PORT", "82")
+    assert (load_settings().port, load_settings().metrics_port) == (81, 82)
+    in_file(monkeypatch, tmp_path, "STILLPOINT_PORT=83\n")
+    monkeypatch.setenv("STILLPOINT_PORT", "tcp://10.96.0.12:8080")
+    assert load_settings().port == 83
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STILLPOINT_SERVICE_HOST", "hv1.example.org"),
+        ("STILLPOINT_SERVICE_HOST", ""),
+        ("STILLPOINT_SERVICE_PORT", "99999"),
+        ("STILLPOINT_SERVICE_PORT_HTTP", "http"),
+        ("STILLPOINT_PORT_8080_TCP", "8080"),
+        ("STILLPOINT_PORT_8080_TCP_PROTO", "8080"),
+        ("STILLPOINT_PORT_8080_TCP_ADDR", "tcp"),
+        ("STILLPOINT_PORT_8080_TCP_HOST", "10.96.0.12"),
+        ("STILLPOINT_PORT_HTTP_TCP", "tcp://10.96.0.12:8080"),
+        ("STILLPOINT_PORTS", "tcp://10.96.0.12:8080"),
+        ("stillpoint_service_host", "10.96.0.12"),
+        ("STILLPOINT_BIND_HOST", "10.96.0.12"),
+        ("STILLPOINT_NAME", "hv1"),
+        ("STILLPOINT_ENV_BIND", "somewhere"),
+    ],
+)
+def test_what_only_resembles_them_is_refused_as_before(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingRefused) as refused:
+        load_settings()
+    assert refused.value.setting == name
+
+
+@pytest.mark.parametrize("value", ["tcp://10.96.0.12", "tcp://hv1:8080", "http://10.96.0.12:8080", "tcp://10.96.0.12:99999", "tcp://"])
+def test_a_port_that_is_neither_a_number_nor_a_link_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("STILLPOINT_PORT", value)
+    with pytest.raises(ValidationError):
+        load_settings()
+
+
+def test_a_settings_file_has_no_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    in_file(monkeypatch, tmp_path, "STILLPOINT_SERVICE_HOST=10.96.0.12\n")
+    with pytest.raises(SettingRefused, match="no such setting"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", [name.upper() for name in Settings.model_fields])
+def test_no_setting_has_a_name_that_kubernetes_would_take(name: str) -> None:
+    assert not name.endswith(("_SERVICE_HOST", "_SERVICE_PORT"))
+
+
 # --- values ---------------------------------------------------------------------------------------
 
 NUMBERS = sorted(name for name, field in Settings.model_fields.items() if field.annotation in (int, float, int | None))

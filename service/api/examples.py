@@ -280,6 +280,7 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "state_folder_unwritable": {"path": "/var/lib/stillpoint", "reason": "No space left on device"},
     "host_taken": {"held_by": "hv1:4711", "host": "hv1", "seen_ago_s": 3, "free_in_s": 57},
     "loop_died": {"thread": "worker-claims", "reason": "MemoryError"},
+    "loop_hangs": {"thread": "worker-inventory", "silent_s": 151, "limit_s": 150.0},
     "gate_not_found": {"job_id": JOB_ID, "domain": "db1"},
     "gate_token_wrong": {"job_id": JOB_ID},
     "gate_closed": {"job_id": JOB_ID},

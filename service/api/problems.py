@@ -58,6 +58,7 @@ STATUS: dict[type[StillpointError], int] = {
     errors.HostTaken: 503,
     errors.LibvirtUnavailable: 503,
     errors.LoopDied: 503,
+    errors.LoopHangs: 503,
     errors.StateFolderUnwritable: 503,
     errors.SchemaOutdated: 503,
 }

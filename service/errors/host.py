@@ -24,6 +24,16 @@ class LoopDied(StillpointError):
     remedy_template = "Restart the service: what it left is put in order first. Its log has the error; report it."
 
 
+class LoopHangs(StillpointError):
+    code = "loop_hangs"
+    title = "A part of the service hangs"
+    detail_template = "The thread {thread} has not made a turn for {silent_s} s; it should every {limit_s:.0f} s at the latest."
+    remedy_template = (
+        "Look what the host does (`dmesg`, load, storage that hangs) and at the service's log. If it does not go on by itself, "
+        "restart the service: what it left is put in order first."
+    )
+
+
 class LibvirtCallFailed(StillpointError):
     code = "libvirt_call_failed"
     title = "libvirt refused a call"
@@ -54,6 +64,17 @@ class OverlaysLeft(StillpointError):
     title = "Unused overlays could not be removed"
     detail_template = "No disk uses {paths}, and it could not be removed: {reason}."
     remedy_template = "Delete it when the storage can be written again: `rm -- {paths}`."
+
+
+class OverlayReplaced(OverlaysLeft):
+    """Facts: `paths` of files that are not ours, and `reason`, which also says what could not be removed for other reasons."""
+
+    code = "overlay_replaced"
+    title = "Another file lies where an overlay was made"
+    detail_template = "{paths} was not removed: {reason}."
+    remedy_template = (
+        "See whose file it is: `ls -li {paths}`. The overlay that was taken away is used by no disk: whoever took it can delete it."
+    )
 
 
 class DomainGone(StillpointError):

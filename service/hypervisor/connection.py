@@ -25,6 +25,8 @@ RETIRED_KEPT_S = 120.0
 _logger = log.get(__name__)
 _event_loop_started = threading.Lock()
 _event_loop_running = False
+EVENT_BEAT_S = 5.0
+_event_beat_at = 0.0
 
 
 def _ignore_stderr(_context: Any, _error: Any) -> None:
@@ -39,8 +41,23 @@ def start_event_loop() -> None:
             return
         libvirt.registerErrorHandler(_ignore_stderr, None)
         libvirt.virEventRegisterDefaultImpl()
+        _beat()
+        libvirt.virEventAddTimeout(int(EVENT_BEAT_S * 1000), _beat, None)
         threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True).start()
         _event_loop_running = True
+
+
+def event_loop_silent_s() -> float:
+    """Since the event thread has last come round, which it does every EVENT_BEAT_S; 0.0: nobody has needed it yet.
+
+    Without it libvirt has no keepalive, and nothing that happens on the host is told.
+    """
+    return time.monotonic() - _event_beat_at if _event_loop_running else 0.0
+
+
+def _beat(_timer: int = 0, _opaque: object = None) -> None:
+    global _event_beat_at  # noqa: PLW0603 - as above
+    _event_beat_at = time.monotonic()
 
 
 def _run_event_loop() -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,8 +13,9 @@ from service.config import Settings
 from service.errors import LibvirtSeesOtherFiles, LibvirtUnavailable, StillpointError
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.security_labels import DAC, user_of
-from service.jobs import rehearsal, storage
+from service.jobs import file_identity, rehearsal, storage
 from service.jobs.doctor import Finding, Health
+from service.jobs.file_identity import FileIdentity
 from service.jobs.overlay_file import QEMU_IMG
 
 QEMU_IMG_ANSWERS_S = 10
@@ -54,7 +56,7 @@ def _tried_in(folder: Path, connection: HostConnection, *, is_for_qemu: bool) ->
         # Said by the finding about the folder itself.
         return
     probe = folder / f".stillpoint-doctor-{uuid4().hex}"
-    storage.examined("making a file in", folder, lambda: os.close(os.open(probe, _NEW, 0o600)))
+    made = storage.examined("making a file in", folder, partial(_make, probe))
     try:
         seen = _seen_by_libvirt(probe, connection)
         yield seen
@@ -62,7 +64,15 @@ def _tried_in(folder: Path, connection: HostConnection, *, is_for_qemu: bool) ->
             yield _opened_by_qemu(probe, connection)
     finally:
         with suppress(StillpointError):
-            storage.examined("removing", probe, probe.unlink)
+            storage.examined("removing", probe, partial(file_identity.unlink, probe, made))
+
+
+def _make(probe: Path) -> FileIdentity:
+    descriptor = os.open(probe, _NEW, 0o600)
+    try:
+        return FileIdentity.of(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
 
 
 def _seen_by_libvirt(probe: Path, connection: HostConnection) -> Finding:

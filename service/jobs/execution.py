@@ -14,7 +14,7 @@ from service.jobs.guard import GuardSource
 from service.jobs.preflight import run_preflight
 from service.jobs.run import JobRun, MustRecover
 from service.jobs.snapshot import SnapshotSettings, run_snapshot
-from service.model.lifecycle import JobKind, JobState
+from service.model.lifecycle import JobKind, JobState, PhaseName
 from service.model.verdict import no_point
 from service.model.well_known_writers import WriterEffect
 from service.model.writer_rules import WriterRules
@@ -72,8 +72,9 @@ class Execution:
                 run.phases[:] = run.claim.phases
             else:
                 return
-            # A cancel is seen at the first safe point.
             run.cancel_requested.wait(DESCRIPTORS_PAUSE_S)
+            # Here, and not only in what is tried again: that may find no descriptor before its own first one.
+            run.safe_point(PhaseName.preflight)
 
     @staticmethod
     def _may_wait(run: JobRun) -> bool:

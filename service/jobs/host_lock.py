@@ -56,7 +56,7 @@ class HostLock:
             self.release()
             raise WorkerAlreadyRuns(lock=str(self._path), host=self._host_id) from error
         found = os.fstat(self._file.fileno())
-        return LockId(_name_of(self._file), _boot(), f"{found.st_dev}:{found.st_ino}")
+        return LockId(_name_of(self._file), boot_id(), f"{found.st_dev}:{found.st_ino}")
 
     def release(self) -> None:
         if self._file is not None:
@@ -75,7 +75,8 @@ def _name_of(file: IO[str]) -> str:
     return name
 
 
-def _boot() -> str:
+def boot_id() -> str:
+    """Of the running kernel; empty where it does not tell."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:

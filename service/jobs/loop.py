@@ -5,16 +5,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service import log
-from service.errors import DatabaseUnavailable, LoopDied
+from service.errors import DatabaseUnavailable, LoopDied, LoopHangs
 from service.jobs import metrics
 from service.jobs.absence import Absence
+from service.jobs.heartbeat import Heartbeat
 
 _logger = log.get(__name__)
 
 
 class Loop:
-    def __init__(self, name: str, target: Callable[[], None], stopping: threading.Event) -> None:
-        """`target` returns when `stopping` is set, and only then."""
+    def __init__(self, name: str, target: Callable[[Heartbeat], None], stopping: threading.Event, interval_s: float) -> None:
+        """`target` returns when `stopping` is set, and only then; it beats in each turn, of which one comes every `interval_s`."""
+        self._heartbeat = Heartbeat(name, interval_s)
+        metrics.watch(self._heartbeat)
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._target = target
         self._stopping = stopping
@@ -26,14 +29,16 @@ class Loop:
     def join(self, timeout_s: float) -> None:
         self.thread.join(timeout_s)
 
-    def problem(self) -> LoopDied | None:
-        if self._reason is None and (self.thread.is_alive() or self._stopping.is_set()):
+    def problem(self) -> LoopDied | LoopHangs | None:
+        if self._reason is None and self._stopping.is_set():
             return None
+        if self._reason is None and self.thread.is_alive():
+            return self._heartbeat.problem()
         return LoopDied(thread=self.thread.name, reason=self._reason or "it ended without a word")
 
     def _run(self) -> None:
         try:
-            self._target()
+            self._target(self._heartbeat)
         except BaseException as error:
             # The edge of the thread: whatever ends it is told here or nowhere.
             _logger.critical("loop_died", thread=self.thread.name, exc_info=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.hypervisor.deadlines import HELPERS
+from service.jobs.heartbeat import Heartbeat
 from service.model.timing import ms_between
 from service.model.verdict import Verdict
 from service.model.window import FreezeOutcome, WindowRecord
@@ -39,6 +40,8 @@ LOOPS_DIED = Counter("stillpoint_loops_died", "Threads of this process that shou
 LOOPS = ("worker-claims", "worker-leases", "worker-inventory")
 for _thread in LOOPS:
     LOOPS_DIED.labels(thread=_thread)
+LOOP_SILENT = Gauge("stillpoint_loop_silent_seconds", "Since the last turn of a thread that should go round", ["thread"])
+LOOP_HANGS = Gauge("stillpoint_loop_hangs", "1 while a thread that should go round has not done so for far too long", ["thread"])
 STATE_FOLDER_WRITABLE = Gauge("stillpoint_worker_state_folder_writable", "1 while the worker's state folder takes what it must write there")
 STATE_FOLDER_WRITABLE.set(1)
 JOBS_RUNNING = Gauge("stillpoint_worker_jobs_running", "Jobs this worker runs now")
@@ -66,6 +69,12 @@ def observe_window(window: WindowRecord) -> None:
         WATCHDOG_THAWS.inc()
     if window.guard is not None:
         GUARD_INTERVENTIONS.labels(reason=window.guard.reason).inc()
+
+
+def watch(heartbeat: Heartbeat) -> None:
+    """Asked whenever the metrics are: a loop that hangs can tell nobody."""
+    LOOP_SILENT.labels(thread=heartbeat.thread).set_function(heartbeat.silent_s)
+    LOOP_HANGS.labels(thread=heartbeat.thread).set_function(lambda: float(heartbeat.problem() is not None))
 
 
 def count_vss(failed_class_ids: Iterable[str], *, hold_was_lost: bool) -> None:

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from service.jobs.file_identity import FileIdentity
+
 QEMU_IMG = "qemu-img"
 QEMU_IMG_TIMEOUT_S = 60
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def make(path: str, base: str, options: Sequence[str], size: int) -> None:
-    """A new qcow2 of mode 0600, with the owner of `base`; `options`: of `qemu-img create`, before the file.
+def make(path: str, base: str, options: Sequence[str], size: int) -> FileIdentity:
+    """A new qcow2 of mode 0600, with the owner of `base`; `options`: of `qemu-img create`, before the file. Answers which file it is.
 
     Raises OSError (FileExistsError: something is there, a dangling symlink too), CalledProcessError, TimeoutExpired; then nothing is left.
     """
@@ -23,6 +25,7 @@ def make(path: str, base: str, options: Sequence[str], size: int) -> None:
         _take_owner_of(base, descriptor)
         if not _is_at(path, descriptor):
             raise OSError(f"something else was put in its place while it was made: {path}")
+        return FileIdentity.of(os.fstat(descriptor))
     except BaseException:
         if _is_at(path, descriptor):
             Path(path).unlink()

@@ -7,7 +7,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from service import log
 from service.errors import (
     OverlayPreparationFailed,
+    OverlayReplaced,
     OverlaysLeft,
     QemuImgUnusable,
     SpaceInsufficient,
@@ -23,12 +24,14 @@ from service.errors import (
 )
 from service.hypervisor.guest import Guest
 from service.jobs import overlay_file, storage
+from service.jobs.file_identity import FileIdentity, looks_like_ours
 from service.model.inventory import Disk, Space
 
 KILL_S = 2
 """How long a qemu-img that was killed may take to die; one that hangs in the storage dies when that answers."""
 _NEVER_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 """What a look at a file answers that cannot exist under this name."""
+_REPLACED = "it is not the file that the job made, somebody has put it in that one's place"
 _OUR_SUFFIX = re.compile(r"\.[0-9a-f]{8}(-\d+)?$")
 
 
@@ -37,13 +40,17 @@ _logger = log.get(__name__)
 
 @dataclass(frozen=True)
 class Overlay:
-    """`base` becomes the recovery point, `path` is where the guest writes from the point in time on."""
+    """`base` becomes the recovery point, `path` is where the guest writes from the point in time on.
+
+    `made`: which file we made there; None: it is only planned, or its maker died before it could tell.
+    """
 
     target: str
     base: str
     base_format: str
     path: str
     virtual_size: int
+    made: FileIdentity | None = None
 
     def is_in_use(self, source: str | None) -> bool | None:
         """For the file that the disk is on now. None: neither this overlay nor its base; another overlay may lie on top of this one."""
@@ -52,17 +59,19 @@ class Overlay:
         return False if source == self.base else None
 
     def as_document(self) -> dict[str, Any]:
-        return {
+        document: dict[str, Any] = {
             "target": self.target,
             "base": self.base,
             "base_format": self.base_format,
             "overlay": self.path,
             "virtual_size": self.virtual_size,
         }
+        return document | {"made": self.made.as_document()} if self.made is not None else document
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "Overlay":
-        return cls(document["target"], document["base"], document["base_format"], document["overlay"], document["virtual_size"])
+        made = FileIdentity.from_document(document.get("made"))
+        return cls(document["target"], document["base"], document["base_format"], document["overlay"], document["virtual_size"], made)
 
 
 def plan(guest: Guest, disks: Sequence[Disk], job_id: str, attempt: int, overlay_dir: Path | None) -> list[Overlay]:
@@ -151,16 +160,15 @@ def _exists(overlay: Overlay) -> OverlayPreparationFailed:
     return OverlayPreparationFailed(path=overlay.path, reason="a file of this name exists already")
 
 
-def create(overlays: Sequence[Overlay]) -> None:
-    """Make all of them, or none.
+def create(overlays: Sequence[Overlay]) -> list[Overlay]:
+    """Make all of them, or none; the same, with the files that were made.
 
     Raises OverlayPreparationFailed, QemuImgUnusable, StorageRefused, StorageNotAnswering, HostOutOfDescriptors.
     """
     made: list[Overlay] = []
     try:
         for overlay in overlays:
-            _create(overlay)
-            made.append(overlay)
+            made.append(replace(overlay, made=_create(overlay)))
     except StillpointError as error:
         try:
             remove(made)
@@ -169,14 +177,15 @@ def create(overlays: Sequence[Overlay]) -> None:
                 raise OverlayPreparationFailed(**{**error.facts, "reason": f"{error.facts['reason']}. {left.detail}"}) from error
             _logger.error("overlays_left", paths=left.facts["paths"], reason=left.facts["reason"], after=error.detail)
         raise
+    return made
 
 
-def _create(overlay: Overlay) -> None:
+def _create(overlay: Overlay) -> FileIdentity:
     # -u and an explicit size: the base is locked by QEMU while the domain runs, and need not be opened.
     options = ["-f", "qcow2", "-u", "-b", overlay.base, "-F", overlay.base_format]
     make = partial(overlay_file.make, overlay.path, overlay.base, options, overlay.virtual_size)
     try:
-        storage.answered("qemu-img create", overlay.path, make, overlay_file.QEMU_IMG_TIMEOUT_S + KILL_S)
+        return storage.answered("qemu-img create", overlay.path, make, overlay_file.QEMU_IMG_TIMEOUT_S + KILL_S)
     except FileExistsError as error:
         raise _exists(overlay) from error
     except subprocess.CalledProcessError as error:
@@ -198,27 +207,57 @@ def _of_what_is_meant(overlay: Overlay, error: OSError) -> StillpointError:
     return _unmade(overlay.path, error)
 
 
+def must_be_there(made: Sequence[Overlay]) -> None:
+    """The last look before the window: libvirt takes whatever file lies under the name. Raises OverlayPreparationFailed."""
+    for overlay in made:
+        try:
+            found = storage.answered("looking at", overlay.path, partial(os.lstat, overlay.path))
+        except OSError as error:
+            raise _unmade(overlay.path, error) from error
+        if overlay.made is not None and not overlay.made.is_of(found):
+            raise OverlayPreparationFailed(path=overlay.path, reason="another file was put in its place after it was made")
+
+
+class _NotOurs(Exception):
+    """Another file lies under the name."""
+
+
 def remove(overlays: Sequence[Overlay]) -> None:
-    """Delete overlays that no disk uses; the caller has looked (`Guest.settled_sources`). Raises OverlaysLeft, after it tried all."""
-    left, reasons = [], []
+    """Delete overlays that no disk uses; the caller has looked (`Guest.settled_sources`).
+
+    Raises OverlaysLeft, and OverlayReplaced where another file lies under the name of one; either after it tried all.
+    """
+    left, reasons, strange = [], [], []
     for overlay in overlays:
         try:
-            storage.answered("removing", overlay.path, partial(_unlink, Path(overlay.path)))
+            storage.answered("removing", overlay.path, partial(_unlink, overlay))
+        except _NotOurs:
+            strange.append(overlay.path)
         except (OSError, StorageNotAnswering) as error:
             left.append(overlay.path)
             reasons.append(error.detail.rstrip(".") if isinstance(error, StorageNotAnswering) else storage.reason_of(error))
+    if strange:
+        also = [f"nor was {' '.join(left)} ({'; '.join(dict.fromkeys(reasons))})"] if left else []
+        raise OverlayReplaced(paths=" ".join(strange), reason=", ".join([_REPLACED, *also]))
     if left:
         raise OverlaysLeft(paths=" ".join(left), reason="; ".join(dict.fromkeys(reasons)))
 
 
-def _unlink(path: Path) -> None:
+def _unlink(overlay: Overlay) -> None:
     """Raises OSError where the file stays; one that was never made is not left behind, whatever its folder says of it."""
+    path = Path(overlay.path)
     try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        try:
-            path.lstat()
-        except OSError as error:
-            if error.errno in _NEVER_THERE:
-                return
+        found = path.lstat()
+    except OSError as error:
+        if error.errno in _NEVER_THERE:
+            return
         raise
+    if not _is_ours(overlay, path, found):
+        raise _NotOurs
+    path.unlink(missing_ok=True)
+
+
+def _is_ours(overlay: Overlay, path: Path, found: os.stat_result) -> bool:
+    if overlay.made is not None:
+        return overlay.made.is_of(found)
+    return looks_like_ours(path, found, overlay.base)

@@ -92,7 +92,7 @@ def _try_host(run: JobRun, guest: Guest, settings: SnapshotSettings, found: Surv
         overlays.refuse_existing(planned)
         # Whoever finds this row after our death removes them.
         run.write({"intent": Intent(will_freeze=False, overlays=planned).as_document()})
-        overlays.create(planned)
+        planned = overlays.create(planned)
     except (OverlayPreparationFailed, QemuImgUnusable, StorageRefused, StorageNotAnswering) as error:
         trial.note(Tried.overlay, error)
         return trial

@@ -192,6 +192,7 @@ def _make_ready(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotS
             guard.wait_until_ready()
         if not attempt.is_running:
             _must_still_be_off(guest, attempt, settings)
+        overlays.must_be_there(attempt.overlays)
         take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in attempt.overlays})
         announce_window(run, guest, attempt)
     except BaseException as error:
@@ -261,9 +262,10 @@ def _prepare(run: JobRun, guest: Guest, attempt: Attempt, settings: SnapshotSett
     overlays.refuse_existing(planned)
     # Before the first file is made: whoever finds this row after our death knows which files are ours.
     run.write({"intent": Intent(will_freeze=False, overlays=planned).as_document()})
-    overlays.create(planned)
-    attempt.overlays = planned
-    rehearsal.must_work(guest, attempt.disk_user, planned)
+    attempt.overlays = overlays.create(planned)
+    # And which ones they are: under their names others may lie by then.
+    run.write({"intent": Intent(will_freeze=False, overlays=attempt.overlays).as_document()})
+    rehearsal.must_work(guest, attempt.disk_user, attempt.overlays)
 
 
 def flush(guest: Guest, attempt: Attempt, phase: Phase) -> None:

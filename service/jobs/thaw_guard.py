@@ -222,8 +222,10 @@ class Guard:
                 os.pwrite(self._report, json.dumps(asdict(self._deed)).encode().ljust(REPORT_BYTES), 0)
 
     def _remove_report(self) -> None:
+        # Only its own: a later attempt's guard may have one of this name.
         with suppress(OSError):
-            self._path.unlink()
+            if self._report is not None and os.path.samestat(os.fstat(self._report), self._path.lstat()):
+                self._path.unlink()
 
 
 def _shortened(message: str | None) -> str | None:
@@ -236,7 +238,7 @@ def _shortened(message: str | None) -> str | None:
 def _create_report(path: str) -> int | None:
     """A file of its full size, so that a disk that fills up later takes nothing away; None: no file can be had, which stops no guard."""
     try:
-        report = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        report = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         os.posix_fallocate(report, 0, REPORT_BYTES)
     except OSError:
         return None

@@ -19,8 +19,10 @@ from service.jobs import metrics, queue, slots
 from service.jobs.absence import Absence
 from service.jobs.execution import Execution
 from service.jobs.guard import GuardSource
+from service.jobs.heartbeat import Heartbeat
 from service.jobs.host_lock import HostLock, LockId
 from service.jobs.inventory import Inventory
+from service.jobs.libvirt_events import LibvirtEvents
 from service.jobs.loop import Loop, surviving
 from service.jobs.recovery import Recovery
 from service.jobs.registration import REPORT_S, Registration, Terms
@@ -73,6 +75,7 @@ class Worker:
         self._abandoned = threading.Event()
         self._libvirt_answers = threading.Event()
         self._libvirt_log = Absence("libvirt")
+        self._events = LibvirtEvents()
         self._state_folder = StateFolder(settings.state_dir)
         self._live: dict[str, _LiveJob] = {}
         self._live_lock = threading.Lock()
@@ -104,8 +107,10 @@ class Worker:
         self._registered.set()
         if left:
             _logger.warning("jobs_left_by_a_dead_worker", jobs=left)
-        loops = zip(metrics.LOOPS, (self._claim_loop, self._lease_loop, self._inventory_loop), strict=True)
-        self._loops = [Loop(name, loop, self._stopping) for name, loop in loops]
+        targets = (self._claim_loop, self._lease_loop, self._inventory_loop)
+        intervals = (self._settings.poll_seconds, self._renewal_s, self._settings.inventory_seconds)
+        named = zip(metrics.LOOPS, targets, intervals, strict=True)
+        self._loops = [Loop(name, target, self._stopping, interval_s) for name, target, interval_s in named]
         for loop in self._loops:
             loop.start()
 
@@ -160,7 +165,7 @@ class Worker:
     def problem(self) -> StillpointError | None:
         """What keeps this worker from doing its work now."""
         died = next((problem for loop in self._loops if (problem := loop.problem()) is not None), None)
-        return died or self._taken or self._state_folder.problem() or self._inventory.away
+        return died or self._events.problem() or self._taken or self._state_folder.problem() or self._inventory.away
 
     def _leave_host(self) -> None:
         try:
@@ -173,9 +178,10 @@ class Worker:
 
     # --- claiming -------------------------------------------------------------------------------
 
-    def _claim_loop(self) -> None:
+    def _claim_loop(self, heartbeat: Heartbeat) -> None:
         database = Absence("database")
         while not self._stopping.is_set():
+            heartbeat.beat()
             with surviving(database):
                 if self._libvirt_answers.is_set() and self._registered.is_set():
                     self._recover_interrupted()
@@ -240,10 +246,14 @@ class Worker:
 
     # --- leases ---------------------------------------------------------------------------------
 
-    def _lease_loop(self) -> None:
+    @property
+    def _renewal_s(self) -> float:
+        return min(self._settings.lease_seconds / 3, LONGEST_RENEWAL_S)
+
+    def _lease_loop(self, heartbeat: Heartbeat) -> None:
         database = Absence("database")
-        every = min(self._settings.lease_seconds / 3, LONGEST_RENEWAL_S)
-        while not self._abandoned.wait(every):
+        while not self._abandoned.wait(self._renewal_s):
+            heartbeat.beat()
             with surviving(database):
                 self._state_folder.problem()
                 for run in self._live_runs():
@@ -297,9 +307,10 @@ class Worker:
 
     # --- the host as the API sees it ------------------------------------------------------------
 
-    def _inventory_loop(self) -> None:
+    def _inventory_loop(self, heartbeat: Heartbeat) -> None:
         database = Absence("database")
         while not self._stopping.is_set():
+            heartbeat.beat()
             self._publish.clear()
             with surviving(database):
                 self._publish_host()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.db.engine import Database
+from service.errors import HostOutOfDescriptors
 from service.jobs import execution, images, overlay_file, overlays, rehearsal
 from tests.jobs.scene import FREEZE, Scene, error_of
 
@@ -106,6 +107,26 @@ def test_a_host_without_descriptors_costs_a_job_no_attempt(scene: Scene, monkeyp
     assert (job.state, job.attempt, left) == ("succeeded", 1, [0])
     assert [phase["outcome"] for phase in job.phases] == ["ok"] * len(job.phases)
     assert len(scene.overlays()) == 2
+
+
+@pytest.mark.parametrize(("what", "state"), [("cancel_requested", "cancelled"), ("lease_lost", "running")])
+def test_a_job_that_waits_for_descriptors_ends_when_it_is_cancelled_or_has_lost_its_lease(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, what: str, state: str
+) -> None:
+    monkeypatch.setattr(execution, "DESCRIPTORS_PAUSE_S", 0.01)
+    job_id, tries = scene.ask(), []
+    run = scene.claim()
+
+    def out_of_them(_run: Any) -> None:
+        """Before the first safe point of the job."""
+        tries.append(1)
+        if len(tries) == 3:
+            getattr(run, what).set()
+        raise HostOutOfDescriptors(what="asking", reason="too many open files")
+
+    monkeypatch.setattr(scene.execution, "_dispatch", out_of_them)
+    scene.execution.execute(run)
+    assert (scene.job(job_id).state, len(tries), FREEZE in scene.domain.log) == (state, 3, False)
 
 
 def test_a_host_that_never_has_descriptors_again_is_named_in_the_end(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

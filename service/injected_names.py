@@ -1,0 +1,68 @@
+"""Names that Kubernetes and Docker put into the environment of a container: they look like settings where a service has our name.
+
+A Service named `stillpoint` (or `stillpoint-api`) gives each pod of its namespace STILLPOINT_SERVICE_HOST, STILLPOINT_PORT=tcp://… and
+more; `docker run --link` does alike. Nobody chose them, so they are no misspelt settings. Both the name and the value must have the form.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+
+_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://(?:\[(?P<v6>[^\]]+)\]|(?P<v4>[^:\[\]]+)):(?P<port>\d{1,5})")
+_CONTAINERS = re.compile(r"/[^/\s]+/[^/\s]+")
+
+
+def _is_port(value: str) -> bool:
+    return value.isascii() and value.isdigit() and int(value) <= 65_535
+
+
+def _is_ip(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_address(value: str) -> bool:
+    """`tcp://10.96.0.12:80`, `tcp://[fd00::1]:80`."""
+    found = _ADDRESS.fullmatch(value)
+    return found is not None and _is_ip(found["v6"] or found["v4"]) and _is_port(found["port"])
+
+
+_PORT = r"[A-Z0-9_]+_PORT_\d{1,5}_(?:TCP|UDP|SCTP)"
+_FORMS: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = (
+    (re.compile(r"[A-Z0-9_]+_SERVICE_HOST"), _is_ip),
+    (re.compile(r"[A-Z0-9_]+_SERVICE_PORT(?:_[A-Z0-9_]+)?"), _is_port),
+    (re.compile(r"[A-Z0-9_]+_PORT"), _is_address),
+    # START and END: of a range of ports of Docker's.
+    (re.compile(rf"{_PORT}(?:_START|_END)?"), _is_address),
+    (re.compile(rf"{_PORT}_PROTO"), lambda value: value in ("tcp", "udp", "sctp")),
+    (re.compile(rf"{_PORT}_PORT(?:_START|_END)?"), _is_port),
+    (re.compile(rf"{_PORT}_ADDR"), _is_ip),
+)
+
+
+def without_them(environment: Mapping[str, str]) -> dict[str, str]:
+    """What somebody has set. A name in lower case is nobody's but a person's."""
+    links = tuple(f"{alias}_ENV_" for alias in _links(environment))
+    return {
+        name: value
+        for name, value in environment.items()
+        if not (_is_injected(name, value) or _is_name_of_a_link(name, value) or name.startswith(links))
+    }
+
+
+def _is_injected(name: str, value: str) -> bool:
+    return any(form.fullmatch(name) and has_form(value) for form, has_form in _FORMS)
+
+
+def _links(environment: Mapping[str, str]) -> list[str]:
+    """What the links of Docker are called: it copies the environment of the other container beside NAME."""
+    return [name.removesuffix("_NAME") for name, value in environment.items() if _is_name_of_a_link(name, value)]
+
+
+def _is_name_of_a_link(name: str, value: str) -> bool:
+    """`STILLPOINT_NAME=/web/stillpoint`: this container, and what the other one is called in it."""
+    alias = name.removesuffix("_NAME")
+    return alias != name and re.fullmatch(r"[A-Z0-9_]+", alias) is not None and _CONTAINERS.fullmatch(value) is not None
