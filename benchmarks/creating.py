@@ -1,18 +1,19 @@
-"""Creating jobs while a worker runs them: how long the slowest wait, and what a long queue costs a claim. On SQLite."""
+"""Creating jobs while a worker runs them: how long the slowest wait. And what a long queue costs a claim, on SQLite."""
 
 import statistics
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert
 
-from benchmarks import interleaving, load
+from benchmarks import databases, interleaving, load
 from benchmarks.interleaving import Course, Plan
 from benchmarks.load import Load, request_bytes
 from benchmarks.report import Report
@@ -43,18 +44,31 @@ def measure(plan: Plan) -> tuple[Course, dict[str, float]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stillpoint-bench-", dir="/var/tmp")))
         service = stack.enter_context(ServiceProcess("all", folder / "state", SETTINGS))
         service.client().wait_known("test")
+        on_postgresql = stack.enter_context(_on_postgresql(folder))
+        on_postgresql.client().wait_known("test")
         generator = stack.enter_context(load.generator())
         backlog = _backlog(folder / "backlog.db")
         stack.callback(backlog.dispose)
         turns: dict[str, interleaving.Turn] = {f"create, {clients} clients": _turn(generator, service, clients) for clients in CLIENTS}
+        turns["create on PostgreSQL"] = _turn(generator, on_postgresql, CLIENTS[0])
         turns["claim with a backlog"] = lambda: {"p50_ms": _claim_ms(backlog)}
         course = interleaving.run("creating jobs", turns, plan)
     figures = {
         "api_create_p99_ms": course.median(f"create, {CLIENTS[0]} clients", "p99_ms"),
         "api_create_64_clients_p99_ms": course.median(f"create, {CLIENTS[1]} clients", "p99_ms"),
+        "api_create_postgresql_p50_ms": course.median("create on PostgreSQL", "p50_ms"),
+        "api_create_postgresql_p99_ms": course.median("create on PostgreSQL", "p99_ms"),
         "claim_10k_backlog_ms": course.median("claim with a backlog", "p50_ms"),
     }
     return course, figures
+
+
+@contextmanager
+def _on_postgresql(folder: Path) -> Iterator[ServiceProcess]:
+    with databases.opened() as found:
+        settings = {**SETTINGS, "STILLPOINT_DATABASE_URL": found.url("postgresql", "creating")}
+        with ServiceProcess("all", folder / "state-postgresql", settings) as service:
+            yield service
 
 
 def _turn(generator: ProcessPoolExecutor, service: ServiceProcess, clients: int) -> interleaving.Turn:

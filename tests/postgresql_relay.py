@@ -21,6 +21,9 @@ class PostgresqlRelay:
         self._lock = threading.Lock()
         self.is_mute = False
         """Nothing is passed on, on connections that are still to come as well."""
+        self.round_trips = 0
+        """How often a client has spoken after the server, or first."""
+        self._client_spoke_last: dict[socket.socket, bool] = {}
 
     def __enter__(self) -> Self:
         self._listener.bind(("127.0.0.1", 0))
@@ -60,7 +63,7 @@ class PostgresqlRelay:
             with self._lock:
                 self._pairs.append((client, server))
             for source, target in ((client, server), (server, client)):
-                threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
+                threading.Thread(target=self._copy, args=(source, target, client), daemon=True).start()
 
     def _connected(self) -> socket.socket:
         host = str(self._target.query.get("host") or self._target.host or "127.0.0.1")
@@ -71,9 +74,12 @@ class PostgresqlRelay:
         server.connect(f"{host}/.s.PGSQL.{port}")
         return server
 
-    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+    def _copy(self, source: socket.socket, target: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
+                with self._lock:
+                    self.round_trips += source is client and not self._client_spoke_last.get(client, False)
+                    self._client_spoke_last[client] = source is client
                 if not (self.is_mute or source in self._muted):
                     target.sendall(data)
             target.shutdown(socket.SHUT_RDWR)

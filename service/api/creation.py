@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Header, Request, Response
@@ -16,7 +15,7 @@ from service.api.documents import JOB_DOCUMENT
 from service.api.frozen import refuse_if_frozen
 from service.api.placement import DomainLocation
 from service.db.tables import Job
-from service.errors import DomainQueueFull, IdempotencyMismatch
+from service.errors import IdempotencyMismatch
 from service.model.kinds import KINDS, JobKind
 from service.model.policy import FreezeMode
 from service.records import queue
@@ -87,10 +86,11 @@ def submit_order(
         job_id, created = _earlier(session, token_id, key, digest), False
         if job_id is None:
             new = order(session)
-            now = None if KINDS[new.kind].is_urgent else _now_if_it_fits(session, new.place, context.settings.queued_per_domain)
             if new.would_freeze:
                 refuse_if_frozen(session, new.place)
-            enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest), now=now)
+            # A thaw is never refused, and waits for nobody.
+            limit = None if KINDS[new.kind].is_urgent else context.settings.queued_per_domain
+            enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest), queue_limit=limit)
             job_id, created = enqueued.job_id, enqueued.created
             if created and new.beside is not None:
                 new.beside(session, job_id)
@@ -98,14 +98,6 @@ def submit_order(
     if created:
         context.wake()
     return OrderResult(job_id, created, document)
-
-
-def _now_if_it_fits(session: Session, place: DomainLocation, limit: int) -> datetime:
-    """Raises DomainQueueFull."""
-    waiting, now = queue.waiting(session, place.host_id, place.domain_id, limit)
-    if waiting >= limit:
-        raise DomainQueueFull(domain=place.domain_name, limit=limit)
-    return now
 
 
 def document_of_job(session: Session, job_id: str) -> str | None:

@@ -7,7 +7,7 @@ request, so the database splices the stored texts together and the API passes on
 import sqlite3
 from typing import Any
 
-from sqlalchemy import Boolean, LargeBinary, Text, case, cast, func, literal, select
+from sqlalchemy import Boolean, LargeBinary, Text, case, cast, func, literal, not_, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement
@@ -154,7 +154,8 @@ def _flag(column: Any) -> ColumnElement[str]:
 
 
 def _known_flag(column: Any) -> ColumnElement[str]:
-    return case((column.is_(None), "null"), (column, "true"), else_="false")
+    # Without IS NULL: after RETURNING, SQLite 3.40 takes that for false.
+    return case((column, "true"), (not_(column), "false"), else_="null")
 
 
 def document_of(fields: dict[str, Any]) -> ColumnElement[str]:

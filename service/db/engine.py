@@ -1,12 +1,13 @@
 """One engine for SQLite and PostgreSQL; everything that differs between the two stands here."""
 
+import hashlib
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from sqlalchemy import URL, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
@@ -52,7 +53,6 @@ def open_engine(url: str | URL) -> Engine:
 def _open_postgresql(url: str | URL) -> Engine:
     engine = create_engine(
         url,
-        pool_pre_ping=True,
         pool_size=10,
         max_overflow=20,
         pool_timeout=POOL_PATIENCE_S,
@@ -61,9 +61,10 @@ def _open_postgresql(url: str | URL) -> Engine:
         isolation_level="READ COMMITTED",
     )
     # Here, because the driver is not installed everywhere.
-    from service.db import postgresql_limits
+    from service.db import postgresql_limits, postgresql_trips
 
     event.listen(engine, "do_connect", postgresql_limits.connect)
+    postgresql_trips.save_round_trips(engine)
     event.listen(engine, "connect", postgresql_limits.set_limits)
     return engine
 
@@ -197,6 +198,19 @@ def is_busy(error: DatabaseUnavailable) -> bool:
 
 def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+
+
+def take_turn(session: Session, name: str) -> datetime:
+    """Wait until no other transaction holds the turn of this name, and hold it until this one ends. Answers the time then.
+
+    What a later statement of the transaction reads, and what it writes, is then not changed by another holder in between. On SQLite
+    a transaction that writes is alone anyway.
+    """
+    if session.get_bind().dialect.name != "postgresql":
+        return database_now(session)
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+    _, now = session.execute(select(func.pg_advisory_xact_lock(key), func.clock_timestamp())).one()
+    return cast("datetime", now).astimezone(UTC)
 
 
 def database_now(session: Session) -> datetime:

@@ -13,6 +13,7 @@ import psycopg
 from sqlalchemy import Connection
 
 from service.db.engine import ANSWER_S, TCP
+from service.db.postgresql_trips import LateConnection, LateCursor
 
 STATEMENT_S = 15
 LOCK_S = 10
@@ -22,10 +23,13 @@ _LIMITS = (
     f"SET statement_timeout = '{STATEMENT_S}s'; SET lock_timeout = '{LOCK_S}s'; "
     f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_S}s'"
 )
-_NO_LIMITS = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+_NO_LIMITS = (
+    "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true), "
+    "set_config('idle_in_transaction_session_timeout', '0', true)"
+)
 
 
-class BoundedConnection(psycopg.Connection[Any]):
+class BoundedConnection(LateConnection):
     """A connection that is closed when the server does not answer within `answer_s`."""
 
     answer_s: float | None = ANSWER_S
@@ -53,14 +57,12 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 def connect(_dialect: object, _record: object, arguments: Any, parameters: dict[str, Any]) -> BoundedConnection:
     """For SQLAlchemy's event `do_connect`."""
-    return BoundedConnection.connect(*arguments, **{**TCP, **parameters})
+    return BoundedConnection.connect(*arguments, **{**TCP, **parameters}, cursor_factory=LateCursor)
 
 
 def set_limits(connection: BoundedConnection, _record: object) -> None:
     """For SQLAlchemy's event `connect`. By statement, because a pooler in between refuses them as parameters of the connection."""
-    connection.autocommit = True
     connection.execute(_LIMITS)
-    connection.autocommit = False
 
 
 @contextmanager

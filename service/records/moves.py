@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Insert, Update
+from sqlalchemy import ColumnElement, Insert, Update, insert, literal, select
 from sqlalchemy.orm import Session
 
+from service.db.base import table_of
 from service.db.tables import Event, Job
 from service.model.lifecycle import FINAL_STATES, JobState, may_move
 from service.records import events, slots
@@ -20,7 +21,26 @@ _SUBJECT: events.Subject = {
     Event.domain_name: Job.domain_name,
     Event.host_id: Job.host_id,
 }
+_JOBS = table_of(Job)
 NO_LEASE = {"lease_token": None, "lease_until": None, "lease_owner": None}
+
+
+def add(
+    session: Session,
+    row: dict[str, Any],
+    *,
+    now: datetime,
+    facts: dict[str, Any] | None = None,
+    only_if: ColumnElement[bool] | None = None,
+) -> bool:
+    """A new job in the queue, and its event. `only_if`: is looked at in the same statement. False: that was not so."""
+    values = {**row, "state": JobState.queued.value, "updated_at": now}
+    if only_if is None:
+        change = insert(_JOBS).values(values)
+    else:
+        columns = (literal(value, _JOBS.c[name].type) for name, value in values.items())
+        change = insert(_JOBS).from_select(list(values), select(*columns).where(only_if))
+    return bool(events.carry_out(session, change, Move(EventKind.job, None, JobState.queued, now, facts or {}), _SUBJECT))
 
 
 def move(

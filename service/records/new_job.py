@@ -1,21 +1,20 @@
 """Adding a job to the queue, once for each idempotency key."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import ScalarSelect, and_, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.db.base import table_of
-from service.db.engine import database_now
+from service.db.engine import database_now, take_turn
 from service.db.tables import Job, JobLabel
-from service.errors import IdempotencyMismatch
+from service.errors import DomainQueueFull, IdempotencyMismatch
 from service.model.kinds import JobKind
 from service.model.lifecycle import JobState
-from service.records.moves import move
+from service.records import moves
 from service.records.next_job import as_sql
 
 
@@ -51,16 +50,22 @@ class Enqueued:
     created: bool
 
 
-def enqueue(session: Session, new: NewJob, *, now: datetime | None = None) -> Enqueued:
-    """`now`: by the clock of the database, where the caller has just read it. Raises IdempotencyMismatch when the key was used for
-    another request."""
+def enqueue(session: Session, new: NewJob, *, queue_limit: int | None = None, now: datetime | None = None) -> Enqueued:
+    """`queue_limit`: the new job is refused where so many of its domain wait already, thaws aside. `now`: for tests.
+
+    Raises IdempotencyMismatch when the key was used for another request, and DomainQueueFull.
+    """
+    if queue_limit is not None:
+        # Whoever counts is alone with the domain until the new row is committed: else two creates count the same rows.
+        now = take_turn(session, f"queue:{new.host_id}:{new.domain_id}")
+    now = now or database_now(session)
     if new.idempotency_key is None:
-        return _insert(session, new, now)
+        return _insert(session, new, now, queue_limit)
     earlier = _by_key(session, new)
     if earlier is None:
         try:
             with session.begin_nested():
-                return _insert(session, new, now)
+                return _insert(session, new, now, queue_limit)
         except IntegrityError:
             # The same request came twice at once and the other one was first.
             earlier = _by_key(session, new)
@@ -76,8 +81,8 @@ def _by_key(session: Session, new: NewJob) -> Any:
     return session.execute(select(*columns).where(Job.token_id == new.token_id, Job.idempotency_key == new.idempotency_key)).first()
 
 
-def _insert(session: Session, new: NewJob, now: datetime | None) -> Enqueued:
-    now = now or database_now(session)
+def _insert(session: Session, new: NewJob, now: datetime, limit: int | None) -> Enqueued:
+    """Raises DomainQueueFull."""
     job_id, run_after = str(uuid4()), now + timedelta(seconds=new.pause_s)
     values = {
         "id": job_id,
@@ -100,20 +105,17 @@ def _insert(session: Session, new: NewJob, now: datetime | None) -> Enqueued:
         "idempotency_digest": new.idempotency_digest,
     }
     facts = {"retry_of": new.retry_of} if new.retry_of is not None else None
-    move(session, insert(table_of(Job)).values(values), None, JobState.queued, now=now, facts=facts)
+    has_room = _waiting(new, limit) < limit if limit is not None else None
+    if not moves.add(session, values, now=now, facts=facts, only_if=has_room):
+        raise DomainQueueFull(domain=new.domain_name, limit=limit)
     if new.labels:
         rows = [{"key": key, "value": value, "created_at": now, "job_id": job_id} for key, value in new.labels.items()]
         session.execute(insert(JobLabel), rows)
     return Enqueued(job_id, run_after, created=True)
 
 
-def waiting(session: Session, host_id: str, domain_id: str, most: int) -> tuple[int, datetime]:
-    """How many jobs of the domain wait, thaws aside and counted up to `most`; and the time, which is needed next: in one statement."""
-    rows = select(Job.id).where(
-        Job.host_id == host_id, Job.domain_id == domain_id, Job.state == as_sql(JobState.queued), Job.kind != as_sql(JobKind.thaw)
-    )
-    count = select(func.count()).select_from(rows.limit(most).subquery()).scalar_subquery()
-    if session.get_bind().dialect.name != "postgresql":
-        return session.scalar(select(count)) or 0, database_now(session)
-    found, now = session.execute(select(count, func.clock_timestamp())).one()
-    return found, now.astimezone(UTC)
+def _waiting(new: NewJob, most: int) -> ScalarSelect[int]:
+    """How many jobs of the domain wait, thaws aside and counted up to `most`."""
+    queued = and_(Job.state == as_sql(JobState.queued), Job.kind != as_sql(JobKind.thaw))
+    rows = select(Job.id).where(Job.host_id == new.host_id, Job.domain_id == new.domain_id, queued)
+    return select(func.count()).select_from(rows.limit(most).subquery()).scalar_subquery()

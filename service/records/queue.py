@@ -23,7 +23,7 @@ from service.errors import CancelRefused, JobCancelled, JobNotFound, LeaseLost
 from service.model.lifecycle import FINAL_STATES, JobState
 from service.records.claim import Claim, claim, next_kind
 from service.records.moves import facts_of, move
-from service.records.new_job import Enqueued, NewJob, enqueue, waiting
+from service.records.new_job import Enqueued, NewJob, enqueue
 from service.records.next_job import CLOCK_TOLERANCE, as_sql
 from service.records.slots import ensure_slots
 
@@ -46,7 +46,6 @@ __all__ = [
     "renew",
     "request_cancel",
     "resolve_interrupted",
-    "waiting",
     "write",
 ]
 

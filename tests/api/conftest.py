@@ -27,18 +27,18 @@ def wake() -> Wake:
 @pytest.fixture
 def api(sqlite_database: Database, settings: Settings, wake: Wake) -> Iterator[TestClient]:
     """On SQLite, with one host `hv1` that has one domain `db1`."""
-    with _client(sqlite_database, settings, wake) as client:
+    with client_of(sqlite_database, settings, wake) as client:
         yield client
 
 
 @pytest.fixture
 def api_on_both(database: Database, settings: Settings, wake: Wake) -> Iterator[TestClient]:
     """The same, once on SQLite and once on PostgreSQL."""
-    with _client(database, settings, wake) as client:
+    with client_of(database, settings, wake) as client:
         yield client
 
 
-def _client(database: Database, settings: Settings, wake: Wake) -> TestClient:
+def client_of(database: Database, settings: Settings, wake: Wake) -> TestClient:
     with database.write() as session:
         token = tokens.create(session, "test")
         add_host(session)

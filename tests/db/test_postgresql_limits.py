@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
-from service.db import postgresql, postgresql_limits
+from service.db import postgresql, postgresql_limits, postgresql_trips
 from service.db.engine import Database, open_engine
 from service.db.schema import alone
 from service.errors import DatabaseUnavailable
@@ -44,8 +44,8 @@ def test_a_server_that_stands_still_is_away_and_the_next_one_works(database: Dat
     relay.mute_open_ones()
     started = time.monotonic()
     with pytest.raises(DatabaseUnavailable, match="did not answer within 1 s"), database.write() as session:
-        # The ping before it finds out, and a new connection is made; it is muted once more, in the transaction.
         session.execute(text("SELECT 1"))
+        # On a machine that is busy it was asked before, and replaced.
         relay.mute_open_ones()
         session.execute(text("SELECT 1"))
     assert time.monotonic() - started < 10 * LIMIT_S
@@ -117,4 +117,28 @@ def test_a_pool_without_a_free_connection_is_a_database_that_is_away(database: D
         one(database)
     for connection in held:
         connection.close()
+    assert one(database) == 1
+
+
+def test_a_connection_that_the_server_ended_while_it_rested_is_replaced(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The socket alone tells: nobody asks whether it lives.
+    monkeypatch.setattr(postgresql_trips, "TRUSTED_S", 600.0)
+    database, other = Database(open_engine(postgres_url)), create_engine(postgres_url)
+    assert one(database) == 1
+    ended = text(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with other.connect() as connection:
+        assert connection.scalars(ended).all() == [True]
+    assert one(database) == 1
+    database.dispose()
+    other.dispose()
+
+
+def test_a_connection_that_fell_silent_while_it_rested_is_replaced(
+    database: Database, relay: PostgresqlRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_trips, "TRUSTED_S", 0.0)
+    assert one(database) == 1
+    relay.mute_open_ones()
     assert one(database) == 1
