@@ -35,7 +35,7 @@ from service.jobs.attempt import Attempt
 from service.jobs.run import JobRun, Phase
 from service.jobs.shortfall import Shortfall
 from service.model.disk_coverage import left_out_with_data, uncovered_disks, unheld_filesystems
-from service.model.foreign_freeze import NOT_STILLPOINT
+from service.model.foreign_freeze import by_another
 from service.model.lifecycle import JobState, PhaseName
 from service.model.policy import FreezeMode
 from service.model.timing import Limits, Timing
@@ -170,7 +170,7 @@ def why_no_point(guest: Guest, attempt: Attempt) -> StillpointError:
         seen = window.instants.freeze_reply
         since = rfc3339(attempt.wall.at(seen)) if seen is not None else None
         # It was thawed when this job looked, and this job froze nothing.
-        return GuestAlreadyFrozen(domain=guest.name, frozen_by=NOT_STILLPOINT, frozen_since=since)
+        return GuestAlreadyFrozen(domain=guest.name, frozen_by=by_another(), frozen_since=since)
     if attempt.vss is not None and window.freeze.outcome is FreezeOutcome.refused:
         failure = read_freeze_error(window.freeze.message or "")
         return VssFreezeFailed(
