@@ -43,14 +43,6 @@ class Window:
     limit_s: float
 
 
-def window_document(limit_ms: float, now: datetime) -> dict[str, Any]:
-    """What the intent of a job says of its window; to be committed right before freeze is sent. `limit_ms`: from now to the last thaw.
-
-    `now`: by the clock of the database, from which whoever pages counts.
-    """
-    return {"since": rfc3339(now), "limit_ms": limit_ms}
-
-
 def open_windows(session: Session, domain_ids: Collection[str] | None = None) -> list[Window]:
     """Windows of which nobody has recorded the end, dead workers' included. `domain_ids` None: of all domains."""
     columns = (Job.id, Job.domain_id, Job.domain_name, Job.host_id, Job.intent, Job.updated_at)

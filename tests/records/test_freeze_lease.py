@@ -11,10 +11,11 @@ from sqlalchemy.exc import IntegrityError
 
 from service.db.engine import Database
 from service.db.tables import Domain, Job
-from service.errors import DatabaseUnavailable, GuestAlreadyFrozen
+from service.errors import DatabaseUnavailable, GuestAlreadyFrozen, GuestStillFrozen
+from service.jobs.ending import Ending
 from service.jobs.run import JobRun
 from service.model.foreign_freeze import by_another, by_job, by_unknown
-from service.model.lifecycle import JobState
+from service.model.intent import WindowIntent
 from service.records import freeze_lease, queue
 from service.records.queue import NewJob
 from service.worker.publishing import Inventory
@@ -82,7 +83,7 @@ def test_an_interrupted_job_keeps_the_lease_until_recovery_has_looked(database: 
 def test_a_thaw_runs_beside_the_job_that_holds_the_lease_and_takes_none(database: Database) -> None:
     holder, thaw = enqueue(database, "snapshot", "one-uuid", "hv1"), enqueue(database, "thaw", "one-uuid", "hv2")
     assert (claim(database, "hv1"), claim(database, "hv2")) == (holder, thaw)
-    intent = {"will_freeze": True, "overlays": [], "window": freeze_lease.window_document(1000, datetime.now(UTC))}
+    intent = {"will_freeze": True, "overlays": [], "window": WindowIntent(datetime.now(UTC), 1000).as_document()}
     with database.write() as session:
         session.execute(update(Job).values(intent=intent))
     with database.read() as session:
@@ -195,7 +196,8 @@ def test_a_freeze_of_a_job_that_began_while_the_guests_were_asked_is_not_somebod
         run.write({"phase": "freeze", "intent": {"will_freeze": True, "overlays": []}})
         gate.freeze_by_somebody_else()
         if ends == "before":
-            run.finish(JobState.succeeded, {"intent": {"will_freeze": False, "overlays": []}, "freeze": {"outcome": "frozen"}})
+            run.write({"intent": {"will_freeze": False, "overlays": []}, "freeze": {"outcome": "frozen"}})
+            run.finish(Ending())
 
     scene.ask()
     scene.domain.when_next(STATUS, our_window)
@@ -206,9 +208,9 @@ def test_a_guest_that_a_job_of_ours_could_not_thaw_is_published_as_left_by_it(sc
     publish(scene)
     job_id = scene.ask()
     scene.domain.agent.freeze_by_somebody_else()
-    still = {"code": "guest_still_frozen", "title": "", "detail": "", "remedy": "", "facts": {}}
     run = scene.claim()
-    run.finish(JobState.failed, {"intent": {"will_freeze": True, "overlays": []}, "error": still})
+    run.write({"intent": {"will_freeze": True, "overlays": []}})
+    run.finish(Ending(GuestStillFrozen(domain="db1", tried_ms=100, message="no answer")))
     assert publish(scene)["frozen_by"] == by_job(job_id)
 
 
