@@ -47,11 +47,14 @@ class Subject:
     looks_at: Callable[[datetime], Condition]
     goes: Callable[[datetime], Condition]
     take_away: Callable[[Session, Sequence[str]], None]
+    #: The oldest come first: where one stays, all that follow stay.
+    oldest_first: bool = False
 
     def find(self, session: Session, before: datetime, after: Key | None) -> Page:
         rows = select(self.identifier, self.goes(before), *self.place).where(self.looks_at(before), _is_after(self.place, after))
         found = session.execute(rows.order_by(*self.place).limit(PAGE)).all()
-        last = tuple(found[-1][2:]) if len(found) == PAGE else None
+        is_last = len(found) < PAGE or (self.oldest_first and not found[-1][1])
+        last = None if is_last else tuple(found[-1][2:])
         return Page(list(dict.fromkeys(row[0] for row in found if row[1])), last)
 
     def remove(self, session: Session, ids: Collection[str], before: datetime) -> int:

@@ -14,7 +14,7 @@ from service import log
 from service.config import Settings
 from service.db.engine import Database, database_now
 from service.db.tables import DatabaseIdentity
-from service.errors import DatabaseUnavailable
+from service.errors import StillpointError
 from service.records import ageing
 from service.records.ageing import Subject
 
@@ -34,7 +34,8 @@ REST = 4
 """After each transaction nothing is done for so many times as long as it took,"""
 MAX_REST_S = 0.5
 """and for no longer than this."""
-STOP_S = 5.0
+STOP_S = 2.0
+"""The thread ends with the process anyway, and what it has begun is taken back or committed whole."""
 
 PRUNED = Counter("stillpoint_pruned", "Rows that this process removed because of their age, by what they were", ["what"])
 
@@ -154,7 +155,7 @@ class PruningLoop:
         while not self._stopping.is_set():
             try:
                 self.look()
-            except DatabaseUnavailable as error:
+            except StillpointError as error:
                 _logger.warning("pruning_put_off", detail=error.detail)
             except Exception:
                 # The edge of the thread: whatever goes wrong in one round, the next one comes.
