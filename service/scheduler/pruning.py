@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from prometheus_client import Counter
 from sqlalchemy import or_, select, update
@@ -56,6 +57,7 @@ def due(settings: Settings, now: datetime) -> list[Due]:
         ageing.RAW_TEXTS: settings.keep_evidence_days,
         ageing.GATES: settings.keep_gates_days,
         ageing.JOBS: settings.keep_jobs_days,
+        ageing.EVENTS: settings.keep_events_days,
         ageing.GUEST_MEMORIES: settings.keep_jobs_days,
         ageing.TOKENS: settings.keep_tokens_days,
         ageing.HOSTS: settings.keep_hosts_days,
@@ -98,7 +100,7 @@ class Pruning:
         """What `run` would remove, without what only goes because something else has gone."""
         return {each.subject.name: sum(len(ids) for ids in self.pages(each)) for each in all_due}
 
-    def pages(self, each: Due) -> Iterator[list[str]]:
+    def pages(self, each: Due) -> Iterator[list[Any]]:
         """The ids of what would be removed; only reads."""
         last = None
         while not self._stopping.is_set():
@@ -120,7 +122,7 @@ class Pruning:
                 now, left = left[: pace.rows], left[pace.rows :]
                 yield self._remove_at_once(each, now, pace)
 
-    def _remove_at_once(self, each: Due, ids: list[str], pace: Pace) -> int:
+    def _remove_at_once(self, each: Due, ids: list[Any], pace: Pace) -> int:
         with self._database.write() as session:
             began = time.perf_counter()
             count = each.subject.remove(session, ids, each.before)
