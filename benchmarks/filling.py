@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Engine, Table, insert, text
+from sqlalchemy import Connection, Engine, Table, insert, text
 from sqlalchemy.schema import CreateIndex, DropIndex
 
 from service.db.base import Base
 from service.db.engine import open_engine
+from service.db.postgresql_limits import BoundedConnection
 from service.db.tables import Domain, Host, Job, JobLabel
 
 BATCH = 10_000
@@ -48,6 +49,7 @@ def fill(url: str, jobs: int) -> None:
         _write(engine, "job_labels", [_label(row) for row in batch if row["labels"] != "{}"])
     _create_indexes(engine, tables)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        _without_limits(connection)
         connection.execute(text("VACUUM ANALYZE" if engine.dialect.name == "postgresql" else "ANALYZE"))
     engine.dispose()
 
@@ -173,6 +175,15 @@ def _drop_indexes(engine: Engine, tables: list[Table]) -> None:
 
 def _create_indexes(engine: Engine, tables: list[Table]) -> None:
     with engine.begin() as connection:
+        _without_limits(connection)
         for table in tables:
             for index in table.indexes:
                 connection.execute(CreateIndex(index))
+
+
+def _without_limits(connection: Connection) -> None:
+    """An index of a million rows takes longer than the service would wait for."""
+    driver = connection.connection.dbapi_connection
+    if isinstance(driver, BoundedConnection):
+        driver.answer_s = None
+        connection.exec_driver_sql("SET statement_timeout = 0")

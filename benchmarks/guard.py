@@ -64,7 +64,7 @@ def _window(guest: Guest, guards: GuardSource) -> WindowRecord:
     with guards.start_guard(JOB, guest.uuid, guest.name) as guard:
         guard.wait_until_ready()
         time.sleep(PAUSE_S)
-        return freeze_window.run(guest, lambda: None, PLAN, guard)
+        return freeze_window.run(guest, lambda _hold: None, PLAN, guard)
 
 
 def _versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -32,10 +32,14 @@ from service.db.schema import check_schema, migrate
 from service.db.url import database_url
 from service.db.writable import Trial
 from service.errors import SettingInvalid, StillpointError
+from service.model.kinds import JobKind
+from service.model.windows.well_known_writers import WriterEffect
+from service.model.windows.writer_rules import WriterRules
 from service.records.wake import Wake
 from service.scheduler.pruning import PruningLoop
 
 if TYPE_CHECKING:
+    from service.jobs.kind import Handler, Handlers
     from service.worker.worker import Worker
 
 Announce = Callable[[str], None]
@@ -178,7 +182,7 @@ def _running_worker(settings: Settings, database: Database, wake: Wake) -> Itera
 
     door.raise_open_files()
     guards = GuardKeeper(settings.state_dir, settings.libvirt_uri)
-    worker = Worker(settings, database, HostConnection(settings.libvirt_uri), wake, guards)
+    worker = Worker(settings, database, HostConnection(settings.libvirt_uri), wake, guards, handlers=handlers(settings))
     worker.start()
     try:
         guards.start()
@@ -186,6 +190,43 @@ def _running_worker(settings: Settings, database: Database, wake: Wake) -> Itera
     finally:
         worker.stop(settings.shutdown_seconds)
         guards.close()
+
+
+def handlers(settings: Settings) -> "Handlers":
+    """What a worker runs: every kind of job. Raises SettingInvalid."""
+    return {kind.value: _handler(kind, settings) for kind in JobKind}
+
+
+def _handler(kind: JobKind, settings: Settings) -> "Handler":
+    # Imported here for the same reason.
+    from service.freeze.frozen_pass import PassSettings
+    from service.jobs.emergency import Thaw
+    from service.jobs.gate import Quiesce
+    from service.jobs.preflight import Preflight
+    from service.jobs.snapshot import Snapshot
+
+    passes = PassSettings(writers_settle_s=settings.writers_settle_seconds, writer_rules=writer_rules(settings))
+    overlay_dir, reserve_bytes = settings.overlay_dir, settings.overlay_reserve_bytes
+    match kind:
+        case JobKind.snapshot:
+            return Snapshot(passes, overlay_dir, reserve_bytes)
+        case JobKind.quiesce:
+            return Quiesce(passes)
+        case JobKind.preflight:
+            return Preflight(settings.max_chain_depth, overlay_dir, reserve_bytes)
+        case JobKind.thaw:
+            return Thaw()
+        case _:
+            assert_never(kind)
+
+
+def writer_rules(settings: Settings) -> WriterRules:
+    """Raises SettingInvalid."""
+    try:
+        return WriterRules.from_settings(settings.writer_rules)
+    except ValueError as error:
+        reason = f"{error}; an effect is one of {', '.join(WriterEffect)}"
+        raise SettingInvalid(setting="STILLPOINT_WRITER_RULES", reason=reason) from error
 
 
 @contextmanager

@@ -137,6 +137,7 @@ class Settings(BaseModel):
     )
     keep_jobs_days: int = _kept(365, "Days that a finished job is kept; one that has a recovery point stays")
     keep_evidence_days: int = _kept(90, "Days that the raw texts in a job's evidence are kept; its verdict and reasons stay")
+    keep_events_days: int = _kept(365, "Days that events are kept: what became of each job and recovery point, and when")
     keep_gates_days: int = _kept(30, "Days that the gate of a quiesce job is kept after the job has ended")
     keep_tokens_days: int = _kept(90, "Days that a token is kept which was revoked or has expired")
     keep_hosts_days: int = _kept(90, "Days that a silent host is kept of which there is neither a job nor a recovery point")

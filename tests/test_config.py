@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from service.app import writer_rules
 from service.config import SETTINGS_FILE_VARIABLE, Settings, load_settings
 from service.db.engine import Database
 from service.errors import SettingInvalid
 from service.model.windows.well_known_writers import SQL_SERVER, WriterEffect
-from service.worker.execution import writer_rules
 from tests.scenes.windows import WindowsScene, reasons_of
 
 EXCHANGE = "76FE1AC4-15F7-4BCD-987E-8E1ACB462FB7"

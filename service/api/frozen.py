@@ -9,7 +9,7 @@ from service.api.placement import DomainLocation
 from service.db.engine import database_now
 from service.db.tables import Domain, Job
 from service.errors import GuestAlreadyFrozen
-from service.model.foreign_freeze import FOREIGN_FREEZE_MAX_AGE_S
+from service.model.foreign_freeze import FOREIGN_FREEZE_MAX_AGE_S, in_one_shape
 from service.model.kinds import names_of
 from service.model.lifecycle import JobState
 from service.records import freeze_lease
@@ -31,7 +31,8 @@ def refuse_if_frozen(session: Session, place: DomainLocation) -> None:
         return
     if freeze_lease.open_windows(session, [place.domain_id]) or _was_thawed_since(session, domain):
         return
-    raise GuestAlreadyFrozen(domain=place.domain_name, frozen_by=domain.document["frozen_by"], frozen_since=domain.document["frozen_since"])
+    by = in_one_shape(domain.document["frozen_by"])
+    raise GuestAlreadyFrozen(domain=place.domain_name, frozen_by=by, frozen_since=domain.document["frozen_since"])
 
 
 def _was_thawed_since(session: Session, domain: Domain) -> bool:

@@ -14,6 +14,7 @@ from service.api.schemas.fields import Filter
 from service.db.engine import database_now
 from service.db.tables import Domain, Host, RecoveryPoint
 from service.errors import CursorInvalid
+from service.model.foreign_freeze import by_job, in_one_shape
 from service.records import freeze_lease
 from service.records.freeze_lease import Window
 
@@ -108,8 +109,9 @@ class Inventory:
 def _freeze(domain: Domain, window: Window | None) -> dict[str, Any]:
     """A running job is known at once; what else holds the guest is what its host saw."""
     if window is not None:
-        return {"frozen": True, "frozen_since": rfc3339(window.since), "frozen_by": {"job_id": window.job_id}}
-    return {name: domain.document.get(name) for name in ("frozen", "frozen_since", "frozen_by")}
+        return {"frozen": True, "frozen_since": rfc3339(window.since), "frozen_by": by_job(window.job_id)}
+    seen = domain.document
+    return {"frozen": seen.get("frozen"), "frozen_since": seen.get("frozen_since"), "frozen_by": in_one_shape(seen.get("frozen_by"))}
 
 
 def rfc3339(moment: datetime) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -18,6 +19,7 @@ from service.db.engine import Database, database_now
 from service.db.tables import Domain, Host, Job, PrunedJobs, RecoveryPoint
 from service.db.writable import Trial
 from service.errors import DatabaseUnavailable, StillpointError
+from service.model.foreign_freeze import JOB, in_one_shape
 from service.model.lifecycle import FINAL_STATES, JobState
 from service.records import freeze_lease
 
@@ -212,12 +214,17 @@ def _frozen_guests(session: Session) -> dict[tuple[str, str], _FrozenGuest]:
     since, by = Domain.document["frozen_since"].as_string(), Domain.document["frozen_by"]
     foreign = select(Domain.name, Domain.host_id, since.label("since"), by.label("by")).where(since.is_not(None))
     guests = {
-        (row.name, row.host_id): _FrozenGuest(datetime.fromisoformat(row.since), 0.0 if isinstance(row.by, dict) else None)
+        (row.name, row.host_id): _FrozenGuest(datetime.fromisoformat(row.since), 0.0 if _is_ours(row.by) else None)
         for row in session.execute(foreign)
     }
     for window in freeze_lease.open_windows(session):
         guests[window.domain_name, window.host_id] = _FrozenGuest(window.since, window.limit_s)
     return guests
+
+
+def _is_ours(published: Any) -> bool:
+    by = in_one_shape(published)
+    return by is not None and by["kind"] == JOB
 
 
 def _libvirt(session: Session) -> Metric:

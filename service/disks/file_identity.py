@@ -3,35 +3,10 @@
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from service.model import image_header
-from service.this_boot import boot_id
-
-
-@dataclass(frozen=True)
-class FileIdentity:
-    """`boot`: the numbers of devices are those of one boot."""
-
-    device: int
-    inode: int
-    boot: str
-
-    @classmethod
-    def of(cls, found: os.stat_result) -> "FileIdentity":
-        return cls(found.st_dev, found.st_ino, boot_id())
-
-    def is_of(self, found: os.stat_result) -> bool:
-        return self.inode == found.st_ino and (self.device == found.st_dev or self.boot != boot_id())
-
-    def as_document(self) -> dict[str, Any]:
-        return {"device": self.device, "inode": self.inode, "boot": self.boot}
-
-    @classmethod
-    def from_document(cls, document: dict[str, Any] | None) -> "FileIdentity | None":
-        return cls(document["device"], document["inode"], document["boot"]) if document else None
+from service.model.file_identity import FileIdentity
 
 
 def unlink(path: Path, made: FileIdentity) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from service.disks import overlays
-from service.disks.overlays import Overlay
 from service.errors import LibvirtCallFailed, LibvirtUnavailable, OverlaysLeft, StillpointError
 from service.hypervisor.guest import Guest
+from service.model.intent import Overlay
 
 BUDGET_S = 600.0
 POLL_S = 0.1

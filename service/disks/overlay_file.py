@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from service.disks.file_identity import FileIdentity
+from service.model.file_identity import FileIdentity
 
 QEMU_IMG = "qemu-img"
 QEMU_IMG_TIMEOUT_S = 60

@@ -7,14 +7,13 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from service import bounded_io, log
 from service.disks import overlay_file
-from service.disks.file_identity import FileIdentity, looks_like_ours
+from service.disks.file_identity import looks_like_ours
 from service.errors import (
     OverlayPreparationFailed,
     OverlayReplaced,
@@ -25,6 +24,8 @@ from service.errors import (
     StorageNotAnswering,
 )
 from service.hypervisor.guest import Guest
+from service.model.file_identity import FileIdentity
+from service.model.intent import Overlay
 from service.model.inventory import Disk, Space
 
 KILL_S = 2
@@ -36,42 +37,6 @@ _OUR_SUFFIX = re.compile(r"\.[0-9a-f]{8}(-\d+)?$")
 
 
 _logger = log.get(__name__)
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """`base` becomes the recovery point, `path` is where the guest writes from the point in time on.
-
-    `made`: which file we made there; None: it is only planned, or its maker died before it could tell.
-    """
-
-    target: str
-    base: str
-    base_format: str
-    path: str
-    virtual_size: int
-    made: FileIdentity | None = None
-
-    def is_in_use(self, source: str | None) -> bool | None:
-        """For the file that the disk is on now. None: neither this overlay nor its base; another overlay may lie on top of this one."""
-        if source == self.path:
-            return True
-        return False if source == self.base else None
-
-    def as_document(self) -> dict[str, Any]:
-        document: dict[str, Any] = {
-            "target": self.target,
-            "base": self.base,
-            "base_format": self.base_format,
-            "overlay": self.path,
-            "virtual_size": self.virtual_size,
-        }
-        return document | {"made": self.made.as_document()} if self.made is not None else document
-
-    @classmethod
-    def from_document(cls, document: dict[str, Any]) -> "Overlay":
-        made = FileIdentity.from_document(document.get("made"))
-        return cls(document["target"], document["base"], document["base_format"], document["overlay"], document["virtual_size"], made)
 
 
 def plan(guest: Guest, disks: Sequence[Disk], job_id: str, attempt: int, overlay_dir: Path | None) -> list[Overlay]:

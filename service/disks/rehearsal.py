@@ -11,12 +11,12 @@ from typing import Any
 
 from service import bounded_io
 from service.disks.disk_user import DiskUser
-from service.disks.overlays import Overlay
 from service.errors import LibvirtSeesOtherFiles, QemuCannotOpen, StillpointError
 from service.hypervisor.guest import Guest
 from service.hypervisor.qemu_process import Credentials
 from service.hypervisor.security_labels import DAC
 from service.model.host_trial import HostTrial, Tried
+from service.model.intent import Overlay
 
 OPENING_TIMEOUT_S = 20
 _PROGRAM = Path(__file__).with_name("opened_as.py")

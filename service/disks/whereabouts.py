@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.disks.overlays import Overlay
 from service.hypervisor.guest import Guest
+from service.model.intent import Overlay
 
 
 @dataclass

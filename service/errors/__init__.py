@@ -39,10 +39,12 @@ from service.errors.jobs import (
     DisksInDoubt,
     HostForgotten,
     JobCancelled,
+    KindUnknown,
     LeaseLost,
     SnapshotFailed,
     SpaceInsufficient,
     VerdictBelowRequired,
+    VersionUnknown,
     WorkerLost,
 )
 from service.errors.points import (
@@ -169,6 +171,7 @@ __all__ = [
     "ImageInUse",
     "JobCancelled",
     "JobNotFound",
+    "KindUnknown",
     "LeaseLost",
     "LibvirtCallFailed",
     "LibvirtCallTimedOut",
@@ -209,6 +212,7 @@ __all__ = [
     "UnsupportedMediaType",
     "ValidationFailed",
     "VerdictBelowRequired",
+    "VersionUnknown",
     "VssFreezeFailed",
     "VssNotUsable",
     "WindowsCommandBlocked",

@@ -65,6 +65,22 @@ class WorkerLost(StillpointError):
     remedy_template = "Retry the job. The evidence of the job says what recovery saw and did."
 
 
+class KindUnknown(StillpointError):
+    code = "kind_unknown"
+    title = "The job was made by a newer version"
+    detail_template = "This worker does not know jobs of kind {kind}: the guest is thawed, and its disks are left as they are."
+    remedy_template = "Run the newer version on this host again; its worker ends the job."
+
+
+class VersionUnknown(StillpointError):
+    """`what`: `request` or `intent`."""
+
+    code = "version_unknown"
+    title = "The job was written by a newer version"
+    detail_template = "The {what} of the job has version {version}; this program reads versions up to {known}."
+    remedy_template = "Run the newer version on this host again; its worker goes on with the job."
+
+
 class HostForgotten(StillpointError):
     """`phase` None: the job had not begun. `files`: overlays that it may have made."""
 

@@ -4,6 +4,12 @@ from collections.abc import Mapping
 
 from service.errors.base import StillpointError
 
+_OWNERS = {
+    "job": "Job {job_id} of Stillpoint froze the guest, and its thaw was never answered.",
+    "not_stillpoint": "No job of Stillpoint froze the guest.",
+    "unknown": "It is not known who froze the guest.",
+}
+
 
 class GuestAlreadyFrozen(StillpointError):
     code = "guest_already_frozen"
@@ -13,17 +19,14 @@ class GuestAlreadyFrozen(StillpointError):
         "If no client owns the freeze: POST /api/v1/domains/{{id}}/thaw, or `stillpoint thaw {domain}` on the host."
     )
 
-    def __init__(self, *, domain: str, frozen_by: str | Mapping[str, str] = "unknown", frozen_since: str | None = None) -> None:
-        """`frozen_by` and `frozen_since` as in `service.model.foreign_freeze`. `frozen_since` None: the time is not on record."""
-        super().__init__(domain=domain, frozen_by=frozen_by, frozen_since=frozen_since)
+    def __init__(self, *, domain: str, frozen_by: Mapping[str, str | None] | None = None, frozen_since: str | None = None) -> None:
+        """`frozen_by` as in `service.model.foreign_freeze`; None: unknown. `frozen_since` None: the time is not on record."""
+        super().__init__(domain=domain, frozen_by=dict(frozen_by or {"kind": "unknown", "job_id": None}), frozen_since=frozen_since)
 
     @property
     def detail(self) -> str:
         by, since = self.facts["frozen_by"], self.facts["frozen_since"]
-        if isinstance(by, Mapping):
-            who = f"Job {by['job_id']} of Stillpoint froze the guest, and its thaw was never answered."
-        else:
-            who = "No job of Stillpoint froze the guest." if by == "not_stillpoint" else "It is not known who froze the guest."
+        who = _OWNERS[by["kind"]].format(job_id=by["job_id"])
         seen = f" The guest was first seen frozen at {since}." if since else ""
         return f"The agent of {self.facts['domain']} says that the guest is frozen, and this job did not freeze it. {who}{seen}"
 

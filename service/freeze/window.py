@@ -70,6 +70,19 @@ class WindowGuard(Protocol):
 
 
 @dataclass(frozen=True)
+class Hold:
+    """What takes the point in time is told: writes are held until `deadline_ns` (of time.monotonic_ns), or until `cut_short` is set."""
+
+    filesystems: int
+    deadline_ns: int
+    #: The thaw guard died: the guest is thawed before the deadline.
+    cut_short: threading.Event
+
+
+Take = Callable[[Hold], None]
+
+
+@dataclass(frozen=True)
 class WindowPlan:
     """Decided before the window. `mountpoints` None: every filesystem."""
 
@@ -92,10 +105,10 @@ class WindowPlan:
         return self.hold_limit_ms if self.hold_soft_ms is None else min(self.hold_soft_ms, self.hold_limit_ms)
 
 
-def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPlan, guard: WindowGuard) -> WindowRecord:
+def run(guest: FreezableGuest, take: Take, plan: WindowPlan, guard: WindowGuard) -> WindowRecord:
     """Freeze, take the point in time, thaw. Returns only after a thaw was answered, or was tried for `thaw_patience_s`.
 
-    The snapshot is taken only inside a freeze that was answered. Thaw is sent whatever else happened: a freeze
+    The point is taken only inside a freeze that was answered. Thaw is sent whatever else happened: a freeze
     that failed or timed out may have frozen the guest all the same (F§4.1). Only a freeze that the agent did not take, or
     that froze nothing, is not ours to end: then somebody else holds the guest, and our thaw would break their window.
     """
@@ -110,14 +123,15 @@ def run(guest: FreezableGuest, take_snapshot: Callable[[], None], plan: WindowPl
         if record.freeze.outcome is FreezeOutcome.frozen:
             deadline = at.freeze_reply + plan.hold_limit_ms * NS_PER_MS
             guard.frozen(record.freeze.count or 0, deadline)
+            hold = Hold(record.freeze.count or 0, deadline, watchdog.guard_is_gone)
             watchdog.arm(deadline, record.freeze.count)
-            at.snapshot_sent = time.monotonic_ns()
-            late = at.snapshot_sent > at.freeze_reply + plan.latest_ms * NS_PER_MS
+            at.point_sent = time.monotonic_ns()
+            late = at.point_sent > at.freeze_reply + plan.latest_ms * NS_PER_MS
             record.was_too_late = late or watchdog.fired or watchdog.guard_died
             if not record.was_too_late:
-                record.snapshot_was_called = True
-                record.snapshot_error = _take(take_snapshot)
-                at.snapshot_done = time.monotonic_ns()
+                record.point_was_requested = True
+                record.point_error = _error_of(take, hold)
+                at.point_done = time.monotonic_ns()
             if plan.confirm_before_thaw:
                 record.frozen_before_thaw = _status(guest)
     finally:
@@ -184,7 +198,7 @@ def _lost_since(since: float, error: StillpointError) -> float:
 
 
 class _Watchdog:
-    """Thaws from a thread of its own: when the hold limit passes while the snapshot call is still out, and when the guard dies.
+    """Thaws from a thread of its own: when the hold limit passes while what takes the point is still out, and when the guard dies.
 
     It can: libvirt's agent lock is another one than the snapshot's (F§4.1). The thread runs before the freeze is sent.
     """
@@ -193,7 +207,7 @@ class _Watchdog:
         self.reply: ThawReply | None = None
         self.thaw_sent: int | None = None
         self.thaw_reply: int | None = None
-        self.guard_died = False
+        self.guard_is_gone = threading.Event()
         self.fired = False
         self._guest = guest
         self._plan = plan
@@ -210,6 +224,10 @@ class _Watchdog:
         """The guest is frozen; `deadline` in time.monotonic_ns."""
         self._deadline, self._frozen = deadline, frozen
         os.eventfd_write(self._woken, 1)
+
+    @property
+    def guard_died(self) -> bool:
+        return self.guard_is_gone.is_set()
 
     def stop(self) -> bool:
         """True when it fired; then its thaw has ended and `reply` is set."""
@@ -231,7 +249,7 @@ class _Watchdog:
             if self._woken in ready:
                 os.eventfd_read(self._woken)
             if guard in ready and self._guard.is_gone():
-                self.guard_died = True
+                self.guard_is_gone.set()
                 events.unregister(guard)
             # Before the freeze is answered a thaw would only wait behind it, or come before it.
             if self._deadline is not None and (self.guard_died or self._milliseconds_left() == 0):
@@ -266,9 +284,9 @@ def _freeze(guest: FreezableGuest, plan: WindowPlan) -> FreezeReply:
     return FreezeReply(FreezeOutcome.frozen if count > 0 else FreezeOutcome.empty, count=count)
 
 
-def _take(take_snapshot: Callable[[], None]) -> str | None:
+def _error_of(take: Take, hold: Hold) -> str | None:
     try:
-        take_snapshot()
+        take(hold)
     except StillpointError as error:
         return error.detail
     return None

@@ -7,9 +7,11 @@ from service.errors import DomainPaused, GuestStillFrozen, NoAgentChannel, Still
 from service.freeze.window import thaw_until_answered
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
+from service.jobs.ending import Ending
+from service.jobs.kind import Host, LostJob, Resolution
 from service.jobs.run import JobRun
 from service.model.inventory import DomainState
-from service.model.lifecycle import JobState, PhaseName
+from service.model.lifecycle import PhaseName
 from service.model.window import ThawOutcome
 from service.records import gates
 
@@ -52,13 +54,21 @@ def thaw_guest(guest: Guest, patience_s: float = PATIENCE_S) -> ThawResult:
     return ThawResult(guest.name, was_frozen, reply.count, reply.message, _status(guest))
 
 
-def run_thaw(run: JobRun, guest: Guest) -> None:
-    """The job kind `thaw`."""
-    with run.phase_that_cannot_be_cancelled(PhaseName.thaw):
-        result = thaw_guest(guest)
-    # After the thaw, which no database may keep waiting: an open gate is told at once, and not when it is released.
-    run.write_beside(lambda session: gates.close_of_domain(session, run.claim.domain_id))
-    run.finish(JobState.succeeded, {"phase": None, "result": result.as_document()})
+class Thaw:
+    """The handler of the kind."""
+
+    def run(self, run: JobRun, host: Host) -> Ending:
+        with run.phase_that_cannot_be_cancelled(PhaseName.thaw):
+            result = thaw_guest(host.guest(run.claim.domain_id))
+        # After the thaw, which no database may keep waiting: an open gate is told at once, and not when it is released.
+        run.in_transaction(lambda session: gates.close_of_domain(session, run.claim.domain_id))
+        return Ending(result=result.as_document())
+
+    def recover(self, lost: LostJob, host: Host) -> Resolution:  # noqa: ARG002 - as every handler has it
+        return Resolution(is_tried_again=lost.guest is not None)
+
+    def ended_early(self, run: JobRun, error: StillpointError) -> Ending:  # noqa: ARG002 - as every handler has it
+        return Ending(error)
 
 
 def _status(guest: Guest) -> bool | None:

@@ -1,4 +1,4 @@
-"""What stands in the freeze window of a gate in the place of the snapshot: open, and wait for the release or the deadline.
+"""What stands in the freeze window of a gate in the place of a snapshot: open, and wait for the release or the deadline.
 
 All talk with the database is in a thread of its own: one that hangs keeps neither the window nor the guest.
 """
@@ -10,9 +10,8 @@ from datetime import timedelta
 
 from service.db.engine import Database
 from service.errors import DatabaseUnavailable, GateClosedEarly, GateDeadlinePassed, GateNotOpened, StillpointError
-from service.freeze.window import WindowGuard
+from service.freeze.window import Hold
 from service.model.gate import GateState
-from service.model.window import GuardThaw
 from service.records import gates
 
 POLL_S = 0.02
@@ -27,29 +26,26 @@ _THAWED = "an emergency thaw was asked for"
 
 
 class GateHold:
-    """Stands between the window and its thaw guard: that is how it learns what was frozen, and until when."""
+    """What takes the point in time in the window of a gate: the caller does."""
 
     def __init__(
         self,
         database: Database,
         job_id: str,
         domain: str,
-        guard: WindowGuard,
+        hold_budget_ms: int,
         *,
         is_frozen: Callable[[], bool] | None = None,
         ends_at: Callable[[], float | None] = lambda: None,
     ) -> None:
         """`is_frozen` asks the guest; None: it is not asked. `ends_at`: `JobRun.ends_at`."""
         self.was_released = False
-        #: Why it was not released; of `hold`.
+        #: Why it was not released; of `take`.
         self.error: StillpointError | None = None
         self._database = database
         self._job_id = job_id
         self._domain = domain
-        self._guard = guard
-        self._filesystems = 0
-        self._hold_budget_ms = 0
-        self._thaw_by = 0
+        self._hold_budget_ms = hold_budget_ms
         self._over = threading.Event()
         self._was_opened = False
         self._was_given_up = False
@@ -59,12 +55,12 @@ class GateHold:
         self._ends_at = ends_at
         self._trouble = "the database did not take it in time"
 
-    def hold(self) -> None:
+    def take(self, hold: Hold) -> None:
         """Returns once the gate was released. Raises GateDeadlinePassed, GateClosedEarly, GateNotOpened."""
         released = threading.Event()
-        for name, work in (("gate", lambda: self._converse(released)), ("look", self._look_at_the_guest)):
+        for name, work in (("gate", lambda: self._converse(hold, released)), ("look", lambda: self._look_at_the_guest(hold))):
             threading.Thread(target=work, name=f"{name}-{self._job_id[:8]}", daemon=True).start()
-        self._wait()
+        self._wait(hold)
         # What the thread finds from here on comes too late.
         self.was_released = released.is_set()
         self._over.set()
@@ -83,10 +79,13 @@ class GateHold:
             return GateClosedEarly(domain=self._domain, why=self._closed_by)
         return GateDeadlinePassed(domain=self._domain, hold_budget_ms=self._hold_budget_ms)
 
-    def _wait(self) -> None:
+    def _wait(self, hold: Hold) -> None:
         """Until it is over, its time is, or the worker's. In small steps: nothing wakes a thread when a worker is told to stop."""
         closes_at: float | None = None
-        while (left := self._seconds_left() + AFTER_DEADLINE_S) > 0 and not self._over.wait(min(left, POLL_S)):
+        while (left := _seconds_left(hold) + AFTER_DEADLINE_S) > 0 and not self._over.wait(min(left, POLL_S)):
+            if hold.cut_short.is_set():
+                # The window thaws at once now, so there is nothing to wait for.
+                self._close("its thaw guard died")
             now, ends_at = time.monotonic(), self._ends_at()
             if ends_at is None:
                 continue
@@ -100,7 +99,7 @@ class GateHold:
             self._closed_by = why
             self._over.set()
 
-    def _look_at_the_guest(self) -> None:
+    def _look_at_the_guest(self, hold: Hold) -> None:
         """In a thread of its own: an agent that hangs keeps neither the release nor the deadline."""
         while self._is_frozen is not None and not self._over.wait(LOOK_S):
             try:
@@ -109,17 +108,17 @@ class GateHold:
                 # It does not say: the thaw reply will.
                 continue
             # After its deadline it is our own thaw that is seen.
-            if not is_frozen and self._seconds_left() > 0:
+            if not is_frozen and _seconds_left(hold) > 0:
                 self._close("somebody else thawed the guest")
 
-    def _converse(self, released: threading.Event) -> None:
+    def _converse(self, hold: Hold, released: threading.Event) -> None:
         news = threading.Event()
         with self._database.bells.listening(self._job_id, news.set):
             while not self._over.is_set():
                 news.clear()
                 try:
                     if not self._was_opened:
-                        self._open()
+                        self._open(hold)
                     else:
                         self._look_at_the_row(released)
                 except DatabaseUnavailable as error:
@@ -128,10 +127,10 @@ class GateHold:
                     # A guest is held: a release from another process must not keep it waiting.
                     news.wait(POLL_S)
 
-    def _open(self) -> None:
+    def _open(self, hold: Hold) -> None:
         with self._database.write(urgent=True) as session:
-            left = timedelta(seconds=self._seconds_left())
-            was_opened = gates.try_to_open(session, self._job_id, self._filesystems, left)
+            left = timedelta(seconds=_seconds_left(hold))
+            was_opened = gates.try_to_open(session, self._job_id, hold.filesystems, left)
             state = gates.state_of(session, self._job_id)
         if was_opened:
             self._was_opened = True
@@ -151,28 +150,6 @@ class GateHold:
         elif state is GateState.closed:
             self._close(_THAWED)
 
-    def _seconds_left(self) -> float:
-        return (self._thaw_by - time.monotonic_ns()) / 1e9
 
-    # --- as the guard of the window -----------------------------------------------------------------
-
-    def fileno(self) -> int | None:
-        return self._guard.fileno()
-
-    def is_gone(self) -> bool:
-        is_gone = self._guard.is_gone()
-        if is_gone:
-            # The window thaws at once now, so there is nothing to wait for.
-            self._close("its thaw guard died")
-        return is_gone
-
-    def freezing(self, over_by_ns: int, hold_ns: int) -> None:
-        self._hold_budget_ms = hold_ns // 1_000_000
-        self._guard.freezing(over_by_ns, hold_ns)
-
-    def frozen(self, count: int, thaw_by_ns: int) -> None:
-        self._filesystems, self._thaw_by = count, thaw_by_ns
-        self._guard.frozen(count, thaw_by_ns)
-
-    def dismiss(self) -> GuardThaw | None:
-        return self._guard.dismiss()
+def _seconds_left(hold: Hold) -> float:
+    return (hold.deadline_ns - time.monotonic_ns()) / 1e9

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from service import bounded_io
 from service.db.tables import Job, RecoveryPoint
 from service.disks import overlays
 from service.disks.merging import merge_back
-from service.disks.overlays import Overlay
 from service.disks.whereabouts import Whereabouts
 from service.errors import (
     DisksInDoubt,
@@ -19,30 +17,15 @@ from service.errors import (
     OverlaysLeft,
     StillpointError,
     StorageNotAnswering,
-    WorkerLost,
 )
 from service.hypervisor.guest import Guest
-from service.jobs.intent import Intent
+from service.jobs.kind import LostJob, Resolution
 from service.jobs.shortfall import removed_again, unfinished
 from service.jobs.snapshot_outcome import disk_document
+from service.model.intent import DiscardIntent, Intent, Overlay
 from service.model.lifecycle import PhaseName
-from service.model.verdict import Verdict
-
-
-@dataclass
-class Found:
-    """What recovery saw and did. `error` ends the job; None puts it back into the queue."""
-
-    story: list[str] = field(default_factory=list)
-    error: StillpointError | None = None
-    point: RecoveryPoint | None = None
-    #: The point had been judged and was taken back: the verdict that stands in the row is the true one.
-    was_discarded: bool = False
-    #: It went to another host, perhaps frozen: a thaw follows it there.
-    moved_frozen: bool = False
-
-    def lost(self) -> WorkerLost:
-        return WorkerLost(story=" ".join(self.story).rstrip("."))
+from service.model.reasons import lowers
+from service.model.verdict import Judgement, Verdict, disks_in_doubt, no_point
 
 
 def what_may_move_them(guest: Guest, intent: Intent) -> StillpointError | None:
@@ -58,21 +41,20 @@ def what_may_move_them(guest: Guest, intent: Intent) -> StillpointError | None:
     return DomainBusy(domain=guest.name, what=what) if is_running else None
 
 
-def settle(job: Job, guest: Guest, intent: Intent, found: Found) -> None:
+def settle(lost: LostJob, guest: Guest) -> Resolution:
     """All on their overlays: the point exists. None: the overlays are removed. Anything else: nothing is touched.
 
     Raises LibvirtUnavailable: then nothing is decided.
     """
-    if intent.discard is not None:
-        _finish_discard(guest, intent, found)
-        return
-    where = Whereabouts.of(guest, intent.overlays)
+    if lost.intent.discard is not None:
+        return _finish_discard(lost, lost.intent.discard, guest)
+    where = Whereabouts.of(guest, lost.intent.overlays)
     if where.is_untouched:
-        found.story.append(_roll_back(intent.overlays))
-    elif where.is_switched:
-        _keep(job, guest, intent.overlays, where, found)
-    else:
-        _leave(guest, where, found)
+        lost.story.append(_roll_back(lost.intent.overlays))
+        return Resolution(is_tried_again=True, judgement=no_point())
+    if where.is_switched:
+        return _keep(lost, guest, where)
+    return _leave(lost, guest, where)
 
 
 def _roll_back(planned: Sequence[Overlay]) -> str:
@@ -85,50 +67,56 @@ def _roll_back(planned: Sequence[Overlay]) -> str:
     return "The disks are as they were; overlays that were made are removed."
 
 
-def _keep(job: Job, guest: Guest, planned: Sequence[Overlay], where: Whereabouts, found: Found) -> None:
+def _keep(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
+    planned, is_point = lost.intent.overlays, True
     mirrors = {target: guest.mirror(target) for target in where.planned}
     merging = [overlay.target for overlay in planned if (mirror := mirrors[overlay.target]) and mirror.into == overlay.base]
     if merging:
-        found.story.append(
+        is_point = False
+        lost.story.append(
             f"The disks are on their overlays, and somebody merges {', '.join(merging)} back. The files below are written to, "
             "so they are not a recovery point."
         )
     else:
-        found.story.append("The disks are on their overlays: the point in time was taken, and is kept as crash-consistent.")
-        found.point = _point(job, planned)
+        lost.story.append("The disks are on their overlays: the point in time was taken, and is kept as crash-consistent.")
     if where.saved != where.planned:
         behind = [target for target in where.planned if target not in where.saved]
-        found.story.append(
+        lost.story.append(
             f"The definition of the next start does not name the overlay of {', '.join(behind)}: "
             "correct it before the domain is shut off, or what was written since is lost."
         )
-    found.error = found.lost()
+    if not is_point:
+        return Resolution(judgement=no_point())
+    return Resolution(judgement=_worker_lost(lost.job), point=_point(lost.job, planned))
 
 
-def _leave(guest: Guest, where: Whereabouts, found: Found) -> None:
+def _worker_lost(job: Job) -> Judgement:
+    missed = "judge what it had seen of the freeze window" if job.timing is not None else "record whether the freeze held"
+    return Judgement(Verdict.crash, [lowers("worker_lost", f"The worker did not come to {missed}.")])
+
+
+def _leave(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
     switched = sorted({*where.live, *where.saved})
-    found.story.append("Not every disk is on its overlay or on the file below it; nothing was deleted.")
+    lost.story.append("Not every disk is on its overlay or on the file below it; nothing was deleted.")
     ahead = [target for target in where.saved if target not in where.live]
     if ahead:
-        found.story.append(
+        lost.story.append(
             f"Only the definition of the next start names the overlay of {', '.join(ahead)}: correct it before the domain is shut off."
         )
     unswitched = ", ".join(target for target in where.planned if target not in switched)
-    found.error = DisksInDoubt(domain=guest.name, switched=", ".join(switched), unswitched=unswitched)
+    error = DisksInDoubt(domain=guest.name, switched=", ".join(switched), unswitched=unswitched)
+    return Resolution(error=error, judgement=disks_in_doubt())
 
 
-def _finish_discard(guest: Guest, intent: Intent, found: Found) -> None:
-    """No point is recorded, whatever comes of it: the files below may have been written to."""
-    assert intent.discard is not None
-    found.was_discarded = True
-    found.story.append("The point was being taken back.")
-    merge = merge_back(guest, intent.overlays, was_begun=True)
+def _finish_discard(lost: LostJob, discard: DiscardIntent, guest: Guest) -> Resolution:
+    """No point is recorded, whatever comes of it: the files below may have been written to. The verdict in the row is the true one."""
+    lost.story.append("The point was being taken back.")
+    merge = merge_back(guest, lost.intent.overlays, was_begun=True)
     if merge.errors:
-        found.story.append(f"That could not be finished for {', '.join(merge.errors)}: {merge.message}. Nothing in use was deleted.")
-        found.error = unfinished(guest, intent, merge)
-    else:
-        found.story.append("That was finished: the disks are on the files that they were on before the job.")
-        found.error = removed_again(intent.discard.verdict, intent.discard.required, merge)
+        lost.story.append(f"That could not be finished for {', '.join(merge.errors)}: {merge.message}. Nothing in use was deleted.")
+        return Resolution(error=unfinished(guest, discard, merge))
+    lost.story.append("That was finished: the disks are on the files that they were on before the job.")
+    return Resolution(error=removed_again(discard, merge), was_rolled_back=True)
 
 
 def _point(job: Job, planned: Sequence[Overlay]) -> RecoveryPoint:

@@ -1,6 +1,8 @@
 """The job kind `preflight`: would a backup work, and with what verdict. Nothing is frozen; what is made to try is removed again."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from service import bounded_io
 from service.disks import disk_images, images, overlays, rehearsal
@@ -17,58 +19,79 @@ from service.errors import (
     StorageRefused,
 )
 from service.freeze import windows_evidence
+from service.freeze.frozen_pass import BEFORE_THE_WINDOW
 from service.freeze.survey import as_document as survey_document
 from service.freeze.survey import survey
 from service.hypervisor.guest import Guest
-from service.jobs.intent import Intent
+from service.jobs import interrupted_disks
+from service.jobs.ending import Ending
+from service.jobs.kind import Host, LostJob, Resolution
 from service.jobs.run import JobRun
-from service.jobs.snapshot import BEFORE_THE_WINDOW, SnapshotSettings, freeze_policy
 from service.model.checks import Circumstances, evaluate
 from service.model.host_trial import HostTrial, Tried
+from service.model.intent import Intent
 from service.model.inventory import Disk, DomainState, Survey
-from service.model.lifecycle import JobState, PhaseName
+from service.model.lifecycle import PhaseName
 from service.model.policy import FreezeMode, FreezePolicy
 from service.model.scope import DiskSelection, freeze_scope, select_disks
 from service.model.windows import auto_recovery
 from service.model.windows.checks import WindowsCircumstances
 
 
-def run_preflight(run: JobRun, guest: Guest, settings: SnapshotSettings, max_chain_depth: int) -> None:
-    """Read everything, try what can be tried, judge it, finish the job; `result` holds the checks."""
+@dataclass(frozen=True)
+class Preflight:
+    """The handler of the kind."""
+
+    max_chain_depth: int
+    overlay_dir: Path | None = None
+    overlay_reserve_bytes: int = 0
+
+    def run(self, run: JobRun, host: Host) -> Ending:
+        return _run(run, host, self)
+
+    def recover(self, lost: LostJob, host: Host) -> Resolution:  # noqa: ARG002 - as every handler has it
+        """It took nothing; overlays that it made to try are removed."""
+        return replace(interrupted_disks.settle(lost, lost.guest), judgement=None) if lost.guest is not None else Resolution()
+
+    def ended_early(self, run: JobRun, error: StillpointError) -> Ending:  # noqa: ARG002 - as every handler has it
+        return Ending(error)
+
+
+def _run(run: JobRun, host: Host, kind: Preflight) -> Ending:
+    """Read everything, try what can be tried, judge it; `result` holds the checks."""
+    guest = host.guest(run.claim.domain_id)
     with bounded_io.refusals(BEFORE_THE_WINDOW), run.phase(PhaseName.preflight):
         found = survey(guest)
         if found.agent.frozen:
             found.foreign_freeze = run.foreign_freeze()
         found.disks = disk_images.examined(found.disks)
-        selection, fault, spaces, image_fault, host = None, None, [], None, None
+        selection, fault, spaces, image_fault, trial = None, None, [], None, None
         try:
-            selection = select_disks(
-                guest.name, found.disks, run.claim.request.get("disks"), has_overlay_dir=settings.overlay_dir is not None
-            )
-            host = _try_host(run, guest, settings, found, selection.taken)
-            if Tried.image not in host.faults:
-                image_fault = why_not_at_rest(guest, selection.taken, settings.guests_of_host)
-                spaces = overlays.spaces(selection.taken, settings.overlay_dir, settings.overlay_reserve_bytes)
+            selection = select_disks(guest.name, found.disks, run.claim.request.get("disks"), has_overlay_dir=kind.overlay_dir is not None)
+            trial = _try_host(run, guest, kind, found, selection.taken)
+            if Tried.image not in trial.faults:
+                image_fault = why_not_at_rest(guest, selection.taken, host.guests)
+                spaces = overlays.spaces(selection.taken, kind.overlay_dir, kind.overlay_reserve_bytes)
         except HostOutOfDescriptors:
             raise
         except (OverlayPreparationFailed, OverlaysLeft, StorageNotAnswering) as error:
-            host = host or HostTrial()
-            host.note(Tried.overlay, error)
+            trial = trial or HostTrial()
+            trial.note(Tried.overlay, error)
         except StillpointError as error:
             fault = error
         scope = freeze_scope(found, selection.taken) if selection and found.state is DomainState.running and found.agent.answers else None
-        policy = freeze_policy(run)
+        policy = FreezePolicy.from_document(run.claim.request.get("freeze"))
         hold_fault = _hold_fault(policy, found)
         windows = _windows(run, guest, found, selection) if found.is_windows and found.agent.answers and not found.agent.frozen else None
         taken = selection if fault is None else None
         snapshots = tuple(guest.snapshot_names())
         result = evaluate(
             Circumstances(
-                found, taken, fault, scope, spaces, policy.mode, max_chain_depth, windows, image_fault, snapshots, host, hold_fault
+                found, taken, fault, scope, spaces, policy.mode, kind.max_chain_depth, windows, image_fault, snapshots, trial, hold_fault
             )
         )
     document = {**result.as_document(), "windows": windows.as_document() if windows else None}
-    run.finish(JobState.succeeded, {"phase": None, "intent": None, "result": document, "evidence": {"survey": survey_document(found)}})
+    return Ending(evidence={"survey": survey_document(found)}, result=document, is_undone=True)
 
 
 def _hold_fault(policy: FreezePolicy, found: Survey) -> StillpointError | None:
@@ -82,7 +105,7 @@ def _hold_fault(policy: FreezePolicy, found: Survey) -> StillpointError | None:
     return None
 
 
-def _try_host(run: JobRun, guest: Guest, settings: SnapshotSettings, found: Survey, taken: Sequence[Disk]) -> HostTrial:
+def _try_host(run: JobRun, guest: Guest, kind: Preflight, found: Survey, taken: Sequence[Disk]) -> HostTrial:
     """Make the overlays as the job would, let libvirt look at them and QEMU's user open them, and remove them."""
     trial = HostTrial()
     user = disk_user_of(guest, found.state)
@@ -90,7 +113,7 @@ def _try_host(run: JobRun, guest: Guest, settings: SnapshotSettings, found: Surv
     if Tried.image in trial.faults:
         return trial
     try:
-        planned = overlays.plan(guest, taken, run.claim.job_id, run.claim.attempt, settings.overlay_dir)
+        planned = overlays.plan(guest, taken, run.claim.job_id, run.claim.attempt, kind.overlay_dir)
         overlays.refuse_existing(planned)
         # Whoever finds this row after our death removes them.
         run.write({"intent": Intent(will_freeze=False, overlays=planned).as_document()})

@@ -12,18 +12,18 @@ from sqlalchemy.orm import Session
 from service import log, metrics
 from service.clock import WallClock, rfc3339
 from service.db.engine import Database, database_now
-from service.db.tables import RecoveryPoint
 from service.errors import DatabaseUnavailable, JobCancelled, LeaseLost, StillpointError
 from service.freeze.windows_evidence import VssEvidence
+from service.jobs.ending import Ending
 from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Survey
-from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
+from service.model.lifecycle import PhaseName, PhaseOutcome
 from service.model.timing import WindowInstants, ms_between
 from service.model.windows.drift import Change
 from service.model.windows.vss_outcome import RETRY_PAUSE_S
 from service.records import freeze_lease, guest_memory, points, queue, raw_texts
 from service.records.guest_memory import Remembered
-from service.records.queue import Claim, NewJob
+from service.records.queue import Claim
 from service.records.raw_texts import Texts
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class JobRun:
         """The phases inside the window are recorded after it, from their instants."""
         spans = {
             PhaseName.freeze: (instants.freeze_sent, instants.freeze_reply),
-            PhaseName.point_in_time: (instants.snapshot_sent, instants.snapshot_done),
+            PhaseName.point_in_time: (instants.point_sent, instants.point_done),
             PhaseName.thaw: (instants.thaw_sent, instants.thaw_reply),
         }
         for name, (start, end) in spans.items():
@@ -144,7 +144,7 @@ class JobRun:
 
     def remember(self, found: Survey, evidence: VssEvidence) -> list[Change]:
         """Keep what is known of this guest, and answer what changed since the last look; a database that is away is waited for."""
-        known = self._persist(lambda: self._beside(lambda session: self._remembered(session, found, evidence)))
+        known = self.in_transaction(lambda session: self._remembered(session, found, evidence))
         evidence.known_writers = known.writers
         return known.changes
 
@@ -161,9 +161,9 @@ class JobRun:
     def database(self) -> Database:
         return self._database
 
-    def write_beside(self, work: Callable[[Session], object]) -> None:
+    def in_transaction(self, work: Callable[[Session], T]) -> T:
         """`work` in a transaction of its own, for what is not in the job's row; a database that is away is waited for."""
-        self._persist(lambda: self._beside(work))
+        return self._persist(lambda: self._beside(work))
 
     def write(self, values: dict[str, Any], texts: Texts | None = None) -> None:
         """Committed when this returns. A database that is away is waited for: what was seen must not be lost.
@@ -176,24 +176,18 @@ class JobRun:
         """The same, where what is written tells the time: `values` gets it by the clock of the database."""
         self._persist(lambda: self._write_at_its_time(values))
 
-    def finish(
-        self,
-        state: JobState,
-        values: dict[str, Any],
-        recovery_point: RecoveryPoint | None = None,
-        next_try: NewJob | None = None,
-        texts: Texts | None = None,
-    ) -> None:
-        """The last write: state, outcome, evidence, recovery point and the job that follows, in one transaction.
+    def finish(self, ending: Ending) -> None:
+        """The last write: state, outcome, recovery point and the job that follows, in one transaction.
 
         A job that somebody wants cancelled is followed by none.
         """
-        self._persist(lambda: self._finish(state, values, recovery_point, next_try, texts))
-        self.may_have_point = False
+        self._persist(lambda: self._finish(ending))
         self.ended.set()
+        self.may_have_point = False
         self._database.bells.ring(self.claim.job_id)
-        metrics.count_job(self.claim.kind, state.value, values.get("verdict"))
-        _logger.info("job_finished", state=state.value, verdict=values.get("verdict"), error=(values.get("error") or {}).get("code"))
+        verdict = ending.judgement.verdict.value if ending.judgement else None
+        metrics.count_job(self.claim.kind, ending.state.value, verdict)
+        _logger.info("job_finished", state=ending.state.value, verdict=verdict, error=ending.error.code if ending.error else None)
 
     def leave_to_recovery(self, why: MustRecover) -> None:
         """End the lease now instead of letting it run out."""
@@ -216,23 +210,17 @@ class JobRun:
             queue.write(session, self.claim.job_id, self.claim.lease_token, {**values, "phases": list(self.phases)})
             raw_texts.keep(session, self.claim.job_id, self.claim.attempt, texts or {})
 
-    def _finish(
-        self,
-        state: JobState,
-        values: dict[str, Any],
-        recovery_point: RecoveryPoint | None,
-        next_try: NewJob | None,
-        texts: Texts | None,
-    ) -> None:
+    def _finish(self, ending: Ending) -> None:
+        values = {**ending.columns(), "phases": list(self.phases)}
         with self._database.write() as session:
-            if next_try is not None and not queue.is_cancel_requested(session, self.claim.job_id):
-                follower = queue.enqueue(session, next_try)
-                values = {**values, "result": {"next_try": {"job_id": follower.job_id, "run_after": rfc3339(follower.run_after)}}}
+            if ending.next_try is not None and not queue.is_cancel_requested(session, self.claim.job_id):
+                follower = queue.enqueue(session, ending.next_try)
+                values["result"] = {"next_try": {"job_id": follower.job_id, "run_after": rfc3339(follower.run_after)}}
             # First, because it refuses what has been written before.
-            queue.finish(session, self.claim.job_id, self.claim.lease_token, state, {**values, "phases": list(self.phases)})
-            raw_texts.keep(session, self.claim.job_id, self.claim.attempt, texts or {})
-            if recovery_point is not None:
-                points.add(session, recovery_point, database_now(session))
+            queue.finish(session, self.claim.job_id, self.claim.lease_token, ending.state, values)
+            raw_texts.keep(session, self.claim.job_id, self.claim.attempt, ending.texts)
+            if ending.point is not None:
+                points.add(session, ending.point, database_now(session))
 
     def _end_lease(self, why: MustRecover) -> None:
         with self._database.write() as session:

@@ -1,11 +1,12 @@
 """What becomes of a job whose point is worse than what was required: `on_shortfall` of the request."""
 
+from collections.abc import Sequence
+
 from service.disks.merging import Merge, merge_back
 from service.errors import DiscardFailed, DiscardUnfinished, LibvirtUnavailable, StillpointError, VerdictBelowRequired, VssFreezeFailed
 from service.hypervisor.guest import Guest
-from service.jobs.attempt import Attempt
-from service.jobs.intent import DiscardIntent, Intent
 from service.jobs.run import JobRun, MustRecover
+from service.model.intent import DiscardIntent, Intent, Overlay
 from service.model.policy import OnShortfall
 from service.model.windows.vss_outcome import RETRIES
 from service.records.queue import NewJob
@@ -17,38 +18,41 @@ TRY = "shortfall_try"
 class Shortfall:
     """Microsoft's advice for what passes by itself: ten minutes later, up to three times, never within the same window (F§5.2)."""
 
-    def __init__(self, run: JobRun, attempt: Attempt, error: StillpointError | None) -> None:
+    def __init__(self, run: JobRun, merging: Sequence[Overlay], error: StillpointError | None) -> None:
+        """`merging`: overlays that can be merged back now; none where there is no point, or no block jobs as the domain is shut off."""
         self._run = run
-        self._attempt = attempt
+        self._merging = merging
         self._error = error
         self._wish = OnShortfall(run.claim.request.get("on_shortfall") or OnShortfall.keep)
 
     @property
     def is_discarded(self) -> bool:
-        """A domain that is shut off has no block jobs: its point is kept, and the error says what it is."""
-        fell_short = isinstance(self._error, VerdictBelowRequired) and self._attempt.point_was_taken
-        return fell_short and self._wish is OnShortfall.discard and self._attempt.is_running
+        """A point that cannot be merged back is kept, and the error says what it is."""
+        fell_short = isinstance(self._error, VerdictBelowRequired) and bool(self._merging)
+        return fell_short and self._wish is OnShortfall.discard
 
     @property
     def discard_intent(self) -> Intent:
         """Committed before the first merge: from then on there is no point that recovery could keep."""
+        return Intent(will_freeze=False, overlays=self._merging, discard=self._discard)
+
+    @property
+    def _discard(self) -> DiscardIntent:
         assert self._error is not None
-        facts = self._error.facts
-        return Intent(will_freeze=False, overlays=self._attempt.overlays, discard=DiscardIntent(facts["verdict"], facts["required"]))
+        return DiscardIntent(self._error.facts["verdict"], self._error.facts["required"])
 
     def discard(self, guest: Guest) -> StillpointError:
         """Merge the overlays back; answers the error of the job. Raises MustRecover when libvirt went away: recovery goes on then."""
-        assert self._error is not None
-        facts = self._error.facts
         try:
-            merge = merge_back(guest, self._attempt.overlays)
+            merge = merge_back(guest, self._merging)
         except LibvirtUnavailable as error:
             raise MustRecover(what=error.detail) from error
         if not merge.errors:
-            return removed_again(facts["verdict"], facts["required"], merge)
+            return removed_again(self._discard, merge)
         if not merge.was_begun:
-            return DiscardFailed(verdict=facts["verdict"], required=facts["required"], message=merge.message, domain=guest.name)
-        return unfinished(guest, self.discard_intent, merge)
+            wanted = self._discard
+            return DiscardFailed(verdict=wanted.verdict, required=wanted.required, message=merge.message, domain=guest.name)
+        return unfinished(guest, self._discard, merge)
 
     @property
     def next_try(self) -> NewJob | None:
@@ -72,17 +76,16 @@ class Shortfall:
         )
 
 
-def removed_again(verdict: str, required: str, merge: Merge) -> VerdictBelowRequired:
+def removed_again(discard: DiscardIntent, merge: Merge) -> VerdictBelowRequired:
     left = "".join(f". {error.detail.rstrip('.')}" for error in merge.left)
-    return VerdictBelowRequired(verdict=verdict, required=required, kept=f"was removed again, as the job asks for{left}")
+    return VerdictBelowRequired(verdict=discard.verdict, required=discard.required, kept=f"was removed again, as the job asks for{left}")
 
 
-def unfinished(guest: Guest, intent: Intent, merge: Merge) -> DiscardUnfinished:
-    assert intent.discard is not None
+def unfinished(guest: Guest, discard: DiscardIntent, merge: Merge) -> DiscardUnfinished:
     return DiscardUnfinished(
         domain=guest.name,
-        verdict=intent.discard.verdict,
-        required=intent.discard.required,
+        verdict=discard.verdict,
+        required=discard.required,
         merged=", ".join(merge.merged) or "none",
         unmerged=", ".join(merge.errors) or "none",
         message=merge.message,

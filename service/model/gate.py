@@ -17,8 +17,8 @@ class GateState(StrEnum):
 
 
 def judge_gate(evidence: Evidence, *, was_released: bool) -> Judgement:
-    """`evidence.snapshot_taken`: the gate was open. Without a release the copy may have gone on past the deadline: `crash` at most."""
-    if not evidence.snapshot_taken:
+    """`evidence.point_taken`: the gate was open. Without a release the copy may have gone on past the deadline: `crash` at most."""
+    if not evidence.point_taken:
         return never_opened()
     judged = judge(evidence)
     if was_released:

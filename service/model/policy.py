@@ -1,7 +1,9 @@
 """What a job may demand: how to freeze, and what to do with a point that is worse than required."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from service.errors import HoldLimitTooLong
 
@@ -54,6 +56,12 @@ class FreezePolicy:
     preflush: bool = True
     #: Leave a fuse in a Linux guest: the fuse thaws the guest if the host does not.
     fuse: bool = True
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any] | None) -> "FreezePolicy":
+        """What a request leaves out, or has as null, is the default."""
+        asked = {name: value for name, value in (document or {}).items() if value is not None}
+        return cls(**{**asked, "mode": FreezeMode(asked["mode"])} if "mode" in asked else asked)
 
     def hold_limits(self, *, is_windows: bool, holds: bool = True) -> HoldLimits:
         """`holds` False: nothing is frozen. Raises HoldLimitTooLong: Windows never holds writes for longer than 10 s."""

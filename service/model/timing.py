@@ -17,8 +17,8 @@ class WindowInstants:
 
     freeze_sent: int | None = None
     freeze_reply: int | None = None
-    snapshot_sent: int | None = None
-    snapshot_done: int | None = None
+    point_sent: int | None = None
+    point_done: int | None = None
     thaw_sent: int | None = None
     thaw_reply: int | None = None
 
@@ -29,7 +29,7 @@ class WindowInstants:
 
     @property
     def point_in_time_was_inside_the_hold(self) -> bool:
-        inside = (self.freeze_reply, self.snapshot_sent, self.snapshot_done, self.thaw_sent)
+        inside = (self.freeze_reply, self.point_sent, self.point_done, self.thaw_sent)
         known = [instant for instant in inside if instant is not None]
         return len(known) == len(inside) and known == sorted(known)
 
@@ -58,7 +58,7 @@ class Timing:
         at, limits = self.instants, self.limits
         return {
             "freeze_ms": ms_between(at.freeze_sent, at.freeze_reply),
-            "point_in_time_ms": ms_between(at.snapshot_sent, at.snapshot_done),
+            "point_in_time_ms": ms_between(at.point_sent, at.point_done),
             "thaw_ms": ms_between(at.thaw_sent, at.thaw_reply),
             "hold_ms": at.hold_ms if self.froze else None,
             "window_ms": ms_between(at.freeze_sent, at.thaw_reply),

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.model.coverage_facts import LeftOut, Uncovered
 from service.model.fuse import FuseReport, FuseState
+from service.model.policy import FreezeMode
 from service.model.reasons import Reason, lifts, lowers, notes
 from service.model.window import FreezeOutcome, ThawOutcome, WindowRecord
 from service.model.windows import verdict as verdict_windows
@@ -43,7 +44,7 @@ class Evidence:
     """Everything that the verdict may use. `None` means "not known", and never lifts the verdict."""
 
     domain_was_running: bool
-    snapshot_taken: bool
+    point_taken: bool
     window: WindowRecord
     hold_limit_ms: float
     hook: HookState = HookState.not_inspected
@@ -81,9 +82,16 @@ def satisfies(verdict: Verdict, required: Verdict, shut_off_cleanly: bool | None
     return _RANK[verdict] >= _RANK[required]
 
 
+def required_verdict(asked: str | None, mode: FreezeMode, *, was_running: bool = True) -> Verdict:
+    """What the caller demands. A caller who names no verdict gets what the freeze mode promises."""
+    if asked is not None:
+        return Verdict(asked)
+    return Verdict.filesystem if mode is FreezeMode.required and was_running else Verdict.crash
+
+
 def judge(evidence: Evidence) -> Judgement:
     """The verdict, and every fact that lifted or lowered the verdict, in the order of the rules."""
-    if not evidence.snapshot_taken:
+    if not evidence.point_taken:
         return no_point()
     if not evidence.domain_was_running:
         return Judgement(Verdict.offline, [_offline_reason(evidence.shut_off_cleanly)])
@@ -114,6 +122,10 @@ def _judge_windows(evidence: Evidence, windows: WindowsEvidence, lifted: list[Re
 def no_point(code: str = "no_snapshot", detail: str = "No snapshot was taken.") -> Judgement:
     """The judgement of a job that has no point; as it stands here, because it took nothing."""
     return Judgement(Verdict.none, [lowers(code, detail)])
+
+
+def disks_in_doubt() -> Judgement:
+    return no_point("disks_in_doubt", "Not every disk is on its overlay: there is no one point in time.")
 
 
 def host_forgotten() -> Judgement:

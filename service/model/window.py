@@ -96,12 +96,12 @@ class WindowRecord:
     instants: WindowInstants = field(default_factory=WindowInstants)
     freeze: FreezeReply = field(default_factory=lambda: FreezeReply(FreezeOutcome.not_requested))
     thaw: ThawReply = field(default_factory=lambda: ThawReply(ThawOutcome.not_needed))
-    #: The error of the snapshot call; None: the call returned without an error.
-    snapshot_error: str | None = None
-    snapshot_was_called: bool = False
-    #: The soft limit of the hold had passed before the snapshot call, so no snapshot was requested.
+    #: The error of the call that took the point; None: the call returned without an error.
+    point_error: str | None = None
+    point_was_requested: bool = False
+    #: The soft limit of the hold had passed before the point in time, so no point was requested.
     was_too_late: bool = False
-    #: The watchdog thawed because the hold limit passed before the snapshot call came back.
+    #: The watchdog thawed because the hold limit passed before the point was taken.
     watchdog_fired: bool = False
     #: The thaw guard died in the window, so the guest was thawed at once.
     guard_died: bool = False
@@ -113,7 +113,6 @@ class WindowRecord:
     frozen_afterwards: bool | None = None
     #: After a thaw that was never answered: whether the guest was seen to write to its disks; None: that could not be observed.
     writes_afterwards: bool | None = None
-    frozen_at_wall: str | None = None
 
     def as_document(self) -> dict[str, Any]:
         return {
@@ -124,7 +123,8 @@ class WindowRecord:
                 "message": self.thaw.message,
                 "attempts": self.thaw.attempts,
             },
-            "snapshot_error": self.snapshot_error,
+            # The name by which callers know it.
+            "snapshot_error": self.point_error,
             "was_too_late": self.was_too_late,
             "watchdog_fired": self.watchdog_fired,
             "guard_died": self.guard_died,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.clock import rfc3339
 from service.db.engine import database_now
-from service.db.tables import Domain, Gate, GuestMemory, Host, Job, PrunedJobs, RawText, RecoveryPoint, Slot, Token
+from service.db.tables import Domain, Event, Gate, GuestMemory, Host, Job, PrunedJobs, RawText, RecoveryPoint, Slot, Token
 from service.model.lifecycle import FINAL_STATES
 from service.records.slots import host_resource
 
@@ -32,7 +32,7 @@ Key = tuple[Any, ...]
 class Page:
     """`ids`: those of the rows looked at that may go. `last`: the next page begins after it; None: there is no next page."""
 
-    ids: list[str]
+    ids: list[Any]
     last: Key | None
 
 
@@ -46,15 +46,18 @@ class Subject:
     place: tuple[Any, ...]
     looks_at: Callable[[datetime], Condition]
     goes: Callable[[datetime], Condition]
-    take_away: Callable[[Session, Sequence[str]], None]
+    take_away: Callable[[Session, Sequence[Any]], None]
+    #: The oldest come first: where one stays, all that follow stay.
+    oldest_first: bool = False
 
     def find(self, session: Session, before: datetime, after: Key | None) -> Page:
         rows = select(self.identifier, self.goes(before), *self.place).where(self.looks_at(before), _is_after(self.place, after))
         found = session.execute(rows.order_by(*self.place).limit(PAGE)).all()
-        last = tuple(found[-1][2:]) if len(found) == PAGE else None
+        is_last = len(found) < PAGE or (self.oldest_first and not found[-1][1])
+        last = None if is_last else tuple(found[-1][2:])
         return Page(list(dict.fromkeys(row[0] for row in found if row[1])), last)
 
-    def remove(self, session: Session, ids: Collection[str], before: datetime) -> int:
+    def remove(self, session: Session, ids: Collection[Any], before: datetime) -> int:
         """Those of `ids` that may still go; answers how many they were."""
         table = self.identifier.class_
         rows = select(self.identifier).where(self.identifier.in_(ids), self.goes(before))
@@ -135,6 +138,17 @@ def _count(session: Session, kind: str, state: str, count: int) -> None:
         session.execute(counted)
 
 
+# --- events ---------------------------------------------------------------------------------------
+
+
+def _is_old_event(before: datetime) -> Condition:
+    return Event.at < before
+
+
+def _delete_events(session: Session, ids: Sequence[Any]) -> None:
+    session.execute(delete(Event).where(Event.id.in_(ids)).execution_options(**_AT_ONCE))
+
+
 # --- memories of guests, tokens, hosts ------------------------------------------------------------
 
 
@@ -174,6 +188,7 @@ def _delete_hosts(session: Session, host_ids: Sequence[str]) -> None:
 RAW_TEXTS = Subject("raw_texts", RawText.job_id, (RawText.created_at, RawText.job_id), _is_old_text, _is_old_text, _age_out)
 GATES = Subject("gates", Gate.job_id, (Gate.job_id,), _every_row, _is_gate_of_ended, _delete_gates)
 JOBS = Subject("jobs", Job.id, (Job.created_at, Job.id), _was_created, _is_old_job, _delete_jobs)
+EVENTS = Subject("events", Event.id, (Event.id,), _every_row, _is_old_event, _delete_events, oldest_first=True)
 GUEST_MEMORIES = Subject("guest_memories", GuestMemory.domain_id, (GuestMemory.domain_id,), _every_row, _is_old_memory, _delete_memories)
 TOKENS = Subject("tokens", Token.id, (Token.id,), _is_dead_token, _is_dead_token, _delete_tokens)
 HOSTS = Subject("hosts", Host.id, (Host.id,), _is_gone, _is_gone, _delete_hosts)

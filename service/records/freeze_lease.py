@@ -17,7 +17,7 @@ from service.clock import rfc3339
 from service.db.engine import database_now
 from service.db.tables import Domain, Job
 from service.errors import GuestHookHangs, GuestStillFrozen, HostForgotten
-from service.model.foreign_freeze import NOT_STILLPOINT, UNKNOWN, ForeignFreeze, FrozenBy
+from service.model.foreign_freeze import ForeignFreeze, FrozenBy, by_another, by_job, by_unknown, in_one_shape
 from service.model.kinds import names_of
 from service.model.lifecycle import JobState
 from service.model.policy import DEFAULT_FREEZE_TIMEOUT_MS, DEFAULT_HOLD_LIMIT_MS
@@ -43,14 +43,6 @@ class Window:
     limit_s: float
 
 
-def window_document(limit_ms: float, now: datetime) -> dict[str, Any]:
-    """What the intent of a job says of its window; to be committed right before freeze is sent. `limit_ms`: from now to the last thaw.
-
-    `now`: by the clock of the database, from which whoever pages counts.
-    """
-    return {"since": rfc3339(now), "limit_ms": limit_ms}
-
-
 def open_windows(session: Session, domain_ids: Collection[str] | None = None) -> list[Window]:
     """Windows of which nobody has recorded the end, dead workers' included. `domain_ids` None: of all domains."""
     columns = (Job.id, Job.domain_id, Job.domain_name, Job.host_id, Job.intent, Job.updated_at)
@@ -74,9 +66,9 @@ def freezer_of(
     froze = [job for job in jobs if job.finished_at is not None and _may_have_frozen(job)]
     last = max(froze, key=lambda job: job.finished_at, default=None)
     if last is None or (thawed_at is not None and last.finished_at <= thawed_at):
-        # Without having seen it thawed, nothing tells a freeze of somebody else from one that nobody has on record any more.
-        return NOT_STILLPOINT if thawed_at is not None else UNKNOWN
-    return {"job_id": last.id} if _left_frozen(last) else UNKNOWN
+        # If we never saw the guest thawed, we cannot tell a foreign freeze from one of ours whose record is gone.
+        return by_another() if thawed_at is not None else by_unknown()
+    return by_job(last.id) if _left_frozen(last) else by_unknown()
 
 
 def foreign_freeze(session: Session, domain_id: str, host_id: str, job_id: str) -> ForeignFreeze:
@@ -85,10 +77,10 @@ def foreign_freeze(session: Session, domain_id: str, host_id: str, job_id: str) 
     published = session.get(Domain, (host_id, domain_id))
     document = published.document if published is not None else {}
     if document.get("frozen_since"):
-        return ForeignFreeze(document["frozen_since"], document.get("frozen_by") or UNKNOWN)
+        return ForeignFreeze(document["frozen_since"], in_one_shape(document.get("frozen_by")) or by_unknown())
     thawed_at = published.published_at if published is not None and document.get("frozen") is False else None
     by = freezer_of(session, domain_id, thawed_at=thawed_at, looked_at=now, excluding=job_id)
-    return ForeignFreeze(rfc3339(now), by or UNKNOWN)
+    return ForeignFreeze(rfc3339(now), by or by_unknown())
 
 
 def _latest(session: Session, domain_id: str) -> Sequence[Row[Any]]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from prometheus_client import Counter
 from sqlalchemy import or_, select, update
@@ -14,7 +15,7 @@ from service import log
 from service.config import Settings
 from service.db.engine import Database, database_now
 from service.db.tables import DatabaseIdentity
-from service.errors import DatabaseUnavailable
+from service.errors import StillpointError
 from service.records import ageing
 from service.records.ageing import Subject
 
@@ -34,7 +35,8 @@ REST = 4
 """After each transaction nothing is done for so many times as long as it took,"""
 MAX_REST_S = 0.5
 """and for no longer than this."""
-STOP_S = 5.0
+STOP_S = 2.0
+"""The thread ends with the process anyway, and what it has begun is taken back or committed whole."""
 
 PRUNED = Counter("stillpoint_pruned", "Rows that this process removed because of their age, by what they were", ["what"])
 
@@ -55,6 +57,7 @@ def due(settings: Settings, now: datetime) -> list[Due]:
         ageing.RAW_TEXTS: settings.keep_evidence_days,
         ageing.GATES: settings.keep_gates_days,
         ageing.JOBS: settings.keep_jobs_days,
+        ageing.EVENTS: settings.keep_events_days,
         ageing.GUEST_MEMORIES: settings.keep_jobs_days,
         ageing.TOKENS: settings.keep_tokens_days,
         ageing.HOSTS: settings.keep_hosts_days,
@@ -97,7 +100,7 @@ class Pruning:
         """What `run` would remove, without what only goes because something else has gone."""
         return {each.subject.name: sum(len(ids) for ids in self.pages(each)) for each in all_due}
 
-    def pages(self, each: Due) -> Iterator[list[str]]:
+    def pages(self, each: Due) -> Iterator[list[Any]]:
         """The ids of what would be removed; only reads."""
         last = None
         while not self._stopping.is_set():
@@ -119,7 +122,7 @@ class Pruning:
                 now, left = left[: pace.rows], left[pace.rows :]
                 yield self._remove_at_once(each, now, pace)
 
-    def _remove_at_once(self, each: Due, ids: list[str], pace: Pace) -> int:
+    def _remove_at_once(self, each: Due, ids: list[Any], pace: Pace) -> int:
         with self._database.write() as session:
             began = time.perf_counter()
             count = each.subject.remove(session, ids, each.before)
@@ -154,7 +157,7 @@ class PruningLoop:
         while not self._stopping.is_set():
             try:
                 self.look()
-            except DatabaseUnavailable as error:
+            except StillpointError as error:
                 _logger.warning("pruning_put_off", detail=error.detail)
             except Exception:
                 # The edge of the thread: whatever goes wrong in one round, the next one comes.

@@ -12,11 +12,11 @@ from uuid import uuid4
 from service import bounded_io
 from service.config import Settings
 from service.disks import file_identity, rehearsal
-from service.disks.file_identity import FileIdentity
 from service.disks.overlay_file import QEMU_IMG
 from service.errors import LibvirtSeesOtherFiles, LibvirtUnavailable, StillpointError
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.security_labels import DAC, user_of
+from service.model.file_identity import FileIdentity
 from service.worker.doctor import Finding, Health
 
 QEMU_IMG_ANSWERS_S = 10

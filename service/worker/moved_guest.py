@@ -4,7 +4,7 @@ from pathlib import Path
 
 from service import bounded_io
 from service.errors import StorageNotAnswering
-from service.jobs.intent import Intent
+from service.model.intent import Intent
 
 
 def tell_of_files(intent: Intent) -> list[str]:

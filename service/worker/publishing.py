@@ -18,6 +18,7 @@ from service.errors import LibvirtCallTimedOut, LibvirtUnavailable, StillpointEr
 from service.freeze.survey import read_agent
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
+from service.model.foreign_freeze import in_one_shape
 from service.model.inventory import AgentFacts, DomainState
 from service.records import freeze_lease
 from service.worker.parallel_reads import ParallelReads, Reading
@@ -25,7 +26,7 @@ from service.worker.parallel_reads import ParallelReads, Reading
 READERS = 8
 PUBLISH_S = 30.0
 SAID = ("filesystems", "agent", "os", "frozen", "frozen_since", "frozen_by")
-"""What only the guest knows: shown as it said it last while a job has the guest and it is not asked."""
+"""Fields read from the agent. The agent is not asked while a job has the guest. The last published values are kept then."""
 FIRST_PATIENCE_S = 0.5
 """After which what is known by then is published: a guest that hangs must not hide another that was just defined."""
 LOOK_PATIENCE_S = 1.0
@@ -254,14 +255,14 @@ def _freeze(session: Session, row: dict[str, Any], before: _Before) -> dict[str,
     earlier, said = before.rows.get(row["id"]), before.said(row["id"])
     if frozen is False or row["state"] not in (DomainState.running, DomainState.paused):
         return {"frozen": frozen, "frozen_since": None, "frozen_by": None}
-    known = {"frozen_since": said.get("frozen_since"), "frozen_by": said.get("frozen_by")}
+    known = {"frozen_since": said.get("frozen_since"), "frozen_by": in_one_shape(said.get("frozen_by"))}
     if frozen is None or known["frozen_since"]:
         # An agent that fell silent does not end a freeze.
         return {"frozen": frozen, **known}
     thawed_at = earlier.published_at if earlier is not None and said["frozen"] is False else None
     by = freeze_lease.freezer_of(session, row["id"], thawed_at=thawed_at, looked_at=before.read_at)
     if by is None:
-        # A job of ours began or ended while this guest was asked: what it said is not news of anybody else.
+        # One of our jobs started or ended during the read, so "frozen" does not prove a foreign freeze.
         return {"frozen": said.get("frozen"), **known}
     return {"frozen": True, "frozen_since": rfc3339(before.read_at), "frozen_by": by}
 

@@ -5,6 +5,7 @@ and is looked at again until the guest is thawed or shut off. So does one whose 
 """
 
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,18 @@ from service import log, metrics
 from service.clock import rfc3339
 from service.db.engine import Database, database_now
 from service.db.tables import Job
-from service.errors import DisksInDoubt, DomainGone, JobCancelled, StillpointError, WorkerLost
+from service.errors import DomainGone, JobCancelled, KindUnknown, StillpointError, WorkerLost
 from service.freeze import after_death, guard_report
 from service.freeze.guard_report import GuardReport
 from service.hypervisor.connection import HostConnection
+from service.hypervisor.guest import Guest
 from service.jobs import interrupted_disks
-from service.jobs.intent import Intent
-from service.jobs.interrupted_disks import Found
+from service.jobs.ending import judgement_columns, point_document
+from service.jobs.kind import Handlers, Host, LostJob, Resolution
 from service.jobs.run import MustRecover
-from service.jobs.snapshot_outcome import point_document
-from service.model.kinds import HAVE_GATE, MAKE_POINT
+from service.model.intent import Intent
 from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
-from service.model.reasons import Effect, Reason
-from service.model.verdict import Verdict, no_point
-from service.records import gates, points, queue
+from service.records import points, queue
 from service.records.following_thaw import thaw_after
 from service.worker import moved_guest
 from service.worker.recovery_schedule import Schedule
@@ -41,14 +40,53 @@ GUARD_PATIENCE_S = 3.0
 _logger = log.get(__name__)
 
 
+@dataclass
+class _Look:
+    """One look at a lost job."""
+
+    lost: LostJob
+    report: GuardReport | None
+    #: Set where the domain is not on this host any more, and libvirt told so by an error.
+    gone: DomainGone | None = None
+    #: It went to another host, perhaps frozen: a thaw follows it there.
+    moved_frozen: bool = False
+    #: What has to end before the job can be resolved.
+    waits_for: StillpointError | None = None
+    resolution: Resolution = field(default_factory=Resolution)
+
+    @property
+    def job(self) -> Job:
+        return self.lost.job
+
+    @property
+    def story(self) -> list[str]:
+        return self.lost.story
+
+    @property
+    def error(self) -> StillpointError | None:
+        """With which the job ends; None: it is tried again."""
+        if self.resolution.is_tried_again and self.job.attempt < self.job.max_attempts:
+            return None
+        return self.gone or self.resolution.error or WorkerLost(story=" ".join(self.story).rstrip("."))
+
+
 class Recovery:
     """`state_dir`: where the thaw guards of this host leave their reports; None: there are none."""
 
     def __init__(
-        self, database: Database, connection: HostConnection, thaw_patience_s: float = THAW_PATIENCE_S, state_dir: Path | None = None
+        self,
+        database: Database,
+        connection: HostConnection,
+        host: Host,
+        handlers: Handlers,
+        *,
+        thaw_patience_s: float = THAW_PATIENCE_S,
+        state_dir: Path | None = None,
     ) -> None:
         self._database = database
         self._connection = connection
+        self._host = host
+        self._handlers = handlers
         self._thaw_patience_s = thaw_patience_s
         self._state_dir = state_dir
         self._schedule = Schedule()
@@ -68,19 +106,22 @@ class Recovery:
             self._schedule.forget(job_id)
             return
         report = self._guard(job_id, GUARD_MOMENT_S)
-        found = Found()
-        waits_for = self._look(job, report, found)
-        if waits_for is not None:
-            self._note(job, waits_for, found, report)
+        look = _Look(LostJob(job, Intent.from_document(job.intent), self._database), report)
+        self._look(look)
+        if look.waits_for is not None:
+            self._note(look, look.waits_for)
             return
         if report is not None and report.is_alive:
-            ended = self._guard(job_id, GUARD_PATIENCE_S)
-            if ended is not None and ended.state is not report.state:
-                found.story.append(ended.as_sentence())
-            report = ended
-        self._resolve(job, found, report)
-        if report is not None and report.reason is not None:
-            metrics.GUARD_INTERVENTIONS.labels(reason=report.reason.value).inc()
+            look.report = self._guard(job_id, GUARD_PATIENCE_S)
+            if look.report is not None and look.report.state is not report.state:
+                look.story.append(look.report.as_sentence())
+        self._resolve(look)
+        if look.report is not None and look.report.reason is not None:
+            metrics.GUARD_INTERVENTIONS.labels(reason=look.report.reason.value).inc()
+        self._end_guard(job_id)
+        self._schedule.forget(job_id)
+
+    def _end_guard(self, job_id: str) -> None:
         if self._state_dir:
             # Thawed or shut off by now: a guard that still tried would thaw the next window.
             if guard_report.end(self._state_dir, job_id, 0.0):
@@ -88,7 +129,6 @@ class Recovery:
             else:
                 # Its report stays: by it the next window of this guest finds it.
                 _logger.error("guard_does_not_end", job_id=job_id)
-        self._schedule.forget(job_id)
 
     def _guard(self, job_id: str, patience_s: float) -> GuardReport | None:
         """What the guard of the job did; one that is at its work is given a moment, because its reply is the evidence."""
@@ -99,95 +139,111 @@ class Recovery:
             time.sleep(guard_report.POLL_S)
         return report
 
-    def _look(self, job: Job, report: GuardReport | None, found: Found) -> StillpointError | None:
-        """Fills `found`; answers what the job has to wait for."""
-        intent = Intent.from_document(job.intent)
-        found.story.append(_beginning(job))
-        if report is not None:
-            found.story.append(report.as_sentence())
+    def _look(self, look: _Look) -> None:
+        look.story.append(_beginning(look.job))
+        if look.report is not None:
+            look.story.append(look.report.as_sentence())
         try:
-            guest = self._connection.guest(job.domain_id)
-            if guest.was_migrated_away():
-                found.story.append("The domain was migrated to another host.")
-                _tell_of_the_move(intent, report, found)
-                found.error = found.lost()
-                return None
-            if intent.will_freeze:
-                may_have_fuse = (job.request.get("freeze") or {}).get("fuse") is not False
-                waits_for = after_death.thaw(guest, intent.instance, found.story, self._thaw_patience_s, may_have_fuse=may_have_fuse)
-                if waits_for is not None:
-                    return waits_for
-            else:
-                after_death.report_foreign_freeze(guest, found.story)
-            waits_for = interrupted_disks.what_may_move_them(guest, intent)
-            if waits_for is not None:
-                found.story.append(f"What became of the disks cannot be judged yet: {waits_for.detail}")
-                return waits_for
-            _tell_waiting(job, found)
-            interrupted_disks.settle(job, guest, intent, found)
+            look.lost.guest = self._guest_at_rest(look)
         except DomainGone as error:
-            found.story.append(error.detail)
-            _tell_of_the_move(intent, report, found)
-            found.error = error
-        if found.error is None and job.attempt >= job.max_attempts:
-            found.story.append(f"This was the last of {job.max_attempts} attempts.")
-            found.error = found.lost()
-        return None
+            _note_gone(look, error)
+        if look.waits_for is None and look.job.kind not in self._handlers:
+            look.waits_for = KindUnknown(kind=look.job.kind)
+        if look.waits_for is not None:
+            return
+        if look.lost.guest is not None:
+            _tell_waiting(look)
+        look.resolution = self._resolution(look)
+        if look.resolution.is_tried_again and look.error is not None:
+            look.story.append(f"This was the last of {look.job.max_attempts} attempts.")
 
-    def _note(self, job: Job, waits_for: StillpointError, found: Found, report: GuardReport | None) -> None:
+    def _guest_at_rest(self, look: _Look) -> Guest | None:
+        """Thawed, and with disks that nothing moves; None: it went to another host. Raises DomainGone."""
+        lost = look.lost
+        guest = self._connection.guest(lost.job.domain_id)
+        if guest.was_migrated_away():
+            look.story.append("The domain was migrated to another host.")
+            _tell_of_the_move(look)
+            return None
+        if lost.intent.will_freeze:
+            may_have_fuse = (lost.job.request.get("freeze") or {}).get("fuse") is not False
+            look.waits_for = after_death.thaw(guest, lost.intent.instance, look.story, self._thaw_patience_s, may_have_fuse=may_have_fuse)
+        else:
+            after_death.report_foreign_freeze(guest, look.story)
+        if look.waits_for is None:
+            look.waits_for = interrupted_disks.what_may_move_them(guest, lost.intent)
+            if look.waits_for is not None:
+                look.story.append(f"What became of the disks cannot be judged yet: {look.waits_for.detail}")
+        return guest
+
+    def _resolution(self, look: _Look) -> Resolution:
+        handler = self._handlers[look.job.kind]
+        try:
+            return handler.recover(look.lost, self._host)
+        except DomainGone as error:
+            _note_gone(look, error)
+            return handler.recover(look.lost, self._host)
+
+    def _note(self, look: _Look, waits_for: StillpointError) -> None:
         """The job waits; its row says for what. Written when that changes, and not at every look."""
-        document = waits_for.as_document()
+        job, document = look.job, waits_for.as_document()
         if job.error is not None and job.error["code"] == document["code"]:
             return
-        phases = [*_earlier(job), _phase(job, found, PhaseOutcome.warning, is_over=False)]
+        phases = [*_earlier(job), _phase(look, PhaseOutcome.warning, is_over=False)]
         with self._database.write() as session:
-            queue.note_interrupted(session, job.id, {"error": document, "phases": phases, "evidence": _evidence(job, report)})
+            queue.note_interrupted(session, job.id, {"error": document, "phases": phases, "evidence": _evidence(look)})
         if _waiting(job) is None:
             metrics.RECOVERIES.labels(outcome="waiting").inc()
-        _logger.error("recovery_waits", job_id=job.id, code=waits_for.code, story=found.story)
+        _logger.error("recovery_waits", job_id=job.id, code=waits_for.code, story=look.story)
 
-    def _resolve(self, job: Job, found: Found, report: GuardReport | None) -> None:
+    def _resolve(self, look: _Look) -> None:
+        point = look.resolution.point
         with self._database.write() as session:
-            if found.moved_frozen:
-                found.story.append(thaw_after(session, job))
-                # Its story has this sentence, too.
-                found.error = found.lost() if isinstance(found.error, WorkerLost) else found.error
-            to, values = _resolution(job, found, report)
-            if to is not JobState.queued and job.kind in HAVE_GATE:
-                values |= gates.close_after_death(session, job)
-            resolved = queue.resolve_interrupted(session, job.id, to, values)
-            if found.point is not None:
-                points.add(session, found.point, database_now(session))
-        label = _label(found, resolved)
+            if look.moved_frozen:
+                look.story.append(thaw_after(session, look.job))
+            to, values = _columns(look)
+            resolved = queue.resolve_interrupted(session, look.job.id, to, values)
+            if point is not None:
+                points.add(session, point, database_now(session))
+        label = _label(look.resolution, resolved)
         metrics.RECOVERIES.labels(outcome=label).inc()
-        _logger.warning("job_recovered", job_id=job.id, outcome=label, story=found.story)
+        _logger.warning("job_recovered", job_id=look.job.id, outcome=label, story=look.story)
 
 
-def _tell_of_the_move(intent: Intent, report: GuardReport | None, found: Found) -> None:
-    found.story += moved_guest.tell_of_files(intent)
-    found.moved_frozen = intent.will_freeze and not (report is not None and report.is_settled)
+def _note_gone(look: _Look, error: DomainGone) -> None:
+    look.story.append(error.detail)
+    look.lost.guest, look.gone, look.waits_for = None, error, None
+    _tell_of_the_move(look)
 
 
-def _resolution(job: Job, found: Found, report: GuardReport | None) -> tuple[JobState, dict[str, Any]]:
+def _tell_of_the_move(look: _Look) -> None:
+    look.story.extend(moved_guest.tell_of_files(look.lost.intent))
+    look.moved_frozen = look.lost.intent.will_freeze and not (look.report is not None and look.report.is_settled)
+
+
+def _columns(look: _Look) -> tuple[JobState, dict[str, Any]]:
     """What becomes of the job, and its columns."""
-    outcome = PhaseOutcome.failed if found.error is not None else PhaseOutcome.warning
+    error, resolution = look.error, look.resolution
+    to = JobState.failed if error is not None else JobState.queued
+    if error is None and look.job.cancel_requested:
+        to, error = JobState.cancelled, JobCancelled(phase="the next attempt")
+    outcome = PhaseOutcome.failed if to is JobState.failed else PhaseOutcome.warning
     values: dict[str, Any] = {
-        "phases": [*_earlier(job), _phase(job, found, outcome, is_over=True)],
+        "phases": [*_earlier(look.job), _phase(look, outcome, is_over=True)],
         "phase": None,
-        "error": None,
-        "evidence": _evidence(job, report),
+        "error": error.as_document() if error is not None else None,
+        "evidence": _evidence(look),
     }
-    to = JobState.queued
-    if found.error is not None:
-        to = JobState.failed
-        values["error"] = found.error.as_document()
-    elif job.cancel_requested:
-        to = JobState.cancelled
-        values["error"] = JobCancelled(phase="the next attempt").as_document()
-    else:
+    if to is JobState.queued:
         # What was intended and seen is settled: the next attempt must not be judged by it.
-        values |= {"intent": None, "freeze": None, "timing": None}
-    return to, values | _verdict(job, found, to)
+        return to, values | {"intent": None, "freeze": None, "timing": None}
+    if resolution.judgement is not None:
+        values |= judgement_columns(resolution.judgement)
+    if resolution.result is not None:
+        values["result"] = resolution.result
+    if resolution.point is not None:
+        values["recovery_point"] = point_document(resolution.point)
+    return to, values
 
 
 def _beginning(job: Job) -> str:
@@ -209,51 +265,33 @@ def _earlier(job: Job) -> list[Any]:
     return list(job.phases[:-1] if _waiting(job) else job.phases)
 
 
-def _phase(job: Job, found: Found, outcome: PhaseOutcome, *, is_over: bool) -> dict[str, Any]:
+def _phase(look: _Look, outcome: PhaseOutcome, *, is_over: bool) -> dict[str, Any]:
     now = datetime.now(UTC)
-    waiting = _waiting(job)
+    waiting = _waiting(look.job)
     since = datetime.fromisoformat(waiting["started_at"]) if waiting else now
     return {
         "name": PhaseName.recover.value,
         "started_at": rfc3339(since),
         "duration_ms": (now - since).total_seconds() * 1000 if is_over else None,
         "outcome": outcome.value,
-        "detail": " ".join(found.story),
+        "detail": " ".join(look.story),
     }
 
 
-def _tell_waiting(job: Job, found: Found) -> None:
-    waiting = _waiting(job)
+def _tell_waiting(look: _Look) -> None:
+    job, waiting = look.job, _waiting(look.job)
     if waiting is not None and job.error is not None:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(waiting["started_at"])).total_seconds()
-        found.story.append(f"This was waited for since {waiting['started_at']}, for {seconds:.0f} s: {job.error['detail']}")
+        look.story.append(f"This was waited for since {waiting['started_at']}, for {seconds:.0f} s: {job.error['detail']}")
 
 
-def _evidence(job: Job, report: GuardReport | None) -> dict[str, Any] | None:
-    return {**(job.evidence or {}), "guard": report.as_document()} if report is not None else job.evidence
+def _evidence(look: _Look) -> dict[str, Any] | None:
+    return {**(look.job.evidence or {}), "guard": look.report.as_document()} if look.report is not None else look.job.evidence
 
 
-def _verdict(job: Job, found: Found, to: JobState) -> dict[str, Any]:
-    if found.was_discarded:
-        return {}
-    if found.point is not None:
-        missed = "judge what it had seen of the freeze window" if job.timing is not None else "record whether the freeze held"
-        reason = Reason("worker_lost", Effect.lowers, f"The worker did not come to {missed}.")
-        return {
-            "verdict": Verdict.crash.value,
-            "verdict_reasons": [reason.as_document()],
-            "recovery_point": point_document(found.point),
-        }
-    if to is not JobState.queued and job.kind in MAKE_POINT:
-        in_doubt = isinstance(found.error, DisksInDoubt)
-        none = no_point("disks_in_doubt", "Not every disk is on its overlay: there is no one point in time.") if in_doubt else no_point()
-        return {"verdict": none.verdict.value, "verdict_reasons": none.as_documents()}
-    return {}
-
-
-def _label(found: Found, state: JobState) -> str:
-    if found.point is not None:
+def _label(resolution: Resolution, state: JobState) -> str:
+    if resolution.point is not None:
         return "point_kept"
-    if found.was_discarded and found.error is not None and found.error.code == "verdict_below_required":
+    if resolution.was_rolled_back:
         return "rolled_back"
     return "requeued" if state is JobState.queued else state.value

@@ -15,7 +15,7 @@ from service.errors import DomainGone, StillpointError
 from service.freeze import after_death, guard_report
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
-from service.jobs.intent import Intent
+from service.model.intent import Intent
 from service.model.lifecycle import PhaseName, PhaseOutcome
 from service.records import queue
 from service.worker.recovery_schedule import Schedule

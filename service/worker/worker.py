@@ -16,9 +16,10 @@ from service.errors import DatabaseUnavailable, HostTaken, LeaseLost, Stillpoint
 from service.freeze.guard import GuardSource
 from service.heartbeat import Heartbeat
 from service.hypervisor.connection import HostConnection
+from service.jobs.kind import Handlers, Host
 from service.jobs.run import JobRun
 from service.model.foreign_freeze import FOREIGN_FREEZE_POLL_S
-from service.model.kinds import JobKind, kind_of
+from service.model.kinds import kind_of
 from service.records import queue, slots
 from service.records.wake import Wake
 from service.worker.absence import Absence
@@ -38,8 +39,6 @@ STOP_LOOPS_S = 5.0
 SWITCH_INTERVAL_S = 0.001
 LONGEST_RENEWAL_S = REPORT_S
 """Cancel requests are seen when a lease is renewed, so a long lease is renewed sooner than it must be."""
-KNOWN_KINDS = tuple(kind.value for kind in JobKind)
-"""A newer API may create others, while this worker has not been restarted yet: those wait for it."""
 EVENT_SETTLE_S = 0.2
 """libvirt's events come in bursts (a start is three); the inventory is published once for all of them."""
 
@@ -49,7 +48,16 @@ _logger = log.get(__name__)
 class Worker:
     """Three threads (claims, leases, inventory) and one more for each running job. One worker per host: a lock file, and the database."""
 
-    def __init__(self, settings: Settings, database: Database, connection: HostConnection, wake: Wake, guards: GuardSource) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        connection: HostConnection,
+        wake: Wake,
+        guards: GuardSource,
+        *,
+        handlers: Handlers,
+    ) -> None:
         self._settings = settings
         self._database = database
         self._connection = connection
@@ -68,8 +76,11 @@ class Worker:
             is_mine=self._registration.holds,
             must_begin_again=self._publish.is_set,
         )
-        self._execution = Execution(settings, connection, guards)
-        self._recovery = Recovery(database, connection, state_dir=settings.state_dir)
+        host = Host(connection.guest, connection.guests, guards)
+        self._execution = Execution(host, handlers)
+        self._recovery = Recovery(database, connection, host, handlers, state_dir=settings.state_dir)
+        #: A newer API may create others, while this worker has not been restarted yet: those wait for it.
+        self._kinds = tuple(handlers)
         self._returned = ReturnedHost(database, connection, settings.host_id, settings.state_dir)
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
@@ -182,11 +193,11 @@ class Worker:
     def _claim_all(self) -> None:
         while not (self._stopping.is_set() or self._live.has_looks()):
             with self._database.read() as session:
-                kind = queue.next_kind(session, self._host_id, only_kinds=KNOWN_KINDS)
+                kind = queue.next_kind(session, self._host_id, only_kinds=self._kinds)
             if kind is None:
                 return
             with self._database.write(urgent=kind_of(kind).is_urgent) as session:
-                claim = queue.claim(session, self._host_id, self._owner, self._settings.lease_seconds, only_kinds=KNOWN_KINDS)
+                claim = queue.claim(session, self._host_id, self._owner, self._settings.lease_seconds, only_kinds=self._kinds)
                 if claim is not None and not self._registration.holds(session):
                     session.rollback()
                     return

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from service.db.engine import Database
 from service.db.tables import Domain
 from service.model.foreign_freeze import FOREIGN_FREEZE_MAX_AGE_S
-from tests.api.world import DB1, FROZEN, WEB1, add_domain, add_host, add_job, window_intent
+from tests.api.world import ANOTHER, DB1, FROZEN, WEB1, add_domain, add_host, add_job, window_intent
 
 BODY: dict[str, Any] = {"kind": "snapshot", "domain": "web1"}
 NOTHING = timedelta(0)
@@ -35,16 +35,32 @@ def test_a_job_that_would_freeze_it_is_refused_with_who_since_when_and_what_to_d
     problem = answer.json()
 
     assert (answer.status_code, problem["code"]) == (409, "guest_already_frozen")
-    assert problem["facts"] == {"domain": "web1", "frozen_by": "not_stillpoint", "frozen_since": "2026-03-01T11:00:00.000000Z"}
+    assert problem["facts"] == {"domain": "web1", "frozen_by": ANOTHER, "frozen_since": "2026-03-01T11:00:00.000000Z"}
     assert "2026-03-01T11:00:00.000000Z" in problem["detail"]
     assert "/thaw" in problem["remedy"]
     assert api_on_both.get("/api/v1/jobs").json()["items"] == []
 
 
 def test_the_owner_is_named_as_far_as_he_is_known(api: TestClient, sqlite_database: Database) -> None:
-    freeze_web1(sqlite_database, frozen_by={"job_id": DB1})
+    freeze_web1(sqlite_database, frozen_by={"kind": "job", "job_id": DB1})
     problem = api.post("/api/v1/jobs", json=BODY).json()
-    assert (problem["facts"]["frozen_by"], DB1 in problem["detail"]) == ({"job_id": DB1}, True)
+    assert (problem["facts"]["frozen_by"], DB1 in problem["detail"]) == ({"kind": "job", "job_id": DB1}, True)
+
+
+@pytest.mark.parametrize(
+    ("published", "shown_as"),
+    [
+        ("not_stillpoint", {"kind": "not_stillpoint", "job_id": None}),
+        ("unknown", {"kind": "unknown", "job_id": None}),
+        ({"job_id": DB1}, {"kind": "job", "job_id": DB1}),
+    ],
+)
+def test_what_an_older_worker_published_is_shown_in_the_same_shape(
+    api: TestClient, sqlite_database: Database, published: Any, shown_as: dict[str, Any]
+) -> None:
+    freeze_web1(sqlite_database, frozen_by=published)
+    assert shown(api, "web1")[2] == shown_as
+    assert api.post("/api/v1/jobs", json=BODY).json()["facts"]["frozen_by"] == shown_as
 
 
 @pytest.mark.parametrize("change", [{"kind": "preflight"}, {"freeze": {"mode": "off"}}, {"domain": "db1"}])
@@ -123,7 +139,7 @@ def shown(api: TestClient, domain: str) -> tuple[Any, Any, Any]:
 
 def test_a_foreign_freeze_is_shown_with_who_and_since_when(api_on_both: TestClient, database: Database) -> None:
     freeze_web1(database)
-    assert shown(api_on_both, "web1") == (True, "2026-03-01T11:00:00.000000Z", "not_stillpoint")
+    assert shown(api_on_both, "web1") == (True, "2026-03-01T11:00:00.000000Z", ANOTHER)
     assert shown(api_on_both, "db1") == (False, None, None)
 
 
@@ -132,7 +148,7 @@ def test_a_guest_in_the_window_of_a_job_is_shown_frozen_by_it(api_on_both: TestC
     since = datetime(2026, 3, 1, 11, 30, tzinfo=UTC)
     with database.write() as session:
         job_id = add_job(session, state="running", phase="freeze", intent=window_intent(since))
-    assert shown(api_on_both, "db1") == (True, "2026-03-01T11:30:00.000000Z", {"job_id": job_id})
+    assert shown(api_on_both, "db1") == (True, "2026-03-01T11:30:00.000000Z", {"kind": "job", "job_id": job_id})
 
 
 def test_the_same_domain_on_another_host_is_not_shown_frozen_by_it(api: TestClient, sqlite_database: Database) -> None:

@@ -54,7 +54,7 @@ def test_somebody_elses_freeze_has_no_deadline_of_ours(api_on_both: TestClient, 
 
 def test_a_guest_that_a_job_of_ours_left_frozen_is_over_its_deadline_at_once(api_on_both: TestClient, database: Database) -> None:
     with database.write() as session:
-        add_domain(session, "web1", **(FROZEN | {"frozen_since": rfc3339(ago(1)), "frozen_by": {"job_id": DB1}}))
+        add_domain(session, "web1", **(FROZEN | {"frozen_since": rfc3339(ago(1)), "frozen_by": {"kind": "job", "job_id": DB1}}))
     assert of(api_on_both, DEADLINE) == {("web1", "hv1"): 0}
 
 

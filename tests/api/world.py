@@ -56,7 +56,8 @@ def add_domain(
     return domain_id
 
 
-FROZEN: dict[str, Any] = {"frozen": True, "frozen_since": "2026-03-01T11:00:00.000000Z", "frozen_by": "not_stillpoint"}
+ANOTHER: dict[str, Any] = {"kind": "not_stillpoint", "job_id": None}
+FROZEN: dict[str, Any] = {"frozen": True, "frozen_since": "2026-03-01T11:00:00.000000Z", "frozen_by": ANOTHER}
 """Of a domain's document: somebody else holds the guest."""
 
 

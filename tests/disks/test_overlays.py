@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from service.disks import overlays
-from service.disks.overlays import Overlay
 from service.errors import OverlayPreparationFailed, SpaceInsufficient
+from service.model.intent import Overlay
 from service.model.inventory import Disk
 from tests.fakes import FakeDisk, FakeDomain, FakeHost
 

@@ -9,8 +9,9 @@ from prometheus_client import REGISTRY
 from service.db.engine import Database
 from service.db.tables import Job
 from service.freeze import fuse
+from service.freeze.frozen_pass import PassSettings
 from service.hypervisor.guest import Guest
-from service.jobs.snapshot import SnapshotSettings, run_snapshot
+from service.jobs.snapshot import Snapshot
 from service.model.fuse import FuseState
 from tests.fakes import FakeDisk, FakeDomain, agent_silent
 from tests.fakes.agent import HONEST_HOOK
@@ -199,7 +200,7 @@ def test_a_guest_that_never_answered_its_thaw_keeps_its_fuse_whatever_its_agent_
     scene.domain.fail_next(THAW, agent_silent(), times=100)
     scene.ask()
     run = scene.claim()
-    run_snapshot(run, scene.host.guest("db1"), SnapshotSettings(None, 0, thaw_patience_s=0.1))
+    scene.run_by(Snapshot(PassSettings(thaw_patience_s=0.1)), run)
     job = scene.job(run.claim.job_id)
     assert error_of(job)["code"] == "guest_still_frozen"
     assert fuse_of(job)["state"] == "armed"

@@ -7,7 +7,8 @@ import pytest
 
 from service.db.engine import Database
 from service.freeze import hung_hook, seen_writing
-from service.jobs.snapshot import SnapshotSettings, run_snapshot
+from service.freeze.frozen_pass import PassSettings
+from service.jobs.snapshot import Snapshot
 from tests.fakes import FakeDomain
 from tests.scenes.host import FREEZE, Scene, error_of
 
@@ -24,7 +25,7 @@ def scene(sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def error_after(scene: Scene, break_it: Callable[[FakeDomain], None], at: str) -> str:
     job_id = scene.ask()
     scene.domain.when_next(at, lambda: break_it(scene.domain))
-    run_snapshot(scene.claim(), scene.host.guest("db1"), SnapshotSettings(None, 0, thaw_patience_s=0.2))
+    scene.run_by(Snapshot(PassSettings(thaw_patience_s=0.2)))
     return str(error_of(scene.job(job_id))["code"])
 
 

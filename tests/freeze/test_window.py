@@ -38,7 +38,7 @@ class Window:
 
     def run(self, take: Callable[[], None] | None = None, guard: WindowGuard = UNGUARDED, **plan: Any) -> WindowRecord:
         defaults: dict[str, Any] = {"mountpoints": None, "freeze_timeout_ms": 5_000, "hold_limit_ms": 5_000, "thaw_patience_s": 0.5}
-        return freeze_window.run(self.guest, take or self.take, WindowPlan(**(defaults | plan)), guard)
+        return freeze_window.run(self.guest, lambda _hold: (take or self.take)(), WindowPlan(**(defaults | plan)), guard)
 
     @property
     def is_frozen(self) -> bool:
@@ -76,7 +76,7 @@ def test_freeze_then_snapshot_then_thaw_and_nothing_else_in_between(scene: Windo
 
 def test_the_instants_follow_each_other(scene: Window) -> None:
     at = scene.run().instants
-    order = [at.freeze_sent, at.freeze_reply, at.snapshot_sent, at.snapshot_done, at.thaw_sent, at.thaw_reply]
+    order = [at.freeze_sent, at.freeze_reply, at.point_sent, at.point_done, at.thaw_sent, at.thaw_reply]
     assert order == sorted(order, key=lambda instant: instant or 0)
 
 
@@ -133,7 +133,7 @@ def test_no_snapshot_outside_a_freeze_and_always_a_thaw(scene: Window, break_it:
     record = scene.run()
     assert record.freeze.outcome is outcome
     assert "snapshot_create" not in scene.domain.log
-    assert not record.snapshot_was_called
+    assert not record.point_was_requested
     assert THAW in scene.domain.log
     assert record.thaw.outcome is not ThawOutcome.unanswered
     assert not scene.is_frozen
@@ -194,7 +194,7 @@ def test_a_snapshot_that_fails_is_followed_by_the_thaw_and_its_error_is_kept(sce
     scene.domain.fail_next("snapshot_create", libvirt_error(INTERNAL_ERROR, "No space left on device"))
     record = scene.run()
     assert scene.domain.log == [FREEZE, "snapshot_create", THAW, STATUS]
-    assert record.snapshot_error == "virDomainSnapshotCreateXML failed with libvirt error 1: No space left on device."
+    assert record.point_error == "virDomainSnapshotCreateXML failed with libvirt error 1: No space left on device."
     assert not scene.is_frozen
 
 
@@ -461,7 +461,7 @@ def test_a_guard_that_dies_before_the_freeze_is_answered_leaves_nothing_frozen_a
     record = scene.run(guard=guard, hold_limit_ms=60_000)
     assert scene.domain.log[:2] == [FREEZE, THAW]
     assert not scene.is_frozen
-    assert not (record.snapshot_was_called and record.instants.point_in_time_was_inside_the_hold)
+    assert not (record.point_was_requested and record.instants.point_in_time_was_inside_the_hold)
 
 
 def test_the_reply_to_a_guard_that_was_first_is_the_evidence(scene: Window, guard: FakeGuard) -> None:
@@ -489,6 +489,6 @@ def test_a_guest_that_answers_no_thaw_keeps_its_guard(scene: Window, guard: Fake
 def test_too_late_is_no_snapshot_and_not_a_bad_one(scene: Window) -> None:
     """A worker that was stopped between the freeze and the snapshot finds its time gone."""
     record = scene.run(hold_limit_ms=0)
-    assert (record.was_too_late, record.snapshot_was_called) == (True, False)
+    assert (record.was_too_late, record.point_was_requested) == (True, False)
     assert "snapshot_create" not in scene.domain.log
     assert not scene.is_frozen

@@ -13,11 +13,10 @@ from service.db.bells import Bells
 from service.db.engine import Database
 from service.db.tables import Gate, Job
 from service.errors import DatabaseUnavailable
-from service.freeze.guard import Unguarded
+from service.freeze.window import Hold
 from service.jobs.gate_hold import GateHold
 from service.model.gate import GateState
 from service.records import gates, queue
-from service.worker.recovery import Recovery
 from tests.fakes import agent_error
 from tests.scenes.host import FREEZE, GATE_MS, HOST, Scene, error_of, phases_of
 from tests.scenes.windows import WindowsScene, reasons_of
@@ -165,42 +164,31 @@ class DeafDatabase(Database):
 
 def test_a_database_that_hangs_keeps_nobody_beyond_the_deadline(scene: Scene) -> None:
     deaf = DeafDatabase()
-    hold = GateHold(deaf, "no job", "db1", Unguarded())
-    hold.freezing(0, 300_000_000)
-    hold.frozen(1, time.monotonic_ns() + 300_000_000)
+    hold = GateHold(deaf, "no job", "db1", 300)
     started = time.monotonic()
     with pytest.raises(Exception, match="the database did not take it in time"):
-        hold.hold()
+        hold.take(held_for(300))
     assert 0.3 <= time.monotonic() - started < 0.6
     deaf.over.set()
 
 
-class DyingGuard(Unguarded):
-    """Its process ends when the test says so."""
-
-    def __init__(self) -> None:
-        self.died = False
-
-    def is_gone(self) -> bool:
-        return self.died
+def held_for(milliseconds: int) -> Hold:
+    return Hold(1, time.monotonic_ns() + milliseconds * 1_000_000, threading.Event())
 
 
 def test_a_gate_whose_guard_dies_closes_at_once(scene: Scene) -> None:
     job_id = scene.ask_for_a_gate(deadline_ms=60_000)
-    guard = DyingGuard()
-    hold = GateHold(scene.database, job_id, "db1", guard)
-    hold.frozen(1, time.monotonic_ns() + 60_000_000_000)
+    hold = held_for(60_000)
 
     def die() -> None:
         scene.wait_for(job_id, GateState.open)
         time.sleep(0.1)
-        guard.died = True
-        hold.is_gone()
+        hold.cut_short.set()
 
     thread = threading.Thread(target=die)
     thread.start()
     with pytest.raises(Exception, match="its thaw guard died"):
-        hold.hold()
+        GateHold(scene.database, job_id, "db1", 60_000).take(hold)
     thread.join()
 
 
@@ -214,7 +202,7 @@ def test_a_gate_whose_worker_died_is_thawed_and_not_run_again(scene: Scene, was_
         with scene.database.write() as session:
             session.get_one(Gate, job_id).opened_at = scene.job(job_id).created_at
     scene.die_in(run)
-    Recovery(scene.database, scene.host).recover(job_id)
+    scene.recovery().recover(job_id)
     job = scene.job(job_id)
     assert (job.state, job.verdict, error_of(job)["code"], job.attempt) == ("failed", verdict, "worker_lost", 1)
     assert scene.domain.agent.frozen == set()

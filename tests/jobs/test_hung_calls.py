@@ -13,10 +13,9 @@ from service.db.engine import Database
 from service.deadlines import HELPERS
 from service.disks import overlay_file
 from service.errors import StorageNotAnswering
+from service.freeze import frozen_pass
 from service.hypervisor.bounded_domain import Bounds
-from service.jobs import snapshot
 from service.records import queue
-from service.worker.recovery import Recovery
 from tests.fakes import agent_silent
 from tests.scenes.host import FREEZE, STATUS, THAW, Scene, error_of
 
@@ -67,7 +66,7 @@ def test_a_snapshot_that_hangs_is_thawed_and_left_to_recovery_which_waits_for_it
 
     with scene.database.write() as session:
         assert queue.release_expired(session, "hv1") == [job.id]
-    recovery = Recovery(scene.database, scene.host, thaw_patience_s=1)
+    recovery = scene.recovery(thaw_patience_s=1)
     with pytest.raises(Exception, match="may still move disks"):
         recovery.recover(job.id)
     assert len(scene.overlays()) == 1
@@ -90,7 +89,7 @@ def test_disks_whose_reading_hangs_after_the_window_are_left_to_recovery(scene: 
 def test_an_agent_that_somebody_else_took_after_the_preflight_is_seen_before_the_freeze(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "AGENT_PATIENCE_MS", 100)
+    monkeypatch.setattr(frozen_pass, "AGENT_PATIENCE_MS", 100)
     scene.domain.when_next(STATUS, lambda: scene.hang(STATUS))
     began = time.monotonic()
     error = error_of(scene.run())
@@ -102,7 +101,7 @@ def test_an_agent_that_somebody_else_took_after_the_preflight_is_seen_before_the
 
 
 def take_the_agent_after_the_preflight(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "AGENT_PATIENCE_MS", 100)
+    monkeypatch.setattr(frozen_pass, "AGENT_PATIENCE_MS", 100)
     scene.domain.when_next(STATUS, lambda: scene.hang(STATUS))
 
 

@@ -12,6 +12,8 @@ import pytest
 from service.db.engine import Database
 from service.disks import images, overlay_file, overlays, rehearsal
 from service.errors import HostOutOfDescriptors
+from service.jobs.snapshot import Snapshot
+from service.model.intent import Overlay
 from service.worker import execution
 from tests.scenes.host import FREEZE, Scene, error_of
 
@@ -118,14 +120,14 @@ def test_a_job_that_waits_for_descriptors_ends_when_it_is_cancelled_or_has_lost_
     job_id, tries = scene.ask(), []
     run = scene.claim()
 
-    def out_of_them(_run: Any) -> None:
+    def out_of_them(*_: object) -> None:
         """Before the first safe point of the job."""
         tries.append(1)
         if len(tries) == 3:
             getattr(run, what).set()
         raise HostOutOfDescriptors(what="asking", reason="too many open files")
 
-    monkeypatch.setattr(scene.execution, "_dispatch", out_of_them)
+    monkeypatch.setattr(Snapshot, "run", out_of_them)
     scene.execution.execute(run)
     assert (scene.job(job_id).state, len(tries), FREEZE in scene.domain.log) == (state, 3, False)
 
@@ -141,6 +143,6 @@ def test_a_host_that_never_has_descriptors_again_is_named_in_the_end(scene: Scen
 def test_what_was_never_made_is_not_told_as_left_behind(tmp_path: Path) -> None:
     file = tmp_path / "a-file"
     file.touch()
-    below_a_file = overlays.Overlay("vda", "/base", "raw", str(file / "overlay"), 1)
-    too_long = overlays.Overlay("vdb", "/base", "raw", str(tmp_path / ("x" * 300)), 1)
+    below_a_file = Overlay("vda", "/base", "raw", str(file / "overlay"), 1)
+    too_long = Overlay("vdb", "/base", "raw", str(tmp_path / ("x" * 300)), 1)
     overlays.remove([below_a_file, too_long])

@@ -11,9 +11,9 @@ import pytest
 
 from service.db.engine import Database
 from service.disks import file_identity, overlays, rehearsal
-from service.disks.file_identity import FileIdentity
-from service.disks.overlays import Overlay
 from service.errors import OverlayPreparationFailed, OverlayReplaced
+from service.model.file_identity import FileIdentity
+from service.model.intent import Overlay
 from tests.disks.test_overlays import disks_in, planned
 from tests.scenes.host import FREEZE, Scene, error_of, phases_of
 from tests.worker.test_recovery import Corpse, story

@@ -6,7 +6,8 @@ import pytest
 
 from service.db.engine import Database
 from service.db.tables import Job
-from service.jobs.snapshot import SnapshotSettings, run_snapshot
+from service.freeze.frozen_pass import PassSettings
+from service.jobs.snapshot import Snapshot
 from service.model.explain import explain
 from tests.fakes import agent_error, agent_silent
 from tests.fakes.agent import HONEST_HOOK
@@ -176,7 +177,7 @@ def test_preferred_takes_nothing_from_a_guest_that_may_still_be_frozen(scene: Sc
     job_id = scene.ask(freeze={"mode": "preferred"})
     scene.domain.fail_next(FREEZE, agent_silent(), after=True)
     scene.domain.fail_next(THAW, agent_silent(), times=1000)
-    run_snapshot(scene.claim(), scene.host.guest("db1"), SnapshotSettings(None, 0, thaw_patience_s=0.2))
+    scene.run_by(Snapshot(PassSettings(thaw_patience_s=0.2)))
     job = scene.job(job_id)
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "none", "guest_still_frozen")
     assert scene.domain.points == []
@@ -257,7 +258,7 @@ def test_a_hook_that_prepared_its_applications_is_told_of_the_end_although_nothi
 def test_a_guest_that_cannot_be_thawed_is_the_error_of_the_job_and_its_point_is_kept(scene: Scene) -> None:
     job_id = scene.ask()
     scene.domain.when_next("snapshot_create", lambda: setattr(scene.domain.agent, "answers", False))
-    run_snapshot(scene.claim(), scene.host.guest("db1"), SnapshotSettings(None, 0, thaw_patience_s=0.2))
+    scene.run_by(Snapshot(PassSettings(thaw_patience_s=0.2)))
     job = scene.job(job_id)
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "guest_still_frozen")
     assert "stillpoint thaw db1" in error_of(job)["remedy"]

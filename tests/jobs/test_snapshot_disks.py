@@ -79,7 +79,8 @@ def test_an_overlay_that_cannot_be_removed_before_the_window_does_not_hide_why_t
     job = scene.job(job_id)
     assert (job.state, error_of(job)["code"]) == ("cancelled", "job_cancelled")
     (left,) = scene.overlays()
-    assert f"No disk uses {scene.images / left}" in str(job.phases[-1]["detail"])
+    # A folder that got the number of the file counts as the file, another one as a stranger's.
+    assert str(scene.images / left) in str(job.phases[-1]["detail"])
 
 
 def make_irremovable(files: Iterable[Path]) -> None:

@@ -90,7 +90,7 @@ def test_a_snapshot_call_that_hangs_does_not_keep_the_guest_frozen(
     monkeypatch.setattr(freeze_window, "THAW_TIMEOUT_MS", 1_000)
     guest = connection.guest(shared_guest.name)
 
-    def take() -> None:
+    def take(_hold: freeze_window.Hold) -> None:
         relay.mute_open_ones()
         guest.state()
 
@@ -99,7 +99,7 @@ def test_a_snapshot_call_that_hangs_does_not_keep_the_guest_frozen(
 
     assert record.freeze.outcome is FreezeOutcome.frozen
     assert record.watchdog_fired
-    assert "virDomainGetState" in (record.snapshot_error or "")
+    assert "virDomainGetState" in (record.point_error or "")
     assert record.thaw.outcome is ThawOutcome.completed
     assert shared_guest.freeze_status() == "thawed"
     assert max(stall.ms for stall in shared_guest.stalls(since=began)) < 5_000

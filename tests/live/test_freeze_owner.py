@@ -52,9 +52,10 @@ def test_it_is_published_refused_and_left_frozen_and_taken_again_soon_after_its_
     wait_shown(service, lab_guest, frozen=False, within_s=10)
     job = service.run(lab_guest.name)
 
-    facts = {"domain": lab_guest.name, "frozen_by": "not_stillpoint", "frozen_since": found["frozen_since"]}
+    another = {"kind": "not_stillpoint", "job_id": None}
+    facts = {"domain": lab_guest.name, "frozen_by": another, "frozen_since": found["frozen_since"]}
     assert [check["code"] for check in preflight["result"]["checks"] if check["status"] == "fail"] == ["guest_already_frozen"]
-    assert (found["frozen_by"], refused.status_code, refused.json()["facts"]) == ("not_stillpoint", 409, facts)
+    assert (found["frozen_by"], refused.status_code, refused.json()["facts"]) == (another, 409, facts)
     assert seconds is not None
     assert gauge(service, "stillpoint_guest_frozen_deadline_seconds", lab_guest.name) is None
     assert status == "frozen"
@@ -121,7 +122,7 @@ def test_a_worker_that_stands_still_in_its_window_is_told_by_the_api(
         worker.signal(signal.SIGCONT)
         api.wait(job_id)
 
-        assert (found["frozen"], found["frozen_by"], deadline_s) == (True, {"job_id": job_id}, 3.0)
+        assert (found["frozen"], found["frozen_by"], deadline_s) == (True, {"kind": "job", "job_id": job_id}, 3.0)
         assert seconds is not None
         assert 3.0 < seconds < 15
         assert gauge(api, "stillpoint_guest_frozen_seconds", lab_guest.name) is None

@@ -24,6 +24,7 @@ from service.freeze.survey import survey
 from service.freeze.window import WindowPlan, run
 from service.hypervisor.guest import Guest
 from service.hypervisor.handle import LibvirtDomain
+from service.model.intent import Overlay
 from service.model.inventory import Disk, DomainState
 from service.model.verdict import HookState
 from service.model.window import FreezeOutcome, ThawOutcome, classify_freeze_error, classify_thaw_error
@@ -298,7 +299,7 @@ def test_the_survey_reads_a_linux_guest(guest: Guest) -> None:
 # --- the point in time ----------------------------------------------------------------------------
 
 
-def _overlays(guest: Guest, mark: str) -> list[overlays.Overlay]:
+def _overlays(guest: Guest, mark: str) -> list[Overlay]:
     disks: list[Disk] = [disk for disk in guest.disks() if disk.why_not is None]
     made = overlays.plan(guest, disks, mark, 1, None)
     overlays.create(made)
@@ -336,8 +337,8 @@ def test_an_overlay_that_is_in_use_cannot_be_used_again(make_subject: MakeSubjec
 def test_a_whole_window_holds_and_proves_it(make_subject: MakeSubject) -> None:
     guest = make_subject(Wish()).guest
     take = guest.prepare_snapshot({overlay.target: overlay.path for overlay in _overlays(guest, "0a1b2c3d")})
-    record = run(guest, take, WindowPlan(mountpoints=None, freeze_timeout_ms=20_000, hold_limit_ms=10_000), Unguarded())
-    assert (record.freeze.outcome, record.thaw.outcome, record.snapshot_error) == (FreezeOutcome.frozen, ThawOutcome.completed, None)
+    record = run(guest, lambda _hold: take(), WindowPlan(mountpoints=None, freeze_timeout_ms=20_000, hold_limit_ms=10_000), Unguarded())
+    assert (record.freeze.outcome, record.thaw.outcome, record.point_error) == (FreezeOutcome.frozen, ThawOutcome.completed, None)
     assert record.instants.point_in_time_was_inside_the_hold
     assert record.frozen_afterwards is False
 

@@ -10,11 +10,14 @@ from service.db.engine import Database
 from service.db.tables import Job
 from service.freeze import hung_hook
 from service.freeze import window as freeze_window
+from service.freeze.frozen_pass import PassSettings
+from service.freeze.guard import NoGuards
 from service.freeze.survey import survey
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
+from service.jobs.kind import Host
 from service.jobs.run import JobRun
-from service.jobs.snapshot import SnapshotSettings, run_snapshot
+from service.jobs.snapshot import Snapshot
 from service.records import queue
 from service.records.queue import Claim, NewJob
 from tests.lab.daemon import uri
@@ -42,7 +45,9 @@ def take(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator
         with sqlite_database.write() as session:
             claim = queue.claim(session, "h", "h:1", 600)
         assert isinstance(claim, Claim)
-        run_snapshot(JobRun(claim, sqlite_database, threading.Event()), guest, SnapshotSettings(None, 0, thaw_patience_s=1.0))
+        run = JobRun(claim, sqlite_database, threading.Event())
+        host = Host(connection.guest, connection.guests, NoGuards())
+        run.finish(Snapshot(PassSettings(thaw_patience_s=1.0)).run(run, host))
         with sqlite_database.read() as session:
             job = session.get(Job, job_id)
         assert job is not None

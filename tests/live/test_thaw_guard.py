@@ -51,7 +51,7 @@ class Post:
     def run(self, take: Callable[[], None], **plan: Any) -> WindowRecord:
         wanted: dict[str, Any] = {"mountpoints": None, "freeze_timeout_ms": 10_000, "hold_limit_ms": 5_000} | plan
         with self.start_guard() as guard:
-            return freeze_window.run(self.guest, take, WindowPlan(**wanted), guard)
+            return freeze_window.run(self.guest, lambda _hold: take(), WindowPlan(**wanted), guard)
 
     def pid(self) -> int:
         report = self.report

@@ -8,7 +8,7 @@ import pytest
 from service.errors import AgentNotAnswering, GuestAlreadyFrozen, NoDiskCanTakePart, StillpointError
 from service.model.check import Check, CheckStatus
 from service.model.checks import Circumstances, evaluate, why_not_freezable
-from service.model.foreign_freeze import ForeignFreeze, FrozenBy
+from service.model.foreign_freeze import ForeignFreeze, FrozenBy, by_another, by_job, by_unknown
 from service.model.inventory import AgentFacts, Disk, DomainState, Filesystem, LinuxFacts, Space, Survey
 from service.model.policy import FreezeMode
 from service.model.scope import DiskSelection, freeze_scope
@@ -74,7 +74,7 @@ def test_a_hook_that_reports_failures_lets_application_be_expected() -> None:
     assert check(circumstances(survey), "fsfreeze_hook").status is CheckStatus.passed
 
 
-@pytest.mark.parametrize("by", ["unknown", "not_stillpoint", {"job_id": "j1"}])
+@pytest.mark.parametrize("by", [by_unknown(), by_another(), by_job("j1")], ids=lambda by: by["kind"])
 def test_a_guest_that_somebody_else_holds_is_refused_with_who_and_since_when(by: FrozenBy) -> None:
     survey = a_survey(agent=replace(a_survey().agent, frozen=True), foreign_freeze=ForeignFreeze("2026-03-01T11:00:00Z", by))
     fault = why_not_freezable(survey)
@@ -84,14 +84,14 @@ def test_a_guest_that_somebody_else_holds_is_refused_with_who_and_since_when(by:
 
 
 def test_each_owner_of_a_freeze_is_told_in_words_of_his_own() -> None:
-    owners: list[FrozenBy] = ["unknown", "not_stillpoint", {"job_id": "j1"}, {"job_id": "j2"}]
+    owners = [by_unknown(), by_another(), by_job("j1"), by_job("j2")]
     assert len({GuestAlreadyFrozen(domain="db1", frozen_by=by).detail for by in owners}) == len(owners)
 
 
 def test_without_anything_known_it_is_refused_all_the_same() -> None:
     fault = why_not_freezable(a_survey(agent=replace(a_survey().agent, frozen=True)))
     assert fault is not None
-    assert fault.facts == {"domain": "db1", "frozen_by": "unknown", "frozen_since": None}
+    assert fault.facts == {"domain": "db1", "frozen_by": by_unknown(), "frozen_since": None}
 
 
 @pytest.mark.parametrize("hook", [HookState.swallowing, HookState.unknown, HookState.not_inspected])

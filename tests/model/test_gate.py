@@ -12,7 +12,7 @@ def perfect(*, was_opened: bool = True) -> Evidence:
         instants=WindowInstants(1, 2, 3, 4, 5, 6),
         freeze=FreezeReply(FreezeOutcome.frozen, count=2),
         thaw=ThawReply(ThawOutcome.completed, count=2),
-        snapshot_was_called=True,
+        point_was_requested=True,
     )
     return Evidence(True, was_opened, window, 5_000.0, HookState.truthful, expected_filesystems=2)
 

@@ -53,5 +53,5 @@ def test_a_freeze_that_failed_held_nothing() -> None:
 
 
 def test_without_a_freeze_nothing_is_known_about_limits() -> None:
-    document = Timing(WindowInstants(snapshot_sent=0, snapshot_done=MS), LIMITS, froze=False).as_document()
+    document = Timing(WindowInstants(point_sent=0, point_done=MS), LIMITS, froze=False).as_document()
     assert (document["point_in_time_ms"], document["hold_ms"], document["within_limits"]) == (1.0, None, None)

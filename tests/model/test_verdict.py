@@ -21,7 +21,7 @@ def held(**changes: Any) -> WindowRecord:
         instants=instants,
         freeze=FreezeReply(FreezeOutcome.frozen, count=3),
         thaw=ThawReply(ThawOutcome.completed, count=3, attempts=1),
-        snapshot_was_called=True,
+        point_was_requested=True,
         frozen_afterwards=False,
     )
     return replace(record, **changes)
@@ -30,7 +30,7 @@ def held(**changes: Any) -> WindowRecord:
 def evidence(window: WindowRecord | None = None, **changes: Any) -> Evidence:
     whole = Evidence(
         domain_was_running=True,
-        snapshot_taken=True,
+        point_taken=True,
         window=window or held(),
         hold_limit_ms=30_000,
         hook=HookState.absent,
@@ -47,7 +47,7 @@ def codes(found: Evidence, effect: Effect = Effect.lowers) -> list[str]:
 
 
 def test_none_when_no_snapshot_was_taken_however_well_the_freeze_held() -> None:
-    assert judge(evidence(snapshot_taken=False)) == no_point()
+    assert judge(evidence(point_taken=False)) == no_point()
     assert no_point().verdict is Verdict.none
 
 
@@ -85,10 +85,10 @@ def test_crash_when_the_count_of_frozen_filesystems_is_invalid(count: int | None
 
 
 OUTSIDE = {
-    "snapshot sent before the freeze reply": {"snapshot_sent": 39 * MS},
-    "snapshot done after the thaw was sent": {"snapshot_done": 53 * MS},
-    "snapshot never came back": {"snapshot_done": None},
-    "snapshot never sent": {"snapshot_sent": None},
+    "snapshot sent before the freeze reply": {"point_sent": 39 * MS},
+    "snapshot done after the thaw was sent": {"point_done": 53 * MS},
+    "snapshot never came back": {"point_done": None},
+    "snapshot never sent": {"point_sent": None},
     "freeze reply not recorded": {"freeze_reply": None},
     "thaw not recorded": {"thaw_sent": None},
 }

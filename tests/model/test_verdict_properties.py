@@ -32,13 +32,13 @@ def test_a_good_verdict_stands_on_a_freeze_a_thaw_and_a_hold(found: Evidence) ->
     if judge(found).verdict not in (Verdict.filesystem, Verdict.application):
         return
     window, at = found.window, found.window.instants
-    assert found.snapshot_taken
+    assert found.point_taken
     assert found.domain_was_running
     assert window.freeze.outcome is FreezeOutcome.frozen
     assert (window.freeze.count or 0) > 0
     proven_by_status = window.thaw.outcome is ThawOutcome.hook_failed and window.frozen_before_thaw is True
     assert window.thaw.outcome is ThawOutcome.completed or proven_by_status
-    instants = (at.freeze_reply, at.snapshot_sent, at.snapshot_done, at.thaw_sent)
+    instants = (at.freeze_reply, at.point_sent, at.point_done, at.thaw_sent)
     assert None not in instants
     assert list(instants) == sorted(instants, key=lambda instant: instant or 0)
     assert (at.hold_ms or 0) <= found.hold_limit_ms
@@ -56,7 +56,7 @@ def test_application_needs_a_hook_that_reports_failures_and_no_failure(found: Ev
 def _losses(found: Evidence) -> Iterator[Evidence]:
     """The same evidence with one fact missing."""
     at = found.window.instants
-    for name in ("freeze_reply", "snapshot_sent", "snapshot_done", "thaw_sent"):
+    for name in ("freeze_reply", "point_sent", "point_done", "thaw_sent"):
         yield replace(found, window=replace(found.window, instants=replace(at, **{name: None})))
     yield replace(found, window=replace(found.window, freeze=replace(found.window.freeze, count=None)))
     yield replace(found, window=replace(found.window, frozen_before_thaw=None))

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
 from service.config import Settings
 from service.db import tokens
 from service.db.engine import Database, database_now, open_engine
-from service.db.tables import Domain, Gate, GuestMemory, Host, Job, JobLabel, PrunedJobs, RawText, RecoveryPoint, Slot, Token
+from service.db.tables import Domain, Event, Gate, GuestMemory, Host, Job, JobLabel, PrunedJobs, RawText, RecoveryPoint, Slot, Token
 from service.records import ageing, queue
 from service.scheduler.pruning import Pace, Pruning, due
 from tests.api.world import DB1, add_domain, add_host, add_job, add_recovery_point
@@ -101,7 +101,7 @@ def test_nothing_goes_where_everything_is_kept_for_ever(database: Database) -> N
         job_id = add_ended(session, 99 * 365)
         add_texts(session, job_id, 99 * 365)
         add_memory(session, 99 * 365)
-    for_ever = dict.fromkeys(("keep_jobs_days", "keep_evidence_days", "keep_gates_days", "keep_tokens_days", "keep_hosts_days"), 0)
+    for_ever = {name: 0 for name in Settings.model_fields if name.startswith("keep_")}
     assert prune(database, **for_ever) == {}
     assert (count_of(database, Job), count_of(database, GuestMemory)) == (1, 1)
 
@@ -130,7 +130,7 @@ def test_raw_texts_of_the_job_of_a_point_age_like_any_others(database: Database)
         job_id = add_ended(session, YEAR)
         add_recovery_point(session, job_id)
         add_texts(session, job_id, YEAR)
-    assert prune(database) == {"raw_texts": 1, "gates": 0, "jobs": 0, "guest_memories": 0, "tokens": 0, "hosts": 0}
+    assert prune(database) == {"raw_texts": 1, "gates": 0, "jobs": 0, "events": 0, "guest_memories": 0, "tokens": 0, "hosts": 0}
 
 
 def test_a_gate_goes_a_month_after_its_job_has_ended(database: Database) -> None:
@@ -142,6 +142,27 @@ def test_a_gate_goes_a_month_after_its_job_has_ended(database: Database) -> None
     with database.read() as session:
         assert list(session.scalars(select(Gate.job_id))) == [young]
     assert job_ids(database) == {old, young}
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+def test_events_go_after_a_year_and_their_ids_never_come_again(database: Database) -> None:
+    with database.write() as session:
+        for days in [YEAR] * (ageing.PAGE + 5) + [364]:
+            session.add(Event(at=ago(days), kind="job", moved_to="queued", facts={}))
+            session.flush()
+        last = session.scalar(select(func.max(Event.id))) or 0
+    assert prune(database)["events"] == ageing.PAGE + 5
+    with database.write() as session:
+        assert list(session.scalars(select(Event.id))) == [last]
+        session.execute(update(Event).values(at=ago(YEAR)))
+    prune(database)
+    with database.write() as session:
+        new = Event(at=ago(0), kind="job", moved_to="queued", facts={})
+        session.add(new)
+        session.flush()
+        assert new.id > last
 
 
 # --- tokens, hosts, memories ----------------------------------------------------------------------

@@ -9,9 +9,8 @@ from sqlalchemy import func, select
 
 from service.db.engine import Database
 from service.db.tables import Domain, Gate, Host, Job, Slot
-from service.disks.overlays import Overlay
 from service.errors import HostNotSilent, HostUnknown, LeaseLost
-from service.jobs.intent import Intent
+from service.model.intent import Intent, Overlay
 from service.records import forgotten_host, freeze_lease, gates, queue
 from service.records.forgotten_host import Forgotten
 from service.records.queue import Claim

@@ -11,9 +11,11 @@ from sqlalchemy.exc import IntegrityError
 
 from service.db.engine import Database
 from service.db.tables import Domain, Job
-from service.errors import DatabaseUnavailable, GuestAlreadyFrozen
+from service.errors import DatabaseUnavailable, GuestAlreadyFrozen, GuestStillFrozen
+from service.jobs.ending import Ending
 from service.jobs.run import JobRun
-from service.model.lifecycle import JobState
+from service.model.foreign_freeze import by_another, by_job, by_unknown
+from service.model.intent import WindowIntent
 from service.records import freeze_lease, queue
 from service.records.queue import NewJob
 from service.worker.publishing import Inventory
@@ -81,7 +83,7 @@ def test_an_interrupted_job_keeps_the_lease_until_recovery_has_looked(database: 
 def test_a_thaw_runs_beside_the_job_that_holds_the_lease_and_takes_none(database: Database) -> None:
     holder, thaw = enqueue(database, "snapshot", "one-uuid", "hv1"), enqueue(database, "thaw", "one-uuid", "hv2")
     assert (claim(database, "hv1"), claim(database, "hv2")) == (holder, thaw)
-    intent = {"will_freeze": True, "overlays": [], "window": freeze_lease.window_document(1000, datetime.now(UTC))}
+    intent = {"will_freeze": True, "overlays": [], "window": WindowIntent(datetime.now(UTC), 1000).as_document()}
     with database.write() as session:
         session.execute(update(Job).values(intent=intent))
     with database.read() as session:
@@ -142,13 +144,13 @@ def test_a_guest_that_was_seen_thawed_and_is_then_frozen_is_held_by_somebody_els
     scene.domain.agent.freeze_by_somebody_else()
     before = datetime.now(UTC)
     found = publish(scene)
-    assert (found["frozen"], found["frozen_by"]) == (True, "not_stillpoint")
+    assert (found["frozen"], found["frozen_by"]) == (True, by_another())
     assert before <= datetime.fromisoformat(found["frozen_since"]) <= datetime.now(UTC)
 
 
 def test_of_a_guest_that_was_frozen_when_it_was_first_seen_nobody_is_known(scene: Scene) -> None:
     scene.domain.agent.freeze_by_somebody_else()
-    assert publish(scene)["frozen_by"] == "unknown"
+    assert publish(scene)["frozen_by"] == by_unknown()
 
 
 def test_since_when_outlives_the_worker_and_ends_with_the_freeze(scene: Scene) -> None:
@@ -194,7 +196,8 @@ def test_a_freeze_of_a_job_that_began_while_the_guests_were_asked_is_not_somebod
         run.write({"phase": "freeze", "intent": {"will_freeze": True, "overlays": []}})
         gate.freeze_by_somebody_else()
         if ends == "before":
-            run.finish(JobState.succeeded, {"intent": {"will_freeze": False, "overlays": []}, "freeze": {"outcome": "frozen"}})
+            run.write({"intent": {"will_freeze": False, "overlays": []}, "freeze": {"outcome": "frozen"}})
+            run.finish(Ending())
 
     scene.ask()
     scene.domain.when_next(STATUS, our_window)
@@ -205,24 +208,24 @@ def test_a_guest_that_a_job_of_ours_could_not_thaw_is_published_as_left_by_it(sc
     publish(scene)
     job_id = scene.ask()
     scene.domain.agent.freeze_by_somebody_else()
-    still = {"code": "guest_still_frozen", "title": "", "detail": "", "remedy": "", "facts": {}}
     run = scene.claim()
-    run.finish(JobState.failed, {"intent": {"will_freeze": True, "overlays": []}, "error": still})
-    assert publish(scene)["frozen_by"] == {"job_id": job_id}
+    run.write({"intent": {"will_freeze": True, "overlays": []}})
+    run.finish(Ending(GuestStillFrozen(domain="db1", tried_ms=100, message="no answer")))
+    assert publish(scene)["frozen_by"] == by_job(job_id)
 
 
 def test_a_job_that_was_seen_to_leave_the_guest_thawed_is_not_the_one(scene: Scene) -> None:
     assert scene.run().state == "succeeded"
     publish(scene)
     scene.domain.agent.freeze_by_somebody_else()
-    assert publish(scene)["frozen_by"] == "not_stillpoint"
+    assert publish(scene)["frozen_by"] == by_another()
 
 
 def test_after_a_job_nobody_can_tell_until_the_guest_was_seen_thawed(scene: Scene) -> None:
     publish(scene)
     assert scene.run().state == "succeeded"
     scene.domain.agent.freeze_by_somebody_else()
-    assert publish(scene)["frozen_by"] == "unknown"
+    assert publish(scene)["frozen_by"] == by_unknown()
 
 
 def test_a_foreign_freeze_is_looked_at_again_without_asking_anybody_else(scene: Scene) -> None:
@@ -270,7 +273,7 @@ def test_a_job_that_finds_its_guest_frozen_says_who_and_since_when_and_sends_no_
     scene.domain.agent.freeze_by_somebody_else()
     known = publish(scene)
     error = error_of(scene.run(freeze={"mode": mode}))
-    facts = {"domain": "db1", "frozen_by": "not_stillpoint", "frozen_since": known["frozen_since"]}
+    facts = {"domain": "db1", "frozen_by": by_another(), "frozen_since": known["frozen_since"]}
     assert (error["code"], error["facts"]) == ("guest_already_frozen", facts)
     left_alone(scene)
 
@@ -281,21 +284,21 @@ def test_a_job_that_sees_it_before_its_host_has_published_it_says_what_follows(s
     for _ in range(2):
         # The second is no wiser for the first, which froze nothing.
         facts = error_of(scene.run())["facts"]
-        assert facts["frozen_by"] == "not_stillpoint"
+        assert facts["frozen_by"] == by_another()
         assert datetime.now(UTC) - datetime.fromisoformat(facts["frozen_since"]) < timedelta(seconds=30)
     left_alone(scene)
 
 
 def test_a_guest_that_nobody_has_seen_before_is_frozen_by_nobody_known(scene: Scene) -> None:
     scene.domain.agent.freeze_by_somebody_else()
-    assert error_of(scene.run())["facts"]["frozen_by"] == "unknown"
+    assert error_of(scene.run())["facts"]["frozen_by"] == by_unknown()
     left_alone(scene)
 
 
 def test_a_freeze_between_the_look_and_our_own_is_not_ours_and_not_thawed(scene: Scene) -> None:
     scene.domain.when_next(FREEZE, scene.domain.agent.freeze_by_somebody_else)
     error = error_of(scene.run())
-    assert (error["code"], error["facts"]["frozen_by"]) == ("guest_already_frozen", "not_stillpoint")
+    assert (error["code"], error["facts"]["frozen_by"]) == ("guest_already_frozen", by_another())
     assert datetime.now(UTC) - datetime.fromisoformat(error["facts"]["frozen_since"]) < timedelta(seconds=30)
     assert THAW not in scene.domain.log
     assert scene.domain.agent.is_frozen_flag
@@ -305,7 +308,7 @@ def test_a_database_that_is_away_does_not_hide_why_the_guest_is_refused(scene: S
     scene.ask()
     run = scene.claim()
     away = JobRun(run.claim, AwayDatabase(sqlite_database.engine), scene.abandoned)
-    assert away.foreign_freeze().by == "unknown"
+    assert away.foreign_freeze().by == by_unknown()
 
 
 class AwayDatabase(Database):
@@ -320,7 +323,7 @@ def test_a_preflight_says_who_and_since_when_and_sends_no_thaw(scene: Scene) -> 
     job = scene.run("preflight")
     assert job.result is not None
     (check,) = [check for check in job.result["checks"] if check["code"] == "guest_already_frozen"]
-    expected = GuestAlreadyFrozen(domain="db1", frozen_by="not_stillpoint", frozen_since=since)
+    expected = GuestAlreadyFrozen(domain="db1", frozen_by=by_another(), frozen_since=since)
     assert (check["status"], check["detail"]) == ("fail", expected.detail)
     left_alone(scene)
 

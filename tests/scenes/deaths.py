@@ -5,7 +5,6 @@ from pathlib import Path
 
 from service.db.tables import Job
 from service.jobs.run import JobRun
-from service.worker.recovery import Recovery
 from tests.scenes.host import Scene
 
 PATIENCE_S = 10.0
@@ -38,7 +37,7 @@ def die(scene: Scene, moment: threading.Event, run: JobRun | None = None) -> str
 
 
 def recovered(scene: Scene, job_id: str, state_dir: Path | None = None) -> Job:
-    Recovery(scene.database, scene.host, thaw_patience_s=0.2, state_dir=state_dir).recover(job_id)
+    scene.recovery(thaw_patience_s=0.2, state_dir=state_dir).recover(job_id)
     return scene.job(job_id)
 
 

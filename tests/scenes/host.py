@@ -10,15 +10,18 @@ from typing import Any
 
 from sqlalchemy import select
 
+from service.app import handlers
 from service.config import Settings
 from service.db.engine import Database
 from service.db.tables import Gate, Job, RecoveryPoint
 from service.freeze.guard import NoGuards
+from service.jobs.kind import Handler, Host
 from service.jobs.run import JobRun
 from service.model.gate import GateState
 from service.records import gates, queue
 from service.records.queue import Claim, NewJob
 from service.worker.execution import Execution
+from service.worker.recovery import Recovery
 from tests.fakes import FakeDisk, FakeDomain, FakeHost
 
 HOST = "hv1"
@@ -36,7 +39,9 @@ class Scene:
         self.host = FakeHost()
         self.domain = self.add("db1", disks)
         self.settings = Settings(state_dir=folder / "state", host_id=HOST, **({"overlay_reserve_bytes": 4096} | settings))
-        self.execution = Execution(self.settings, self.host, NoGuards())
+        self.handlers = handlers(self.settings)
+        self.ours = Host(self.host.guest, self.host.guests, NoGuards())
+        self.execution = Execution(self.ours, self.handlers)
         self.abandoned = threading.Event()
         self.hung: list[threading.Event] = []
         with database.write() as session:
@@ -97,6 +102,14 @@ class Scene:
         job_id = self.ask(kind, domain, **request)
         self.execution.execute(self.claim())
         return self.job(job_id)
+
+    def run_by(self, handler: Handler, run: JobRun | None = None) -> None:
+        """The next job of the queue, by a handler with settings of its own."""
+        run = run or self.claim()
+        run.finish(handler.run(run, self.ours))
+
+    def recovery(self, **options: Any) -> Recovery:
+        return Recovery(self.database, self.host, self.ours, self.handlers, **options)
 
     def job(self, job_id: str) -> Job:
         with self.database.read() as session:

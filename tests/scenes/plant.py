@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from service.app import handlers
 from service.config import Settings
 from service.db.engine import Database
 from service.db.tables import Domain, Job
@@ -42,7 +43,7 @@ class Plant:
     def worker(self, **settings: Any) -> Worker:
         usual: dict[str, Any] = {"poll_seconds": 0.05, "lease_seconds": 3, "inventory_seconds": 5, "overlay_reserve_bytes": 4096}
         chosen = Settings(state_dir=self._folder / "state", host_id=HOST, **(usual | settings))
-        worker = Worker(chosen, self.scene.database, self.scene.host, self.wake, NoGuards())
+        worker = Worker(chosen, self.scene.database, self.scene.host, self.wake, NoGuards(), handlers=handlers(chosen))
         self.workers.append(worker)
         return worker
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from service.db.tables import Job, RawText
-from service.jobs.snapshot import SnapshotSettings, run_snapshot
+from service.freeze.frozen_pass import PassSettings
+from service.jobs.snapshot import Snapshot
 from tests.lab.windows import scenario
 from tests.lab.windows.clock import Clock, ManualClock
 from tests.lab.windows.domain import WindowsDomain
@@ -35,8 +36,8 @@ class WindowsScene(Scene):
     def take_impatiently(self, **request: Any) -> Job:
         """As `take`, by a worker that waits neither for writers that do not settle nor for a thaw that is not answered."""
         job_id = self.ask(domain=self.windows, **request)
-        impatient = SnapshotSettings(None, 0, thaw_patience_s=0.1, writers_settle_s=0.0)
-        run_snapshot(self.claim(), self.host.guest("win"), impatient)
+        impatient = PassSettings(thaw_patience_s=0.1, writers_settle_s=0.0)
+        self.run_by(Snapshot(impatient))
         return self.job(job_id)
 
     def preflight(self, **request: Any) -> dict[str, Any]:

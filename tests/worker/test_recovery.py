@@ -11,7 +11,6 @@ from service.db.tables import Job
 from service.errors import LibvirtUnavailable
 from service.jobs.run import JobRun
 from service.records import queue
-from service.worker.recovery import Recovery
 from tests.scenes.host import FREEZE, THAW, Scene, error_of, phases_of
 
 
@@ -63,7 +62,7 @@ class Corpse:
 
     def recover(self) -> Job:
         self.scene.die_in(self.run)
-        Recovery(self.scene.database, self.scene.host, thaw_patience_s=0.2).recover(self.job_id)
+        self.scene.recovery(thaw_patience_s=0.2).recover(self.job_id)
         return self.scene.job(self.job_id)
 
 
@@ -218,7 +217,7 @@ def test_while_libvirt_is_away_nothing_is_decided(scene: Scene) -> None:
     assert scene.job(corpse.job_id).state == "interrupted"
     assert scene.overlays() == corpse.overlays
     scene.host.is_away = False
-    Recovery(scene.database, scene.host).recover(corpse.job_id)
+    scene.recovery().recover(corpse.job_id)
     assert scene.job(corpse.job_id).state == "queued"
 
 
@@ -235,8 +234,8 @@ def test_a_libvirt_that_goes_away_while_recovery_looks_changes_nothing(scene: Sc
 
 def test_a_job_that_is_not_interrupted_is_left_alone(scene: Scene) -> None:
     job_id = scene.ask()
-    Recovery(scene.database, scene.host).recover(job_id)
-    Recovery(scene.database, scene.host).recover("no-such-job")
+    scene.recovery().recover(job_id)
+    scene.recovery().recover("no-such-job")
     assert (scene.job(job_id).state, scene.domain.log) == ("queued", [])
 
 
@@ -258,7 +257,7 @@ def test_what_an_earlier_attempt_intended_is_not_held_against_the_next(scene: Sc
     again = scene.claim()
     scene.domain.agent.freeze_by_somebody_else()
     scene.die_in(again)
-    Recovery(scene.database, scene.host).recover(corpse.job_id)
+    scene.recovery().recover(corpse.job_id)
     assert scene.domain.agent.frozen, "this attempt had frozen nothing"
 
 
@@ -266,7 +265,7 @@ def test_what_an_earlier_attempt_intended_is_not_held_against_the_next(scene: Sc
 def test_a_job_of_another_kind_is_queued_again_without_a_verdict(scene: Scene, kind: str) -> None:
     job_id = scene.ask(kind)
     scene.die_in(scene.claim())
-    Recovery(scene.database, scene.host).recover(job_id)
+    scene.recovery().recover(job_id)
     assert (scene.job(job_id).state, scene.job(job_id).verdict) == ("queued", None)
 
 
@@ -286,7 +285,7 @@ def test_wherever_a_worker_dies_the_guest_is_thawed_and_the_disks_are_known(scen
         scene.execution.execute(run)
     scene.domain.agent.frozen, scene.domain.agent.is_frozen_flag = frozen_then[0], bool(frozen_then[0])  # as `kill -9` leaves it
     scene.die_in(run)
-    Recovery(scene.database, scene.host).recover(job_id)
+    scene.recovery().recover(job_id)
     job = scene.job(job_id)
     assert not scene.domain.agent.frozen
     if job.state == "queued":

@@ -8,9 +8,9 @@ from sqlalchemy import select
 
 from service.db.engine import Database
 from service.db.tables import Domain, Host, Job
-from service.disks.overlays import Overlay
 from service.errors import DatabaseUnavailable
 from service.freeze import guard_report
+from service.model.intent import Overlay
 from service.records import queue
 from tests.fakes.domain import MIGRATED
 from tests.scenes.deaths import die, doomed, recovered, story

@@ -11,7 +11,6 @@ from service.db.engine import Database
 from service.errors import LeaseLost
 from service.model.lifecycle import JobState
 from service.records import queue
-from service.worker.recovery import Recovery
 from service.worker.recovery_schedule import LOOK_AGAIN_S
 from tests.scenes.deaths import die, recovered, story
 from tests.scenes.host import FREEZE, HOST, THAW, Scene, error_of, phases_of
@@ -155,7 +154,7 @@ def test_a_guest_that_was_started_anew_is_not_waited_for_because_its_agent_is_si
 def test_looks_come_less_and_less_often_and_at_once_when_something_happens_on_the_host(scene: Scene) -> None:
     job_id = left_frozen(scene)
     scene.domain.pause()
-    recovery = Recovery(scene.database, scene.host)
+    recovery = scene.recovery()
     assert recovery.is_due(job_id)
     recovery.recover(job_id)
     assert not recovery.is_due(job_id)
@@ -170,7 +169,7 @@ def test_looks_come_less_and_less_often_and_at_once_when_something_happens_on_th
 
 def test_a_look_that_failed_is_not_repeated_at_once(scene: Scene) -> None:
     job_id = left_frozen(scene)
-    recovery = Recovery(scene.database, scene.host)
+    recovery = scene.recovery()
     scene.domain.when_next("state", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         recovery.recover(job_id)
@@ -179,7 +178,7 @@ def test_a_look_that_failed_is_not_repeated_at_once(scene: Scene) -> None:
 
 def test_nothing_is_kept_of_a_job_that_was_resolved_or_is_gone(scene: Scene) -> None:
     job_id = left_frozen(scene)
-    recovery = Recovery(scene.database, scene.host)
+    recovery = scene.recovery()
     recovery.recover(job_id)
     recovery.recover("no-such-job")
     assert recovery.is_due(job_id)

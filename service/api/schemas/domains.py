@@ -32,8 +32,9 @@ class NewestRecoveryPoint(BaseModel):
     verdict: Verdict
 
 
-class FreezingJob(BaseModel):
-    job_id: str
+class FrozenBy(BaseModel):
+    kind: Literal["job", "not_stillpoint", "unknown"]
+    job_id: str | None = Field(description="Of kind `job`; else null.")
 
 
 class DomainAnswer(Answer):
@@ -47,15 +48,16 @@ class DomainAnswer(Answer):
     published_at: str
     persistent: bool | None
     frozen: bool | None = Field(
-        description="True from the moment a job of Stillpoint sends freeze, and when the guest was found frozen by somebody else; "
-        "null: its agent did not say."
+        description="True from the moment a job of Stillpoint sends freeze, and when another client has frozen the guest. "
+        "Null: its agent did not say."
     )
     frozen_since: str | None = Field(
-        description="When the job of Stillpoint sent freeze, or when a freeze of somebody else was first seen; null: it is not frozen."
+        description="When the job of Stillpoint sent freeze, or when a freeze of another client was first seen. "
+        "Null: the guest is not frozen."
     )
-    frozen_by: FreezingJob | Literal["unknown", "not_stillpoint"] | None = Field(
-        description="The job that holds it, or that ended without an answer to its thaw. `not_stillpoint`: it was seen thawed, and no "
-        "job froze it since. `unknown`: neither is known. Null: it is not frozen."
+    frozen_by: FrozenBy | None = Field(
+        description="`job`: the job that holds the guest, or that ended without an answer to its thaw. `not_stillpoint`: the guest was "
+        "seen thawed, and no job froze it since. `unknown`: neither is known. Null: the guest is not frozen."
     )
     disks: list[dict[str, Any]]
     filesystems: list[dict[str, Any]] | None

@@ -262,7 +262,11 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "domain_ambiguous": {"domain": "db1", "hosts": "hv1, hv2"},
     "domain_queue_full": {"domain": "db1", "limit": 200},
     "cancel_refused": {"job_id": JOB_ID, "state": "succeeded", "reason": "it is finished"},
-    "guest_already_frozen": {"domain": "db1", "frozen_by": "not_stillpoint", "frozen_since": "2026-01-31T21:58:30.000000Z"},
+    "guest_already_frozen": {
+        "domain": "db1",
+        "frozen_by": {"kind": "not_stillpoint", "job_id": None},
+        "frozen_since": "2026-01-31T21:58:30.000000Z",
+    },
     "retry_refused": {"job_id": JOB_ID, "state": "running", "reason": "it is not finished"},
     "malformed_json": {"reason": "Expecting value at character 9"},
     "body_too_large": {"limit_bytes": 65536},

@@ -220,7 +220,7 @@ def _holding(seen: _Seen) -> _Finding:
 
 
 def _point(seen: _Seen) -> str:
-    if not seen.window.snapshot_was_called:
+    if not seen.window.point_was_requested:
         return "No snapshot was taken in it."
     if seen.at.point_in_time_was_inside_the_hold:
         return "The host's snapshot is this step, and was taken inside the hold."

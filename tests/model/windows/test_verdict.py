@@ -31,13 +31,13 @@ def evidence(reading: VssReading | None = None, *, judged: WritersJudgement = HE
         instants=WindowInstants(0, 40 * MS, 41 * MS, 51 * MS, 52 * MS, 60 * MS),
         freeze=FreezeReply(FreezeOutcome.frozen, count=3),
         thaw=ThawReply(ThawOutcome.completed, count=3, attempts=1),
-        snapshot_was_called=True,
+        point_was_requested=True,
         frozen_afterwards=False,
     )
     windows = replace(WindowsEvidence(reading or completed, judged), **changes)
     return Evidence(
         domain_was_running=True,
-        snapshot_taken=True,
+        point_taken=True,
         window=window,
         hold_limit_ms=8_000,
         hook=HookState.not_inspected,

@@ -30,7 +30,7 @@ def window(freeze: FreezeReply | None = None, thaw: ThawReply | None = None) -> 
         instants=HELD,
         freeze=freeze or FreezeReply(FreezeOutcome.frozen, count=3),
         thaw=thaw or ThawReply(ThawOutcome.completed, count=3),
-        snapshot_was_called=True,
+        point_was_requested=True,
     )
 
 

@@ -1,0 +1,237 @@
+"""One frozen pass: everything around one freeze window, for every kind of job that has one.
+
+In this order: `look`; then of a FrozenPass
+`read_writers`, `flush`, `announce`, `window`, `record`, `read_writers_again`. What came of it is a Passed.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Protocol
+
+from service.clock import WallClock
+from service.errors import (
+    AgentAnswerUnreadable,
+    AgentBusy,
+    AgentCommandBlocked,
+    AgentCommandFailed,
+    AgentNotAnswering,
+    DomainBusy,
+    DomainPaused,
+    DomainStateUnsuitable,
+    StillpointError,
+)
+from service.freeze import fuse, lost_agent, windows_evidence
+from service.freeze import window as freeze_window
+from service.freeze.documents import freeze_document, phase_outcomes, timing_document
+from service.freeze.fuse import Fuse
+from service.freeze.passed import NO_WRITERS, Passed, Terms, Writers
+from service.freeze.preflush import preflush
+from service.freeze.survey import survey
+from service.freeze.window import THAW_PATIENCE_S, Take, WindowGuard, WindowPlan
+from service.freeze.windows_evidence import SETTLE_BUDGET_S, VssEvidence
+from service.hypervisor.guest import Guest
+from service.model.foreign_freeze import ForeignFreeze
+from service.model.intent import Intent, WindowIntent
+from service.model.inventory import DomainState, OsFamily, Survey
+from service.model.lifecycle import PhaseName, PhaseOutcome
+from service.model.policy import FreezeMode, FreezePolicy
+from service.model.timing import WindowInstants
+from service.model.verdict import HookState
+from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, WindowRecord
+from service.model.windows.drift import Change
+from service.model.windows.vss_outcome import MAX_VOLUMES
+from service.model.windows.writer_rules import DEFAULT_RULES, WriterRules
+
+AGENT_PATIENCE_MS = 2_000
+"""How long another client's agent command is waited for before the freeze is given up."""
+BEFORE_THE_WINDOW = "what comes before the freeze, with"
+_AGENT_FAULTS = (AgentBusy, AgentNotAnswering, AgentCommandBlocked, AgentCommandFailed, AgentAnswerUnreadable)
+"""Nothing but the agent is in the way."""
+
+
+class PhaseNotes(Protocol):
+    def warn(self, detail: str) -> None: ...
+
+
+class JobOfPass(Protocol):
+    """What a pass asks of its job. A write is committed when it returns; the docstrings are those of JobRun."""
+
+    def phase(self, name: PhaseName) -> AbstractContextManager[PhaseNotes]: ...
+
+    def phase_that_cannot_be_cancelled(self, name: PhaseName) -> AbstractContextManager[PhaseNotes]: ...
+
+    def safe_point(self, name: PhaseName) -> None: ...
+
+    def point_is_pending(self) -> None: ...
+
+    def write(self, values: dict[str, Any]) -> None: ...
+
+    def write_now(self, values: Callable[[datetime], dict[str, Any]]) -> None: ...
+
+    def add_window_phases(
+        self, instants: WindowInstants, outcomes: dict[PhaseName, tuple[PhaseOutcome, str | None]], wall: WallClock
+    ) -> None: ...
+
+    def remember(self, found: Survey, evidence: VssEvidence) -> list[Change]: ...
+
+    def foreign_freeze(self) -> ForeignFreeze: ...
+
+
+@dataclass(frozen=True)
+class PassSettings:
+    thaw_patience_s: float = THAW_PATIENCE_S
+    writers_settle_s: float = SETTLE_BUDGET_S
+    writer_rules: WriterRules = field(default_factory=lambda: DEFAULT_RULES)
+
+
+def look(run: JobOfPass, guest: Guest, policy: FreezePolicy) -> Survey:
+    """Raises DomainPaused, DomainStateUnsuitable, DomainBusy: then nothing can be taken of the guest now."""
+    found = survey(guest)
+    if found.agent.frozen:
+        found.foreign_freeze = run.foreign_freeze()
+    if found.state is DomainState.paused and policy.mode is not FreezeMode.off:
+        raise DomainPaused(domain=found.domain, state="paused")
+    if found.state is DomainState.other:
+        raise DomainStateUnsuitable(domain=found.domain, state="neither running nor shut off")
+    if found.busy:
+        raise DomainBusy(domain=found.domain, what="; ".join(f"{target or 'domain'}: {job}" for target, job in found.busy.items()))
+    return found
+
+
+class FrozenPass:
+    """Of one attempt of one job. `terms` change once: when the agent turns out to be busy where a freeze is only preferred."""
+
+    def __init__(self, run: JobOfPass, guest: Guest, terms: Terms, settings: PassSettings) -> None:
+        self.terms = terms
+        self._run = run
+        self._guest = guest
+        self._settings = settings
+        self._wall = WallClock()
+        self._writers = NO_WRITERS
+        self._preflush: dict[str, Any] | None = None
+        #: As it was committed before the window.
+        self._intent = Intent()
+
+    # --- before the window ------------------------------------------------------------------------
+
+    def read_writers(self) -> None:
+        """Of a Windows guest that will be frozen: the other guests have none."""
+        found = self.terms.survey
+        if not (self.terms.will_freeze and found.is_windows):
+            return
+        with self._run.phase(PhaseName.writers_before) as phase:
+            vss = windows_evidence.read_before(self._guest, found)
+            self._writers = Writers(vss, self._run.remember(found, vss))
+            if vss.before.unavailable:
+                phase.warn(vss.before.unavailable)
+
+    def flush(self, phase: PhaseNotes) -> None:
+        """The dirty pages of a guest that will be frozen, if that is wanted and can be done; what went wrong is a warning."""
+        agent, policy = self.terms.survey.agent, self.terms.policy
+        if self.terms.will_freeze and policy.preflush and agent.os_family is OsFamily.linux and agent.allows("guest-exec"):
+            flushed = preflush(self._guest)
+            self._preflush = flushed.as_document()
+            if flushed.message:
+                phase.warn(f"pre-flush: {flushed.message}")
+
+    def announce(self, intended: Intent) -> None:
+        """The last safe point, and the last write before the freeze. `intended`: what the kind is about to do to the disks."""
+        instance = self._guest.instance() if self.terms.will_freeze else None
+        if self.terms.will_freeze:
+            self._require_agent()
+        self._run.safe_point(PhaseName.freeze)
+
+        def announced(now: datetime) -> dict[str, Any]:
+            self._intent = self._with_window(intended, instance, now)
+            return {"phase": PhaseName.freeze.value, "intent": self._intent.as_document()}
+
+        self._run.write_now(announced)
+        self._run.point_is_pending()
+
+    def _with_window(self, intended: Intent, instance: int | None, now: datetime) -> Intent:
+        """The row says from now on, also after our death, that the guest may be frozen, since when and for how long."""
+        if not self.terms.will_freeze:
+            return intended
+        limit_ms = self.terms.policy.timeout_ms + self.terms.hold_limits.hard_ms
+        return replace(intended, will_freeze=True, instance=instance, window=WindowIntent(now, limit_ms))
+
+    def _require_agent(self) -> None:
+        """In mode `preferred`, treat a busy or blocked agent like a silent one: continue without a freeze."""
+        guest = self._guest
+        try:
+            guest.require_idle_agent(AGENT_PATIENCE_MS)
+        except _AGENT_FAULTS as fault:
+            if self.terms.policy.mode is not FreezeMode.preferred:
+                raise
+            if guest.running_libvirt_job():
+                raise DomainBusy(domain=guest.name, what="a backup, migration or save began after it was looked at") from fault
+            # What was read of the writers speaks of a freeze that is not sent.
+            self._writers = NO_WRITERS
+            self.go_on_without_freeze(fault)
+
+    def go_on_without_freeze(self, fault: StillpointError) -> None:
+        """Where a freeze is only preferred: the job says at once why there is none."""
+        self.terms = replace(self.terms, unfrozen=FreezeReply(FreezeOutcome.not_possible, message=fault.detail))
+        self._run.write({"freeze": freeze_document(self.without_window())})
+
+    # --- the window -------------------------------------------------------------------------------
+
+    def window(self, take: Take, guard: WindowGuard) -> Passed:
+        """Freeze, `take`, thaw."""
+        terms = self.terms
+        # After the last write to the database: one that is away would be waited for while the fuse burns.
+        armed = fuse.arm_for(self._guest, terms.survey, terms.policy)
+        record = freeze_window.run(self._guest, take, self._plan(), guard)
+        return self._passed(record, self._after_the_thaw(record, armed))
+
+    def without_window(self) -> Passed:
+        """Nothing is frozen."""
+        return self._passed(WindowRecord(freeze=self.terms.unfrozen or FreezeReply(FreezeOutcome.not_requested)), None)
+
+    def _passed(self, record: WindowRecord, burning: Fuse | None) -> Passed:
+        return Passed(self.terms, self._wall, record, burning, self._writers, self._preflush)
+
+    def _plan(self) -> WindowPlan:
+        terms, found = self.terms, self.terms.survey
+        has_no_hook = not found.is_windows and found.hook is HookState.absent
+        return WindowPlan(
+            mountpoints=terms.scope.mountpoints if terms.scope is not None else None,
+            freeze_timeout_ms=terms.policy.timeout_ms,
+            hold_limit_ms=terms.hold_limits.hard_ms,
+            hold_soft_ms=terms.hold_limits.soft_ms,
+            max_filesystems=MAX_VOLUMES if found.is_windows else None,
+            confirm_before_thaw=not found.is_windows and not has_no_hook,
+            # A hook that has prepared its applications is told of the end by the thaw alone.
+            spares_foreign_freeze=has_no_hook,
+            thaw_patience_s=self._settings.thaw_patience_s,
+        )
+
+    def _after_the_thaw(self, record: WindowRecord, armed: Fuse | None) -> Fuse | None:
+        if record.thaw.agent_is_lost:
+            return lost_agent.look_from_outside(self._guest, self.terms.survey, record, armed)
+        if armed is not None and record.thaw.outcome is not ThawOutcome.unanswered:
+            return Fuse(None, fuse.disarm(self._guest, armed))
+        return armed
+
+    # --- after the window -------------------------------------------------------------------------
+
+    def record(self, passed: Passed) -> None:
+        self._run.add_window_phases(passed.window.instants, phase_outcomes(passed.window), self._wall)
+        self._run.write(
+            {
+                "phase": PhaseName.writers_after.value if passed.vss else PhaseName.evaluate.value,
+                "intent": replace(self._intent, will_freeze=passed.may_be_frozen).as_document(),
+                "freeze": freeze_document(passed),
+                "timing": timing_document(passed),
+            }
+        )
+
+    def read_writers_again(self, passed: Passed) -> None:
+        if passed.vss is None:
+            return
+        with self._run.phase_that_cannot_be_cancelled(PhaseName.writers_after) as phase:
+            windows_evidence.read_after(self._guest, passed.terms.survey, passed.vss, self._settings.writers_settle_s)
+            if passed.vss.after.unavailable:
+                phase.warn(passed.vss.after.unavailable)

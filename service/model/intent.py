@@ -1,0 +1,110 @@
+"""What a job was about to do, committed before it does it: all that recovery knows when nobody comes back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from service.clock import rfc3339
+from service.errors import VersionUnknown
+from service.model.file_identity import FileIdentity
+
+VERSION = 1
+"""Of the document. One without a version was written before versions were, and is the same otherwise."""
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """`base` becomes the recovery point, `path` is where the guest writes from the point in time on.
+
+    `made`: which file we made there; None: it is only planned, or its maker died before it could tell.
+    """
+
+    target: str
+    base: str
+    base_format: str
+    path: str
+    virtual_size: int
+    made: FileIdentity | None = None
+
+    def is_in_use(self, source: str | None) -> bool | None:
+        """For the file that the disk is on now. None: neither this overlay nor its base; another overlay may lie on top of this one."""
+        if source == self.path:
+            return True
+        return False if source == self.base else None
+
+    def as_document(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "target": self.target,
+            "base": self.base,
+            "base_format": self.base_format,
+            "overlay": self.path,
+            "virtual_size": self.virtual_size,
+        }
+        return document | {"made": self.made.as_document()} if self.made is not None else document
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "Overlay":
+        made = FileIdentity.from_document(document.get("made"))
+        return cls(document["target"], document["base"], document["base_format"], document["overlay"], document["virtual_size"], made)
+
+
+@dataclass(frozen=True)
+class WindowIntent:
+    """`since`: right before freeze is sent, by the clock of the database. `limit_ms` later the guest must be thawed."""
+
+    since: datetime
+    limit_ms: float
+
+    def as_document(self) -> dict[str, Any]:
+        return {"since": rfc3339(self.since), "limit_ms": self.limit_ms}
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "WindowIntent":
+        return cls(datetime.fromisoformat(document["since"]), document["limit_ms"])
+
+
+@dataclass(frozen=True)
+class DiscardIntent:
+    """The point was judged and is being taken back: what the job ends with when that is done."""
+
+    verdict: str
+    required: str
+
+
+@dataclass(frozen=True)
+class Intent:
+    """`will_freeze`: a freeze may have been sent, and no thaw of ours was answered yet."""
+
+    will_freeze: bool = False
+    overlays: Sequence[Overlay] = ()
+    #: `Guest.instance` of the guest that is to be frozen.
+    instance: int | None = None
+    window: WindowIntent | None = None
+    discard: DiscardIntent | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        overlays = [overlay.as_document() for overlay in self.overlays]
+        document: dict[str, Any] = {"v": VERSION, "will_freeze": self.will_freeze, "overlays": overlays}
+        if self.instance is not None:
+            document["instance"] = self.instance
+        if self.window is not None:
+            document["window"] = self.window.as_document()
+        if self.discard is not None:
+            document["discard"] = {"verdict": self.discard.verdict, "required": self.discard.required}
+        return document
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any] | None) -> "Intent":
+        """None: the job had not come so far that it intended anything. Raises VersionUnknown."""
+        found = document or {}
+        if found.get("v", VERSION) > VERSION:
+            raise VersionUnknown(what="intent", version=found["v"], known=VERSION)
+        discard, window = found.get("discard"), found.get("window")
+        return cls(
+            will_freeze=bool(found.get("will_freeze")),
+            overlays=tuple(Overlay.from_document(overlay) for overlay in found.get("overlays", [])),
+            instance=found.get("instance"),
+            window=WindowIntent.from_document(window) if window else None,
+            discard=DiscardIntent(discard["verdict"], discard["required"]) if discard else None,
+        )
