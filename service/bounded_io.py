@@ -1,4 +1,4 @@
-"""File system calls on the storage of disks: a mount that hangs (NFS) blocks them for ever, so each has a limit."""
+"""File system calls on the storage of disks, each with a time limit: a mount that hangs (NFS) blocks them for ever."""
 
 import errno
 import subprocess
@@ -17,9 +17,9 @@ NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def answered(what: str, path: str | Path, function: Callable[[], T], limit_s: float | None = None) -> T:
-    """What `function` returns or raises, within `limit_s` (PATIENCE_S). `what`: in words, before the path.
+    """What `function` returns or raises, within `limit_s` (default PATIENCE_S). `what`: the call in words; the path follows.
 
-    Raises StorageNotAnswering; what was asked for may still happen when the mount answers again.
+    Raises StorageNotAnswering. The call may still take effect when the mount answers again.
     """
     try:
         return HELPERS.run(function, PATIENCE_S if limit_s is None else limit_s, call=what, lane=f"storage {Path(path).parent}")
@@ -28,7 +28,7 @@ def answered(what: str, path: str | Path, function: Callable[[], T], limit_s: fl
 
 
 def examined(what: str, path: str | Path, function: Callable[[], T]) -> T:
-    """The same; what the system denies is a refusal that names `path`. Raises StorageRefused, HostOutOfDescriptors, StorageNotAnswering."""
+    """Like `answered`; an OSError becomes an error that names `path`. Raises StorageRefused, HostOutOfDescriptors, StorageNotAnswering."""
     try:
         return answered(what, path, function)
     except OSError as error:
@@ -36,7 +36,7 @@ def examined(what: str, path: str | Path, function: Callable[[], T]) -> T:
 
 
 def refusal(what: str, path: str | Path, error: OSError) -> StillpointError:
-    """In the words of the system: `what` (in words, before the path) was denied."""
+    """The error for an operation that the system refused. `what`: the operation in words; the path follows."""
     shown = printable(path)
     if error.errno in NO_DESCRIPTORS:
         return HostOutOfDescriptors(what=f"{what} {shown}", reason=reason_of(error))
@@ -52,16 +52,16 @@ def errno_name(error: OSError) -> str | None:
 
 
 def printable(path: object) -> str:
-    """A name that is not UTF-8 can be opened, but neither stored nor sent: it is shown with escapes."""
+    """The name with escapes for what is not UTF-8: such a file can be opened, but its name can be neither stored nor sent."""
     text = path.decode(errors="surrogateescape") if isinstance(path, bytes) else str(path)
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 @contextmanager
 def refusals(doing: str) -> Iterator[None]:
-    """On the way to the window, whatever the host denies is the end of the job, with the file and the reason, and no crash.
+    """Turn errors of the system before the window into errors that name the file and the reason, so that the job fails and does not crash.
 
-    What was made is removed by who made it; this only gives the error its type. `doing`: what the job was about, in words.
+    This only gives the error its type. The code that made files removes them. `doing`: what the job was doing, in words.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Calls that may hang for ever, made with a limit: each runs in a helper thread, and one that hangs is left behind in it."""
+"""Calls that may hang for ever, with a time limit. Each call runs in a helper thread. A call that hangs stays in its thread."""
 
 import os
 import threading
@@ -11,30 +11,30 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 MAX_HUNG_CALLS = 4
-"""Calls of one lane that may hang at once; while so many do, the lane's next call is refused instead of hanging, too."""
+"""Calls of one lane that may hang at once. At the limit the next call of the lane is refused at once."""
 MAX_IDLE_THREADS = 16
-"""Helper threads that are kept for the next call."""
+"""Helper threads that are kept for later calls. Further threads end after their call."""
 
 
 class CallTimedOut(Exception):
-    """The call did not return in time, and goes on behind our back; or it was not begun (`waited_s` 0), because others of its lane hang."""
+    """The call did not return in time, and still runs in its thread. Or the call was not begun (`waited_s` 0), because its lane is full."""
 
     def __init__(self, call: str, lane: str, waited_s: float) -> None:
-        super().__init__(f"{call} of {lane} was given up after {waited_s:.3f} s")
+        super().__init__(f"{call} of {lane} did not return within {waited_s:.3f} s")
         self.call = call
         self.lane = lane
         self.waited_s = waited_s
 
     @property
     def why(self) -> str:
-        return "it did not return" if self.waited_s else "earlier calls of this kind hang, so it was not begun"
+        return "the call still hangs" if self.waited_s else "earlier calls of this kind hang, so this call was not begun"
 
 
 class HelperThreads:
     """Runs blocking calls with a limit.
 
-    A call that hangs costs its helper thread, not the caller's. A *lane* is what calls hang together on (a domain, an
-    agent, a folder): one lane that hangs never stops another. Threads are daemons: the process ends without waiting for them.
+    A call that hangs blocks its helper thread, not the caller. A *lane* is the thing that calls hang on (a domain, an agent, a
+    folder). A lane that hangs never stops another lane. The threads are daemons: the process ends without waiting for them.
     """
 
     def __init__(self, max_hung_calls: int = MAX_HUNG_CALLS) -> None:
@@ -44,9 +44,9 @@ class HelperThreads:
         os.register_at_fork(after_in_child=self._forget)
 
     def run(self, function: Callable[[], T], limit_s: float, *, call: str, lane: str, discard: Callable[[T], object] | None = None) -> T:
-        """What `function` returns or raises. Raises CallTimedOut after `limit_s`, or at once where the lane is full of hung calls.
+        """What `function` returns or raises. Raises CallTimedOut after `limit_s`, or at once if the lane is full of hung calls.
 
-        `discard` gets what the call returns when nobody waits for it any more.
+        `discard` gets the result of a call that returns after its caller has stopped waiting.
         """
         task = _Task(function, call, lane, discard)
         self._helper(lane, call).put(task)
@@ -57,12 +57,12 @@ class HelperThreads:
         return result
 
     def left_behind(self) -> int:
-        """How many calls hang now that nobody waits for any more."""
+        """How many calls hang whose caller has stopped waiting."""
         with self._lock:
             return self._left_behind.total()
 
     def hangs(self, call: str, lane: str) -> bool:
-        """Whether such a call was given up and has not returned since: what it does may still come true."""
+        """Whether such a call timed out and has not returned since. Its effect may still happen."""
         with self._lock:
             return self._calls[call, lane] > 0
 
@@ -73,7 +73,7 @@ class HelperThreads:
         self._calls: Counter[tuple[str, str]] = Counter()
 
     def _helper(self, lane: str, call: str) -> SimpleQueue["_Task"]:
-        """The inbox of a thread that has nothing to do."""
+        """The inbox of an idle thread."""
         with self._lock:
             if self._left_behind[lane] >= self._max_hung_calls:
                 raise CallTimedOut(call, lane, 0.0)
@@ -103,7 +103,7 @@ class HelperThreads:
             del task
 
     def _ended(self, task: "_Task", inbox: SimpleQueue["_Task"]) -> bool:
-        """True: the thread is kept for the next call."""
+        """True: the thread is kept for later calls."""
         with self._lock:
             task.has_ended = True
             stays = len(self._idle) < MAX_IDLE_THREADS
@@ -131,7 +131,7 @@ class _Task:
         self.begun = time.monotonic()
         self.has_ended = False
         self.is_left_behind = False
-        #: Held until the call has ended. A lock and no Event: the waiting costs a third.
+        #: Held until the call has ended. A lock, because waiting for an Event costs three times as much.
         self.done = threading.Lock()
         self.done.acquire()
         self._function = function
@@ -156,16 +156,16 @@ class _Task:
         try:
             raise error
         finally:
-            # The traceback of an error knows this frame: without a cut the two would keep each other alive.
+            # The traceback of the error refers to this frame. Without `del`, error and frame would keep each other alive.
             del error
 
 
 def _warn(event: str, **facts: Any) -> None:
-    # Imported when there is something to say: a thaw guard, which must stay small, calls through here, too.
+    # Imported late, because a thaw guard uses this module too and must stay small.
     from service import log
 
     log.get(__name__).warning(event, **facts)
 
 
 HELPERS = HelperThreads()
-"""Those of this process."""
+"""The helper threads of this process."""

@@ -49,7 +49,7 @@ HUNG_CALLS = Gauge("stillpoint_hung_calls", "Calls to libvirt or to storage that
 HUNG_CALLS.set_function(HELPERS.left_behind)
 
 MAX_CLASSES = 256
-"""Class ids are the guest's words: one that makes up new ones with every job must not fill the worker's memory."""
+"""Class ids that are counted. Class ids come from the guest, and a guest that invents new ids must not fill the worker's memory."""
 _class_ids: set[str] = set()
 
 

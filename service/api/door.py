@@ -27,13 +27,13 @@ from service import log
 HEAD_SECONDS = 10.0
 """How long a new connection may take for its first request line and headers."""
 KEPT_SECONDS = 30.0
-"""How long an answered connection may take for the next ones."""
+"""Seconds that a connection may be idle after an answer. Then it is closed."""
 BODY_SECONDS = 30.0
 HEAD_BYTES = 16 * 1024
 AT_ONCE = 16
-"""Connections that are taken in one go, before what they do to the count is seen."""
+"""Connections that are accepted in one go, before the count of open connections is checked again."""
 MAX_FILES = 65_536
-"""More than this is not asked for: programs that we start would close each possible descriptor one by one."""
+"""Open files. The service does not raise its limit above this: programs that it starts close each possible descriptor one by one."""
 TELL_EVERY_S = 60.0
 TICKS_PER_SWEEP = 10
 CLOSED = Counter("stillpoint_connections_closed", "Connections that the service closed by itself, by why", ["reason"])

@@ -25,9 +25,9 @@ from service.records import freeze_lease
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 TOTALS_SECONDS = 30.0
-"""Finished jobs and recovery points only pile up; counting a million of them for every scrape would be a waste."""
+"""Seconds that the counts of finished jobs and recovery points are kept: counting a million rows for every scrape is too slow."""
 MAX_GUESTS = 1_000
-"""Series of single frozen guests, those that are frozen for longest: where so many are frozen, more would help nobody."""
+"""Frozen guests with a series of their own. Above the limit only the guests that are frozen for longest have one."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STATES)
 

@@ -11,7 +11,7 @@ from service.model.kinds import MAKE_POINT
 from service.model.lifecycle import JobState
 
 MAX_DOMAINS = 5_000
-"""Series of single domains: a label for each of more of them would cost Prometheus more than it tells."""
+"""Domains with a series of their own. Above the limit there are no such series, because they would cost Prometheus too much."""
 ENDED = (JobState.succeeded, JobState.failed)
 
 

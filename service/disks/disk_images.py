@@ -77,21 +77,21 @@ def _read(path: str, image_format: str | None) -> _File:
 
 
 def _why_not(file: _File, *, is_active: bool) -> str | None:
-    def told(active: str) -> str:
-        return active if is_active else f"{file.path} below it: {active}"
+    def located(reason: str) -> str:
+        return reason if is_active else f"{file.path} below: {reason}"
 
     if not (stat.S_ISREG(file.mode) or stat.S_ISBLK(file.mode)):
-        return told("it is neither a file nor a block device")
+        return located("the image is neither a file nor a block device")
     if file.format == "luks":
-        return told(f"{ENCRYPTED} (LUKS): an overlay would hold what the guest writes in clear")
+        return located(f"{ENCRYPTED} (LUKS): an overlay would hold the data of the guest unencrypted")
     header = file.header
     if header is None:
-        return told("it is not the qcow2 that it is said to be") if file.format == "qcow2" else None
+        return located("the definition says qcow2, but the image is not the qcow2 format") if file.format == "qcow2" else None
     if header.encryption:
-        return told(f"{ENCRYPTED} ({header.encryption}): an overlay would hold what the guest writes in clear")
+        return located(f"{ENCRYPTED} ({header.encryption}): an overlay would hold the data of the guest unencrypted")
     if header.has_data_file:
-        return told(DATA_FILE)
-    return told("QEMU has marked it as corrupt") if header.is_corrupt else None
+        return located(DATA_FILE)
+    return located("QEMU has marked the image as corrupt") if header.is_corrupt else None
 
 
 def _below(file: _File) -> tuple[str | None, str | None]:

@@ -1,8 +1,7 @@
-"""The fuse in a Linux guest: armed before the freeze, disarmed after the thaw. It covers what no process of the host can.
+"""The fuse in a Linux guest: armed before the freeze, disarmed after the thaw. The fuse thaws when no process of the host can.
 
-It is a shell in the guest that waits for a `sleep` and then asks the kernel to thaw every filesystem that was frozen by
-FIFREEZE (SysRq `j`). From the moment it is armed until it has thawed it opens no file, starts no program and needs no disk:
-the root filesystem may be frozen and the disk under it silent.
+The fuse is a shell in the guest. It waits for a `sleep` and then asks the kernel to thaw every filesystem that FIFREEZE has frozen
+(SysRq `j`). While the fuse is armed, it opens no file, starts no program and needs no disk, because the root filesystem may be frozen.
 """
 
 import secrets
@@ -19,13 +18,13 @@ from service.model.policy import FreezePolicy
 ARM_BUDGET_MS = 5_000
 DISARM_BUDGET_MS = 10_000
 FOREIGN_HOLD_S = 3.0
-"""How long the thaw of somebody else is waited for, as the fuse would end their hold, too."""
+"""Seconds to wait for the thaw of another client, because the fuse would end its hold too. Then the fuse stays armed."""
 DISARM_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True)
 class Places:
-    """Files of the guest that the fuse uses. `state` lies in memory, so that it can be written while everything is frozen."""
+    """Files of the guest that the fuse uses. `state` is in memory, so that the fuse can write while every disk is frozen."""
 
     trigger: str = "/proc/sysrq-trigger"
     kernel_log: str = "/dev/kmsg"
@@ -39,21 +38,21 @@ WHICHEVER = "*"
 
 @dataclass(frozen=True)
 class Fuse:
-    """One that was asked for. `token` tells it from all others that the guest has ever had; None: there is none to disarm."""
+    """A fuse that was requested. `token`: identifies this fuse among all fuses of the guest; None: no fuse to disarm."""
 
     token: str | None
     report: FuseReport
-    #: When it burns, of time.monotonic; None: nothing burns.
+    #: When the fuse fires, of time.monotonic; None: no fuse is armed.
     due_at: float | None = None
 
     def seconds_left(self) -> float | None:
-        """Until the fuse burns; None: nothing burns, or the time is over."""
+        """Until the fuse fires; None: no fuse is armed, or its time is over."""
         left = self.due_at - time.monotonic() if self.due_at is not None else 0.0
         return left if left > 0 else None
 
 
 def arm_for(guest: Guest, found: Survey, policy: FreezePolicy) -> Fuse | None:
-    """Arm what the policy asks for and the guest can have; None: it asks for none. Never in the way of the job."""
+    """Arm a fuse, if the policy asks for one and the guest supports it; None: the policy asks for none. A failure does not stop the job."""
     if not policy.fuse:
         return None
     after_s = fires_after_s(policy.timeout_ms, policy.hold_limits(is_windows=found.is_windows).hard_ms)
@@ -65,7 +64,7 @@ def arm_for(guest: Guest, found: Survey, policy: FreezePolicy) -> Fuse | None:
 
 def _why_not(found: Survey) -> str | None:
     if found.is_windows:
-        return "Windows lets writes go by itself"
+        return "Windows releases the writes by itself"
     if found.agent.os_family is not OsFamily.linux:
         return "the guest is not known to be a Linux"
     if not found.agent.allows("guest-exec"):
@@ -74,9 +73,9 @@ def _why_not(found: Survey) -> str | None:
 
 
 def arm(guest: Guest, after_s: int) -> Fuse:
-    """Returns when the fuse burns, or when it is known why it cannot. `after_s`: seconds of the guest's clock.
+    """Returns when the fuse is armed, or cannot be armed. `after_s`: seconds of the guest's clock until the fuse fires.
 
-    It takes the place of a fuse that an earlier job could not disarm. Raises nothing: the report says what failed.
+    The new fuse replaces a fuse that an earlier job could not disarm. Raises nothing: the report says what failed.
     """
     token, start = secrets.token_hex(6), time.monotonic()
     report = FuseReport(FuseState.armed, after_s)
@@ -93,10 +92,10 @@ def arm(guest: Guest, after_s: int) -> Fuse:
 
 
 def disarm(guest: Guest, fuse: Fuse, foreign_hold_s: float = FOREIGN_HOLD_S) -> FuseReport:
-    """End the fuse and learn what it did. For after the thaw was answered. Raises nothing.
+    """End the fuse and read what it did. Call this after the thaw was answered. Raises nothing.
 
-    A frozen guest runs no program. Where somebody else froze it, their thaw is waited for a little, as the fuse would end
-    their hold too; where it stays frozen, the fuse is what will thaw it.
+    A frozen guest runs no program. If another client froze the guest, wait a little for its thaw, because the fuse would end
+    that hold too. If the guest stays frozen, the fuse stays armed and will thaw the guest.
     """
     if fuse.token is None:
         return fuse.report
@@ -106,7 +105,7 @@ def disarm(guest: Guest, fuse: Fuse, foreign_hold_s: float = FOREIGN_HOLD_S) -> 
 
 
 def disarm_left_fuse(guest: Guest) -> FuseState:
-    """End whichever fuse a worker that died has left in the guest; for recovery, after its thaw. Raises nothing."""
+    """End any fuse that a dead worker has left in the guest. For recovery, after its thaw. Raises nothing."""
     report = FuseReport(FuseState.unknown, 0)
     return _ask_to_end(guest, WHICHEVER, report, time.monotonic() + FOREIGN_HOLD_S).state
 
@@ -117,7 +116,7 @@ def _ask_to_end(guest: Guest, token: str, report: FuseReport, deadline: float) -
             result = guest.execute("/bin/sh", ["-c", disarm_script(token)], budget_ms=DISARM_BUDGET_MS)
         except AgentCommandBlocked as error:
             if time.monotonic() > deadline:
-                return report.now(report.state, f"it was left to burn: {error.detail}")
+                return report.now(report.state, f"the fuse was left armed: {error.detail}")
         except StillpointError as error:
             return report.now(FuseState.unknown, error.detail)
         else:

@@ -21,16 +21,16 @@ from service.freeze import guard_report
 from service.model.window import GuardThaw, ThawOutcome, ThawReply
 
 READY_S = 20.0
-"""libvirt may be busy; nothing is frozen while this is waited for."""
+"""Seconds that a new guard may need to connect to libvirt. Then the job fails with guard_not_ready. Nothing is frozen before."""
 DISMISS_S = 2.0
 OTHERS_S = 5.0
 MESSAGE_BYTES = 65536
 MAX_GUARDS_STARTED = 1000
-"""Jobs that failed before they could tell are remembered no longer than so many others."""
+"""Jobs whose guard is remembered. At the limit the oldest is forgotten: a job that failed early never discards its report."""
 
 
 class Unguarded:
-    """For a guest that cannot be left frozen: a fake one, or one of a benchmark that measures what the guard costs."""
+    """No guard: for a fake guest, and for a benchmark that measures the cost of the guard."""
 
     def __enter__(self) -> Self:
         return self
@@ -58,7 +58,7 @@ class Unguarded:
 
 
 class Guard:
-    """One guard process. To leave its context without a dismissal is to it what our death is: if it was told of a freeze, it thaws."""
+    """One guard process. Leaving the context without `dismiss()` looks like our death to the guard: if a freeze was announced, it thaws."""
 
     def __init__(self, ask: Callable[[], socket.socket], domain: str) -> None:
         """`ask` gives the socket of a new guard. Raises OSError."""
@@ -80,7 +80,7 @@ class Guard:
         """Raises GuardNotReady."""
         said = self._receive(READY_S)
         if said is None and self.is_gone():
-            # The keeper died with the request in its hands.
+            # The keeper died while it handled the request.
             self._end.close()
             try:
                 self._end = self._ask()
@@ -88,9 +88,9 @@ class Guard:
                 raise _unstarted(self._domain, error) from error
             said = self._receive(READY_S)
         if said is None or "ready" not in said:
-            reason = str(said.get("failed", "it said nothing that makes sense")) if said else "it said nothing"
+            reason = str(said.get("failed", "its answer makes no sense")) if said else "it did not answer"
             raise GuardNotReady(domain=self._domain, reason=reason)
-        # A descriptor and not the number: by the time it is used the number may be another process's.
+        # A descriptor, because the process id may belong to another process later.
         with suppress(OSError):
             self._pidfd = os.pidfd_open(said["ready"])
 
@@ -117,7 +117,7 @@ class Guard:
         if said is not None:
             with suppress(KeyError, TypeError, ValueError):
                 return _deed(said.get("deed"))
-        # Stopped, stuck in a call, or out of its mind: if it came round in a later window of this guest, it would thaw that.
+        # The guard is stopped, hangs in a call, or is broken. If it woke up later, it would thaw a later window of this guest.
         self._kill()
         return None
 
@@ -127,12 +127,12 @@ class Guard:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _send(self, message: dict[str, Any]) -> None:
-        # A guard that is gone is seen by who watches for it.
+        # The watchdog of the window notices a guard that is gone.
         with suppress(OSError):
             self._end.send(json.dumps(message).encode(), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 
     def _receive(self, seconds: float) -> dict[str, Any] | None:
-        # Not select(): that knows no descriptor above 1023.
+        # Not select(), which cannot handle a descriptor above 1023.
         readable = select.poll()
         readable.register(self._end, select.POLLIN)
         if not readable.poll(seconds * 1000):
@@ -163,7 +163,7 @@ class GuardSource(Protocol):
         ...
 
     def discard_report(self, job_id: str) -> None:
-        """The job has told what its guard did."""
+        """The job has recorded what its guard did, so the report is not needed any more."""
         ...
 
 
@@ -178,7 +178,7 @@ class NoGuards:
 
 
 class GuardKeeper:
-    """Starts the keeper process when it is first needed, and again whenever it is gone. For all threads of a worker."""
+    """Starts the keeper process when a guard is first needed, and again when the keeper is gone. For all threads of a worker."""
 
     def __init__(self, state_dir: Path, uri: str) -> None:
         self._state_dir = state_dir
@@ -186,18 +186,18 @@ class GuardKeeper:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        #: Job to domain, of the guards that were appointed here and whose job has not told yet what they did.
+        #: Job to domain, of the guards that were started here and whose report is still needed.
         self._appointed: dict[str, str] = {}
 
     def start(self) -> None:
-        """So that the first job need not wait for it. Raises OSError."""
+        """Start the keeper now, so that the first job need not wait. Raises OSError."""
         with self._lock:
             self._living()
 
     def start_guard(self, job_id: str, domain_id: str, domain_name: str) -> Guard:
         earlier = self._end_others(domain_id)
         if earlier is not None:
-            reason = f"the guard of an earlier job ({earlier}) does not end, and could thaw the guest inside this window"
+            reason = f"the guard of an earlier job ({earlier}) does not end, and could thaw the guest in this window"
             raise GuardNotReady(domain=domain_name, reason=reason)
         self._appointed[job_id] = domain_id
         if len(self._appointed) > MAX_GUARDS_STARTED:
@@ -214,13 +214,13 @@ class GuardKeeper:
         self._appointed.pop(job_id, None)
 
     def close(self) -> None:
-        """The keeper ends; guards that are at work go on."""
+        """End the keeper. Guards that watch a window go on."""
         with self._lock:
             if self._control is not None:
                 self._control.close()
                 self._control = None
             if self._process is not None:
-                # One that does not end in time ends when it comes round: its socket is closed.
+                # A keeper that hangs ends later by itself, because its socket is closed.
                 with suppress(subprocess.TimeoutExpired):
                     self._process.wait(DISMISS_S)
 
@@ -238,7 +238,7 @@ class GuardKeeper:
         try:
             socket.send_fds(self._living(), [task], [its.fileno()])
         except OSError:
-            # It died since it was last used.
+            # The keeper died since the last window.
             self._drop()
             socket.send_fds(self._living(), [task], [its.fileno()])
 
@@ -257,7 +257,7 @@ class GuardKeeper:
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # Its own session: what is sent to the worker's terminal or process group is not for it.
+                # A session of its own, so that signals to the worker's terminal or process group do not reach the keeper.
                 start_new_session=True,
             )
         self._control = mine
@@ -268,18 +268,18 @@ class GuardKeeper:
             self._control.close()
             self._control = None
         if self._process is not None:
-            # Dead, or dying: without its socket it is of no use.
+            # The keeper is dead or useless without its socket.
             self._process.kill()
-            # One that hangs in the kernel dies later; another takes its place now.
+            # A keeper that hangs in the kernel dies later. A new keeper starts now.
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(DISMISS_S)
             self._process = None
 
     def _end_others(self, domain_id: str) -> str | None:
-        """A guard of an earlier job that is still at work on this guest would thaw the window that comes now.
+        """End the guards of earlier jobs that still watch this guest: such a guard would thaw the new window.
 
-        The job whose guard does not end; None: there is none. A report that does not say of which guest it is may be of this one, unless
-        the job is known here.
+        Answers the job whose guard does not end; None: all ended. A report without a domain may belong to this guest, unless the job is
+        known to be of another guest.
         """
         elsewhere = {job_id for job_id, domain in self._appointed.copy().items() if domain != domain_id}
         earlier = guard_report.of_domain(self._state_dir, domain_id, elsewhere)

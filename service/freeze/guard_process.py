@@ -1,8 +1,8 @@
 """The thaw guard: a process for each freeze window, which thaws when its worker dies or lets the deadline pass.
 
-This module is a program and not imported by the worker: `python -m service.freeze.guard_process FD` is the *keeper*, started
-once by a worker. It has all that a guard needs in memory and forks one for each window, so that a guard costs no start
-in a window and little memory. Guards hold no database, write no log, and outlive keeper and worker.
+This module is a program, which the worker does not import. A worker starts `python -m service.freeze.guard_process FD` once: the
+*keeper*. The keeper has everything that a guard needs in memory, and forks a guard for each window. So a guard starts fast and needs
+little memory. Guards have no database connection, write no log, and outlive the keeper and the worker.
 
 Over its socket (SOCK_SEQPACKET, JSON; instants are nanoseconds of CLOCK_MONOTONIC, the same for all processes) a guard
 hears `{"freezing": latest, "hold": nanoseconds}`, `{"frozen": count, "until": instant}` and `{"dismiss": true}`, and says
@@ -31,16 +31,16 @@ from service.hypervisor.guest import Guest
 from service.model.window import ThawOutcome, ThawReply
 
 GRACE_NS = 500_000_000
-"""How long after a deadline a living worker may take to thaw by itself: its own reply is the better evidence."""
+"""Nanoseconds after the deadline in which a living worker may still thaw by itself. Its reply is better evidence. Then the guard thaws."""
 ASK_AFTER_NS = 1_000_000_000
-"""Most freezes are answered by then; a question of the guard may cost a window the milliseconds of one agent command."""
+"""Nanoseconds until the guard first asks the agent. Most freezes are answered before. A question may delay a window by an agent command."""
 ASK_AGAIN_NS = 500_000_000
 SETTLE_S = 2.0
 SETTLE_POLL_S = 0.1
 PATIENCE_S = 60.0
 REPORT_BYTES = 4096
 MAX_MESSAGE_LENGTH = 3000
-"""In bytes of JSON, so that a report with it fits into its file."""
+"""Bytes of JSON. A longer message is cut, so that the report fits into its file."""
 MESSAGE_BYTES = 65536
 
 
@@ -48,7 +48,7 @@ def keep(control: socket.socket) -> None:
     """Fork a guard for each socket that the worker sends, until the worker is gone."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    # Guards that end are not waited for.
+    # The kernel reaps the guards that end.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _be_spared_when_memory_is_short()
     while True:
@@ -62,13 +62,13 @@ def keep(control: socket.socket) -> None:
 
 
 def _be_spared_when_memory_is_short() -> None:
-    # Only root with CAP_SYS_RESOURCE may; others are as likely to be chosen as any process of their size, which is small.
+    # Only root with CAP_SYS_RESOURCE may do this. Without it, the small size of the process is its protection.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("-1000")
 
 
 def _guard(worker: socket.socket, task: "Task") -> None:
-    """The forked process: it ends here."""
+    """The forked process. It ends inside this function."""
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -92,7 +92,7 @@ class Task:
 
 @dataclass
 class ThawProgress:
-    """What the guard did, as `service.freeze.guard_report` reads it."""
+    """The work of the guard, in the form that `service.freeze.guard_report` reads."""
 
     job_id: str
     domain: str
@@ -126,7 +126,7 @@ class Guard:
         self._thawed = False
 
     def watch(self) -> None:
-        """Until it is dismissed, or has thawed and nobody is left to be told."""
+        """Until the guard is dismissed, or has thawed after the worker died."""
         _send(self._worker, {"ready": os.getpid()})
         readable = select.poll()
         readable.register(self._worker, select.POLLIN)

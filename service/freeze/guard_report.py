@@ -1,4 +1,4 @@
-"""What a thaw guard wrote about itself: it holds no database, so a file is its word (`<state_dir>/guards/<job_id>.json`)."""
+"""What a thaw guard wrote about its work, in `<state_dir>/guards/<job_id>.json`: a guard has no database connection."""
 
 import fcntl
 import json
@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, TypeVar
 T = TypeVar("T")
 POLL_S = 0.05
 MAX_BYTES = 65536
-"""A report is 4096 bytes; whatever else lies there is not read into memory."""
+"""Bytes that are read of a report. A report has 4096 bytes. A larger file is not a report, and must not fill the memory."""
 DIES_WITHIN_S = 2.0
-"""A process that was killed and still holds its lock after so long hangs in the kernel."""
+"""Seconds until a killed guard must have released its lock. Then it counts as hanging in the kernel."""
 
 
 class GuardState(StrEnum):
@@ -28,7 +28,7 @@ class GuardState(StrEnum):
 
 
 class GuardReason(StrEnum):
-    """Why it thawed."""
+    """Why the guard thawed."""
 
     worker_gone = "worker_gone"
     deadline = "deadline"
@@ -36,14 +36,14 @@ class GuardReason(StrEnum):
 
 @dataclass(frozen=True)
 class GuardReport:
-    """`is_alive`: its process still holds the lock of the file. `fault`: why the file could not be read; then nothing else is known."""
+    """`is_alive`: the guard still holds the lock of the file. `fault`: why the file could not be read. Then nothing else is known."""
 
     job_id: str
     domain: str | None = None
     pid: int | None = None
     state: GuardState | None = None
     reason: GuardReason | None = None
-    #: Filesystems that its thaw answered; None: it was answered with `message` instead, or not at all.
+    #: The count that answered the guard's thaw; None: the answer was `message`, or no answer came.
     count: int | None = None
     message: str | None = None
     attempts: int = 0
@@ -57,7 +57,7 @@ class GuardReport:
 
     @property
     def is_settled(self) -> bool:
-        """Its thaw was answered."""
+        """The guard's thaw was answered."""
         return self.state is GuardState.thawed
 
     def as_sentence(self) -> str:
@@ -88,13 +88,13 @@ def path_of(state_dir: Path, job_id: str) -> Path:
 
 
 def of_domain(state_dir: Path, domain_id: str, others: Collection[str] = ()) -> list[GuardReport]:
-    """Those of all jobs of one domain, and those that do not say of which. `others`: jobs that are known to be of another domain."""
+    """The reports of one domain, and those without a domain. `others`: jobs that are known to be of another domain."""
     reports = [read(state_dir, path.stem) for path in folder(state_dir).glob("*.json") if path.stem not in others]
     return [report for report in reports if report is not None and report.domain in (domain_id, None)]
 
 
 def read(state_dir: Path, job_id: str) -> GuardReport | None:
-    """None: there is no report, so there was no guard. A file that makes no sense is a report with a `fault`."""
+    """None: no report, so the job had no guard. A file that cannot be understood gives a report with a `fault`."""
     try:
         with path_of(state_dir, job_id).open("rb") as file:
             return _read_open(job_id, file)
@@ -105,10 +105,10 @@ def read(state_dir: Path, job_id: str) -> GuardReport | None:
 
 
 def end(state_dir: Path, job_id: str, patience_s: float) -> bool:
-    """Wait for the guard to end by itself, then kill it; only for a guest that is known to be thawed. False: it lives on."""
+    """Wait until the guard ends by itself, then kill it. Only for a guest that is known to be thawed. False: the guard is still alive."""
     if _ended_within(state_dir, job_id, patience_s):
         return True
-    # The lock says that this process is still the guard: it is released with its death.
+    # The lock shows that this process is still the guard, because a process that dies releases its locks.
     holder = _holder(path_of(state_dir, job_id))
     if holder is not None and holder != os.getpid():
         with suppress(OSError):
@@ -126,13 +126,13 @@ def _ended_within(state_dir: Path, job_id: str, seconds: float) -> bool:
 
 
 def remove(state_dir: Path, job_id: str) -> None:
-    # A report that stays is read again by nobody: the job is over, and a next attempt makes its own.
+    # A report that cannot be removed does no harm: the job has ended, and the next attempt makes a new report.
     with suppress(OSError):
         path_of(state_dir, job_id).unlink()
 
 
 def _holder(path: Path) -> int | None:
-    """The process that holds the lock of the file. The kernel knows it, whatever stands in the file."""
+    """The process that holds the lock of the file, as the kernel says. The content of the file may be wrong."""
     with suppress(OSError):
         inode = str(path.stat().st_ino)
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
@@ -142,7 +142,7 @@ def _holder(path: Path) -> int | None:
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """An inode has its number in one filesystem only: what counts is the file."""
+    """Whether the process has this very file open: an inode number alone may be of another filesystem."""
     with suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
@@ -174,7 +174,7 @@ def _cannot_be_read(error: OSError) -> str:
 
 
 def _read(job_id: str, content: bytes, *, is_alive: bool) -> GuardReport:
-    # The file is preallocated: what the guard did not write is zeros or blanks.
+    # The file is preallocated, so the part that the guard did not write is zeros or blanks.
     text = content.strip(b"\0 \r\n\t")
     if not text:
         return GuardReport(job_id, is_alive=is_alive, fault="its report is empty")

@@ -1,7 +1,7 @@
 """Why a guest does not answer its thaw: it is frozen, or its agent waits for an fsfreeze hook that does not end.
 
-The agent runs the hook before it freezes and after it has thawed, without a limit, and answers nobody meanwhile. Then nothing is frozen,
-and the guest writes on: the host sees that. A frozen filesystem writes nothing.
+The agent runs the hook before the freeze and after the thaw, without a time limit, and does not answer meanwhile. Nothing is frozen then,
+so the guest writes, and the host sees the writes. A frozen filesystem writes nothing.
 """
 
 from service.freeze.seen_writing import freezable_disks, writes_to_all
@@ -10,7 +10,7 @@ from service.model.inventory import Survey
 from service.model.verdict import HookState
 
 WATCH_S = 15.0
-"""Filesystems that are in use at all are written to within it: a journal is committed every few seconds."""
+"""Seconds that the host watches for writes. A filesystem in use commits its journal every few seconds. Else the guest counts as frozen."""
 
 
 def disks_that_go_on(guest: Guest, found: Survey) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Writing dirty pages out while the guest still runs, so that the freeze does not pay for them.
+"""Writing dirty pages to disk while the guest still runs, so that the freeze is short.
 
 Linux blocks writers first and flushes afterwards. Measured on a guest with 40 MB of dirty pages and a disk of
 20 MB/s: 1,800 ms in the freeze without, 40 ms with.
@@ -14,7 +14,7 @@ from service.hypervisor.guest import Guest
 BUDGET_MS = 60_000
 MAX_ROUNDS = 4
 SHORT_ROUND_MS = 200.0
-"""A round that took longer left time for new dirty pages; one more is worth its price."""
+"""Milliseconds. After a longer round there may be new dirty pages, so another round follows, up to MAX_ROUNDS."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Preflush:
 
 
 def preflush(guest: Guest) -> Preflush:
-    """`sync` in the guest, again while it takes long. A failure costs time in the freeze, nothing else: it is noted."""
+    """Run `sync` in the guest, and again while `sync` takes long. A failure only makes the freeze longer, so it is a warning."""
     start = time.monotonic()
     rounds, message = 0, None
     while rounds < MAX_ROUNDS:

@@ -1,4 +1,4 @@
-"""Whether a guest writes, as the host sees it: a filesystem that is frozen sends no writes to its disk."""
+"""Whether a guest writes, seen from the host. A frozen filesystem sends no writes to its disk."""
 
 import time
 from collections.abc import Collection
@@ -16,9 +16,9 @@ def freezable_disks(found: Survey) -> frozenset[str]:
 
 
 def writes_to_all(guest: Guest, targets: Collection[str], within_s: float) -> bool | None:
-    """True as soon as the guest was seen to write to each of the disks; None: libvirt does not tell.
+    """True as soon as the guest was seen to write to each of the disks; None: libvirt does not report writes.
 
-    False shows nothing: an idle guest writes seldom. Filesystems that are in use at all are written to every few seconds.
+    False proves nothing, because an idle guest writes seldom. A filesystem in use is written to every few seconds.
     """
     deadline = time.monotonic() + within_s
     try:

@@ -14,7 +14,7 @@ from service.model.windows.sql_server import InstanceState, SqlInstance
 MAX_PAGES = 64
 READING_BUDGET_S = 60.0
 RESUMED_BUDGET_S = 2.0
-"""How long the event of a resumption is waited for: it is written after the thaw."""
+"""Seconds to wait for the event that I/O was resumed, which SQL Server writes after the thaw. Then the event counts as missing."""
 RESUMED_PAUSE_S = 0.5
 
 

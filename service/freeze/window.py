@@ -27,13 +27,13 @@ from service.model.window import (
 )
 
 THAW_TIMEOUT_MS = 60_000
-"""A thaw reply may take its time (hooks, VSS); giving up early would lose the evidence in it."""
+"""Milliseconds for one thaw. A reply may be slow (hooks, VSS), and a thaw that is given up early loses the evidence in its reply."""
 THAW_PATIENCE_S = 600.0
-"""How long an unanswered thaw is repeated."""
+"""Seconds that an unanswered thaw is repeated. Then the job ends with guest_still_frozen, and the guard goes on."""
 LOST_AGENT_PATIENCE_S = 10.0
-"""How long a thaw is repeated that libvirt does not send: somebody must restart the agent. The guard and recovery go on."""
+"""Seconds that a thaw is repeated if libvirt does not send it. Then a person must restart the agent. Guard and recovery go on."""
 LOCK_WAIT_MS = 30_000
-"""libvirt waits so long for another client's agent command (VIR_JOB_WAIT_TIME, F§4.1) before it sends ours."""
+"""Milliseconds that libvirt waits for an agent command of another client (VIR_JOB_WAIT_TIME, F§4.1) before it sends ours."""
 NS_PER_MS = 1_000_000
 THAW_PAUSE_S = 0.05
 THAW_PAUSE_MAX_S = 0.5

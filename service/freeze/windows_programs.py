@@ -15,12 +15,12 @@ from service.model.windows.sql_server import DATABASES_QUERY, DEFAULT_INSTANCE
 WRITERS_BUDGET_MS = 60_000
 QUERY_BUDGET_MS = 20_000
 VOLUMES_BUDGET_MS = 60_000
-"""PowerShell alone takes many seconds to start in a guest that is busy."""
+"""Milliseconds. PowerShell needs many seconds to start in a busy guest. At the limit the drive types count as unknown."""
 VSS_PROVIDER_KEY = r"HKLM\SYSTEM\CurrentControlSet\Services\QEMU Guest Agent VSS Provider"
 SQL_EVENT_IDS = (3197, 3198)
 """I/O is frozen on a database; I/O was resumed. Ids and numbers are the same in every language."""
 MAX_EVENTS = 256
-"""In one reading."""
+"""Events in one reading. Further events are read with the next reading."""
 SQL_INSTANCES_KEYS = (
     r"HKLM\SOFTWARE\Microsoft\Microsoft SQL Server\Instance Names\SQL",
     r"HKLM\SOFTWARE\Wow6432Node\Microsoft\Microsoft SQL Server\Instance Names\SQL",

@@ -28,7 +28,7 @@ PUBLISH_S = 30.0
 SAID = ("filesystems", "agent", "os", "frozen", "frozen_since", "frozen_by")
 """Fields read from the agent. The agent is not asked while a job has the guest. The last published values are kept then."""
 FIRST_PATIENCE_S = 0.5
-"""After which what is known by then is published: a guest that hangs must not hide another that was just defined."""
+"""Seconds. Then the domains that were read by then are published, so that a guest that hangs does not hide a new domain."""
 LOOK_PATIENCE_S = 1.0
 READ_PATIENCE_S = 20.0
 """Seconds that one publication waits for its slowest domain. After them that domain keeps its last published row."""

@@ -9,6 +9,7 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import LibvirtUnavailable
+from service.freeze import after_death
 from service.jobs.run import JobRun
 from service.records import queue
 from tests.scenes.host import FREEZE, THAW, Scene, error_of, phases_of
@@ -98,14 +99,14 @@ def test_a_guest_that_was_left_frozen_is_thawed(database: Database, tmp_path: Pa
     scene.domain.agent.freeze_by_somebody_else()
     job = corpse.recover()
     assert not scene.domain.agent.frozen
-    assert "The guest was frozen and was thawed (2 filesystems)." in story(job)
+    assert after_death.THAWED.format(count=2) in story(job)
     assert job.state == "queued"
 
 
 def test_a_guest_that_is_not_frozen_is_not_thawed(scene: Scene) -> None:
     corpse = Corpse(scene)
     corpse.left(will_freeze=True)
-    assert "The guest was not frozen." in story(corpse.recover())
+    assert after_death.NOT_FROZEN in story(corpse.recover())
     assert THAW not in scene.domain.log
 
 
@@ -204,7 +205,7 @@ def test_a_domain_that_was_shut_off_has_nothing_frozen(scene: Scene) -> None:
     corpse.left(will_freeze=True)
     scene.domain.shut_off(cleanly=False)
     job = corpse.recover()
-    assert "shut off, so nothing is frozen" in story(job)
+    assert after_death.SHUT_OFF in story(job)
     assert (job.state, scene.overlays()) == ("queued", [])
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from service.db.engine import Database
-from service.freeze import fuse
+from service.freeze import after_death, fuse
+from service.model.fuse import FuseState
 from tests.fakes import agent_silent
 from tests.scenes.deaths import die, recovered, story
 from tests.scenes.host import FREEZE, THAW, Scene
@@ -35,7 +36,7 @@ def test_a_fuse_is_put_out_after_the_thaw(scene: Scene) -> None:
 
     assert scene.domain.agent.fuse is None
     assert (job.state, job.error) == ("queued", None)
-    assert "The fuse that was left in the guest was put out." in story(job)
+    assert after_death.FUSE_STORIES[FuseState.disarmed] in story(job)
     assert scene.domain.log.index(THAW) < scene.domain.log.index(EXEC)
 
 
@@ -44,7 +45,7 @@ def test_a_fuse_is_put_out_where_somebody_has_thawed_before(scene: Scene) -> Non
     scene.domain.agent.thaw_by_somebody_else()
     job = recovered(scene, job_id)
     assert (scene.domain.agent.fuse, THAW in scene.domain.log) == (None, False)
-    assert "was not frozen. The fuse that was left in the guest was put out." in story(job)
+    assert f"{after_death.NOT_FROZEN} {after_death.FUSE_STORIES[FuseState.disarmed]}" in story(job)
 
 
 def test_a_fuse_that_has_thawed_the_guest_is_told_of(scene: Scene) -> None:
@@ -52,7 +53,7 @@ def test_a_fuse_that_has_thawed_the_guest_is_told_of(scene: Scene) -> None:
     scene.domain.agent.burn_fuse()
     job = recovered(scene, job_id)
     assert scene.domain.agent.fuse is None
-    assert "had burned down: the guest had thawed itself" in story(job)
+    assert after_death.FUSE_STORIES[FuseState.fired] in story(job)
 
 
 def test_a_fuse_that_cannot_be_put_out_is_no_error_of_the_recovery(scene: Scene) -> None:

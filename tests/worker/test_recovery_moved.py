@@ -9,7 +9,7 @@ from sqlalchemy import select
 from service.db.engine import Database
 from service.db.tables import Domain, Host, Job
 from service.errors import DatabaseUnavailable
-from service.freeze import guard_report
+from service.freeze import after_death, guard_report
 from service.model.intent import Overlay
 from service.records import queue
 from tests.fakes.domain import MIGRATED
@@ -138,7 +138,7 @@ def test_a_guest_that_was_reset_is_not_frozen_any_more(scene: Scene) -> None:
     job_id = dead_in(scene, FREEZE, after=True)
     scene.domain.agent.restart()
     job = recovered(scene, job_id)
-    assert "The guest was not frozen." in story(job)
+    assert after_death.NOT_FROZEN in story(job)
     assert job.state == "queued"
 
 

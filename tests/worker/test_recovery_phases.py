@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from service.db.engine import Database
+from service.freeze import after_death
+from service.model.fuse import FuseState
 from tests.fakes import FakeDomain, libvirt_error
 from tests.scenes.deaths import die, doomed, recovered, story
 from tests.scenes.host import FREEZE, THAW, Scene, error_of, phases_of
@@ -16,9 +18,9 @@ from tests.scenes.windows import WindowsScene
 NOTHING_MADE = "Nothing was made yet."
 ROLLED_BACK = "The disks are as they were; overlays that were made are removed."
 KEPT = "The disks are on their overlays: the point in time was taken, and is kept as crash-consistent."
-PUT_OUT = "The fuse that was left in the guest was put out."
-THAWED = f"The guest was frozen and was thawed (2 filesystems). {PUT_OUT}"
-NOT_FROZEN = f"The guest was not frozen. {PUT_OUT}"
+PUT_OUT = after_death.FUSE_STORIES[FuseState.disarmed]
+THAWED = f"{after_death.THAWED.format(count=2)} {PUT_OUT}"
+NOT_FROZEN = f"{after_death.NOT_FROZEN} {PUT_OUT}"
 UNRECORDED = "The worker did not come to record whether the freeze held."
 UNJUDGED = "The worker did not come to judge what it had seen of the freeze window."
 
@@ -138,7 +140,7 @@ def test_a_guest_that_somebody_froze_after_the_answered_thaw_is_theirs(scene: Sc
     job = recovered(scene, job_id)
     assert scene.domain.agent.frozen
     assert scene.domain.log.count(THAW) == thaws
-    assert "The guest is frozen, and not by this job: it was left as it is." in story(job)
+    assert after_death.FROZEN_BY_ANOTHER in story(job)
 
 
 NO_FREEZE_OF_OURS: dict[str, Callable[[Scene], threading.Event]] = {
@@ -157,7 +159,7 @@ def test_a_guest_that_somebody_froze_before_ours_was_sent_is_reported_and_left(
     job = recovered(scene, job_id)
     assert scene.domain.agent.frozen
     assert THAW not in scene.domain.log
-    assert "not by this job" in story(job)
+    assert after_death.FROZEN_BY_ANOTHER in story(job)
     logged = capsys.readouterr()
     assert "guest_frozen_by_somebody_else" in logged.out + logged.err
 

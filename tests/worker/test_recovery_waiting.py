@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 
 from service.db.engine import Database
 from service.errors import LeaseLost
+from service.freeze import after_death
 from service.model.lifecycle import JobState
 from service.records import queue
 from service.worker.recovery_schedule import LOOK_AGAIN_S
@@ -50,7 +51,7 @@ def test_a_paused_guest_is_waited_for_and_its_row_says_so(database: Database, tm
     assert (job.state, error_of(job)["code"]) == ("interrupted", "guest_may_be_frozen")
     assert "db1 is paused" in error_of(job)["detail"]
     assert phases_of(job)[-1] == ("recover", "warning")
-    assert "it may be frozen" in story(job)
+    assert "frozen" in story(job)
     assert (job.verdict, job.finished_at, scene.overlays()) == (None, None, overlays)
 
 
@@ -64,7 +65,7 @@ def test_a_paused_guest_is_thawed_when_it_runs_again_and_the_wait_is_told_once(s
     assert not scene.domain.agent.frozen
     assert (job.state, job.error) == ("queued", None)
     assert [name for name, _ in phases_of(job)].count("recover") == 1
-    assert "was frozen and was thawed" in story(job)
+    assert after_death.THAWED.format(count=2) in story(job)
     assert "This was waited for since" in story(job)
     assert "db1 is paused" in story(job)
     assert job.phases[-1]["duration_ms"] is not None
@@ -77,7 +78,7 @@ def test_a_paused_guest_that_is_shut_off_is_waited_for_no_longer(scene: Scene) -
     scene.domain.shut_off(cleanly=False)
     job = recovered(scene, job_id)
     assert (job.state, scene.overlays()) == ("queued", [])
-    assert "shut off, so nothing is frozen" in story(job)
+    assert after_death.SHUT_OFF in story(job)
 
 
 def test_a_guest_whose_agent_answers_nothing_is_thawed_as_soon_as_it_answers(scene: Scene) -> None:
@@ -85,7 +86,7 @@ def test_a_guest_whose_agent_answers_nothing_is_thawed_as_soon_as_it_answers(sce
     scene.domain.agent.answers = False
     job = recovered(scene, job_id)
     assert (job.state, error_of(job)["code"]) == ("interrupted", "guest_still_frozen")
-    assert "could not be thawed" in story(job)
+    assert after_death.NOT_THAWED in story(job)
     scene.domain.agent.answers = True
     assert recovered(scene, job_id).state == "queued"
     assert not scene.domain.agent.frozen
@@ -148,7 +149,7 @@ def test_a_guest_that_was_started_anew_is_not_waited_for_because_its_agent_is_si
     scene.domain.power_cycle()
     job = recovered(scene, job_id)
     assert job.state == "queued"
-    assert "The domain was started anew since, so nothing of that freeze is left." in story(job)
+    assert after_death.RESTARTED in story(job)
 
 
 def test_looks_come_less_and_less_often_and_at_once_when_something_happens_on_the_host(scene: Scene) -> None:

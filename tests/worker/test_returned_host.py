@@ -7,6 +7,7 @@ import pytest
 
 from service.db.engine import Database
 from service.db.tables import Job
+from service.freeze import after_death
 from service.records import forgotten_host
 from service.worker.returned_host import ReturnedHost
 from tests.fakes.domain import MIGRATED
@@ -51,7 +52,7 @@ def test_a_guest_that_was_left_frozen_is_thawed_and_the_job_stays_failed(scene: 
 
     assert not scene.domain.agent.frozen
     assert (job.state, error_of(job)["code"], job.verdict) == ("failed", "host_forgotten", "none")
-    assert "The guest was frozen and was thawed" in story(job)
+    assert after_death.THAWED.format(count=2) in story(job)
     assert (scene.overlays(), scene.points()) == (left, [])
     assert returned(scene).due() == []
 
