@@ -34,7 +34,7 @@ class TokenCheck:
     """Asks the database who a token is, at most every two seconds per token, and notes its use once a minute.
 
     Tokens that nobody has seen before are asked for together, at most once in UNKNOWN_PAUSE_S, however many come: a flood of wrong ones
-    costs the database next to nothing, and slows down only whoever sends it.
+    costs the database next to nothing, and slows down only its sender.
     """
 
     def __init__(self, database: Database) -> None:
@@ -55,7 +55,7 @@ class TokenCheck:
         if known is not None and known[0] > time.monotonic():
             return known[1]
         if known is not None:
-            # It was valid a moment ago: whoever has one never waits for those who have none.
+            # The token was valid shortly before, so its sender does not wait behind unknown tokens.
             found = (await run_sync(self._look_up, [digest])).get(digest)
         else:
             found = await self._together(digest)

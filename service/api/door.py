@@ -1,7 +1,7 @@
 """Who may stay connected, and for how long: strangers never take the descriptors that the worker and the database need.
 
 A connection that has not sent a request with a valid token is a stranger's. Where the connections are all taken, the newest comes in and
-the oldest stranger goes: whoever opens thousands and sends nothing keeps nobody out.
+the oldest stranger goes: a client that opens thousands of connections and sends nothing keeps no other client out.
 """
 
 import errno
@@ -100,7 +100,7 @@ class Door:
         return True
 
     def sweep(self) -> None:
-        """Close whoever has kept us waiting for too long."""
+        """Close the connections that have sent nothing for too long."""
         now = time.monotonic()
         for one in [*self._strangers, *self._known]:
             if one.is_late(now):

@@ -1,4 +1,4 @@
-"""Refusing what would freeze a guest that somebody else holds."""
+"""Refusing a job that would freeze a guest which another client has frozen."""
 
 from datetime import timedelta
 

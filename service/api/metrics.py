@@ -177,7 +177,7 @@ def _recovery_points(session: Session) -> Metric:
 
 @dataclass(frozen=True)
 class _FrozenGuest:
-    """`limit_s` None: somebody else has frozen it, and nobody knows for how long."""
+    """`limit_s` None: another client has frozen the guest, for an unknown time."""
 
     since: datetime
     limit_s: float | None
@@ -186,11 +186,11 @@ class _FrozenGuest:
 def _frozen(session: Session, now: datetime) -> list[Metric]:
     """From the record alone, so that guests which a dead worker left frozen are told as well."""
     count = GaugeMetricFamily(
-        "stillpoint_guests_frozen", "Guests that are frozen, by a job or by somebody else, or may be, by host.", labels=["host"]
+        "stillpoint_guests_frozen", "Guests that are or may be frozen, by a job or by another client, by host.", labels=["host"]
     )
     seconds = GaugeMetricFamily(
         "stillpoint_guest_frozen_seconds",
-        "Seconds since freeze was sent by a job that runs, or since a freeze of somebody else was first seen.",
+        "Seconds since freeze was sent by a job that runs, or since a freeze of another client was first seen.",
         labels=["domain", "host"],
     )
     deadline = GaugeMetricFamily(

@@ -21,7 +21,7 @@ class DomainLocation:
     domain_id: str
     domain_name: str
     host_id: str
-    #: As its host has published it: somebody else has frozen it.
+    #: The host has published that another client has frozen the guest.
     is_frozen: bool = False
 
 

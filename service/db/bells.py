@@ -1,4 +1,4 @@
-"""The short way to whoever waits, in this process, for a change of a row: nobody needs to ask the database as often as that is wanted."""
+"""Wakes the threads of this process that wait for a change of a row, so that they need not ask the database all the time."""
 
 import threading
 from collections.abc import Callable, Iterator

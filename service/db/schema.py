@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 REVISION = "0009"
 """The newest migration, known without loading Alembic: that takes longer than everything else at a usual start."""
 ADVISORY_LOCK = 0x5717_7901
-"""On PostgreSQL, of our own choosing: whoever holds it migrates, the others wait and then find nothing to do."""
+"""Number of an advisory lock on PostgreSQL. Its holder migrates. The others wait and then have nothing to do."""
 
 
 def migrate(engine: Engine) -> None:

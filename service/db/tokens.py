@@ -27,7 +27,7 @@ FIRST_TOKEN_NAME = "admin"  # noqa: S105 - the name of the first token, not a to
 
 @dataclass(frozen=True)
 class NewToken:
-    """`secret` exists only here and in the hands of whoever asked for it."""
+    """`secret` exists only here, and with the caller who asked for the token."""
 
     id: str
     name: str
@@ -92,13 +92,13 @@ def note_use(session: Session, token_id: str, at: datetime) -> None:
 
 
 def derived(secret: str, purpose: str) -> str:
-    """A token that follows from another one and tells nothing of it: made again for the same purpose, it is the same."""
+    """Derive a token by HMAC. The result is the same each time for one purpose, and does not reveal the secret."""
     made = hmac.digest(secret.encode("utf-8", "surrogatepass"), purpose.encode(), "sha256")
     return DERIVED_PREFIX + base64.urlsafe_b64encode(made).rstrip(b"=").decode()
 
 
 def opens(secret: str, digest: str) -> bool:
-    """Whether this is the secret of that digest; takes equally long either way."""
+    """Whether this is the secret of that digest. The comparison takes the same time in both cases."""
     return secrets.compare_digest(digest_of(secret), digest)
 
 

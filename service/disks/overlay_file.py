@@ -35,7 +35,7 @@ def make(path: str, base: str, options: Sequence[str], size: int) -> FileIdentit
 
 
 def _fill(descriptor: int, path: str, options: Sequence[str], size: int) -> None:
-    # Through the descriptor: whoever can write the folder may have put a link in the place of the name.
+    # Through the descriptor, because another user who can write to the folder may have replaced the file by a link.
     opened = f"/proc/self/fd/{descriptor}"
     command = [QEMU_IMG, "create", "-q", *options, opened, str(size)]
     try:

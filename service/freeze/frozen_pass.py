@@ -45,10 +45,10 @@ from service.model.windows.vss_outcome import MAX_VOLUMES
 from service.model.windows.writer_rules import DEFAULT_RULES, WriterRules
 
 AGENT_PATIENCE_MS = 2_000
-"""How long another client's agent command is waited for before the freeze is given up."""
+"""Milliseconds to wait for an agent command of another client. Then the job fails, or continues without a freeze in mode `preferred`."""
 BEFORE_THE_WINDOW = "what comes before the freeze, with"
 _AGENT_FAULTS = (AgentBusy, AgentNotAnswering, AgentCommandBlocked, AgentCommandFailed, AgentAnswerUnreadable)
-"""Nothing but the agent is in the way."""
+"""Errors that come from the agent alone."""
 
 
 class PhaseNotes(Protocol):
@@ -181,7 +181,7 @@ class FrozenPass:
     def window(self, take: Take, guard: WindowGuard) -> Passed:
         """Freeze, `take`, thaw."""
         terms = self.terms
-        # After the last write to the database: one that is away would be waited for while the fuse burns.
+        # After the last write to the database, because a database that is away would delay the job while the fuse runs.
         armed = fuse.arm_for(self._guest, terms.survey, terms.policy)
         record = freeze_window.run(self._guest, take, self._plan(), guard)
         return self._passed(record, self._after_the_thaw(record, armed))
@@ -203,7 +203,7 @@ class FrozenPass:
             hold_soft_ms=terms.hold_limits.soft_ms,
             max_filesystems=MAX_VOLUMES if found.is_windows else None,
             confirm_before_thaw=not found.is_windows and not has_no_hook,
-            # A hook that has prepared its applications is told of the end by the thaw alone.
+            # Only the thaw tells a hook that the hold has ended.
             spares_foreign_freeze=has_no_hook,
             thaw_patience_s=self._settings.thaw_patience_s,
         )

@@ -76,5 +76,5 @@ class Passed:
 
     @property
     def may_be_frozen(self) -> bool:
-        """No thaw was answered, and the guest was not seen to write: recovery, or whoever comes, has to thaw it."""
+        """No thaw was answered, and the guest was not seen to write. Recovery or a person must thaw the guest."""
         return self.terms.will_freeze and self.window.thaw.outcome is ThawOutcome.unanswered and not self.window.writes_afterwards

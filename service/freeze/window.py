@@ -110,7 +110,7 @@ def run(guest: FreezableGuest, take: Take, plan: WindowPlan, guard: WindowGuard)
 
     The point is taken only inside a freeze that was answered. Thaw is sent whatever else happened: a freeze
     that failed or timed out may have frozen the guest all the same (F§4.1). Only a freeze that the agent did not take, or
-    that froze nothing, is not ours to end: then somebody else holds the guest, and our thaw would break their window.
+    that froze nothing, is not ours to end: then another client holds the guest, and our thaw would end that hold.
     """
     record = WindowRecord()
     at = record.instants

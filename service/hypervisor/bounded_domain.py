@@ -49,7 +49,7 @@ def agent_lane(uuid: str) -> str:
 class BoundedDomain:
     """DomainHandle around another. Every call may raise LibvirtCallTimedOut on top of what the other raises.
 
-    `on_hang` is told of each call that hung: the connection below may be the reason.
+    `on_hang` is called for each call that hung, because the connection may be the reason.
     """
 
     def __init__(

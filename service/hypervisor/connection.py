@@ -131,7 +131,7 @@ class HostConnection:
         self._bury([*retired, *([] if current is None else [current])])
 
     def retire(self, connection: Any) -> None:
-        """A call over it hung: the next call, of whomever, goes over a new one. Calls that are under way go on over the old one."""
+        """A call hung on this connection: the next call of any thread uses a new connection. Calls under way keep the old one."""
         with self._lock:
             if connection is not self._connection:
                 return

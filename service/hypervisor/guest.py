@@ -93,7 +93,7 @@ class Guest:
         return {disk.target: disk.source for disk in self.disks()}
 
     def settled_sources(self) -> dict[str, str | None]:
-        """`sources`, when no call that moves disks is still under way behind our back.
+        """`sources`, unless a call that moves disks still runs in its helper thread.
 
         Raises LibvirtCallTimedOut while a snapshot or pivot that was given up has not returned: it may move them yet.
         """

@@ -121,7 +121,7 @@ class LibvirtDomain:
         return int(state), int(reason)
 
     def instance(self) -> int:
-        # The client library keeps the number of a domain that it looked up once, whoever has stopped or started it since.
+        # The client library keeps the number of a domain from the look-up, also if the domain was stopped or started since.
         return int(self._look_up(self._uuid).ID())
 
     def is_persistent(self) -> bool:

@@ -16,17 +16,17 @@ from service.records import gates
 
 POLL_S = 0.02
 LOOK_S = 1.0
-"""How often the agent is asked whether it is still frozen: whoever thaws it need not be one of us."""
+"""Seconds between two questions to the agent whether the guest is still frozen, because another client may thaw the guest."""
 TO_END_S = 10.0
-"""What a worker that stops keeps of its time for the thaw and the last writes of a gate; half of it, where it has less than twice that."""
+"""Seconds that a stopping worker reserves for the thaw and the last writes. If less than 20 s remain, half of what remains."""
 AFTER_DEADLINE_S = 0.05
-"""So much later than the watchdog, whose deadline it is: whoever reads the record sees it thaw for that reason."""
+"""Seconds. The gate waits this much longer than the watchdog, so that the watchdog fires first and the record names the deadline."""
 
 _THAWED = "an emergency thaw was asked for"
 
 
 class GateHold:
-    """What takes the point in time in the window of a gate: the caller does."""
+    """Holds the window open for the caller of a gate, who takes the point in time."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class GateHold:
         return GateDeadlinePassed(domain=self._domain, hold_budget_ms=self._hold_budget_ms)
 
     def _wait(self, hold: Hold) -> None:
-        """Until it is over, its time is, or the worker's. In small steps: nothing wakes a thread when a worker is told to stop."""
+        """Wait until the gate closes, its deadline passes, or the worker must stop. In small steps: a stop does not wake the thread."""
         closes_at: float | None = None
         while (left := _seconds_left(hold) + AFTER_DEADLINE_S) > 0 and not self._over.wait(min(left, POLL_S)):
             if hold.cut_short.is_set():
-                # The window thaws at once now, so there is nothing to wait for.
+                # The window thaws at once now, so waiting is over.
                 self._close("its thaw guard died")
             now, ends_at = time.monotonic(), self._ends_at()
             if ends_at is None:
@@ -100,16 +100,16 @@ class GateHold:
             self._over.set()
 
     def _look_at_the_guest(self, hold: Hold) -> None:
-        """In a thread of its own: an agent that hangs keeps neither the release nor the deadline."""
+        """Runs in a thread of its own, so that an agent that hangs delays neither the release nor the deadline."""
         while self._is_frozen is not None and not self._over.wait(LOOK_S):
             try:
                 is_frozen = self._is_frozen()
             except StillpointError:
-                # It does not say: the thaw reply will.
+                # The agent did not answer. The thaw reply will show whether the hold lasted.
                 continue
-            # After its deadline it is our own thaw that is seen.
+            # After the deadline the guest is thawed by our own thaw.
             if not is_frozen and _seconds_left(hold) > 0:
-                self._close("somebody else thawed the guest")
+                self._close("another client thawed the guest")
 
     def _converse(self, hold: Hold, released: threading.Event) -> None:
         news = threading.Event()

@@ -98,7 +98,7 @@ class JobRun:
 
     @contextmanager
     def phase_that_cannot_be_cancelled(self, name: PhaseName) -> Iterator[Phase]:
-        """The same after the window: what was taken is judged and recorded, whoever cancelled meanwhile."""
+        """Like `phase`, for after the window: the point is judged and recorded, also if the job was cancelled meanwhile."""
         phase = Phase(name)
         try:
             yield phase

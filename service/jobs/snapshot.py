@@ -116,7 +116,7 @@ class _SnapshotRun:
         policy.hold_limits(is_windows=found.is_windows)
         terms = Terms(policy, found, selection, freeze_scope(found, selection.taken))
         fault = why_not_freezable(found, terms.scope)
-        # A guest that somebody else holds is never inherited, not even for a point that needs no freeze.
+        # A guest that another client holds is refused, also for a point that needs no freeze.
         if fault is not None and (policy.mode is FreezeMode.required or isinstance(fault, GuestAlreadyFrozen)):
             raise fault
         return _Ready(terms, selection, user, fault)
@@ -149,7 +149,7 @@ class _SnapshotRun:
         claim = self._run.claim
         planned = overlays.plan(self._guest, selection.taken, claim.job_id, claim.attempt, self._kind.overlay_dir)
         overlays.refuse_existing(planned)
-        # Before the first file is made: whoever finds this row after our death knows which files are ours.
+        # Before the first file is made, so that recovery knows which files are ours if this worker dies.
         self._run.write({"intent": Intent(overlays=planned).as_document()})
         made = overlays.create(planned)
         # And which ones they are: under their names others may lie by then.
@@ -175,7 +175,7 @@ class _SnapshotRun:
     # --- after the window -------------------------------------------------------------------------
 
     def _look_again(self, ready: _Ready, taken: Taken) -> Taken:
-        """A domain that was off is not held off: whoever was started between the look and the switch wrote to what should be the point."""
+        """A domain that was off may have been started between the check and the switch. Then it wrote to the files of the point."""
         was_started = not self._guest.is_shut_off()
         written = image_users.writer_of(self._guest, at_rest.files_of(ready.selection.taken), self._host.guests)
         return replace(taken, was_started=was_started, written=written)

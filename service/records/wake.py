@@ -1,4 +1,4 @@
-"""The short way from whoever adds a job to the loop that claims it, when both are in one process."""
+"""Wakes the loop that claims jobs when a job is added in the same process."""
 
 import threading
 

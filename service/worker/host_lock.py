@@ -28,7 +28,7 @@ class LockId:
         return cls(*parts) if len(parts) == 3 else None
 
     def proves_death_of(self, other: "LockId | None") -> bool:
-        """Who holds a lock knows that whoever held the same one before is dead."""
+        """The holder of a lock knows that its earlier holder is dead."""
         return self == other and "" not in (self.file, self.boot)
 
     def is_of_an_earlier_boot(self, other: "LockId | None") -> bool:

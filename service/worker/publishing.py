@@ -79,7 +79,7 @@ class Inventory:
         self._inventory_seconds = inventory_seconds
         #: By the clock of the database, as all that others compare; None: nothing was written yet.
         self._started_at: datetime | None = None
-        #: UUIDs of the guests that are published as frozen by somebody else.
+        #: UUIDs of the guests that are published as frozen by another client.
         self._foreign: frozenset[str] = frozenset()
         self._readers: ParallelReads[dict[str, Any] | None] = ParallelReads(READERS)
         self._lookers: ParallelReads[bool] = ParallelReads(READERS)
@@ -117,7 +117,7 @@ class Inventory:
         return problem is None
 
     def look_again(self, busy_domains: frozenset[str]) -> bool:
-        """Ask the guests that somebody else has frozen whether they still are; False: not all are, publish them anew."""
+        """Ask the guests that another client has frozen whether they are still frozen. False: a guest is not, so publish again."""
         asked = self._foreign - busy_domains
         if not asked:
             return True

@@ -301,7 +301,7 @@ class Worker:
                 time.sleep(EVENT_SETTLE_S)
 
     def _wait_for_change(self, database: Absence) -> bool:
-        """False: the next publication is due. A guest that somebody else has frozen is looked at more often: its jobs are refused."""
+        """False: the next publication is due. A guest that another client has frozen is asked more often, because its jobs are refused."""
         due = time.monotonic() + self._pause()
         while (left := due - time.monotonic()) > 0:
             if self._publish.wait(min(left, FOREIGN_FREEZE_POLL_S) if self._inventory.sees_foreign_freezes else left):

@@ -91,7 +91,7 @@ def test_the_gate_of_another_domain_stays_open(scene: Scene) -> None:
 
 def test_a_gate_whose_guest_somebody_thaws_with_other_means_closes(scene: Scene) -> None:
     job = open_until(scene, scene.domain.agent.thaw_by_somebody_else)
-    must_have_closed_early(scene, job, "somebody else thawed the guest")
+    must_have_closed_early(scene, job, "another client thawed the guest")
 
 
 def test_an_agent_that_does_not_say_whether_it_is_frozen_closes_no_gate(scene: Scene) -> None:

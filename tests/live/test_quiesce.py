@@ -123,7 +123,7 @@ def test_a_thaw_that_nobody_told_the_service_of_closes_the_gate(service: Service
     lab_guest.agent({"execute": "guest-fsfreeze-thaw"})
     job = service.wait(gate["job"]["id"], timeout=10)
     assert (job["state"], job["error"]["code"]) == ("failed", "gate_closed_early")
-    assert "somebody else thawed the guest" in job["error"]["detail"]
+    assert "another client thawed the guest" in job["error"]["detail"]
 
 
 def test_a_service_that_is_stopped_thaws_its_gate_by_itself_and_says_why(lab_guest: LabGuest, tmp_path: Path) -> None:

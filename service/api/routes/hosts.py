@@ -41,7 +41,7 @@ def list_hosts(request: Request) -> Response:
     responses=answers(200, ForgottenHost, examples.FORGOTTEN_HOST, HostUnknown, HostNotSilent, ValidationFailed),
 )
 def forget_host(request: Request, host_id: Annotated[HostName, Path(examples=["hv1"])]) -> Response:
-    """For a machine that is lost, or has another STILLPOINT_HOST_ID now. Refused while its worker was heard of lately.
+    """For a machine that is lost, or has another STILLPOINT_HOST_ID now. Refused while its worker may be alive.
 
     Jobs that it ran fail with `host_forgotten`: nobody has looked at their guests and disks. Its queued jobs are cancelled. Its domains
     leave the list, and whichever host has them now can run jobs of them. Recovery points stay on record. A host that comes back after all

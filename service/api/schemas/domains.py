@@ -43,7 +43,7 @@ class DomainAnswer(Answer):
     id: str
     name: str
     host: str
-    state: str = Field(description="`unknown` while its host has not been heard of for a while.")
+    state: str = Field(description="`unknown` while the host of the domain is silent.")
     stale: bool = Field(description="True: the host has not reported for more than three inventory periods.")
     published_at: str
     persistent: bool | None

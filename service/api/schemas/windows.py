@@ -124,11 +124,11 @@ class VssNotApplicable(BaseModel):
 
 class WriterRecovery(BaseModel):
     name: str
-    on_restore: str = Field(description="What whoever restores must expect of its application.")
+    on_restore: str = Field(description="A note about the application of this writer, for the person who restores.")
 
 
 class AutoRecovery(Recorded):
-    """Step 10: whether VSS repaired the copy itself, and what that leaves to whoever restores."""
+    """Step 10: whether VSS recovered the copy, and what the person who restores must do."""
 
     mode: RecoveryMode
     source: Literal["derived"] = Field(description="The agent has no field for it: it follows from its version and the guest's.")

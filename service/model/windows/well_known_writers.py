@@ -83,7 +83,7 @@ _CLASSES = (
     ),
     WriterClass(
         "4969d978-be47-48b0-b100-f328f07ac1e0", "BITS Writer", "background transfers",
-        "Transfers that were under way are resumed or started anew.", on_new_failure=WriterEffect.warns, comes_and_goes=True,
+        "Transfers that were under way continue or start again.", on_new_failure=WriterEffect.warns, comes_and_goes=True,
         reason="This writer only names the cache of unfinished transfers, so that backups leave it out.",
     ),
     WriterClass(

@@ -64,7 +64,7 @@ class WriterComparison:
         return tuple(change for change in self.changes if change.kind is kind)
 
 
-INSTANCE_CHANGED = "Its instance id changed: the service that holds this writer was started anew between the two lists."
+INSTANCE_CHANGED = "The instance id of this writer changed, because its service restarted between the two lists."
 
 
 def compare(before: WriterReport | None, after: WriterReport | None) -> WriterComparison:
