@@ -16,8 +16,8 @@ from service.api.frozen import refuse_if_frozen
 from service.api.placement import DomainLocation
 from service.db.tables import Job
 from service.errors import IdempotencyMismatch
-from service.model.kinds import KINDS, JobKind
-from service.model.policy import FreezeMode
+from service.model.kinds import KINDS
+from service.model.requests import JobRequest
 from service.records import queue
 from service.records.queue import NewJob
 
@@ -37,18 +37,12 @@ IdempotencyKey = Annotated[
 class JobOrder:
     """A job that was asked for, its domain found."""
 
-    kind: JobKind
+    request: JobRequest
     place: DomainLocation
-    request: dict[str, Any]
     labels: dict[str, str] = field(default_factory=dict)
     retry_of: str | None = None
     #: Stored with the job, in one transaction; gets its id.
     beside: Callable[[Session, str], None] | None = None
-
-    @property
-    def would_freeze(self) -> bool:
-        freeze = self.request.get("freeze") or {}
-        return KINDS[self.kind].freezes and freeze.get("mode") != FreezeMode.off
 
 
 @dataclass(frozen=True)
@@ -86,10 +80,10 @@ def submit_order(
         job_id, created = _earlier(session, token_id, key, digest), False
         if job_id is None:
             new = order(session)
-            if new.would_freeze:
+            if new.request.would_freeze:
                 refuse_if_frozen(session, new.place)
             # A thaw is never refused, and waits for nobody.
-            limit = None if KINDS[new.kind].is_urgent else context.settings.queued_per_domain
+            limit = None if KINDS[new.request.kind].is_urgent else context.settings.queued_per_domain
             enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest), queue_limit=limit)
             job_id, created = enqueued.job_id, enqueued.created
             if created and new.beside is not None:
@@ -122,14 +116,14 @@ def _earlier(session: Session, token_id: str, key: str | None, digest: str) -> s
 
 def _new_job(order: JobOrder, token_id: str, key: str | None, digest: str) -> NewJob:
     return NewJob(
-        kind=order.kind,
+        kind=order.request.kind.value,
         domain_id=order.place.domain_id,
         domain_name=order.place.domain_name,
         host_id=order.place.host_id,
-        request=order.request,
+        request=order.request.as_document(),
         labels=order.labels,
         retry_of=order.retry_of,
-        max_attempts=KINDS[order.kind].attempts,
+        max_attempts=KINDS[order.request.kind].attempts,
         token_id=token_id,
         idempotency_key=key,
         idempotency_digest=digest if key is not None else None,

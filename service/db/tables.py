@@ -65,6 +65,11 @@ class Job(Base):
     #: When its host was forgotten while it ran; None again when the host came back and its worker has looked.
     forgotten_at: Mapped[datetime | None]
 
+    #: The form that `request` has (`service.model.requests`).
+    request_version: Mapped[int] = mapped_column(Integer, server_default="0")
+    #: Which follow-up it is of a job that fell short; 0: a caller asked for it.
+    shortfall_try: Mapped[int] = mapped_column(Integer, server_default="0")
+
     __table_args__ = (
         # The referee: whatever the code does, the database refuses a second running job of a domain. An
         # interrupted job still holds its domain until recovery has looked. The emergency thaw must pass.

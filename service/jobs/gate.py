@@ -1,7 +1,6 @@
 """The job kind `quiesce`: a guest held frozen while the caller takes the point in time with means of its own."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from service import bounded_io
 from service.db.tables import Gate
@@ -22,6 +21,7 @@ from service.model.intent import Intent
 from service.model.inventory import DomainState
 from service.model.lifecycle import PhaseName
 from service.model.policy import FreezePolicy
+from service.model.requests import QuiesceRequest
 from service.model.scope import freeze_scope
 from service.model.verdict import Judgement, Verdict, required_verdict, satisfies
 from service.model.window import ThawOutcome
@@ -40,7 +40,7 @@ class Quiesce:
         guest = host.guest(run.claim.domain_id)
         with bounded_io.refusals(BEFORE_THE_WINDOW):
             with run.phase(PhaseName.preflight):
-                terms = _preflight(run, guest, FreezePolicy.from_document(run.claim.request.get("freeze")))
+                terms = _preflight(run, guest, run.request(QuiesceRequest).freeze)
             frozen = FrozenPass(run, guest, terms, self.passes)
             frozen.read_writers()
             appointed = host.guards.start_guard(run.claim.job_id, run.claim.domain_id, guest.name)
@@ -58,15 +58,15 @@ class Quiesce:
         """A caller who waited for a gate that never came does not wait for the next attempt."""
         gate = lost.in_transaction(lambda session: gates.close(session, lost.job.id))
         judgement = worker_died(was_opened=gate is not None and gate.opened_at is not None)
-        return Resolution(judgement=judgement, result=gates.result_document(gate, _asked_hold_ms(lost.job.request), held=False))
+        return Resolution(
+            judgement=judgement,
+            result=gates.result_document(gate, QuiesceRequest.from_document(lost.job.request).freeze.hold_limit_ms, held=False),
+        )
 
     def ended_early(self, run: JobRun, error: StillpointError) -> Ending:
         run.in_transaction(lambda session: gates.close(session, run.claim.job_id))
-        return Ending(error, never_opened(), result=gates.result_document(None, _asked_hold_ms(run.claim.request), held=False))
-
-
-def _asked_hold_ms(request: dict[str, Any]) -> int:
-    return int(request["freeze"]["hold_limit_ms"])
+        asked_ms = run.request(QuiesceRequest).freeze.hold_limit_ms
+        return Ending(error, never_opened(), result=gates.result_document(None, asked_ms, held=False))
 
 
 def _preflight(run: JobRun, guest: Guest, policy: FreezePolicy) -> Terms:
@@ -129,7 +129,7 @@ def _error(run: JobRun, guest: Guest, held: _Held, judgement: Judgement) -> Stil
         return faults.why_not_held(guest, passed)
     if held.error is not None:
         return held.error
-    required = required_verdict(run.claim.request.get("required_verdict"), passed.terms.policy.mode)
+    required = required_verdict(run.request(QuiesceRequest).required_verdict, passed.terms.policy.mode)
     if not satisfies(judgement.verdict, required, shut_off_cleanly=None):
         kept = "is in the caller's hands, and no better than that"
         return VerdictBelowRequired(verdict=judgement.verdict.value, required=required.value, kept=kept)

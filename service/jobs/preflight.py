@@ -33,6 +33,7 @@ from service.model.intent import Intent
 from service.model.inventory import Disk, DomainState, Survey
 from service.model.lifecycle import PhaseName
 from service.model.policy import FreezeMode, FreezePolicy
+from service.model.requests import PreflightRequest
 from service.model.scope import DiskSelection, freeze_scope, select_disks
 from service.model.windows import auto_recovery
 from service.model.windows.checks import WindowsCircumstances
@@ -59,7 +60,7 @@ class Preflight:
 
 def _run(run: JobRun, host: Host, kind: Preflight) -> Ending:
     """Read everything, try what can be tried, judge it; `result` holds the checks."""
-    guest = host.guest(run.claim.domain_id)
+    request, guest = run.request(PreflightRequest), host.guest(run.claim.domain_id)
     with bounded_io.refusals(BEFORE_THE_WINDOW), run.phase(PhaseName.preflight):
         found = survey(guest)
         if found.agent.frozen:
@@ -67,7 +68,7 @@ def _run(run: JobRun, host: Host, kind: Preflight) -> Ending:
         found.disks = disk_images.examined(found.disks)
         selection, fault, spaces, image_fault, trial = None, None, [], None, None
         try:
-            selection = select_disks(guest.name, found.disks, run.claim.request.get("disks"), has_overlay_dir=kind.overlay_dir is not None)
+            selection = select_disks(guest.name, found.disks, request.disks, has_overlay_dir=kind.overlay_dir is not None)
             trial = _try_host(run, guest, kind, found, selection.taken)
             if Tried.image not in trial.faults:
                 image_fault = why_not_at_rest(guest, selection.taken, host.guests)
@@ -80,7 +81,7 @@ def _run(run: JobRun, host: Host, kind: Preflight) -> Ending:
         except StillpointError as error:
             fault = error
         scope = freeze_scope(found, selection.taken) if selection and found.state is DomainState.running and found.agent.answers else None
-        policy = FreezePolicy.from_document(run.claim.request.get("freeze"))
+        policy = request.freeze
         hold_fault = _hold_fault(policy, found)
         windows = _windows(run, guest, found, selection) if found.is_windows and found.agent.answers and not found.agent.frozen else None
         taken = selection if fault is None else None

@@ -18,6 +18,7 @@ from service.jobs.ending import Ending
 from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Survey
 from service.model.lifecycle import PhaseName, PhaseOutcome
+from service.model.requests import DomainRequest
 from service.model.timing import WindowInstants, ms_between
 from service.model.windows.drift import Change
 from service.model.windows.vss_outcome import RETRY_PAUSE_S
@@ -27,6 +28,7 @@ from service.records.queue import Claim
 from service.records.raw_texts import Texts
 
 T = TypeVar("T")
+R = TypeVar("R", bound=DomainRequest)
 
 WRITE_PAUSE_S = 0.2
 WRITE_PAUSE_MAX_S = 5.0
@@ -87,6 +89,11 @@ class JobRun:
         self.ends_at: float | None = None
         self._database = database
         self._abandoned = abandoned
+
+    def request(self, form: type[R]) -> R:
+        """What is asked for. The handler of a kind gets only requests of its kind."""
+        assert isinstance(self.claim.request, form)
+        return self.claim.request
 
     @contextmanager
     def phase(self, name: PhaseName) -> Iterator[Phase]:

@@ -8,11 +8,9 @@ from service.hypervisor.guest import Guest
 from service.jobs.run import JobRun, MustRecover
 from service.model.intent import DiscardIntent, Intent, Overlay
 from service.model.policy import OnShortfall
+from service.model.requests import SnapshotRequest
 from service.model.windows.vss_outcome import RETRIES
 from service.records.queue import NewJob
-
-TRY = "shortfall_try"
-"""In the request of a follow-up: which try it is. The first has none."""
 
 
 class Shortfall:
@@ -23,7 +21,7 @@ class Shortfall:
         self._run = run
         self._merging = merging
         self._error = error
-        self._wish = OnShortfall(run.claim.request.get("on_shortfall") or OnShortfall.keep)
+        self._wish = run.request(SnapshotRequest).on_shortfall
 
     @property
     def is_discarded(self) -> bool:
@@ -58,17 +56,19 @@ class Shortfall:
     def next_try(self) -> NewJob | None:
         """The job that tries again after a pause, as a job of its own: a final state never changes."""
         is_transient = isinstance(self._error, VssFreezeFailed) and bool(self._error.facts["transient"])
-        claim, tries = self._run.claim, int(self._run.claim.request.get(TRY) or 0)
+        claim = self._run.claim
         if self._run.cancel_requested.is_set():
             return None
-        if self._wish is not OnShortfall.retry or tries >= RETRIES or not (is_transient or isinstance(self._error, VerdictBelowRequired)):
+        may_pass = is_transient or isinstance(self._error, VerdictBelowRequired)
+        if self._wish is not OnShortfall.retry or not may_pass or claim.shortfall_try >= RETRIES:
             return None
         return NewJob(
             kind=claim.kind,
             domain_id=claim.domain_id,
             domain_name=claim.domain_name,
             host_id=claim.host_id,
-            request={**claim.request, TRY: tries + 1},
+            request=claim.request.as_document(),
+            shortfall_try=claim.shortfall_try + 1,
             labels=dict(claim.labels),
             max_attempts=claim.max_attempts,
             pause_s=self._run.shortfall_pause_s,

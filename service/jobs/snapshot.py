@@ -24,6 +24,7 @@ from service.model.intent import Intent, Overlay
 from service.model.inventory import DomainState
 from service.model.lifecycle import PhaseName
 from service.model.policy import FreezeMode, FreezePolicy
+from service.model.requests import SnapshotRequest
 from service.model.scope import DiskSelection, freeze_scope, select_disks
 from service.model.verdict import no_point
 from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, WindowRecord
@@ -72,6 +73,7 @@ class _SnapshotRun:
         self._kind = kind
         self._run = run
         self._host = host
+        self._request = run.request(SnapshotRequest)
         self._guest = host.guest(run.claim.domain_id)
 
     def run(self) -> Ending:
@@ -79,7 +81,7 @@ class _SnapshotRun:
         run, guest = self._run, self._guest
         with bounded_io.refusals(BEFORE_THE_WINDOW):
             with run.phase(PhaseName.preflight):
-                ready = self._preflight(FreezePolicy.from_document(run.claim.request.get("freeze")))
+                ready = self._preflight(self._request.freeze)
             frozen = FrozenPass(run, guest, ready.terms, self._kind.passes)
             if ready.fault is not None:
                 frozen.go_on_without_freeze(ready.fault)
@@ -105,7 +107,7 @@ class _SnapshotRun:
         guest, folder = self._guest, self._kind.overlay_dir
         found = look(self._run, guest, policy)
         found.disks = disk_images.examined(found.disks)
-        selection = select_disks(guest.name, found.disks, self._run.claim.request.get("disks"), has_overlay_dir=folder is not None)
+        selection = select_disks(guest.name, found.disks, self._request.disks, has_overlay_dir=folder is not None)
         user = disk_user_of(guest, found.state)
         images.refuse_missing(guest.name, selection.taken, user)
         self._must_be_at_rest(selection)

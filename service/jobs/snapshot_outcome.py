@@ -29,6 +29,7 @@ from service.jobs.run import JobRun, Phase
 from service.jobs.shortfall import Shortfall
 from service.model.intent import Overlay
 from service.model.lifecycle import PhaseName
+from service.model.requests import SnapshotRequest
 from service.model.verdict import Judgement, disks_in_doubt, judge, no_point, required_verdict, satisfies
 from service.model.window import ThawOutcome
 from service.model.windows.writer_rules import WriterRules
@@ -114,7 +115,7 @@ def _error(run: JobRun, guest: Guest, passed: Passed, taken: Taken, *, judgement
         return PointIsWritten(domain=guest.name, file=file, holder=holder, overlays=moved)
     if not taken.is_point:
         return faults.why_not_held(guest, passed) or _snapshot_failed(guest, passed, left)
-    asked = run.claim.request.get("required_verdict")
+    asked = run.request(SnapshotRequest).required_verdict
     required = required_verdict(asked, passed.terms.policy.mode, was_running=_was_running(passed, taken))
     if not satisfies(judgement.verdict, required, passed.terms.survey.shut_off_cleanly):
         return VerdictBelowRequired(verdict=judgement.verdict.value, required=required.value, kept="is kept with its true verdict")

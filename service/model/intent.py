@@ -95,6 +95,12 @@ class Intent:
         return document
 
     @classmethod
+    def freeze_of(cls, document: dict[str, Any] | None) -> "Intent":
+        """Only what a thaw needs. These fields are the same in every version."""
+        found = document or {}
+        return cls(will_freeze=bool(found.get("will_freeze")), instance=found.get("instance"))
+
+    @classmethod
     def from_document(cls, document: dict[str, Any] | None) -> "Intent":
         """None: the job had not come so far that it intended anything. Raises VersionUnknown."""
         found = document or {}

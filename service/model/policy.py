@@ -1,7 +1,7 @@
 """What a job may demand: how to freeze, and what to do with a point that is worse than required."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -62,6 +62,9 @@ class FreezePolicy:
         """What a request leaves out, or has as null, is the default."""
         asked = {name: value for name, value in (document or {}).items() if value is not None}
         return cls(**{**asked, "mode": FreezeMode(asked["mode"])} if "mode" in asked else asked)
+
+    def as_document(self) -> dict[str, Any]:
+        return {**asdict(self), "mode": self.mode.value}
 
     def hold_limits(self, *, is_windows: bool, holds: bool = True) -> HoldLimits:
         """`holds` False: nothing is frozen. Raises HoldLimitTooLong: Windows never holds writes for longer than 10 s."""

@@ -82,10 +82,10 @@ def satisfies(verdict: Verdict, required: Verdict, shut_off_cleanly: bool | None
     return _RANK[verdict] >= _RANK[required]
 
 
-def required_verdict(asked: str | None, mode: FreezeMode, *, was_running: bool = True) -> Verdict:
+def required_verdict(asked: Verdict | None, mode: FreezeMode, *, was_running: bool = True) -> Verdict:
     """What the caller demands. A caller who names no verdict gets what the freeze mode promises."""
     if asked is not None:
-        return Verdict(asked)
+        return asked
     return Verdict.filesystem if mode is FreezeMode.required and was_running else Verdict.crash
 
 

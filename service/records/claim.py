@@ -10,14 +10,20 @@ from sqlalchemy import Row, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from service import log
 from service.db.base import table_of
 from service.db.engine import database_now
 from service.db.tables import Job
+from service.errors import VersionUnknown
+from service.model import requests
 from service.model.kinds import JobKind
 from service.model.lifecycle import JobState
+from service.model.requests import JobRequest
 from service.records import slots
 from service.records.moves import move
 from service.records.next_job import NextJob
+
+_logger = log.get(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,14 @@ class Claim:
     domain_id: str
     domain_name: str
     host_id: str
-    request: dict[str, Any]
+    request: JobRequest
     labels: dict[str, Any]
     attempt: int
     max_attempts: int
     intent: dict[str, Any] | None
     phases: list[Any]
+    #: Which follow-up it is of a job that fell short; 0: a caller asked for it.
+    shortfall_try: int = 0
 
 
 def claim(
@@ -55,10 +63,17 @@ def claim(
     search = NextJob(host_id, now, only_kinds)
     while (found := search.locked(session)) is not None:
         try:
+            request = requests.read(JobKind(found.kind), found.request, found.request_version)
+        except VersionUnknown as error:
+            # A newer API made it, while this worker has not been restarted yet: it waits for that.
+            _logger.warning("job_of_a_newer_version", job_id=found.id, detail=error.detail)
+            search.jobs.add(found.id)
+            continue
+        try:
             with session.begin_nested():
                 if found.kind != JobKind.thaw:
                     slots.take(session, found.id, slots.host_resource(host_id))
-                return _start(session, found, owner, now + timedelta(seconds=lease_seconds), now)
+                return _start(session, found, request, owner, lease_until=now + timedelta(seconds=lease_seconds), now=now)
         except slots.SlotGone:
             return None
         except IntegrityError:
@@ -72,7 +87,7 @@ def next_kind(session: Session, host_id: str, *, only_kinds: Collection[str] | N
     return NextJob(host_id, database_now(session), only_kinds).kind(session)
 
 
-def _start(session: Session, job: Row[Any], owner: str, lease_until: datetime, now: datetime) -> Claim:
+def _start(session: Session, job: Row[Any], request: JobRequest, owner: str, *, lease_until: datetime, now: datetime) -> Claim:
     token, attempt = str(uuid4()), job.attempt + 1
     values = {
         "lease_token": token,
@@ -91,10 +106,11 @@ def _start(session: Session, job: Row[Any], owner: str, lease_until: datetime, n
         domain_id=job.domain_id,
         domain_name=job.domain_name,
         host_id=job.host_id,
-        request=job.request,
+        request=request,
         labels=job.labels,
         attempt=attempt,
         max_attempts=job.max_attempts,
         intent=job.intent,
         phases=job.phases,
+        shortfall_try=job.shortfall_try,
     )

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.db.tables import Domain, Job
 from service.model.inventory import DomainState
-from service.model.kinds import JobKind
+from service.model.requests import ThawRequest
 from service.records import queue
 from service.records.queue import NewJob
 
@@ -26,12 +26,13 @@ def thaw_after(session: Session, job: Job) -> str:
     )
     if now_at is None:
         return "It may run on another host and may still be frozen there: look for it."
+    request = ThawRequest(now_at.name)
     thaw = NewJob(
-        kind=JobKind.thaw.value,
+        kind=request.kind.value,
         domain_id=job.domain_id,
         domain_name=now_at.name,
         host_id=now_at.host_id,
-        request={"kind": JobKind.thaw.value, "domain": now_at.name},
+        request=request.as_document(),
         labels=dict(job.labels),
     )
     return f"It runs on host {now_at.host_id} now, where job {queue.enqueue(session, thaw).job_id} thaws it."

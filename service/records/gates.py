@@ -14,6 +14,7 @@ from service.db.tables import Gate, Job
 from service.db.tokens import digest_of
 from service.model.gate import GateState, worker_died
 from service.model.lifecycle import JobState, PhaseName
+from service.model.requests import QuiesceRequest
 
 
 def add(session: Session, job_id: str, token: str, hold_budget_ms: int) -> None:
@@ -80,11 +81,11 @@ def close_after_death(session: Session, job: Job) -> dict[str, Any]:
     return {
         "verdict": judgement.verdict.value,
         "verdict_reasons": judgement.as_documents(),
-        "result": result_document(gate, int(job.request["freeze"]["hold_limit_ms"]), held=False),
+        "result": result_document(gate, QuiesceRequest.from_document(job.request).freeze.hold_limit_ms, held=False),
     }
 
 
-def result_document(gate: Gate | None, hold_budget_ms: int, *, held: bool) -> dict[str, Any]:
+def result_document(gate: Gate | None, hold_budget_ms: int | None, *, held: bool) -> dict[str, Any]:
     """`result` of the job. `gate` None: it never opened."""
     return {
         "opened_at": rfc3339(gate.opened_at) if gate and gate.opened_at else None,

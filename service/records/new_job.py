@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from service.db.engine import database_now, take_turn
 from service.db.tables import Job, JobLabel
 from service.errors import DomainQueueFull, IdempotencyMismatch
+from service.model import requests
 from service.model.kinds import JobKind
 from service.model.lifecycle import JobState
 from service.records import moves
@@ -35,6 +36,8 @@ class NewJob:
     idempotency_key: str | None = None
     idempotency_digest: str | None = None
     retry_of: str | None = None
+    request_version: int = requests.VERSION
+    shortfall_try: int = 0
 
     def __post_init__(self) -> None:
         if self.idempotency_key is not None and (self.token_id is None or self.idempotency_digest is None):
@@ -96,6 +99,8 @@ def _insert(session: Session, new: NewJob, now: datetime, limit: int | None) -> 
         "max_attempts": new.max_attempts,
         "cancel_requested": False,
         "request": new.request,
+        "request_version": new.request_version,
+        "shortfall_try": new.shortfall_try,
         "labels": new.labels,
         "phases": [],
         "verdict_reasons": [],

@@ -130,7 +130,7 @@ _NEXT_OTHER = _first_of_each_domain(_HEAD)
 _NEXT_OF_KINDS = _first_of_each_domain(_HEAD, _HEAD.kind.in_(bindparam("kinds", expanding=True)))
 _COLUMNS = (Job.id, Job.kind, Job.domain_id, Job.domain_name, Job.host_id, Job.request, Job.labels)
 _LOCKED = (
-    select(*_COLUMNS, Job.attempt, Job.max_attempts, Job.intent, Job.phases, Job.started_at)
+    select(*_COLUMNS, Job.attempt, Job.max_attempts, Job.intent, Job.phases, Job.started_at, Job.request_version, Job.shortfall_try)
     .where(Job.id == bindparam("id"), Job.state == as_sql(JobState.queued), Job.cancel_requested.is_(False))
     .with_for_update(skip_locked=True)
 )

@@ -14,7 +14,7 @@ from service import log, metrics
 from service.clock import rfc3339
 from service.db.engine import Database, database_now
 from service.db.tables import Job
-from service.errors import DomainGone, JobCancelled, KindUnknown, StillpointError, WorkerLost
+from service.errors import DomainGone, JobCancelled, KindUnknown, StillpointError, VersionUnknown, WorkerLost
 from service.freeze import after_death, guard_report
 from service.freeze.guard_report import GuardReport
 from service.hypervisor.connection import HostConnection
@@ -23,7 +23,9 @@ from service.jobs import interrupted_disks
 from service.jobs.ending import judgement_columns, point_document
 from service.jobs.kind import Handlers, Host, LostJob, Resolution
 from service.jobs.run import MustRecover
+from service.model import requests
 from service.model.intent import Intent
+from service.model.kinds import JobKind
 from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.records import points, queue
 from service.records.following_thaw import thaw_after
@@ -46,6 +48,8 @@ class _Look:
 
     lost: LostJob
     report: GuardReport | None
+    #: A newer version made the job: its guest is thawed, and what else it had intended is left to that version.
+    unreadable: StillpointError | None = None
     #: Set where the domain is not on this host any more, and libvirt told so by an error.
     gone: DomainGone | None = None
     #: It went to another host, perhaps frozen: a thaw follows it there.
@@ -106,7 +110,9 @@ class Recovery:
             self._schedule.forget(job_id)
             return
         report = self._guard(job_id, GUARD_MOMENT_S)
-        look = _Look(LostJob(job, Intent.from_document(job.intent), self._database), report)
+        unreadable = self._why_unreadable(job)
+        intent = Intent.from_document(job.intent) if unreadable is None else Intent.freeze_of(job.intent)
+        look = _Look(LostJob(job, intent, self._database), report, unreadable)
         self._look(look)
         if look.waits_for is not None:
             self._note(look, look.waits_for)
@@ -147,8 +153,7 @@ class Recovery:
             look.lost.guest = self._guest_at_rest(look)
         except DomainGone as error:
             _note_gone(look, error)
-        if look.waits_for is None and look.job.kind not in self._handlers:
-            look.waits_for = KindUnknown(kind=look.job.kind)
+        look.waits_for = look.waits_for or look.unreadable
         if look.waits_for is not None:
             return
         if look.lost.guest is not None:
@@ -156,6 +161,16 @@ class Recovery:
         look.resolution = self._resolution(look)
         if look.resolution.is_tried_again and look.error is not None:
             look.story.append(f"This was the last of {look.job.max_attempts} attempts.")
+
+    def _why_unreadable(self, job: Job) -> StillpointError | None:
+        if job.kind not in self._handlers:
+            return KindUnknown(kind=job.kind)
+        try:
+            Intent.from_document(job.intent)
+            requests.read(JobKind(job.kind), job.request, job.request_version)
+        except VersionUnknown as error:
+            return error
+        return None
 
     def _guest_at_rest(self, look: _Look) -> Guest | None:
         """Thawed, and with disks that nothing moves; None: it went to another host. Raises DomainGone."""
@@ -166,7 +181,7 @@ class Recovery:
             _tell_of_the_move(look)
             return None
         if lost.intent.will_freeze:
-            may_have_fuse = (lost.job.request.get("freeze") or {}).get("fuse") is not False
+            may_have_fuse = requests.may_have_fuse(lost.job.request)
             look.waits_for = after_death.thaw(guest, lost.intent.instance, look.story, self._thaw_patience_s, may_have_fuse=may_have_fuse)
         else:
             after_death.report_foreign_freeze(guest, look.story)

@@ -11,10 +11,11 @@ from service import log
 from service.clock import rfc3339
 from service.db.engine import Database, database_now
 from service.db.tables import Job
-from service.errors import DomainGone, StillpointError
+from service.errors import DomainGone, StillpointError, VersionUnknown
 from service.freeze import after_death, guard_report
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
+from service.model import requests
 from service.model.intent import Intent
 from service.model.lifecycle import PhaseName, PhaseOutcome
 from service.records import queue
@@ -62,19 +63,19 @@ class ReturnedHost:
 
     def _look_at_the_guest(self, job: Job, story: list[str]) -> StillpointError | None:
         """Answers what has to be waited for."""
-        intent = Intent.from_document(job.intent)
+        intent = Intent.freeze_of(job.intent)
         try:
             guest = self._connection.guest(job.domain_id)
             if guest.was_migrated_away():
                 story.append("The domain was migrated to another host.")
                 return None
             if intent.will_freeze:
-                may_have_fuse = (job.request.get("freeze") or {}).get("fuse") is not False
+                may_have_fuse = requests.may_have_fuse(job.request)
                 waits_for = after_death.thaw(guest, intent.instance, story, THAW_PATIENCE_S, may_have_fuse=may_have_fuse)
                 if waits_for is not None:
                     return waits_for
-            story.append(_whereabouts(guest, intent))
-        except DomainGone as error:
+            story.append(_whereabouts(guest, Intent.from_document(job.intent)))
+        except (DomainGone, VersionUnknown) as error:
             story.append(error.detail)
         return None
 

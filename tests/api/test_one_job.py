@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from service.db.engine import Database, database_now
 from service.db.tables import Job
+from service.model.requests import SnapshotRequest
 from service.records import ageing, raw_texts
 from tests.api.world import DB1, NOW, add_domain, add_host, add_job
 from tests.scenes.aged import RAW, add_ended, add_texts, ago
@@ -141,7 +142,8 @@ def test_a_finished_job_cannot_be_cancelled(api: TestClient, sqlite_database: Da
 @pytest.mark.parametrize("state", ["failed", "cancelled"])
 def test_a_retry_is_a_new_job_with_the_same_request(api_on_both: TestClient, database: Database, state: str) -> None:
     with database.write() as session:
-        job_id = add_job(session, state=state, labels={"plan": "nightly"}, error={"code": "freeze_failed"})
+        request = SnapshotRequest("db1").as_document()
+        job_id = add_job(session, state=state, labels={"plan": "nightly"}, error={"code": "freeze_failed"}, request=request)
     old = api_on_both.get(f"/api/v1/jobs/{job_id}").json()
     answer = api_on_both.post(f"/api/v1/jobs/{job_id}/retry")
     new = answer.json()
@@ -157,11 +159,12 @@ def test_a_retry_is_a_new_job_with_the_same_request(api_on_both: TestClient, dat
 
 def test_a_retry_leaves_out_what_the_service_had_counted_by_itself(api: TestClient, sqlite_database: Database) -> None:
     with sqlite_database.write() as session:
-        job_id = add_job(
-            session, state="failed", request={"kind": "snapshot", "domain": "db1", "on_shortfall": "retry", "shortfall_try": 3}
-        )
+        job_id = add_job(session, state="failed", request={"kind": "snapshot", "domain": "db1", "on_shortfall": "retry"})
+        session.execute(update(Job).values(shortfall_try=3))
     new = api.post(f"/api/v1/jobs/{job_id}/retry").json()
-    assert new["request"] == {"kind": "snapshot", "domain": "db1", "on_shortfall": "retry"}
+    assert new["request"]["on_shortfall"] == "retry"
+    with sqlite_database.read() as session:
+        assert session.get_one(Job, new["id"]).shortfall_try == 0
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "interrupted", "succeeded"])

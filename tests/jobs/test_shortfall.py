@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from service.db.engine import Database
 from service.db.tables import Job, RecoveryPoint
+from service.model.kinds import JobKind
+from service.model.requests import read
 from service.records import queue
 from tests.fakes import libvirt_error
 from tests.lab.windows import scenario
@@ -69,14 +71,19 @@ def test_a_good_point_is_never_discarded(scene: Scene) -> None:
 def test_retry_makes_a_job_of_its_own_after_the_pause(scene: Scene) -> None:
     job = scene.run(**CRASH_IS_TOO_LITTLE, on_shortfall="retry")
     (follower,) = waiting(scene)
-    assert (follower.retry_of, follower.request["shortfall_try"]) == (job.id, 1)
+    assert (follower.retry_of, follower.shortfall_try) == (job.id, 1)
+    assert read(JobKind.snapshot, follower.request) == read(JobKind.snapshot, job.request)
+    assert "shortfall_try" not in follower.request
     assert timedelta(minutes=9) < follower.run_after - datetime.now(UTC) < timedelta(minutes=11)
     assert (job.result or {})["next_try"]["job_id"] == follower.id
     assert job.state == "failed"
 
 
 def test_the_third_retry_is_the_last(scene: Scene) -> None:
-    scene.run(**CRASH_IS_TOO_LITTLE, on_shortfall="retry", shortfall_try=3)
+    scene.ask(**CRASH_IS_TOO_LITTLE, on_shortfall="retry")
+    with scene.database.write() as session:
+        session.execute(update(Job).values(shortfall_try=3))
+    scene.execution.execute(scene.claim())
     assert waiting(scene) == []
 
 

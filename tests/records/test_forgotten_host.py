@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from service.db.engine import Database
 from service.db.tables import Domain, Gate, Host, Job, Slot
 from service.errors import HostNotSilent, HostUnknown, LeaseLost
+from service.model.foreign_freeze import by_job
 from service.model.intent import Intent, Overlay
 from service.records import forgotten_host, freeze_lease, gates, queue
 from service.records.forgotten_host import Forgotten
@@ -204,7 +205,7 @@ def test_a_guest_that_is_found_frozen_elsewhere_is_known_as_that_job_s(dead: Dea
     dead.forget()
     with dead.database.read() as session:
         looked_at = datetime.now(UTC) + timedelta(seconds=1)
-        assert freeze_lease.freezer_of(session, claim.domain_id, thawed_at=None, looked_at=looked_at) == {"job_id": claim.job_id}
+        assert freeze_lease.freezer_of(session, claim.domain_id, thawed_at=None, looked_at=looked_at) == by_job(claim.job_id)
 
 
 def test_a_worker_that_is_not_dead_after_all_cannot_write_to_the_job(dead: Dead) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from service.db.engine import Database
 from service.db.tables import Job, JobLabel
 from service.errors import IdempotencyMismatch
+from service.model.requests import VERSION, SnapshotRequest
 from service.records import queue
 from tests.scenes.orders import a_snapshot, a_thaw
 from tests.scenes.queue import (
@@ -98,7 +99,7 @@ def test_a_claim_starts_the_job_and_takes_a_slot_of_its_host(database: Database)
     claim = claimed(database)
     job = job_of(database, job_id)
     assert (claim.job_id, claim.attempt, claim.domain_name, claim.labels) == (job_id, 1, "db1", {"team": "db"})
-    assert claim.request == {"kind": "snapshot", "domain": "db1"}
+    assert claim.request == SnapshotRequest("db1")
     assert (job.state, job.lease_token, job.lease_owner, job.attempt) == ("running", claim.lease_token, "me", 1)
     assert job.started_at is not None and job.lease_until is not None
     assert before + timedelta(seconds=LEASE_S - 5) < job.lease_until < before + timedelta(seconds=LEASE_S + 5)
@@ -192,6 +193,17 @@ def test_only_the_kinds_asked_for_are_claimed(database: Database) -> None:
     add(database, a_thaw("c"))
     assert claimed(database, only_kinds=["preflight"]).job_id == preflight
     assert try_to_claim(database, only_kinds=["preflight"]) is None
+
+
+def test_a_job_that_a_newer_version_asked_for_waits_and_the_others_run(database: Database) -> None:
+    newer, older, ours = (add(database, a_snapshot(name)) for name in ("a", "b", "c"))
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == newer).values(request_version=VERSION + 1))
+        session.execute(update(Job).where(Job.id == older).values(request_version=0))
+    assert {claimed(database).job_id, claimed(database).job_id} == {older, ours}
+    assert try_to_claim(database) is None
+    with database.read() as session:
+        assert session.get_one(Job, newer).state == "queued"
 
 
 def test_the_database_itself_refuses_a_second_running_job_of_a_domain(database: Database) -> None:

@@ -27,8 +27,7 @@ from service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from service.model.kinds import JobKind
-from service.model.policy import OnShortfall
+from service.model import requests
 
 router = APIRouter(prefix="/api/v1/domains", tags=["domains"])
 DomainPath = Annotated[Name, Path(description="Name or UUID.", examples=[examples.DOMAIN_ID])]
@@ -95,9 +94,8 @@ def preflight(
     asked = (body or PreflightRequest()).model_dump(mode="json")
 
     def order(session: Session) -> JobOrder:
-        whole = {"required_verdict": None, "on_shortfall": OnShortfall.keep.value}
-        stored = {"kind": JobKind.preflight.value, "domain": domain, "host": host, **asked, **whole}
-        return JobOrder(JobKind.preflight, place_of(session, domain, host), stored)
+        wanted = requests.PreflightRequest.from_document({**asked, "domain": domain, "host": host})
+        return JobOrder(wanted, place_of(session, domain, host))
 
     return create_job(request, idempotency_key, {**asked, "host": host}, order)
 
@@ -115,8 +113,7 @@ def thaw(request: Request, domain: DomainPath, idempotency_key: IdempotencyKey =
     host = query_of(request, HostChoice).host
 
     def order(session: Session) -> JobOrder:
-        stored = {"kind": JobKind.thaw.value, "domain": domain, "host": host}
-        return JobOrder(JobKind.thaw, place_of(session, domain, host), stored)
+        return JobOrder(requests.ThawRequest(domain, host), place_of(session, domain, host))
 
     return create_job(request, idempotency_key, {"host": host}, order, urgent=True)
 

@@ -34,6 +34,7 @@ from service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from service.model import requests
 from service.model.explain import explain
 from service.model.kinds import kind_of
 from service.model.lifecycle import JobState
@@ -70,8 +71,7 @@ def create(request: Request, body: JobRequest, idempotency_key: IdempotencyKey =
     asked = body.model_dump(mode="json")
 
     def order(session: Session) -> JobOrder:
-        stored = {name: value for name, value in asked.items() if name != "labels"}
-        return JobOrder(body.kind, place_of(session, body.domain, body.host), stored, body.labels)
+        return JobOrder(requests.read(body.kind, asked), place_of(session, body.domain, body.host), body.labels)
 
     return create_job(request, idempotency_key, asked, order)
 
@@ -166,10 +166,9 @@ def _again(session: Session, job_id: str) -> JobOrder:
     if not kind.retryable:
         reason = "nobody waits for it any more: ask for a new one"
         raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
-    place = place_of(session, job.domain_id, job.request.get("host"))
-    # Only what was asked for: the count of the tries that the service made by itself begins anew.
-    asked = {name: value for name, value in job.request.items() if name in JobRequest.model_fields}
-    return JobOrder(kind.name, place, asked, dict(job.labels), retry_of=job_id)
+    # The count of the tries that the service made by itself begins anew.
+    request = requests.read(kind.name, job.request, job.request_version)
+    return JobOrder(request, place_of(session, job.domain_id, request.host), dict(job.labels), retry_of=job_id)
 
 
 async def _document(request: Request, job_id: UUID) -> str:

@@ -50,10 +50,11 @@ from service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from service.model import requests
 from service.model.gate import GateState
-from service.model.kinds import JobKind
 from service.model.lifecycle import FINAL_STATES
-from service.model.policy import FreezeMode
+from service.model.policy import FreezePolicy
+from service.model.verdict import Verdict
 from service.records import gates, queue
 
 POLL_S = 0.02
@@ -159,24 +160,12 @@ async def _wait(context: Context, job_id: str, is_over: Callable[[_States], bool
 
 def _place(request: Request, domain: str, body: QuiesceRequest, key: str | None) -> OrderResult:
     asked = body.model_dump(mode="json", exclude={"wait_ms"})
-    freeze = {
-        "mode": FreezeMode.required.value,
-        "timeout_ms": body.timeout_ms,
-        "hold_limit_ms": body.deadline_ms,
-        "hold_soft_ms": None,
-        "preflush": body.preflush,
-        "fuse": body.fuse,
-    }
-    stored = {
-        "kind": JobKind.quiesce.value,
-        "domain": domain,
-        "host": body.host,
-        "freeze": freeze,
-        "required_verdict": body.required_verdict,
-    }
+    freeze = FreezePolicy(timeout_ms=body.timeout_ms, hold_limit_ms=body.deadline_ms, preflush=body.preflush, fuse=body.fuse)
+    required = Verdict(body.required_verdict) if body.required_verdict else None
+    wanted = requests.QuiesceRequest(domain, body.host, freeze, required)
 
     def order(session: Session) -> JobOrder:
-        return JobOrder(JobKind.quiesce, place_of(session, domain, body.host), stored, body.labels, beside=add_gate)
+        return JobOrder(wanted, place_of(session, domain, body.host), body.labels, beside=add_gate)
 
     def add_gate(session: Session, job_id: str) -> None:
         gates.add(session, job_id, _token(request, job_id), body.deadline_ms)

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from service.api.schemas import examples
 from service.api.schemas.fields import (
@@ -34,6 +35,7 @@ from service.model.policy import (
     FreezeMode,
     OnShortfall,
 )
+from service.model.requests import POSTED
 from service.model.verdict import Verdict
 from service.model.windows.vss_outcome import RETRIES, VssOutcome
 
@@ -80,10 +82,22 @@ class PreflightRequest(WorkRequest):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.PREFLIGHT_REQUEST]})
 
 
+POSTED_KINDS = tuple(form.kind.value for form in POSTED)
+
+
+def _posted(value: Any) -> Any:
+    if value not in POSTED_KINDS:
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": " or ".join(map(repr, POSTED_KINDS))})
+    return value
+
+
+PostedKind = Annotated[JobKind, BeforeValidator(_posted), WithJsonSchema({"enum": list(POSTED_KINDS), "type": "string"})]
+
+
 class JobRequest(WorkRequest):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.SNAPSHOT_REQUEST]})
 
-    kind: Literal[JobKind.snapshot, JobKind.preflight]
+    kind: PostedKind
     domain: Name = Field(description="Name or UUID of a domain that a host has published.")
     host: HostName | None = Field(default=None, description="Needed only when several hosts have a domain of this name.")
     required_verdict: Literal["crash", "filesystem", "application_unverified", "application"] | None = Field(
