@@ -42,7 +42,7 @@ FAULTS: dict[str, tuple[Break, str, str]] = {
     "agent silent": (lambda scene: setattr(scene.domain.agent, "answers", False), "agent_not_answering", "guest-ping"),
     "freeze blocked": (lambda scene: scene.domain.agent.blocked.add(FREEZE), "agent_command_blocked", FREEZE),
     "thaw blocked": (lambda scene: scene.domain.agent.blocked.add(THAW), "agent_command_blocked", THAW),
-    "already frozen": (lambda scene: scene.domain.agent.freeze_by_somebody_else(), "guest_already_frozen", "not by this job"),
+    "already frozen": (lambda scene: scene.domain.agent.freeze_by_somebody_else(), "guest_already_frozen", "db1"),
     "a block job runs": (lambda scene: scene.domain.block_jobs.update(vdb={"type": 3}), "domain_busy", "vdb: block job (commit)"),
     "a backup runs": (lambda scene: setattr(scene.domain, "domain_job", libvirt.VIR_DOMAIN_JOB_UNBOUNDED), "domain_busy", "backup"),
     "libvirtd dies": (lambda scene: scene.domain.libvirtd_goes_away(1), "libvirt_unavailable", "End of file while reading data"),

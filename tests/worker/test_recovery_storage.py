@@ -81,4 +81,5 @@ def test_the_doctor_names_a_folder_of_overlays_that_does_not_answer(tmp_path: Pa
     (found,) = [finding for finding in doctor.examine(settings) if finding.subject == "overlays"]
     assert time.monotonic() - began < ENOUGH_S
     assert found.health is Health.fail
-    assert f"looking at {folder} was given up after 100 ms" in found.detail
+    assert str(folder) in found.detail
+    assert "100 ms" in found.detail
