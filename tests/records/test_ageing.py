@@ -4,9 +4,10 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import event, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from service.config import Settings
@@ -325,3 +326,27 @@ def test_a_row_that_another_process_holds_is_left_to_it(postgres_url: str) -> No
             assert ageing.JOBS.remove(session, [held, free], ago(365)) == 1
     assert job_ids(database) == {held}
     database.dispose()
+
+
+# --- many rows ------------------------------------------------------------------------------------
+
+
+def test_removing_from_many_reads_only_the_rows_that_it_was_given(sqlite_database: Database) -> None:
+    """SQLite would rather look through all finished jobs than look up fifty, where a condition lets it."""
+    with sqlite_database.write() as session:
+        first = session.get_one(Job, add_ended(session, YEAR))
+        same = {column.key: getattr(first, column.key) for column in Job.__table__.columns}
+        session.execute(insert(Job), [{**same, "id": str(uuid4()), "state": "failed" if n % 10 == 0 else "succeeded"} for n in range(200)])
+        ids = list(session.scalars(select(Job.id).limit(50)))
+    plans: list[str] = []
+
+    def explain(connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if " jobs" in statement and not statement.startswith("EXPLAIN"):
+            plans.extend(row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+    with sqlite_database.write() as session:
+        event.listen(session.connection(), "before_cursor_execute", explain)
+        assert ageing.JOBS.remove(session, ids, ago(365)) == 50
+    of_jobs = [step for step in plans if " jobs " in step]
+    assert len(of_jobs) == 3
+    assert all(step.endswith("(id=?)") for step in of_jobs), of_jobs
