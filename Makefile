@@ -12,7 +12,7 @@ ENGINE := $(shell command -v podman || command -v docker)
 BASE := docker.io/library/debian:trixie-slim
 IMAGE := stillpoint
 # All tests: those with real guests in one process, the other tests beside them (tests/side_by_side.py).
-SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help ready demo test debian13 static check lab lab-down chaos bench lock image clean
@@ -27,7 +27,7 @@ demo: ready ## freeze, snapshot and thaw a real guest over HTTP, and show the ev
 	@$(PYTHON) -m demo $(if $(JSON),--json "$(JSON)")
 
 test: ready ## every test, real guests included; ONLY=PATH or ONLY=MARKER for some
-	@$(PYTHON) -m pytest $(if $(ONLY),$(if $(wildcard $(firstword $(subst ::, ,$(ONLY)))),"$(ONLY:@live=)",-m "$(ONLY)"),$(SIDE_BY_SIDE))
+	@$(PYTHON) -m pytest $(if $(ONLY),$(if $(wildcard $(firstword $(subst ::, ,$(ONLY)))),"$(ONLY)",-m "$(ONLY)"),$(SIDE_BY_SIDE))
 
 debian13: ## the demo and every test with a real guest in a root with Debian 13 (libvirt 11.3, QEMU 10.0); ONLY=PATH for some tests
 	@$(if $(ONLY),,scripts/debian13 $(PYTHON) -m demo)

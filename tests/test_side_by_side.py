@@ -1,0 +1,26 @@
+"""Which tests may run beside each other."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.side_by_side import has_real_guests
+
+TESTS = Path(__file__).parent
+
+
+def test_every_test_with_a_real_guest_stands_in_a_file_that_is_known_to_have_some() -> None:
+    marked = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "live", "-p", "no:cacheprovider", str(TESTS)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=TESTS.parent,
+    )
+    files = {line.partition("::")[0] for line in marked.stdout.splitlines() if "::" in line}
+    assert TESTS / "live" / "test_main_job.py" in {TESTS.parent / file for file in files}
+    assert [file for file in files if not has_real_guests(TESTS.parent / file)] == []
+
+
+def test_a_file_without_guests_is_shared_out() -> None:
+    assert not has_real_guests(TESTS / "model" / "test_verdict.py")
