@@ -74,6 +74,7 @@ class _Run:
     waiting: "queue.SimpleQueue[int]" = field(default_factory=queue.SimpleQueue)
     outcomes: list[Outcome] = field(default_factory=list)
     turns: Turns = field(default_factory=Turns)
+    telling: threading.Lock = field(default_factory=threading.Lock)
 
     def lane(self, lane: int) -> None:
         for life in count():
@@ -94,11 +95,14 @@ class _Run:
             except queue.Empty:
                 return False
             outcome = rounds.play(stage, self.seed, number, self.turns, self.only)
-            self.outcomes.append(outcome)
-            print(report.line(len(self.outcomes), outcome), file=sys.stderr, flush=True)
+            self._tell(outcome)
             if outcome.breaches:
-                print("\n".join(report.breach_lines(outcome)), file=sys.stderr, flush=True)
                 return True
+
+    def _tell(self, outcome: Outcome) -> None:
+        with self.telling:
+            self.outcomes.append(outcome)
+            print("\n".join([report.line(self.outcomes), *report.breach_lines(outcome)]), file=sys.stderr, flush=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,12 +1,16 @@
 """What must be true after each round, asked of the guest, of libvirt and of the files, and only last of the job."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.pauses import Pause, paused_ms_of_hold
 from tests.chaos.stage import Stage
 from tests.lab.console import Heartbeat, Stall
 from tests.lab.disks import needs_recovery, sequences
@@ -81,13 +85,15 @@ def no_heartbeat(stage: Stage) -> Iterator[Breach]:
         yield Breach("guests_left_frozen", f"the guest does not write any more: {error}")
 
 
-def story_untrue(stage: Stage, job: dict[str, Any], before: Path, stalls: Sequence[Stall] | None) -> Iterator[Breach]:
-    """`before`: the file that the disk was on; `stalls` None: the meter is no judge of this round."""
-    for problem in _untrue(stage, job, before, stalls):
+def story_untrue(
+    stage: Stage, job: dict[str, Any], before: Path, stalls: Sequence[Stall] | None, pauses: Sequence[Pause] = ()
+) -> Iterator[Breach]:
+    """`before`: the file that the disk was on; `stalls` None: the meter is not a judge of this round."""
+    for problem in chain(_untrue(stage, job, before), _hold_untrue(job, stalls, pauses)):
         yield Breach("stories_untrue", problem)
 
 
-def _untrue(stage: Stage, job: dict[str, Any], before: Path, stalls: Sequence[Stall] | None) -> Iterator[str]:
+def _untrue(stage: Stage, job: dict[str, Any], before: Path) -> Iterator[str]:
     if job["state"] not in FINAL:
         yield f"the job is {job['state']}"
         return
@@ -105,9 +111,16 @@ def _untrue(stage: Stage, job: dict[str, Any], before: Path, stalls: Sequence[St
         yield from _point_untrue(point, job["verdict"], before, now)
     if job["state"] == "succeeded" and job["verdict"] != "filesystem":
         yield f"succeeded with {job['verdict']}, though a freeze was required"
+
+
+def _hold_untrue(job: dict[str, Any], stalls: Sequence[Stall] | None, pauses: Sequence[Pause]) -> Iterator[str]:
     hold_ms = (job["timing"] or {}).get("hold_ms")
-    if stalls is not None and hold_ms is not None and hold_ms > max((stall.ms for stall in stalls), default=0.0) + MEASURING_MS:
-        yield f"it tells of a hold of {hold_ms:.0f} ms, and no write was held so long"
+    if stalls is None or hold_ms is None:
+        return
+    longest, paused = max((stall.ms for stall in stalls), default=0.0), paused_ms_of_hold(job, pauses)
+    if hold_ms > longest + paused + MEASURING_MS:
+        but = f", though the guest was paused for {paused:.0f} ms of it" if paused else ""
+        yield f"it tells of a hold of {hold_ms:.0f} ms, and no write was held longer than {longest:.0f} ms{but}"
 
 
 def _point_untrue(point: dict[str, Any], verdict: str, before: Path, now: Path) -> Iterator[str]:
@@ -158,7 +171,7 @@ def _keep_disks(stage: Stage) -> None:
     kept.mkdir(exist_ok=True)
     for file in stage.chain_files():
         subprocess.run(["cp", "--sparse=always", str(file), str(kept)], check=False)
-    stage.note(f"the files of the disk are kept in {kept}; QEMU has open: {[str(link) for link in _open_files(stage)]}")
+    stage.note(f"the files of the disk are kept in {kept}; QEMU has open: {_open_names(stage)}")
 
 
 def nameless_disk(stage: Stage) -> Iterator[Breach]:
@@ -171,6 +184,17 @@ def nameless_disk(stage: Stage) -> Iterator[Breach]:
 
 def _open_files(stage: Stage) -> list[Path]:
     return [link for link in Path(f"/proc/{stage.qemu_pid()}/fd").iterdir() if link.exists()]
+
+
+def _open_names(stage: Stage) -> list[str]:
+    """Also of files that were deleted under it, which the kernel marks as such; and whether it writes to them."""
+    found = []
+    for link in Path(f"/proc/{stage.qemu_pid()}/fd").iterdir():
+        with suppress(OSError):
+            info = (link.parents[1] / "fdinfo" / link.name).read_text()
+            name, mode = str(link.readlink()), int(info.partition("flags:")[2].split()[0], 8) & os.O_ACCMODE
+            found += [f"{name} ({'read' if mode == os.O_RDONLY else 'written'})"] if "qcow2" in name else []
+    return found
 
 
 def _sequences(stage: Stage) -> list[int]:

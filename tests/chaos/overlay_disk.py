@@ -2,11 +2,11 @@
 
 import os
 import time
-from contextlib import suppress
-from pathlib import Path
+from contextlib import AbstractContextManager, suppress
 
 import libvirt
 
+from tests.chaos.namespaces import libvirt_pids, ways_into
 from tests.chaos.stage import Stage, until
 from tests.lab.command import run
 from tests.lab.disks import make_ext4
@@ -35,6 +35,10 @@ class OverlayDisk:
         """The guest on its first file, the disk mounted, and a worker that makes its overlays there."""
         if not self._stage.has_small_disk:
             return
+        if self.is_mounted:
+            # The lanes before this one had the same folder.
+            self._stage.note(f"a disk that could not be taken out before is taken out now: {self.folder}")
+            self.take_out()
         self._stage.merge_all()
         make_ext4(self._image, mb=SIZE_MB, label="overlays")
         self.folder.mkdir()
@@ -49,33 +53,50 @@ class OverlayDisk:
     def _mount(self) -> None:
         """Where the lab's libvirtd has a mount namespace of its own (daemon.py), also there: it would not see the disk."""
         device = run(["losetup", "--find", "--show", self._image]).strip()
-        for command in (["mount"], *([*enter, "mount"] for enter in _libvirt_namespaces(self._stage))):
-            run([*command, device, self.folder])
-        # Detached by itself when the last mount of it is gone.
-        run(["losetup", "--detach", device])
+        try:
+            run(["mount", device, self.folder])
+            with self._other_namespaces() as ways:
+                for way in ways:
+                    run([*way, "mount", device, self.folder])
+        finally:
+            # Detached by itself when the last mount of it is gone.
+            run(["losetup", "--detach", device])
+
+    def _other_namespaces(self) -> AbstractContextManager[list[list[str]]]:
+        return ways_into([*([str(self._stage.qemu_pid())] if self._stage.is_running() else []), *libvirt_pids()])
 
     def _is_published(self) -> bool:
         return self._stage.api.request("GET", f"/api/v1/domains/{self._stage.guest.name}").status_code == 200
 
     def take_out(self) -> None:
-        """No file of the guest is on it afterwards, and it is unmounted whatever happened."""
-        if not self.is_mounted:
+        """No file of the guest is on it afterwards, and it is gone whatever happened, also when it was put in only halfway."""
+        if not (self.is_mounted or self._image.exists()):
             return
         try:
             self._stage.merge_all()
         finally:
-            for name in _SETTINGS:
-                self._stage.worker.environment.pop(name, None)
+            self._forget()
+            self._unmount()
+            self._stage.restart_worker()
+
+    def _forget(self) -> None:
+        for name in _SETTINGS:
+            self._stage.worker.environment.pop(name, None)
+        if self.folder in self._stage.overlay_folders:
             self._stage.overlay_folders.remove(self.folder)
-            # Detached now, and gone when a QEMU that still has it open ends.
+
+    def _unmount(self) -> None:
+        # Detached now, and gone when a QEMU that still has it open ends.
+        while self.is_mounted:
             run(["umount", "--lazy", self.folder])
-            for enter in _libvirt_namespaces(self._stage):
+        with self._other_namespaces() as ways:
+            for way in ways:
                 # A libvirtd that was started since has never seen it.
                 with suppress(LabError):
-                    run([*enter, "umount", "--lazy", self.folder])
+                    run([*way, "umount", "--lazy", self.folder])
+        if self.folder.exists():
             self.folder.rmdir()
-            self._image.unlink()
-            self._stage.restart_worker()
+        self._image.unlink(missing_ok=True)
 
     def heal(self) -> None:
         """Writable, with room, answering; a guest that stood for want of room goes on, as after an administrator."""
@@ -124,16 +145,3 @@ class OverlayDisk:
         # It may not be frozen.
         with suppress(LabError):
             run(["fsfreeze", "--unfreeze", self.folder])
-
-
-def _libvirt_namespaces(stage: Stage) -> list[list[str]]:
-    """How to enter the mount namespaces of the guest's QEMU and of libvirtd, where they are not this process's own."""
-    pids = [str(stage.qemu_pid())] if stage.is_running() else []
-    with suppress(LabError):
-        pids += run(["pidof", "libvirtd", "virtqemud"]).split()
-    found: dict[Path, str] = {}
-    for pid in pids:
-        with suppress(OSError):
-            found[Path(f"/proc/{pid}/ns/mnt").readlink()] = pid
-    found.pop(Path("/proc/self/ns/mnt").readlink(), None)
-    return [["nsenter", f"--mount=/proc/{pid}/ns/mnt"] for pid in found.values()]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from tests.chaos.namespaces import libvirt_pids, ways_into
 from tests.lab.command import run
 from tests.lab.guests import remove_stale_guests
 from tests.lab.places import LabError, run_dir
@@ -51,10 +52,11 @@ def clear_up() -> list[Path]:
     for mount in disks:
         with suppress(LabError):
             run(["fsfreeze", "--unfreeze", mount])
-    for namespace in [[], *_other_namespaces()]:
-        for mount in disks:
-            with suppress(LabError):
-                run([*namespace, "umount", "--lazy", mount])
+    with ways_into(libvirt_pids()) as ways:
+        for way in [[], *ways]:
+            for mount in disks:
+                with suppress(LabError):
+                    run([*way, "umount", "--lazy", mount])
     remove_stale_guests(GUESTS)
     for folder in killed:
         shutil.rmtree(folder, ignore_errors=True)
@@ -91,15 +93,3 @@ def _mounts_of(folder: Path) -> Iterator[Path]:
         with suppress(OSError):
             if any(Path(mount).is_relative_to(place) for place in places) and backing.read_text().strip() in images:
                 yield Path(mount)
-
-
-def _other_namespaces() -> list[list[str]]:
-    """libvirtd's, where the lab's libvirtd has a mount namespace of its own; those of QEMU end with the guests."""
-    own = Path("/proc/self/ns/mnt").readlink()
-    found: dict[Path, str] = {}
-    with suppress(LabError):
-        for pid in run(["pidof", "libvirtd", "virtqemud"]).split():
-            with suppress(OSError):
-                found[Path(f"/proc/{pid}/ns/mnt").readlink()] = pid
-    found.pop(own, None)
-    return [["nsenter", f"--mount=/proc/{pid}/ns/mnt"] for pid in found.values()]

@@ -43,10 +43,15 @@ def _stalls_after_kill(outcomes: Sequence[Outcome]) -> list[float]:
 
 
 def breach_lines(outcome: Outcome) -> list[str]:
-    return [f"  round {outcome.number}, {outcome.fault}, job {outcome.job}: {breach.kind}: {breach.detail}" for breach in outcome.breaches]
+    job = f"job {outcome.job}" if outcome.job else "no job was created"
+    where = f"  round {outcome.number}, {outcome.fault}, {job}, in {outcome.place}"
+    return [f"{where}: {breach.kind}: {breach.detail}" for breach in outcome.breaches]
 
 
-def line(played: int, outcome: Outcome) -> str:
-    """For whoever watches."""
+def line(outcomes: Sequence[Outcome]) -> str:
+    """For whoever watches: the newest round, and how many breaches there were until now."""
+    outcome = outcomes[-1]
     stall = f"{outcome.longest_stall_ms:6.0f} ms" if outcome.longest_stall_ms is not None else " " * 9
-    return f"{played:5} {outcome.seconds:5.1f} s {stall}  {outcome.fault}{' (gate)' if outcome.is_gate else ''}"
+    played = f"{len(outcomes):5} {outcome.seconds:5.1f} s {stall}  {outcome.fault}{' (gate)' if outcome.is_gate else ''}"
+    breached = [len(each.breaches) for each in outcomes if each.breaches]
+    return f"{played}  *** {sum(breached)} BREACHES in {len(breached)} rounds so far" if breached else played

@@ -2,7 +2,9 @@
 
 import random
 import time
+import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -30,6 +32,8 @@ class Outcome:
     breaches: list[Breach] = field(default_factory=list)
     job: str = ""
     is_gate: bool = False
+    #: The folder of the stage that it was played on, among those that are kept. A breach is the last round of its stage.
+    place: str = ""
 
 
 def fault_of(seed: int, number: int) -> str:
@@ -46,14 +50,32 @@ def play(stage: Stage, seed: int, number: int, turns: Turns, only: str | None = 
 
 def _play(stage: Stage, chance: random.Random, outcome: Outcome) -> None:
     begun = time.monotonic()
+    outcome.place = stage.state_dir.parent.name
+    stage.note(f"round {outcome.number}, {outcome.fault}")
     try:
-        try:
-            outcome.breaches = list(_breaches(stage, chance, outcome))
-        finally:
+        with _errors_are_breaches(stage, outcome, "the round could not be ended"):
+            for breach in _breaches(stage, chance, outcome):
+                outcome.breaches.append(breach)
+    finally:
+        with _errors_are_breaches(stage, outcome, "the fault could not be put back"):
             FAULTS[outcome.fault].put_back(stage)
-    except Exception as error:
-        outcome.breaches.append(Breach("stories_untrue", f"the round could not be ended: {type(error).__name__}: {error}"))
     outcome.seconds = time.monotonic() - begun
+
+
+@contextmanager
+def _errors_are_breaches(stage: Stage, outcome: Outcome, what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        outcome.breaches.append(Breach("stories_untrue", f"{what}: {_with_those_before(error)}"))
+        stage.note(f"{what}: {''.join(traceback.format_exception(error))}")
+
+
+def _with_those_before(error: BaseException) -> str:
+    """An error may come from the tidying after another one, which is the reason."""
+    told = f"{type(error).__name__}: {error}"
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return told if before is None else f"{told}, after {_with_those_before(before)}"
 
 
 def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[Breach]:
@@ -84,7 +106,7 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
         yield from invariants.frozen_too_long(stalls, hold_limit_ms, strike.obstacle_s)
     stage.guest.wait_agent()
     yield from invariants.left_frozen(stage.guest.freeze_status())
-    yield from invariants.story_untrue(stage, job, before, stalls)
+    yield from invariants.story_untrue(stage, job, before, stalls, strike.pauses)
     beats = stage.guest.heartbeats(0 if strike.hits_guest else mark)
     yield from invariants.durable_writes_lost(stage, [*known, *beats])
     yield from chain(invariants.nameless_disk(stage), invariants.chain_broken(stage), invariants.strays(stage, job))

@@ -3,17 +3,23 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from tests.chaos import invariants, remains, report
+from tests.chaos import invariants, remains, report, rounds
 from tests.chaos.faults import FAULTS
 from tests.chaos.invariants import Breach
 from tests.chaos.rounds import Outcome, fault_of
+from tests.chaos.stage import Stage
+from tests.chaos.turns import Turns
 from tests.lab.console import Heartbeat, Stall
 from tests.lab.daemon import connect
+from tests.lab.places import LabError
 
 ROUNDS = 4
 
@@ -65,6 +71,50 @@ def test_any_breach_makes_the_run_fail_and_is_counted_under_its_kind() -> None:
     document = report.as_document(7, outcomes)
     assert (document["rounds"], document["seed"], document["writes_lost"], report.is_clean(document)) == (2, 7, 1, False)
     assert document["by_fault"] == {"nothing": 1, "qemu_killed": 1}
+
+
+def test_each_line_after_a_breach_tells_how_many_there_were() -> None:
+    calm, broken = outcome("nothing", 50), outcome("qemu_killed", 60, Breach("writes_lost", "…"), Breach("chains_broken", "…"))
+    assert "BREACHES" not in report.line([calm])
+    assert "2 BREACHES in 1 rounds" in report.line([calm, broken])
+    assert "2 BREACHES in 1 rounds" in report.line([calm, broken, calm])
+    assert "4 BREACHES in 2 rounds" in report.line([broken, calm, broken])
+
+
+def test_a_breach_tells_where_its_files_are_and_whether_there_was_a_job() -> None:
+    broken = replace(outcome("qemu_killed", 60, Breach("writes_lost", "…")), place="1-6", job="79bb")
+    assert all(word in report.breach_lines(broken)[0] for word in ("round 1,", "job 79bb", "in 1-6", "writes_lost"))
+    assert "no job was created" in report.breach_lines(replace(broken, job=""))[0]
+
+
+def fails(error: Exception) -> Callable[..., None]:
+    def fail(_of: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_no_error_of_a_round_is_hidden_by_the_tidying_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    stage = SimpleNamespace(state_dir=tmp_path / "0-3" / "lane-0", note=notes.append)
+    first, second = LabError("the disk could not be mounted"), ValueError("not in the list")
+    monkeypatch.setitem(FAULTS, "nothing", replace(FAULTS["nothing"], prepare=fails(first), put_back=fails(second)))
+    played = rounds.play(cast(Stage, stage), 1, 1, Turns(), "nothing")
+    assert [str(first) in played.breaches[0].detail, str(second) in played.breaches[1].detail] == [True, True]
+    assert any("Traceback" in note and str(first) in note for note in notes)
+
+
+def test_an_error_while_another_one_is_tidied_up_tells_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_twice(_of: object) -> None:
+        try:
+            raise LabError("the reason")
+        finally:
+            fails(ValueError("the tidying"))(None)
+
+    stage = SimpleNamespace(state_dir=tmp_path / "0-3" / "lane-0", note=lambda _text: None)
+    monkeypatch.setitem(FAULTS, "nothing", replace(FAULTS["nothing"], prepare=fail_twice))
+    played = rounds.play(cast(Stage, stage), 1, 1, Turns(), "nothing")
+    assert [("the reason" in breach.detail, "the tidying" in breach.detail) for breach in played.breaches] == [(True, True)]
 
 
 def test_what_a_kill_adds_is_counted_from_undisturbed_rounds() -> None:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import pytest
 from tests.chaos import invariants
 from tests.chaos.gate_client import GateClient
 from tests.chaos.invariants import Breach
+from tests.chaos.pauses import Pause
 from tests.chaos.stage import Stage
 from tests.lab import disks
 from tests.lab.command import run
@@ -137,6 +139,49 @@ LIES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 def test_a_job_that_tells_something_else_is_caught(stage: QuietStage, lie: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     before = stage.guest.move_to_overlay()
     assert "stories_untrue" in untrue(stage, lie(job_with_point(before, stage.guest.top)), before)
+
+
+FREEZE = datetime(2026, 11, 27, 1, 8, 46, tzinfo=UTC)
+
+
+def at(ms: float) -> datetime:
+    """After the freeze was sent; the hold begins 70 ms after that."""
+    return FREEZE + timedelta(milliseconds=ms)
+
+
+def hold_of(ms: float) -> dict[str, Any]:
+    freeze = {"name": "freeze", "started_at": FREEZE.isoformat(), "duration_ms": 70.0}
+    return {"phases": [freeze], "timing": {"hold_ms": ms}}
+
+
+@pytest.mark.parametrize(
+    ("pauses", "is_believed"),
+    [
+        ([], False),
+        ([Pause(at(90), at(500))], True),
+        # Of a pause that begins before the hold, and of one that outlasts it, only the part inside counts.
+        ([Pause(at(-300), at(110))], False),
+        ([Pause(at(600), at(1_500))], False),
+        ([Pause(at(-1_000), at(60)), Pause(at(650), at(2_000))], False),
+        ([Pause(at(90), at(300)), Pause(at(400), at(600))], True),
+    ],
+    ids=["no pause", "inside", "before", "at the end", "around", "two inside"],
+)
+def test_the_time_in_which_a_guest_was_paused_is_taken_out_of_the_hold_that_its_meter_must_have_seen(
+    stage: QuietStage, pauses: list[Pause], is_believed: bool
+) -> None:
+    before = stage.guest.move_to_overlay()
+    job = job_with_point(before, stage.guest.top, **hold_of(570.0))
+    seen = [Stall(at_ms=0, ms=150.0, mount="/data")]
+    assert kinds(invariants.story_untrue(cast(Stage, stage), job, before, seen, pauses)) == ([] if is_believed else ["stories_untrue"])
+
+
+def test_a_hold_that_is_longer_than_the_pause_and_every_write_is_caught(stage: QuietStage) -> None:
+    before = stage.guest.move_to_overlay()
+    job = job_with_point(before, stage.guest.top, **hold_of(2_000.0))
+    seen = [Stall(at_ms=0, ms=150.0, mount="/data")]
+    pause = Pause(at(90), at(1_500))
+    assert kinds(invariants.story_untrue(cast(Stage, stage), job, before, seen, [pause])) == ["stories_untrue"]
 
 
 def test_a_verdict_over_a_point_that_needs_its_journal_is_caught(stage: QuietStage) -> None:

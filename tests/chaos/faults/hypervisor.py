@@ -3,10 +3,12 @@
 import signal
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import libvirt
 
 from tests.chaos.faults.strike import Strike, fault, send
+from tests.chaos.pauses import Pause
 from tests.chaos.stage import Stage, until
 from tests.lab import daemon
 
@@ -82,10 +84,12 @@ def guest_reset(strike: Strike) -> None:
 @fault()
 def guest_paused(strike: Strike) -> None:
     strike.wait_for_window()
-    domain = strike.stage.guest.domain
+    domain, begin = strike.stage.guest.domain, datetime.now(UTC)
     # A snapshot that is under way pauses and resumes the guest itself.
     with suppress(libvirt.libvirtError):
         domain.suspend()
     strike.obstacle_s = strike.pause(0.2, 1.5)
     with suppress(libvirt.libvirtError):
         domain.resume()
+    strike.pauses.append(Pause(begin, datetime.now(UTC)))
+    strike.stage.note(f"paused: {strike.pauses[-1]}")

@@ -6,8 +6,9 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from tests.chaos.pauses import Pause
 from tests.chaos.stage import Stage, until
 from tests.service_process import FINAL
 
@@ -26,6 +27,8 @@ class Strike:
     hits_guest: bool = False
     #: The worker was killed when the window could have been open.
     kills_worker: bool = False
+    #: In which the guest's own clock stood, and with it its meter.
+    pauses: list[Pause] = field(default_factory=list)
 
     def wait_for_window(self) -> None:
         """The freeze is sent next; then a random part of what a window usually takes."""
