@@ -23,6 +23,7 @@ from service.db.engine import Database, open_engine
 from service.db.tables import Job
 from service.model.lifecycle import JobState
 from service.records import queue
+from service.records.locks import domain_key
 
 CLIENTS = (8, 64)
 SECONDS = 1.2
@@ -87,7 +88,7 @@ def _backlog(path: Path) -> Database:
     schema.migrate(engine)
     database = Database(engine)
     with database.write() as session:
-        queue.ensure_slots(session, "host:bench", 4)
+        queue.ensure_slots(session, "host:bench:quick", 4)
         session.execute(insert(Job), [_job("busy", JobState.running), *(_job("busy") for _ in range(BACKLOG)), _job("idle")])
     return database
 
@@ -101,6 +102,7 @@ def _job(domain: str, state: JobState = JobState.queued) -> dict[str, Any]:
         "domain_id": domain,
         "domain_name": domain,
         "host_id": "bench",
+        "lock_key": domain_key(domain),
         "request": {},
         "labels": {},
         "phases": [],

@@ -184,7 +184,7 @@ def _flattened(fields: dict[str, Any]) -> tuple[str, list[Any]]:
 _JOB_FIELDS: dict[str, Any] = {
     "id": ("%s", Job.id),
     "kind": ("%s", Job.kind),
-    "domain": {"id": ("%s", Job.domain_id), "name": json_string(Job.domain_name)},
+    "domain": {"id": json_string(Job.domain_id), "name": json_string(Job.domain_name)},
     "host": json_string(Job.host_id),
     "state": ("%s", Job.state),
     "phase": json_string(Job.phase),

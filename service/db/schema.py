@@ -14,7 +14,7 @@ from service.errors import SchemaOutdated, SchemaUnknown
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISION = "0010"
+REVISION = "0011"
 """The newest migration, known without loading Alembic: that takes longer than everything else at a usual start."""
 ADVISORY_LOCK = 0x5717_7901
 """Number of an advisory lock on PostgreSQL. Its holder migrates. The others wait and then have nothing to do."""

@@ -16,8 +16,9 @@ class Job(Base):
     kind: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16))
     phase: Mapped[str | None] = mapped_column(String(32))
-    domain_id: Mapped[str] = mapped_column(String(36))
-    domain_name: Mapped[str] = mapped_column(String(255))
+    #: None: the job is not about a domain.
+    domain_id: Mapped[str | None] = mapped_column(String(36))
+    domain_name: Mapped[str | None] = mapped_column(String(255))
     host_id: Mapped[str] = mapped_column(String(64))
 
     created_at: Mapped[datetime]
@@ -70,15 +71,20 @@ class Job(Base):
     #: Which follow-up it is of a job that fell short; 0: a caller asked for it.
     shortfall_try: Mapped[int] = mapped_column(Integer, server_default="0")
 
+    #: What the job has for itself alone while it runs (`service.records.locks`); None: nothing.
+    lock_key: Mapped[str | None] = mapped_column(String(300))
+    #: Where it reads or writes points; None: nowhere.
+    repository_id: Mapped[str | None] = mapped_column(String(255))
+
     __table_args__ = (
-        # The referee: whatever the code does, the database refuses a second running job of a domain. An
-        # interrupted job still holds its domain until recovery has looked. The emergency thaw must pass.
+        # The referee: whatever the code does, the database refuses a second running job with the same lock. An interrupted
+        # job keeps its lock until recovery has looked. The emergency thaw has none, and passes.
         Index(
-            "uq_jobs_one_running_per_domain",
-            "domain_id",
+            "uq_jobs_one_running_per_lock",
+            "lock_key",
             unique=True,
-            sqlite_where=text("state IN ('running', 'interrupted') AND kind <> 'thaw'"),
-            postgresql_where=text("state IN ('running', 'interrupted') AND kind <> 'thaw'"),
+            sqlite_where=text("state IN ('running', 'interrupted')"),
+            postgresql_where=text("state IN ('running', 'interrupted')"),
         ),
         Index(
             "uq_jobs_idempotency",
@@ -96,23 +102,23 @@ class Job(Base):
             sqlite_where=text("state IN ('queued', 'running', 'interrupted')"),
             postgresql_where=text("state IN ('queued', 'running', 'interrupted')"),
         ),
-        # The queue of each domain of a host, so that a backlog of one is stepped over in one go; and the thaws, which pass all others.
+        # The queue of each lock, so that a backlog of one is stepped over in one go; and what needs no lock, as thaws.
         Index(
-            "ix_jobs_queued_by_domain",
+            "ix_jobs_queued_by_lock",
             "host_id",
-            "domain_id",
+            "lock_key",
             "run_after",
             "id",
-            sqlite_where=text("state = 'queued' AND kind <> 'thaw'"),
-            postgresql_where=text("state = 'queued' AND kind <> 'thaw'"),
+            sqlite_where=text("state = 'queued' AND lock_key IS NOT NULL"),
+            postgresql_where=text("state = 'queued' AND lock_key IS NOT NULL"),
         ),
         Index(
-            "ix_jobs_queued_thaws",
+            "ix_jobs_queued_without_lock",
             "host_id",
             "run_after",
             "id",
-            sqlite_where=text("state = 'queued' AND kind = 'thaw'"),
-            postgresql_where=text("state = 'queued' AND kind = 'thaw'"),
+            sqlite_where=text("state = 'queued' AND lock_key IS NULL"),
+            postgresql_where=text("state = 'queued' AND lock_key IS NULL"),
         ),
         # What /metrics counts, from the index alone.
         Index("ix_jobs_state_kind", "state", "kind"),

@@ -59,9 +59,9 @@ class Thaw:
 
     def run(self, run: JobRun, host: Host) -> Ending:
         with run.phase_that_cannot_be_cancelled(PhaseName.thaw):
-            result = thaw_guest(host.guest(run.claim.domain_id))
+            result = thaw_guest(host.guest(run.claim.guest_id))
         # After the thaw, which no database may keep waiting: an open gate is told at once, and not when it is released.
-        run.in_transaction(lambda session: gates.close_of_domain(session, run.claim.domain_id))
+        run.in_transaction(lambda session: gates.close_of_domain(session, run.claim.guest_id))
         return Ending(result=result.as_document())
 
     def recover(self, lost: LostJob, host: Host) -> Resolution:  # noqa: ARG002 - as every handler has it

@@ -37,13 +37,13 @@ class Quiesce:
 
     def run(self, run: JobRun, host: Host) -> Ending:
         """Every phase of the job, in order."""
-        guest = host.guest(run.claim.domain_id)
+        guest = host.guest(run.claim.guest_id)
         with bounded_io.refusals(BEFORE_THE_WINDOW):
             with run.phase(PhaseName.preflight):
                 terms = _preflight(run, guest, run.request(QuiesceRequest).freeze)
             frozen = FrozenPass(run, guest, terms, self.passes)
             frozen.read_writers()
-            appointed = host.guards.start_guard(run.claim.job_id, run.claim.domain_id, guest.name)
+            appointed = host.guards.start_guard(run.claim.job_id, run.claim.guest_id, guest.name)
         with appointed as guard:
             with bounded_io.refusals(BEFORE_THE_WINDOW):
                 with run.phase(PhaseName.prepare) as phase:

@@ -60,7 +60,7 @@ class Preflight:
 
 def _run(run: JobRun, host: Host, kind: Preflight) -> Ending:
     """Read everything, try what can be tried, judge it; `result` holds the checks."""
-    request, guest = run.request(PreflightRequest), host.guest(run.claim.domain_id)
+    request, guest = run.request(PreflightRequest), host.guest(run.claim.guest_id)
     with bounded_io.refusals(BEFORE_THE_WINDOW), run.phase(PhaseName.preflight):
         found = survey(guest)
         if found.agent.frozen:

@@ -159,7 +159,7 @@ class JobRun:
         """What is known of the freeze in which this job found its guest."""
         try:
             with self._database.read() as session:
-                return freeze_lease.foreign_freeze(session, self.claim.domain_id, self.claim.host_id, self.claim.job_id)
+                return freeze_lease.foreign_freeze(session, self.claim.guest_id, self.claim.host_id, self.claim.job_id)
         except DatabaseUnavailable:
             # What this job saw itself is enough to refuse the guest.
             return ForeignFreeze(rfc3339(datetime.now(UTC)))
@@ -201,7 +201,7 @@ class JobRun:
         self._persist(lambda: self._end_lease(why))
 
     def _remembered(self, session: Session, found: Survey, evidence: VssEvidence) -> Remembered:
-        return guest_memory.remember(session, self.claim.domain_id, found, evidence.option, evidence.before.report)
+        return guest_memory.remember(session, self.claim.guest_id, found, evidence.option, evidence.before.report)
 
     def _beside(self, work: Callable[[Session], T]) -> T:
         with self._database.write() as session:

@@ -74,7 +74,7 @@ class _SnapshotRun:
         self._run = run
         self._host = host
         self._request = run.request(SnapshotRequest)
-        self._guest = host.guest(run.claim.domain_id)
+        self._guest = host.guest(run.claim.guest_id)
 
     def run(self) -> Ending:
         """Every phase of the job, in order."""
@@ -99,7 +99,7 @@ class _SnapshotRun:
         return snapshot_outcome.conclude(run, guest, passed, taken, self._kind.passes.writer_rules)
 
     def _start_guard(self) -> Guard | Unguarded:
-        return self._host.guards.start_guard(self._run.claim.job_id, self._run.claim.domain_id, self._guest.name)
+        return self._host.guards.start_guard(self._run.claim.job_id, self._run.claim.guest_id, self._guest.name)
 
     # --- before the window ------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from service.clock import rfc3339
 from service.db.engine import database_now
 from service.db.tables import Domain, Event, Gate, GuestMemory, Host, Job, PrunedJobs, RawText, RecoveryPoint, Slot, Token
 from service.model.lifecycle import FINAL_STATES
-from service.records.slots import host_resource
+from service.records.slots import lanes_of
 
 PAGE = 200
 """Rows that one read looks at."""
@@ -187,7 +187,8 @@ def _is_gone(before: datetime) -> Condition:
 
 def _delete_hosts(session: Session, host_ids: Sequence[str]) -> None:
     """With the domains that they published last."""
-    session.execute(delete(Slot).where(Slot.resource.in_([host_resource(host) for host in host_ids])).execution_options(**_AT_ONCE))
+    lanes = [lane for host_id in host_ids for lane in lanes_of(host_id)]
+    session.execute(delete(Slot).where(Slot.resource.in_(lanes)).execution_options(**_AT_ONCE))
     session.execute(delete(Host).where(Host.id.in_(host_ids)).execution_options(**_AT_ONCE))
 
 

@@ -16,10 +16,11 @@ from service.db.engine import database_now
 from service.db.tables import Job
 from service.errors import VersionUnknown
 from service.model import requests
-from service.model.kinds import JobKind
+from service.model.kinds import JobKind, kind_of
 from service.model.lifecycle import JobState
 from service.model.requests import JobRequest
 from service.records import slots
+from service.records.locks import the_domain
 from service.records.moves import move
 from service.records.next_job import NextJob
 
@@ -33,8 +34,8 @@ class Claim:
     job_id: str
     lease_token: str
     kind: str
-    domain_id: str
-    domain_name: str
+    domain_id: str | None
+    domain_name: str | None
     host_id: str
     request: JobRequest
     labels: dict[str, Any]
@@ -44,6 +45,11 @@ class Claim:
     phases: list[Any]
     #: Which follow-up it is of a job that fell short; 0: a caller asked for it.
     shortfall_try: int = 0
+
+    @property
+    def guest_id(self) -> str:
+        """The domain whose guest the job works on. Raises ValueError: the job is not about a domain."""
+        return the_domain(self.domain_id)
 
 
 def claim(
@@ -71,14 +77,17 @@ def claim(
             continue
         try:
             with session.begin_nested():
-                if found.kind != JobKind.thaw:
-                    slots.take(session, found.id, slots.host_resource(host_id))
+                lane = kind_of(found.kind).lane
+                if lane is not None:
+                    slots.take(session, found.id, host_id, lane, found.repository_id)
                 return _start(session, found, request, owner, lease_until=now + timedelta(seconds=lease_seconds), now=now)
         except slots.SlotGone:
             return None
         except IntegrityError:
-            # The index refused a second running job of the domain.
-            search.domains.add(found.domain_id)
+            # The index refused a second running job with the same lock.
+            if found.lock_key is None:
+                raise
+            search.locks.add(found.lock_key)
     return None
 
 

@@ -22,7 +22,7 @@ from service.model.verdict import host_forgotten
 from service.records import gates, queue
 from service.records.following_thaw import thaw_after
 from service.records.host_silence import is_silent, silence_of
-from service.records.slots import host_resource
+from service.records.slots import lanes_of
 
 _logger = log.get(__name__)
 
@@ -51,7 +51,7 @@ def forget(session: Session, host_id: str) -> Forgotten:
     failed = [_give_up(session, job, now) for job in queue.interrupted(session, host_id)]
     cancelled = queue.cancel_queued(session, host_id, _error(host_id, None).as_document())
     gates.close_all(session, cancelled)
-    session.execute(delete(Slot).where(Slot.resource == host_resource(host_id)).execution_options(synchronize_session=False))
+    session.execute(delete(Slot).where(Slot.resource.in_(lanes_of(host_id))).execution_options(synchronize_session=False))
     # Its domains go with it.
     session.execute(delete(Host).where(Host.id == host_id).execution_options(synchronize_session=False))
     _logger.warning("host_forgotten", host=host_id, jobs_failed=failed, jobs_cancelled=len(cancelled), domains=domains)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ScalarSelect, and_, func, insert, select
+from sqlalchemy import ScalarSelect, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -13,9 +13,9 @@ from service.db.engine import database_now, take_turn
 from service.db.tables import Job, JobLabel
 from service.errors import DomainQueueFull, IdempotencyMismatch
 from service.model import requests
-from service.model.kinds import JobKind
 from service.model.lifecycle import JobState
 from service.records import moves
+from service.records.locks import key_of
 from service.records.next_job import as_sql
 
 
@@ -24,8 +24,8 @@ class NewJob:
     """What is asked for. `idempotency_key` needs `token_id` and `idempotency_digest` beside it."""
 
     kind: str
-    domain_id: str
-    domain_name: str
+    domain_id: str | None
+    domain_name: str | None
     host_id: str
     request: dict[str, Any]
     labels: dict[str, str]
@@ -38,10 +38,17 @@ class NewJob:
     retry_of: str | None = None
     request_version: int = requests.VERSION
     shortfall_try: int = 0
+    point_id: str | None = None
+    repository_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.idempotency_key is not None and (self.token_id is None or self.idempotency_digest is None):
             raise ValueError("an idempotency key counts for one token and one body: give token_id and idempotency_digest")
+
+    @property
+    def lock_key(self) -> str | None:
+        """None: it locks nothing. Raises ValueError where it does not name what jobs of its kind lock."""
+        return key_of(self.kind, domain_id=self.domain_id, point_id=self.point_id, repository_id=self.repository_id)
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,13 @@ class Enqueued:
 
 
 def enqueue(session: Session, new: NewJob, *, queue_limit: int | None = None, now: datetime | None = None) -> Enqueued:
-    """`queue_limit`: the new job is refused where so many of its domain wait already, thaws aside. `now`: for tests.
+    """`queue_limit`: the new job is refused where so many wait already that lock the same. `now`: for tests.
 
     Raises IdempotencyMismatch when the key was used for another request, and DomainQueueFull.
     """
     if queue_limit is not None:
         # Whoever counts is alone with the domain until the new row is committed: else two creates count the same rows.
-        now = take_turn(session, f"queue:{new.host_id}:{new.domain_id}")
+        now = take_turn(session, f"queue:{new.host_id}:{new.lock_key}")
     now = now or database_now(session)
     if new.idempotency_key is None:
         return _insert(session, new, now, queue_limit)
@@ -87,12 +94,14 @@ def _by_key(session: Session, new: NewJob) -> Any:
 def _insert(session: Session, new: NewJob, now: datetime, limit: int | None) -> Enqueued:
     """Raises DomainQueueFull."""
     job_id, run_after = str(uuid4()), now + timedelta(seconds=new.pause_s)
-    values = {
+    values: dict[str, Any] = {
         "id": job_id,
         "kind": new.kind,
         "domain_id": new.domain_id,
         "domain_name": new.domain_name,
         "host_id": new.host_id,
+        "lock_key": new.lock_key,
+        "repository_id": new.repository_id,
         "created_at": now,
         "run_after": run_after,
         "attempt": 0,
@@ -120,7 +129,6 @@ def _insert(session: Session, new: NewJob, now: datetime, limit: int | None) -> 
 
 
 def _waiting(new: NewJob, most: int) -> ScalarSelect[int]:
-    """How many jobs of the domain wait, thaws aside and counted up to `most`."""
-    queued = and_(Job.state == as_sql(JobState.queued), Job.kind != as_sql(JobKind.thaw))
-    rows = select(Job.id).where(Job.host_id == new.host_id, Job.domain_id == new.domain_id, queued)
+    """How many jobs wait for the same lock, counted up to `most`."""
+    rows = select(Job.id).where(Job.host_id == new.host_id, Job.lock_key == new.lock_key, Job.state == as_sql(JobState.queued))
     return select(func.count()).select_from(rows.limit(most).subquery()).scalar_subquery()

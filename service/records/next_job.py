@@ -1,6 +1,6 @@
 """Which job of a host may run next.
 
-What stands in the way of a job is asked in SQL, so that a job that cannot run yet does not stop the ones behind it; and of each domain
+What stands in the way of a job is asked in SQL, so that a job that cannot run yet does not stop the ones behind it; and of each lock
 only the job that is due first is looked at, so that a long queue costs no more than a short one.
 """
 
@@ -13,9 +13,11 @@ from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, func
 from sqlalchemy.orm import Session, aliased
 
 from service.db.tables import Job
-from service.model.kinds import JobKind
+from service.model import kinds
+from service.model.kinds import Kind, Locks
 from service.model.lifecycle import JobState
 from service.records import slots
+from service.records.slots import Permits
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
 """What was dated so much later than now was dated by a clock that was ahead."""
@@ -23,12 +25,12 @@ CLOCK_TOLERANCE = timedelta(minutes=1)
 
 @dataclass
 class NextJob:
-    """One search. `domains`, `jobs`: what another worker took between our look and our try; each round adds one."""
+    """One search. `locks`, `jobs`: what another worker took between our look and our try; each round adds one."""
 
     host_id: str
     now: datetime
     only_kinds: Collection[str] | None = None
-    domains: set[str] = field(default_factory=set)
+    locks: set[str] = field(default_factory=set)
     jobs: set[str] = field(default_factory=set)
 
     def kind(self, session: Session) -> str | None:
@@ -47,88 +49,102 @@ class NextJob:
         return None
 
     def _first(self, session: Session) -> Any:
-        here_and_now = {
-            "host": self.host_id,
-            "host_resource": slots.host_resource(self.host_id),
-            "now": self.now,
-            "not_yet": self.now + CLOCK_TOLERANCE,
-            "kinds": list(self.only_kinds or []),
-        }
-        # A thaw helps a guest that somebody left frozen: it waits for no domain, no slot and no other job.
-        if self.only_kinds is None or JobKind.thaw in self.only_kinds:
-            thaws = _NEXT_THAW.where(Job.id.not_in(self.jobs)) if self.jobs else _NEXT_THAW
-            thaw: Any = session.execute(thaws, here_and_now).first()
-            if thaw is not None:
-                return thaw
-        if not session.scalar(_HOST_IS_FREE, here_and_now):
+        # A thaw helps a guest that somebody left frozen: it waits for no lock, no permit and no other job.
+        urgent = self._without_lock(session, [kind for kind in self._kinds() if kind.is_urgent])
+        if urgent is not None:
+            return urgent
+        permits = slots.permits(session, self.host_id)
+        may_begin = [kind for kind in self._kinds() if kind.lane in permits.lanes]
+        found = [
+            self._with_lock(session, [kind for kind in may_begin if kind.locks is not Locks.nothing], permits),
+            self._without_lock(session, [kind for kind in may_begin if kind.locks is Locks.nothing], permits),
+        ]
+        return min((job for job in found if job is not None), key=lambda job: (job.run_after, job.id), default=None)
+
+    def _kinds(self) -> list[Kind]:
+        """A newer version may have made jobs of others: these wait for a newer worker."""
+        return [kind for kind in kinds.KINDS.values() if self.only_kinds is None or kind.name in self.only_kinds]
+
+    def _without_lock(self, session: Session, of_kinds: list[Kind], permits: Permits | None = None) -> Any:
+        if not of_kinds:
             return None
-        return session.execute(self._others(), here_and_now).first()
+        further = [*self._not_full(Job, of_kinds, permits), *([Job.id.not_in(self.jobs)] if self.jobs else [])]
+        return session.execute(_NEXT_WITHOUT_LOCK.where(*further) if further else _NEXT_WITHOUT_LOCK, self._asked(of_kinds)).first()
 
-    def _others(self) -> Select[Any]:
-        if not (self.domains or self.jobs):
-            return _NEXT_OTHER if self.only_kinds is None else _NEXT_OF_KINDS
+    def _with_lock(self, session: Session, of_kinds: list[Kind], permits: Permits) -> Any:
+        if not of_kinds:
+            return None
         head = aliased(Job)
-        further: list[ColumnElement[bool]] = [] if self.only_kinds is None else [head.kind.in_(self.only_kinds)]
-        further += [head.id.not_in(self.jobs), head.domain_id.not_in(self.domains)]
-        return _first_of_each_domain(head, *further)
+        further = self._not_full(head, of_kinds, permits)
+        if self.jobs or self.locks:
+            further += [head.id.not_in(self.jobs), or_(head.lock_key.is_(None), head.lock_key.not_in(self.locks))]
+        return session.execute(_first_of_each_lock(head, *further) if further else _NEXT_WITH_LOCK, self._asked(of_kinds)).first()
+
+    @staticmethod
+    def _not_full(job: Any, of_kinds: list[Kind], permits: Permits | None) -> list[ColumnElement[bool]]:
+        """Where a repository lets no further job of a lane through, the jobs of that lane wait for it."""
+        further = []
+        for lane, repositories in (permits.full if permits is not None else {}).items():
+            names = [kind.name for kind in of_kinds if kind.lane is lane]
+            further.append(or_(job.repository_id.is_(None), job.repository_id.not_in(repositories), job.kind.not_in(names)))
+        return further
+
+    def _asked(self, of_kinds: list[Kind]) -> dict[str, Any]:
+        names = [kind.name for kind in of_kinds]
+        return {"host": self.host_id, "now": self.now, "not_yet": self.now + CLOCK_TOLERANCE, "kinds": names}
 
 
-def _first_of_each_domain(head: Any, *further: ColumnElement[bool]) -> Select[Any]:
-    """Of the jobs that are due first in their domains, the one that is due for longest. `further`: what is asked of `head` besides.
+def _first_of_each_lock(head: Any, *further: ColumnElement[bool]) -> Select[Any]:
+    """Of the jobs that are due first for their locks, the one that is due for longest. `further`: what is asked of `head` besides.
 
-    The index is walked from domain to domain: neither SQLite nor PostgreSQL does that unless told how.
+    The index is walked from lock to lock: neither SQLite nor PostgreSQL does that unless told how.
     """
     first, other = aliased(Job), aliased(Job)
-    beginning = select(func.min(first.domain_id)).where(_is_queued(first)).scalar_subquery()
-    domains = select(beginning.label("id")).cte("domains", recursive=True)
-    following = select(func.min(other.domain_id)).where(_is_queued(other), other.domain_id > domains.c.id).scalar_subquery()
-    domains = domains.union_all(select(following).where(domains.c.id.is_not(None)))
+    beginning = select(func.min(first.lock_key)).where(_is_queued(first)).scalar_subquery()
+    locks = select(beginning.label("key")).cte("locks", recursive=True)
+    following = select(func.min(other.lock_key)).where(_is_queued(other), other.lock_key > locks.c.key).scalar_subquery()
+    locks = locks.union_all(select(following).where(locks.c.key.is_not(None)))
 
     def of_head(column: Any) -> ColumnElement[Any]:
-        due = select(column).where(_is_queued(head), head.domain_id == domains.c.id, _is_due(head), *further)
+        due = select(column).where(_is_queued(head), head.lock_key == locks.c.key, _is_wanted(head), *further)
         return due.order_by(head.run_after, head.id).limit(1).scalar_subquery()
 
     columns = [of_head(column).label(column.key) for column in (head.id, head.kind, head.run_after)]
-    heads = select(*columns).where(domains.c.id.is_not(None), ~_is_busy(domains.c.id)).subquery()
-    return select(heads.c.id, heads.c.kind).where(heads.c.id.is_not(None)).order_by(heads.c.run_after, heads.c.id).limit(1)
+    heads = select(*columns).where(locks.c.key.is_not(None), ~_is_busy(locks.c.key)).subquery()
+    return select(heads).where(heads.c.id.is_not(None)).order_by(heads.c.run_after, heads.c.id).limit(1)
 
 
 def _is_queued(job: Any) -> ColumnElement[bool]:
-    return and_(job.host_id == bindparam("host"), job.state == as_sql(JobState.queued), job.kind != as_sql(JobKind.thaw))
+    return and_(job.host_id == bindparam("host"), job.state == as_sql(JobState.queued), job.lock_key.is_not(None))
 
 
-def _is_due(job: Any) -> ColumnElement[bool]:
-    """Its time has come; or it was asked for without a pause, or by a clock that was ahead: then its time means nothing."""
+def _is_wanted(job: Any) -> ColumnElement[bool]:
+    """Of the kinds that may begin, and its time has come; or it was asked for without a pause, or by a clock that was ahead: then its
+    time means nothing."""
     dateless = or_(job.run_after <= job.created_at, job.created_at > bindparam("not_yet", type_=job.created_at.type))
-    return and_(job.cancel_requested.is_(False), or_(job.run_after <= bindparam("now", type_=job.run_after.type), dateless))
+    is_due = or_(job.run_after <= bindparam("now", type_=job.run_after.type), dateless)
+    return and_(job.kind.in_(bindparam("kinds", expanding=True)), job.cancel_requested.is_(False), is_due)
 
 
-def _is_busy(domain_id: ColumnElement[str]) -> ColumnElement[bool]:
+def _is_busy(lock_key: ColumnElement[str]) -> ColumnElement[bool]:
     other = aliased(Job)
-    return exists().where(
-        other.domain_id == domain_id,
-        other.state.in_([as_sql(JobState.running), as_sql(JobState.interrupted)]),
-        other.kind != as_sql(JobKind.thaw),
-    )
+    return exists().where(other.lock_key == lock_key, other.state.in_([as_sql(JobState.running), as_sql(JobState.interrupted)]))
 
 
-def as_sql(value: JobState | JobKind) -> ColumnElement[str]:
+def as_sql(value: JobState) -> ColumnElement[str]:
     """Written into the SQL text: a partial index is only used when its condition is seen while the statement is planned."""
     return literal(value.value, literal_execute=True)
 
 
 # Built once: every idle worker asks this once a second.
-_NEXT_THAW = (
-    select(Job.id, Job.kind)
-    .where(Job.host_id == bindparam("host"), Job.state == as_sql(JobState.queued), Job.kind == as_sql(JobKind.thaw), _is_due(Job))
+_NEXT_WITHOUT_LOCK = (
+    select(Job.id, Job.kind, Job.run_after)
+    .where(Job.host_id == bindparam("host"), Job.state == as_sql(JobState.queued), Job.lock_key.is_(None), _is_wanted(Job))
     .order_by(Job.run_after, Job.id)
     .limit(1)
 )
-_HOST_IS_FREE = select(slots.host_is_free(bindparam("host_resource")))
-_HEAD = aliased(Job)
-_NEXT_OTHER = _first_of_each_domain(_HEAD)
-_NEXT_OF_KINDS = _first_of_each_domain(_HEAD, _HEAD.kind.in_(bindparam("kinds", expanding=True)))
-_COLUMNS = (Job.id, Job.kind, Job.domain_id, Job.domain_name, Job.host_id, Job.request, Job.labels)
+_NEXT_WITH_LOCK = _first_of_each_lock(aliased(Job))
+_COLUMNS = (Job.id, Job.kind, Job.domain_id, Job.domain_name, Job.host_id, Job.request, Job.labels, Job.lock_key, Job.repository_id)
 _LOCKED = (
     select(*_COLUMNS, Job.attempt, Job.max_attempts, Job.intent, Job.phases, Job.started_at, Job.request_version, Job.shortfall_try)
     .where(Job.id == bindparam("id"), Job.state == as_sql(JobState.queued), Job.cancel_requested.is_(False))

@@ -1,20 +1,41 @@
-"""Permits: a resource (so far: a host) has as many rows as jobs may use it at once, and a running job has one of them."""
+"""Permits: a resource has as many rows as jobs may use it at once, and a running job has one of them.
 
-from collections.abc import Collection
+A resource is a lane of a host or of a repository. A host always has its permits; a repository that has no rows limits nobody.
+"""
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, insert, select, update
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.db.tables import Slot
+from service.model.kinds import Lane
 
-_HOST = "host:"
+TRANSFERS_OF_HOST = 4
+MAINTENANCE_OF_HOST = 2
+_REPOSITORY = "repository:"
 _UNSYNCHRONISED = {"synchronize_session": False}
 """Nobody keeps Slot objects in a session, so there is nothing to bring up to date."""
 
 
-def host_resource(host_id: str) -> str:
-    return _HOST + host_id
+def host_lane(host_id: str, lane: Lane) -> str:
+    return f"host:{host_id}:{lane}"
+
+
+def repository_lane(repository_id: str, lane: Lane) -> str:
+    return f"{_REPOSITORY}{repository_id}:{lane}"
+
+
+def lanes_of(host_id: str) -> list[str]:
+    return [host_lane(host_id, lane) for lane in Lane]
+
+
+def ensure_lanes(session: Session, host_id: str, quick: int) -> None:
+    """What the host lets through at once. `quick`: how many jobs that freeze a guest, or look at one."""
+    for lane, n in {Lane.quick: quick, Lane.transfer: TRANSFERS_OF_HOST, Lane.maintenance: MAINTENANCE_OF_HOST}.items():
+        ensure_slots(session, host_lane(host_id, lane), n)
 
 
 def ensure_slots(session: Session, resource: str, n: int) -> None:
@@ -39,17 +60,46 @@ def _add(session: Session, resource: str, numbers: list[int]) -> None:
             continue
 
 
-def host_is_free(host: ColumnElement[str]) -> ColumnElement[bool]:
-    """Has the host a free slot? `host`: its resource."""
-    return exists().where(Slot.resource == host, Slot.job_id.is_(None))
+@dataclass(frozen=True)
+class Permits:
+    """`lanes`: those of the host in which a job may begin. `full`: the lanes of repositories in which none may."""
+
+    lanes: frozenset[Lane]
+    full: Mapping[Lane, frozenset[str]]
+
+
+def permits(session: Session, host_id: str) -> Permits:
+    free = {row.resource: row.free for row in session.execute(_FREE, {"lanes": lanes_of(host_id)})}
+    full: dict[Lane, set[str]] = {}
+    for resource, left in free.items():
+        if resource.startswith(_REPOSITORY) and not left:
+            repository_id, _, lane = resource.removeprefix(_REPOSITORY).rpartition(":")
+            full.setdefault(Lane(lane), set()).add(repository_id)
+    lanes = frozenset(lane for lane in Lane if free.get(host_lane(host_id, lane)))
+    return Permits(lanes, {lane: frozenset(repositories) for lane, repositories in full.items()})
+
+
+_FREE = (
+    select(Slot.resource, (func.count() - func.count(Slot.job_id)).label("free"))
+    .where(or_(Slot.resource.in_(bindparam("lanes", expanding=True)), Slot.resource.startswith(_REPOSITORY)))
+    .group_by(Slot.resource)
+)
 
 
 class SlotGone(Exception):
     """Another worker took the last slot of the resource."""
 
 
-def take(session: Session, job_id: str, resource: str) -> None:
+def take(session: Session, job_id: str, host_id: str, lane: Lane, repository_id: str | None = None) -> None:
     """Raises SlotGone."""
+    _take(session, job_id, host_lane(host_id, lane))
+    if repository_id is not None:
+        resource = repository_lane(repository_id, lane)
+        if session.scalar(select(exists().where(Slot.resource == resource))):
+            _take(session, job_id, resource)
+
+
+def _take(session: Session, job_id: str, resource: str) -> None:
     if session.scalar(_TAKE, {"wanted": resource, "taker": job_id}, execution_options=_UNSYNCHRONISED) is None:
         raise SlotGone
 

@@ -55,7 +55,8 @@ class LiveJobs:
 
     def busy_domains(self) -> frozenset[str]:
         with self._lock:
-            return frozenset(live.run.claim.domain_id for live in self._jobs.values() if live.run is not None)
+            domains = (live.run.claim.domain_id for live in self._jobs.values() if live.run is not None)
+            return frozenset(domain_id for domain_id in domains if domain_id is not None)
 
     def has_looks(self) -> bool:
         """A forgotten job is looked at."""

@@ -29,6 +29,7 @@ from service.model.kinds import JobKind
 from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.records import points, queue
 from service.records.following_thaw import thaw_after
+from service.records.locks import the_domain
 from service.worker import moved_guest
 from service.worker.recovery_schedule import Schedule
 
@@ -175,7 +176,7 @@ class Recovery:
     def _guest_at_rest(self, look: _Look) -> Guest | None:
         """Thawed, and with disks that nothing moves; None: it went to another host. Raises DomainGone."""
         lost = look.lost
-        guest = self._connection.guest(lost.job.domain_id)
+        guest = self._connection.guest(the_domain(lost.job.domain_id))
         if guest.was_migrated_away():
             look.story.append("The domain was migrated to another host.")
             _tell_of_the_move(look)

@@ -19,6 +19,7 @@ from service.model import requests
 from service.model.intent import Intent
 from service.model.lifecycle import PhaseName, PhaseOutcome
 from service.records import queue
+from service.records.locks import the_domain
 from service.worker.recovery_schedule import Schedule
 
 THAW_PATIENCE_S = 5.0
@@ -65,7 +66,7 @@ class ReturnedHost:
         """Answers what has to be waited for."""
         intent = Intent.freeze_of(job.intent)
         try:
-            guest = self._connection.guest(job.domain_id)
+            guest = self._connection.guest(the_domain(job.domain_id))
             if guest.was_migrated_away():
                 story.append("The domain was migrated to another host.")
                 return None

@@ -129,7 +129,7 @@ class Worker:
         mine = self._live.ids()
         # In this order: slots that a dead worker held are free when their number is set.
         left = queue.release_expired(session, self._host_id, all_running=True, live=mine)
-        queue.ensure_slots(session, slots.host_resource(self._host_id), self._settings.jobs_per_host)
+        slots.ensure_lanes(session, self._host_id, self._settings.jobs_per_host)
         return left
 
     def stop(self, timeout_seconds: float) -> bool:

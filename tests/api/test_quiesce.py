@@ -36,7 +36,7 @@ class Worker:
     def __init__(self, database: Database) -> None:
         self._database = database
         with database.write() as session:
-            queue.ensure_slots(session, "host:hv1", 4)
+            queue.ensure_slots(session, "host:hv1:quick", 4)
 
     def claim(self) -> Claim:
         deadline = time.monotonic() + 10

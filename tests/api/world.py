@@ -7,6 +7,7 @@ from uuid import uuid4
 from sqlalchemy.orm import Session
 
 from service.db.tables import Domain, Host, Job, JobLabel, RecoveryPoint
+from service.records.locks import domain_key
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DB1 = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
@@ -91,7 +92,9 @@ def add_job(session: Session, created_at: datetime = NOW, labels: dict[str, str]
         "phases": [],
         "verdict_reasons": [],
     }
-    job = Job(**(values | columns))
+    values |= columns
+    values.setdefault("lock_key", None if values["kind"] == "thaw" else domain_key(values["domain_id"]))
+    job = Job(**values)
     session.add(job)
     session.flush()
     session.add_all(JobLabel(key=key, value=value, created_at=created_at, job_id=job.id) for key, value in (labels or {}).items())

@@ -61,7 +61,7 @@ def test_migrations_leave_the_very_definitions_that_the_tables_would(empty: Engi
         Base.metadata.create_all(connection)
         made_from_tables = _definitions(connection)
     assert migrated == made_from_tables
-    assert any("kind <> 'thaw'" in definition or "'thaw'::text" in definition for definition in migrated)
+    assert any("lock_key IS NOT NULL" in definition for definition in migrated)
 
 
 def test_every_migration_can_be_taken_back_and_done_again(empty: Engine) -> None:
@@ -174,7 +174,8 @@ def _definitions(connection: Connection) -> list[str]:
         found = connection.scalars(
             text("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name NOT IN ('alembic_version', 'sqlite_sequence')")
         )
-        return sorted(re.sub(r"\s+", " ", definition) for definition in found)
+        # A table that was renamed has its name in quotes.
+        return sorted(re.sub(r'^CREATE TABLE "(\w+)"', r"CREATE TABLE \1", re.sub(r"\s+", " ", definition)) for definition in found)
     columns = (
         # By rank: the number of a column that was dropped is never used again.
         "SELECT concat_ws(' ', table_name, rank() OVER (PARTITION BY table_name ORDER BY ordinal_position),"

@@ -40,7 +40,7 @@ def take(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator
         request: dict[str, Any] = {"freeze": {"timeout_ms": 2_000, "preflush": False, "fuse": False}}
         new = NewJob(kind="snapshot", domain_id=guest.uuid, domain_name=guest.name, host_id="h", request=request, labels={})
         with sqlite_database.write() as session:
-            queue.ensure_slots(session, "host:h", 1)
+            queue.ensure_slots(session, "host:h:quick", 1)
             job_id = queue.enqueue(session, new).job_id
         with sqlite_database.write() as session:
             claim = queue.claim(session, "h", "h:1", 600)

@@ -17,7 +17,7 @@ from service.records import queue
 from tests.process.queue_clients import client
 from tests.scenes.orders import a_snapshot
 
-LIMITS = {"host:hv1": 2, "host:hv2": 3}
+LIMITS = {"host:hv1:quick": 2, "host:hv2:quick": 3}
 SHORT_S = 0.5
 LONG_S = 60.0
 

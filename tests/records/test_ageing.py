@@ -207,7 +207,7 @@ def test_a_host_goes_when_it_was_silent_for_long_and_nothing_on_record_is_of_it(
         for host in ("gone", "with-job", "with-point"):
             add_host(session, host, silent)
             add_domain(session, f"on-{host}", host_id=host)
-        queue.ensure_slots(session, "host:gone", 2)
+        queue.ensure_slots(session, "host:gone:quick", 2)
         add_host(session, "alive")
         add_host(session, "away", timedelta(days=89))
         add_ended(session, 10, host_id="with-job")

@@ -26,7 +26,7 @@ def _added_by_a_clock_ahead(database: Database, order: queue.NewJob) -> str:
 
 @pytest.mark.parametrize("pause_s", [0.0, 600.0])
 def test_a_job_of_a_clock_that_was_ahead_runs_now(database: Database, pause_s: float) -> None:
-    allow(database, "host:hv1", 4)
+    allow(database, "host:hv1:quick", 4)
     job_id = _added_by_a_clock_ahead(database, a_snapshot(pause_s=pause_s))
     assert claimed(database).job_id == job_id
 
@@ -37,20 +37,20 @@ def test_a_thaw_of_a_clock_that_was_ahead_runs_now(database: Database) -> None:
 
 
 def test_a_clock_that_is_ahead_a_little_stops_nothing(database: Database) -> None:
-    allow(database, "host:hv1", 4)
+    allow(database, "host:hv1:quick", 4)
     with database.write() as session:
         job_id = queue.enqueue(session, a_snapshot(), now=datetime.now(UTC) + timedelta(seconds=5)).job_id
     assert claimed(database).job_id == job_id
 
 
 def test_a_pause_by_the_right_clock_is_waited_for(database: Database) -> None:
-    allow(database, "host:hv1", 4)
+    allow(database, "host:hv1:quick", 4)
     add(database, a_snapshot(pause_s=600))
     assert try_to_claim(database) is None
 
 
 def test_a_lease_of_a_clock_that_was_ahead_is_not_waited_for(database: Database) -> None:
-    allow(database, "host:hv1", 4)
+    allow(database, "host:hv1:quick", 4)
     job_id = add(database, a_snapshot())
     claimed(database)
     with database.write() as session:
@@ -59,7 +59,7 @@ def test_a_lease_of_a_clock_that_was_ahead_is_not_waited_for(database: Database)
 
 
 def test_a_lease_in_its_time_is_left_alone(database: Database) -> None:
-    allow(database, "host:hv1", 4)
+    allow(database, "host:hv1:quick", 4)
     add(database, a_snapshot())
     claimed(database)
     with database.write() as session:

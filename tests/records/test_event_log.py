@@ -28,7 +28,7 @@ def test_whoever_follows_gets_what_comes_later(sqlite_database: Database) -> Non
 
 
 def test_a_line_says_all_that_a_person_asks(sqlite_database: Database) -> None:
-    allow(sqlite_database, "host:hv1", 1)
+    allow(sqlite_database, "host:hv1:quick", 1)
     job_id = add(sqlite_database, a_snapshot("db1"))
     claimed(sqlite_database)
     created, began = event_log.read(sqlite_database, 0)

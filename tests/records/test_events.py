@@ -22,7 +22,7 @@ TRANSACTIONS = 25
 
 @pytest.fixture(autouse=True)
 def _two_jobs_at_once_on_hv1(database: Database) -> None:
-    allow(database, "host:hv1", 2)
+    allow(database, "host:hv1:quick", 2)
 
 
 def read(database: Database, cursor: int = 0, limit: int = 1000) -> list[Event]:

@@ -34,8 +34,8 @@ class Dead:
         self.database = database
         register(database, "hv1")
         register(database, "hv2")
-        allow(database, "host:hv1", 4)
-        allow(database, "host:hv2", 4)
+        allow(database, "host:hv1:quick", 4)
+        allow(database, "host:hv2:quick", 4)
 
     def running(self, domain: str = "db1", kind: str = "snapshot", **written: Any) -> Claim:
         add(self.database, a_snapshot(domain, "hv1", kind=kind))
@@ -146,14 +146,14 @@ def test_the_domain_can_be_snapshotted_where_it_is_now(dead: Dead) -> None:
 
 def test_nothing_is_left_of_the_host_but_its_jobs_and_points(dead: Dead) -> None:
     claim = dead.running(phase="freeze", intent=FROZEN)
-    publish(dead.database, "hv1", claim.domain_id)
+    publish(dead.database, "hv1", claim.guest_id)
     publish(dead.database, "hv2", "id-of-db2", "db2")
     dead.falls_silent()
 
     assert dead.forget().domains == 1
 
     assert (dead.count(Host, Host.id == "hv1"), dead.count(Domain, Domain.host_id == "hv1")) == (0, 0)
-    assert (dead.count(Slot, Slot.resource == "host:hv1"), dead.count(Slot, Slot.job_id.is_not(None))) == (0, 0)
+    assert (dead.count(Slot, Slot.resource == "host:hv1:quick"), dead.count(Slot, Slot.job_id.is_not(None))) == (0, 0)
     assert (dead.count(Host), dead.count(Domain), dead.count(Slot)) == (1, 1, 4)
     with dead.database.read() as session:
         assert freeze_lease.open_windows(session) == []
@@ -180,20 +180,20 @@ def test_a_gate_of_the_host_is_closed_and_its_job_says_that_nothing_proves_the_h
 
 def test_a_guest_that_runs_elsewhere_and_may_be_frozen_is_thawed_there(dead: Dead) -> None:
     claim = dead.running(phase="freeze", intent=FROZEN)
-    publish(dead.database, "hv2", claim.domain_id)
+    publish(dead.database, "hv2", claim.guest_id)
     dead.falls_silent()
 
     dead.forget()
 
     with dead.database.read() as session:
         (thaw,) = session.scalars(select(Job).where(Job.kind == "thaw"))
-    assert (thaw.host_id, thaw.domain_id, thaw.state) == ("hv2", claim.domain_id, "queued")
+    assert (thaw.host_id, thaw.domain_id, thaw.state) == ("hv2", claim.guest_id, "queued")
     assert thaw.id in job_of(dead.database, claim.job_id).phases[-1]["detail"]
 
 
 def test_a_guest_that_nothing_was_sent_to_is_not_thawed_anywhere(dead: Dead) -> None:
     claim = dead.running(intent={"will_freeze": False, "overlays": []})
-    publish(dead.database, "hv2", claim.domain_id)
+    publish(dead.database, "hv2", claim.guest_id)
     dead.falls_silent()
     dead.forget()
     assert dead.count(Job, Job.kind == "thaw") == 0
@@ -205,7 +205,7 @@ def test_a_guest_that_is_found_frozen_elsewhere_is_known_as_that_job_s(dead: Dea
     dead.forget()
     with dead.database.read() as session:
         looked_at = datetime.now(UTC) + timedelta(seconds=1)
-        assert freeze_lease.freezer_of(session, claim.domain_id, thawed_at=None, looked_at=looked_at) == by_job(claim.job_id)
+        assert freeze_lease.freezer_of(session, claim.guest_id, thawed_at=None, looked_at=looked_at) == by_job(claim.job_id)
 
 
 def test_a_worker_that_is_not_dead_after_all_cannot_write_to_the_job(dead: Dead) -> None:

@@ -56,7 +56,7 @@ def enqueue(database: Database, kind: str, domain_id: str, host_id: str) -> str:
 
 def claim(database: Database, host_id: str) -> str | None:
     with database.write() as session:
-        queue.ensure_slots(session, f"host:{host_id}", 4)
+        queue.ensure_slots(session, f"host:{host_id}:quick", 4)
         found = queue.claim(session, host_id, f"{host_id}:1", 60)
     return found.job_id if found else None
 

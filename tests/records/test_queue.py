@@ -29,7 +29,7 @@ from tests.scenes.queue import (
 
 @pytest.fixture(autouse=True)
 def _two_jobs_at_once_on_hv1(database: Database) -> None:
-    allow(database, "host:hv1", 2)
+    allow(database, "host:hv1:quick", 2)
 
 
 # --- adding ---------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_a_claim_starts_the_job_and_takes_a_slot_of_its_host(database: Database)
     assert (job.state, job.lease_token, job.lease_owner, job.attempt) == ("running", claim.lease_token, "me", 1)
     assert job.started_at is not None and job.lease_until is not None
     assert before + timedelta(seconds=LEASE_S - 5) < job.lease_until < before + timedelta(seconds=LEASE_S + 5)
-    assert slots_in_use(database) == {"host:hv1": [job_id]}
+    assert slots_in_use(database) == {"host:hv1:quick": [job_id]}
 
 
 def test_nothing_queued_means_nothing_to_claim(database: Database) -> None:
@@ -146,7 +146,7 @@ def test_an_interrupted_job_still_holds_its_domain(database: Database) -> None:
 
 
 def test_a_domain_that_runs_on_another_host_is_busy_here_too(database: Database) -> None:
-    allow(database, "host:hv2", 1)
+    allow(database, "host:hv2:quick", 1)
     add(database, a_snapshot(host="hv2"))
     add(database, a_snapshot(host="hv1"))
     assert try_to_claim(database, "hv2") is not None
@@ -179,7 +179,7 @@ def test_a_thaw_passes_a_busy_domain_a_full_host_and_older_jobs(database: Databa
     claimed(database), claimed(database)
     thaw = add(database, a_thaw("a"))
     assert claimed(database).job_id == thaw
-    assert len(slots_in_use(database)["host:hv1"]) == 2
+    assert len(slots_in_use(database)["host:hv1:quick"]) == 2
 
 
 def test_two_thaws_of_a_domain_run_at_once(database: Database) -> None:

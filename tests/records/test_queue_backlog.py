@@ -14,6 +14,7 @@ from service.db.engine import Database
 from service.db.tables import Job
 from service.model.lifecycle import JobState
 from service.records import queue
+from service.records.locks import domain_key
 from tests.scenes.orders import a_snapshot, a_thaw
 from tests.scenes.queue import add, allow, claimed
 
@@ -23,7 +24,7 @@ STEP = 100
 
 @pytest.fixture(autouse=True)
 def host_with_slots(database: Database) -> None:
-    allow(database, f"host:{HOST}", 4)
+    allow(database, f"host:{HOST}:quick", 4)
 
 
 def test_a_backlog_of_one_busy_domain_is_stepped_over(database: Database) -> None:
@@ -78,6 +79,7 @@ def _backlog(database: Database, domain: str, jobs: int) -> None:
         "domain_id": f"id-of-{domain}",
         "domain_name": domain,
         "host_id": HOST,
+        "lock_key": domain_key(f"id-of-{domain}"),
         **dict.fromkeys(("created_at", "run_after", "updated_at"), now),
         "request": {},
         "labels": {},

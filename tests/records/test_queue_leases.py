@@ -28,7 +28,7 @@ from tests.scenes.queue import (
 
 @pytest.fixture(autouse=True)
 def _two_jobs_at_once_on_hv1(database: Database) -> None:
-    allow(database, "host:hv1", 2)
+    allow(database, "host:hv1:quick", 2)
 
 
 # --- while it runs --------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def test_a_worker_cannot_write_what_belongs_to_the_queue(database: Database, col
 def test_finishing_ends_the_lease_and_frees_the_slots(database: Database, state: JobState) -> None:
     add(database, a_snapshot())
     claim = claimed(database)
-    assert slots_in_use(database) == {"host:hv1": [claim.job_id]}
+    assert slots_in_use(database) == {"host:hv1:quick": [claim.job_id]}
     finish(database, claim, state)
     job = job_of(database, claim.job_id)
     assert (job.state, job.lease_token, job.lease_until, job.lease_owner) == (state.value, None, None, None)
@@ -107,7 +107,7 @@ def test_whoever_lost_the_lease_can_neither_renew_nor_write_nor_finish(database:
         finish(database, zombie)
     job = job_of(database, zombie.job_id)
     assert (job.state, job.phase, job.lease_token) == ("running", None, second.lease_token)
-    assert slots_in_use(database) == {"host:hv1": [zombie.job_id]}
+    assert slots_in_use(database) == {"host:hv1:quick": [zombie.job_id]}
     finish(database, second)
 
 
@@ -125,11 +125,11 @@ def test_only_leases_that_ran_out_are_released(database: Database) -> None:
         assert queue.release_expired(session, "hv1", now=now + timedelta(seconds=50)) == [short]
     job = job_of(database, short)
     assert (job.state, job.lease_token, job.lease_until, job.lease_owner) == ("interrupted", None, None, None)
-    assert slots_in_use(database) == {"host:hv1": [long]}
+    assert slots_in_use(database) == {"host:hv1:quick": [long]}
 
 
 def test_a_worker_that_starts_releases_everything_of_its_host(database: Database) -> None:
-    allow(database, "host:hv2", 1)
+    allow(database, "host:hv2:quick", 1)
     add(database, a_snapshot("a")), add(database, a_snapshot("b", "hv2"))
     here, there = claimed(database), claimed(database, "hv2")
     with database.write() as session:
@@ -232,23 +232,23 @@ def test_a_job_that_does_not_exist_cannot_be_cancelled(database: Database) -> No
 
 def test_slots_grow_and_shrink_to_the_number_asked_for(database: Database) -> None:
     for n in (3, 3, 5, 1, 0, 2):
-        allow(database, "host:hv9", n)
-        assert slots_of(database, "host:hv9") == [None] * n
+        allow(database, "host:hv9:quick", n)
+        assert slots_of(database, "host:hv9:quick") == [None] * n
 
 
 def test_shrinking_takes_no_slot_that_is_in_use(database: Database) -> None:
-    allow(database, "host:hv1", 4)
+    allow(database, "host:hv1:quick", 4)
     for domain in "abc":
         add(database, a_snapshot(domain))
     claims = [claimed(database) for _ in "abc"]
     finish(database, claims[0])
-    allow(database, "host:hv1", 1)
-    assert slots_of(database, "host:hv1") == [claims[1].job_id, claims[2].job_id]
+    allow(database, "host:hv1:quick", 1)
+    assert slots_of(database, "host:hv1:quick") == [claims[1].job_id, claims[2].job_id]
     finish(database, claims[1])
-    allow(database, "host:hv1", 1)
-    assert slots_of(database, "host:hv1") == [claims[2].job_id]
-    allow(database, "host:hv1", 3)
-    assert sorted(slots_of(database, "host:hv1"), key=str) == sorted([None, None, claims[2].job_id], key=str)
+    allow(database, "host:hv1:quick", 1)
+    assert slots_of(database, "host:hv1:quick") == [claims[2].job_id]
+    allow(database, "host:hv1:quick", 3)
+    assert sorted(slots_of(database, "host:hv1:quick"), key=str) == sorted([None, None, claims[2].job_id], key=str)
 
 
 def test_two_that_make_the_slots_of_a_host_at_once_make_them_once(database: Database) -> None:
@@ -256,7 +256,7 @@ def test_two_that_make_the_slots_of_a_host_at_once_make_them_once(database: Data
 
     def ensure() -> None:
         together.wait()
-        allow(database, "host:hv9", 8)
+        allow(database, "host:hv9:quick", 8)
 
     run_together([ensure] * 2)
-    assert slots_of(database, "host:hv9") == [None] * 8
+    assert slots_of(database, "host:hv9:quick") == [None] * 8

@@ -25,7 +25,7 @@ from tests.scenes.orders import a_snapshot
 EXAMPLES = 400
 STEPS = 20
 LEASE_S = 10.0
-LIMITS = {"host:hv1": 3, "host:hv2": 1}
+LIMITS = {"host:hv1:quick": 3, "host:hv2:quick": 1}
 
 HOSTS = st.sampled_from(["hv1", "hv2"])
 KINDS = st.sampled_from(["snapshot", "snapshot", "snapshot", "preflight", "thaw"])
@@ -53,7 +53,7 @@ class Known:
 
     @property
     def resources(self) -> list[str]:
-        return [] if self.kind == "thaw" else [f"host:{self.host}"]
+        return [] if self.kind == "thaw" else [f"host:{self.host}:quick"]
 
 
 class QueueMachine(RuleBasedStateMachine):

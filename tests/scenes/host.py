@@ -45,7 +45,7 @@ class Scene:
         self.abandoned = threading.Event()
         self.hung: list[threading.Event] = []
         with database.write() as session:
-            queue.ensure_slots(session, f"host:{HOST}", 4)
+            queue.ensure_slots(session, f"host:{HOST}:quick", 4)
 
     def add(self, name: str, disks: Sequence[str] = ("vda",), **options: Any) -> FakeDomain:
         domain = FakeDomain(name, [self.disk(target, name) for target in disks], **options)

@@ -130,7 +130,7 @@ def test_transactions_shrink_when_they_take_long_and_grow_while_they_do_not() ->
 
 def test_jobs_are_created_claimed_and_finished_while_old_ones_are_removed(database: Database) -> None:
     with database.write() as session:
-        queue.ensure_slots(session, "host:hv1", 4)
+        queue.ensure_slots(session, "host:hv1:quick", 4)
         for _ in range(300):
             add_ended(session, YEAR, labels={"plan": "nightly"})
         all_due = due(_settings(), database_now(session))

@@ -108,7 +108,7 @@ def test_a_cancel_is_obeyed_after_the_thaw_and_not_before(scene: Scene) -> None:
 
 def test_a_job_that_waits_holds_its_domain_but_no_slot_of_its_host(scene: Scene) -> None:
     with scene.database.write() as session:
-        queue.ensure_slots(session, f"host:{HOST}", 1)
+        queue.ensure_slots(session, f"host:{HOST}:quick", 1)
     job_id = left_frozen(scene)
     scene.domain.pause()
     recovered(scene, job_id)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from service import metrics
@@ -86,7 +87,9 @@ def test_a_stopping_worker_waits_for_the_job_that_it_is_just_claiming(plant: Pla
 
 
 def test_a_kind_that_this_version_does_not_know_waits_for_a_worker_that_does(plant: Plant) -> None:
-    unknown = plant.scene.ask("kind-of-next-year")
+    unknown = plant.scene.ask()
+    with plant.scene.database.write() as session:
+        session.execute(update(Job).where(Job.id == unknown).values(kind="kind-of-next-year"))
     plant.start()
     assert plant.wait_end(plant.scene.ask()).state == "succeeded"
     assert (plant.scene.job(unknown).state, plant.scene.job(unknown).attempt) == ("queued", 0)

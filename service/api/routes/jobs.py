@@ -39,6 +39,7 @@ from service.model.explain import explain
 from service.model.kinds import kind_of
 from service.model.lifecycle import JobState
 from service.records import queue
+from service.records.locks import the_domain
 
 RETRYABLE = frozenset({JobState.failed, JobState.cancelled})
 
@@ -168,7 +169,7 @@ def _again(session: Session, job_id: str) -> JobOrder:
         raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
     # The count of the tries that the service made by itself begins anew.
     request = requests.read(kind.name, job.request, job.request_version)
-    return JobOrder(request, place_of(session, job.domain_id, request.host), dict(job.labels), retry_of=job_id)
+    return JobOrder(request, place_of(session, the_domain(job.domain_id), request.host), dict(job.labels), retry_of=job_id)
 
 
 async def _document(request: Request, job_id: UUID) -> str:
