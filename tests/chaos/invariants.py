@@ -171,30 +171,36 @@ def _keep_disks(stage: Stage) -> None:
     kept.mkdir(exist_ok=True)
     for file in stage.chain_files():
         subprocess.run(["cp", "--sparse=always", str(file), str(kept)], check=False)
-    stage.note(f"the files of the disk are kept in {kept}; QEMU has open: {_open_names(stage)}")
+    stage.note(f"the files of the disk are kept in {kept}; QEMU has open: {_names(stage)}")
 
 
 def nameless_disk(stage: Stage) -> Iterator[Breach]:
-    """The guest writes to the file whose name libvirt tells, and not to one that was deleted or replaced under it."""
+    """The guest writes to the file whose name libvirt tells, and not to one that was deleted or replaced under it.
+
+    QEMU also has the files below open, but only to read: a libvirtd that was killed may name one of those.
+    """
     top = stage.guest.active_sources()["vda"]
     named = top.stat()
-    if not any((found := link.stat()).st_ino == named.st_ino and found.st_dev == named.st_dev for link in _open_files(stage)):
-        yield Breach("chains_broken", f"QEMU does not have {top.name} open, which libvirt says the guest is on")
+    if not any(is_written and os.path.samestat(link.stat(), named) for link, is_written in _open_files(stage)):
+        yield Breach(
+            "chains_broken", f"QEMU does not write to {top.name}, which libvirt says the guest is on; it has open: {_names(stage)}"
+        )
 
 
-def _open_files(stage: Stage) -> list[Path]:
-    return [link for link in Path(f"/proc/{stage.qemu_pid()}/fd").iterdir() if link.exists()]
-
-
-def _open_names(stage: Stage) -> list[str]:
-    """Also of files that were deleted under it, which the kernel marks as such; and whether it writes to them."""
-    found = []
+def _open_files(stage: Stage) -> Iterator[tuple[Path, bool]]:
+    """Of the guest's QEMU, and whether it may write to them."""
     for link in Path(f"/proc/{stage.qemu_pid()}/fd").iterdir():
+        # It may be closed meanwhile.
         with suppress(OSError):
-            info = (link.parents[1] / "fdinfo" / link.name).read_text()
-            name, mode = str(link.readlink()), int(info.partition("flags:")[2].split()[0], 8) & os.O_ACCMODE
-            found += [f"{name} ({'read' if mode == os.O_RDONLY else 'written'})"] if "qcow2" in name else []
-    return found
+            flags = (link.parents[1] / "fdinfo" / link.name).read_text().partition("flags:")[2].split()[0]
+            if link.exists():
+                yield link, int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
+
+
+def _names(stage: Stage) -> list[str]:
+    """Of the disks that are open. The kernel marks those that were deleted."""
+    names = [(str(link.readlink()), is_written) for link, is_written in _open_files(stage)]
+    return [f"{name} ({'written' if is_written else 'only read'})" for name, is_written in names if ".qcow2" in name]
 
 
 def _sequences(stage: Stage) -> list[int]:

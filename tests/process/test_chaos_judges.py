@@ -1,5 +1,6 @@
 """The invariants that look at files and at the job's own words: each is shown a sound round first, and then the breach that it is for."""
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -48,6 +49,9 @@ class QuietStage:
 
     chain_files = Stage.chain_files
 
+    def qemu_pid(self) -> int:
+        return os.getpid()
+
     def paused_guest(self) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -93,6 +97,21 @@ def test_a_disk_that_stands_on_a_foreign_file_is_a_broken_chain(stage: QuietStag
     stage.guest.top = stage.guest.folder / "foreign.qcow2"
     disks.data_disk(stage.guest.top, mb=16, label="data")
     assert kinds(invariants.chain_broken(cast(Stage, stage))) == ["chains_broken"]
+
+
+def test_a_guest_that_does_not_write_to_the_file_that_libvirt_names_is_caught(stage: QuietStage) -> None:
+    """This process stands for QEMU, which has the files of a chain open."""
+    base = stage.guest.top
+    with base.open("r+b"):
+        assert kinds(invariants.nameless_disk(cast(Stage, stage))) == []
+
+    overlay = make_overlay(base, "unnamed")
+    with base.open("rb"), overlay.open("r+b"):
+        overlay.unlink()
+        (breach,) = invariants.nameless_disk(cast(Stage, stage))
+    assert breach.kind == "chains_broken"
+    assert f"{overlay} (deleted) (written)" in breach.detail
+    assert f"{base} (only read)" in breach.detail
 
 
 def test_an_overlay_in_nobodys_chain_is_a_stray_unless_its_job_tells_of_it(stage: QuietStage) -> None:
