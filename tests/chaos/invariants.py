@@ -154,7 +154,7 @@ def next_job_failed(job: dict[str, Any]) -> Iterator[Breach]:
 def durable_writes_lost(stage: Stage, beats: Sequence[Heartbeat]) -> Iterator[Breach]:
     """Read while QEMU has the disk open: what was flushed must be in the file, and a pause would flush the rest as well.
 
-    The second reading is no second chance: it tells whether the write is gone or was only in QEMU's memory.
+    The second reading is not a second chance: it tells whether the write is gone or was only in QEMU's memory.
     """
     lost = list(writes_lost(beats, _sequences(stage)))
     if lost:

@@ -1,5 +1,6 @@
 """Disk images: made without root, and read back without a mount."""
 
+import filecmp
 import json
 import re
 import tempfile
@@ -10,6 +11,7 @@ from tests.lab.places import LabError, locked, open_dir, run_dir
 
 _BLOCK = 4096
 _METER_FILE = "/meter.dat"
+COPIES = 50
 
 
 def make_ext4(path: Path, *, mb: int, label: str) -> None:
@@ -72,5 +74,26 @@ def sequences(image: Path, scratch: Path | None = None) -> list[int]:
 def _as_raw(image: Path, folder: Path) -> Path:
     """A copy that ext4's own tools read; the image may be open in a running QEMU."""
     raw = folder / "disk.raw"
-    run(["qemu-img", "convert", "--force-share", "-O", "raw", image, raw])
+    run(["qemu-img", "convert", "--force-share", "-O", "raw", _still(image, folder), raw])
     return raw
+
+
+def _still(image: Path, folder: Path) -> Path:
+    """The file of the image as it was at one instant: two copies, one after the other, that are equal.
+
+    qemu-img must not read a file that QEMU writes to. It asks for the length of the file once, when it opens the file, and takes
+    everything beyond for zeros; the table that tells where the clusters are it reads later. A cluster that was added to the file
+    in between reads as zeros, and hides what the same place held before in a file below.
+    """
+    older, newer = folder / "older", folder / "newer"
+    _copy(image, newer)
+    for _ in range(COPIES):
+        older, newer = newer, older
+        _copy(image, newer)
+        if filecmp.cmp(older, newer, shallow=False):
+            return newer
+    raise LabError(f"{image} was written to during each of {COPIES} copies")
+
+
+def _copy(image: Path, target: Path) -> None:
+    run(["cp", "--sparse=always", image, target])
