@@ -15,6 +15,8 @@ from sqlalchemy.exc import InvalidatePoolError
 
 TRUSTED_S = 1.0
 """For so long after its last use, a connection whose socket is silent is taken to be alive."""
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Whatever the database does by default: who has waited for a turn or a lock must see what was committed meanwhile."""
 _RESTS_SINCE = "stillpoint_rests_since"
 
 
@@ -32,12 +34,12 @@ class LateCursor(psycopg.Cursor[Any]):
         if not self._must_begin():
             return super().execute(*arguments, **options)
         with self.connection.pipeline():
-            self.connection.execute("BEGIN")
+            self.connection.execute(_BEGIN)
             return super().execute(*arguments, **options)
 
     def executemany(self, *arguments: Any, **options: Any) -> None:
         if self._must_begin():
-            self.connection.execute("BEGIN")
+            self.connection.execute(_BEGIN)
         super().executemany(*arguments, **options)
 
     def _must_begin(self) -> bool:
