@@ -142,3 +142,15 @@ def test_a_connection_that_fell_silent_while_it_rested_is_replaced(
     assert one(database) == 1
     relay.mute_open_ones()
     assert one(database) == 1
+
+
+def test_a_transaction_sees_what_was_committed_while_it_waited_whatever_the_database_does_by_default(postgres_url: str) -> None:
+    engine = open_engine(postgres_url)
+    with engine.begin() as connection:
+        name = connection.scalar(text("SELECT current_database()"))
+        connection.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_isolation = "repeatable read"'))
+    engine.dispose()
+    database = Database(open_engine(postgres_url))
+    with database.write() as session:
+        assert session.scalar(text("SHOW transaction_isolation")) == "read committed"
+    database.dispose()
