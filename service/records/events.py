@@ -1,7 +1,7 @@
 """The events: one for each move of a job or of a recovery point, in the transaction of the move. Rows are added, and never changed.
 
 A reader remembers the id of the last event that it has seen, and asks for what came after. Transactions of PostgreSQL end in another
-order than that in which they got their ids, so the reader stops before the first id that may still come (docs/decisions/0021).
+order than that in which they got their ids, so the reader stops before the first id that may still come (docs/decisions/0023).
 """
 
 from collections.abc import Sequence
