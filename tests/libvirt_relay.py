@@ -22,7 +22,7 @@ class LibvirtRelay:
     """`uri` is what a client connects to. `delay_s` holds back every message from the client to libvirt.
 
     `snapshots_pass`: while it is cleared, a call that takes a snapshot is held back, with all that its client sends after
-    it, until the client is dead; what other clients ask for passes.
+    it, until the client is dead; what other clients ask for passes. `holds_snapshot` is set when one is held back.
 
     `is_mute`: connections are accepted and nothing is passed on, either way, on those that were made before too.
     """
@@ -33,6 +33,7 @@ class LibvirtRelay:
         self.is_mute = False
         self.snapshots_pass = threading.Event()
         self.snapshots_pass.set()
+        self.holds_snapshot = threading.Event()
         self._muted: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -95,6 +96,7 @@ class LibvirtRelay:
             return True
         if self.snapshots_pass.is_set() or not _asks_for_a_snapshot(data):
             return False
+        self.holds_snapshot.set()
         while not (self.snapshots_pass.wait(0.005) or _has_hung_up(client)):
             pass
         return True

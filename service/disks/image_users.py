@@ -1,25 +1,20 @@
 """Who else writes to the files of a disk. A file that somebody writes to is not a point in time, whatever the domain's state says."""
 
-import errno
-import fcntl
 import os
 import stat
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from service import bounded_io
+from service.disks import image_lock
 from service.errors import DomainGone, LibvirtUnavailable, StillpointError
 from service.hypervisor.guest import Guest
+from service.hypervisor.qemu_process import is_open_for_writing
 from service.model.inventory import DomainState
 
 PROC, BLOCK_DEVICES = Path("/proc"), Path("/sys/block")
-_WRITES = os.O_WRONLY | os.O_RDWR
-_QEMU_WRITE_LOCK = 101
-"""The byte that QEMU, qemu-nbd and qemu-img hold a lock on while they may write to an image."""
-_FLOCK = struct.Struct("hhqqi4x")
 
 Identity = tuple[int, int]
 
@@ -86,26 +81,25 @@ def _process_that_writes(guest: Guest, identities: dict[Identity, str]) -> tuple
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
         with suppress(OSError):
-            for identity in _open_for_writing(process, inodes):
-                if identity in identities and not _is_qemu_of(guest, process):
+            for identity, is_written in _open_files(process, inodes):
+                if is_written and identity in identities and not _is_qemu_of(guest, process):
                     return identities[identity], _name_of(process)
     return None
 
 
-def _open_for_writing(process: Path, inodes: set[int]) -> Iterator[Identity]:
-    """Files that may be those of `inodes`, and block devices."""
+def _open_files(process: Path, inodes: set[int]) -> Iterator[tuple[Identity, bool]]:
+    """Files that may be those of `inodes`, and block devices, and whether they are open for writing."""
     folder = process / "fd"
     for number in os.listdir(folder):  # noqa: PTH208 - for the same reason as below
         with suppress(OSError):
             name = os.readlink(f"{folder}/{number}")  # noqa: PTH115 - a Path for each open file of the host costs more than the call
             if not name.startswith("/"):
                 continue
-            said = dict(line.split(":", 1) for line in (process / "fdinfo" / number).read_text().splitlines() if ":" in line)
-            if not int(said["flags"], 8) & _WRITES:
-                continue
+            text = (process / "fdinfo" / number).read_text()
+            said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
             # Only a file that may be ours is looked at: one on a mount that hangs would hold us up.
             if name.startswith("/dev/") or int(said.get("ino", -1)) in inodes or "ino" not in said:
-                yield _identity((folder / number).stat())
+                yield _identity((folder / number).stat()), is_open_for_writing(text)
 
 
 def _is_qemu_of(guest: Guest, process: Path) -> bool:
@@ -139,14 +133,36 @@ def _holder_unseen(files: Iterable[str]) -> tuple[str, str] | None:
 
 
 def _holder_of_lock(path: str) -> str | None:
-    is_device = stat.S_ISBLK(Path(path).stat().st_mode)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_EXCL if is_device else 0))
+        is_written = image_lock.read(path).is_written
+    except image_lock.HeldByHost:
+        return "a mount or another device of the host"
+    return "another process, perhaps on another host: it holds QEMU's lock for writing" if is_written else None
+
+
+# --- of a file that is to be removed ----------------------------------------------------------------
+
+
+def why_not_unused(path: str, found: os.stat_result) -> str | None:
+    """Who may have the file open: a program that writes to it, or a QEMU. None: nobody. `found`: which file it is."""
+    identity, is_all_seen = _identity(found), True
+    for process in PROC.iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        try:
+            for other, is_written in _open_files(process, {found.st_ino}):
+                if other == identity and (is_written or _is_qemu(process)):
+                    return f"{_name_of(process)} has it open"
+        except PermissionError:
+            is_all_seen = False
+        except OSError:
+            # The process has ended.
+            continue
+    try:
+        return "a program that is not seen from here holds QEMU's lock of it" if image_lock.read(path).is_open else None
     except OSError as error:
-        return "a mount or another device of the host" if is_device and error.errno == errno.EBUSY else None
-    try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _QEMU_WRITE_LOCK, 1, 0)
-        kind = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))[0]
-    finally:
-        os.close(descriptor)
-    return None if kind == fcntl.F_UNLCK else "another process, perhaps on another host: it holds QEMU's lock for writing"
+        return None if is_all_seen else f"whether a program has it open cannot be seen: {bounded_io.reason_of(error)}"
+
+
+def _is_qemu(process: Path) -> bool:
+    return b"-uuid" in (process / "cmdline").read_bytes().split(b"\0")

@@ -1,13 +1,13 @@
 """The images of the disks of a job, looked at before anything is made: each is there, and is the file that the guest writes into."""
 
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from service import bounded_io
 from service.disks.disk_user import DiskUser
+from service.disks.two_views import QemuView, is_same
 from service.errors import DiskImageDeleted, DiskImageMissing, StillpointError
+from service.hypervisor.qemu_process import OpenFile
 from service.model.inventory import Disk
 
 _DELETED = " (deleted)"
@@ -21,7 +21,7 @@ def refuse_missing(domain: str, disks: Sequence[Disk], user: DiskUser) -> None:
 
 def faults(domain: str, disks: Sequence[Disk], user: DiskUser) -> Iterator[StillpointError]:
     """What keeps each image, and each file below it, from being what a point can stand on."""
-    opened = user.process.open_files() if user.process is not None else None
+    opened = QemuView.of(user).opened
     for disk in disks:
         for path in (disk.source or "", *disk.chain):
             fault = _fault(domain, disk, path, opened)
@@ -29,7 +29,7 @@ def faults(domain: str, disks: Sequence[Disk], user: DiskUser) -> Iterator[Still
                 yield fault
 
 
-def _fault(domain: str, disk: Disk, path: str | None, opened: Sequence[tuple[str, os.stat_result]] | None) -> StillpointError | None:
+def _fault(domain: str, disk: Disk, path: str | None, opened: Sequence[OpenFile] | None) -> StillpointError | None:
     if path is None or not path.startswith("/"):
         # Below the disk: on the network, or of a pool.
         return None
@@ -45,18 +45,11 @@ def _fault(domain: str, disk: Disk, path: str | None, opened: Sequence[tuple[str
     except StillpointError as error:
         return error
     # A file below the active one may be one that QEMU need not hold open; the active one it does.
-    if opened and path == disk.source and not any(_is_same(found, other) for _, other in opened):
+    if opened and path == disk.source and not any(is_same(found, file.found) for file in opened):
         why = "another file has its name now" if _has_deleted(path, opened) else "the worker sees another file under this name"
         return DiskImageDeleted(path=path, domain=domain, disk=disk.target, reason=why)
     return None
 
 
-def _has_deleted(path: str | None, opened: Sequence[tuple[str, os.stat_result]]) -> bool:
-    return any(name == f"{path}{_DELETED}" for name, _ in opened)
-
-
-def _is_same(found: os.stat_result, other: os.stat_result) -> bool:
-    if stat.S_ISBLK(found.st_mode):
-        # libvirt makes a node of its own for each domain.
-        return stat.S_ISBLK(other.st_mode) and found.st_rdev == other.st_rdev
-    return os.path.samestat(found, other)
+def _has_deleted(path: str | None, opened: Sequence[OpenFile]) -> bool:
+    return any(file.name == f"{path}{_DELETED}" for file in opened)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from service.disks import overlays
+from service.disks.two_views import DiskPositions, error_of
 from service.errors import LibvirtCallFailed, LibvirtUnavailable, OverlaysLeft, StillpointError
 from service.hypervisor.guest import Guest
 from service.model.intent import Overlay
@@ -69,15 +70,24 @@ def _merge(guest: Guest, overlay: Overlay, merge: Merge, budget_s: float) -> Non
     source = guest.sources().get(overlay.target)
     if overlay.is_in_use(source) is None:
         raise _impossible(guest, overlay, f"the disk is on {source}, and not on {overlay.path}")
+    _must_agree(guest, overlay, source)
     if source == overlay.path:
         _begin(guest, overlay, merge)
         _wait(guest, overlay, budget_s)
         guest.pivot(overlay.target)
     _check_bases(guest, overlay)
     try:
-        overlays.remove([overlay])
+        overlays.remove([overlay], were_merged=True)
     except OverlaysLeft as error:
         merge.left.append(error)
+
+
+def _must_agree(guest: Guest, overlay: Overlay, source: str | None) -> None:
+    """libvirt would merge the file that it names, and an overlay that QEMU writes to would be called unused."""
+    positions = DiskPositions(guest)
+    positions.is_on(overlay, source)
+    if positions.behind:
+        raise error_of(guest, positions.behind)
 
 
 def _begin(guest: Guest, overlay: Overlay, merge: Merge) -> None:

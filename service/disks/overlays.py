@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from service import bounded_io, log
-from service.disks import overlay_file
+from service.disks import guest_data, overlay_file
 from service.disks.file_identity import looks_like_ours
+from service.disks.image_users import why_not_unused
 from service.errors import (
+    OverlayInUse,
     OverlayPreparationFailed,
     OverlayReplaced,
     OverlaysLeft,
@@ -183,32 +185,41 @@ def must_be_there(made: Sequence[Overlay]) -> None:
             raise OverlayPreparationFailed(path=overlay.path, reason="another file was put in its place after it was made")
 
 
-class _NotOurs(Exception):
-    """Another file lies under the name."""
+class _Kept(Exception):
+    """Why a file under the name of an overlay stays, as the error that tells it and the reason in words."""
+
+    def __init__(self, error: type[OverlaysLeft], reason: str) -> None:
+        self.error, self.reason = error, reason
 
 
-def remove(overlays: Sequence[Overlay]) -> None:
-    """Delete overlays that no disk uses; the caller has looked (`Guest.settled_sources`).
+def remove(overlays: Sequence[Overlay], *, were_merged: bool = False) -> None:
+    """Delete overlays that no disk uses. One stays that a program has open, or that a guest wrote to, whatever libvirt says of its disks.
 
-    Raises OverlaysLeft, and OverlayReplaced where another file lies under the name of one; either after it tried all.
+    `were_merged`: what a guest wrote to them is in the files below. Raises OverlaysLeft, and for files that must not be deleted by hand
+    OverlayReplaced or OverlayInUse; each after it tried all.
     """
-    left, reasons, strange = [], [], []
+    kept: dict[type[OverlaysLeft], dict[str, str]] = {}
     for overlay in overlays:
         try:
-            bounded_io.answered("removing", overlay.path, partial(_unlink, overlay))
-        except _NotOurs:
-            strange.append(overlay.path)
-        except (OSError, StorageNotAnswering) as error:
-            left.append(overlay.path)
-            reasons.append(error.detail.rstrip(".") if isinstance(error, StorageNotAnswering) else bounded_io.reason_of(error))
-    if strange:
-        also = [f"nor was {' '.join(left)} ({'; '.join(dict.fromkeys(reasons))})"] if left else []
-        raise OverlayReplaced(paths=" ".join(strange), reason=", ".join([_REPLACED, *also]))
-    if left:
-        raise OverlaysLeft(paths=" ".join(left), reason="; ".join(dict.fromkeys(reasons)))
+            bounded_io.answered("removing", overlay.path, partial(_unlink, overlay, were_merged=were_merged))
+        except _Kept as why:
+            kept.setdefault(why.error, {})[overlay.path] = why.reason
+        except StorageNotAnswering as error:
+            kept.setdefault(OverlaysLeft, {})[overlay.path] = error.detail.rstrip(".")
+        except OSError as error:
+            kept.setdefault(OverlaysLeft, {})[overlay.path] = bounded_io.reason_of(error)
+    if kept:
+        raise _told(kept)
 
 
-def _unlink(overlay: Overlay) -> None:
+def _told(kept: dict[type[OverlaysLeft], dict[str, str]]) -> OverlaysLeft:
+    worst, *others = (error for error in (OverlayReplaced, OverlayInUse, OverlaysLeft) if error in kept)
+    also = [f"nor was {' '.join(kept[other])} ({'; '.join(dict.fromkeys(kept[other].values()))})" for other in others]
+    reason = "; ".join(dict.fromkeys(kept[worst].values()))
+    return worst(paths=" ".join(kept[worst]), reason=", ".join([reason, *also]))
+
+
+def _unlink(overlay: Overlay, *, were_merged: bool) -> None:
     """Raises OSError where the file stays; one that was never made is not left behind, whatever its folder says of it."""
     path = Path(overlay.path)
     try:
@@ -218,8 +229,21 @@ def _unlink(overlay: Overlay) -> None:
             return
         raise
     if not _is_ours(overlay, path, found):
-        raise _NotOurs
+        raise _Kept(OverlayReplaced, _REPLACED)
+    used = why_not_unused(overlay.path, found)
+    if used is None and not were_merged and _may_have_data(path):
+        used = "a guest has written to it"
+    if used is not None:
+        raise _Kept(OverlayInUse, used)
     path.unlink(missing_ok=True)
+
+
+def _may_have_data(path: Path) -> bool:
+    try:
+        return guest_data.is_in(path)
+    except PermissionError:
+        # Whoever took it away from us may have used it.
+        return True
 
 
 def _is_ours(overlay: Overlay, path: Path, found: os.stat_result) -> bool:

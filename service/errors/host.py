@@ -79,6 +79,18 @@ class OverlayReplaced(OverlaysLeft):
     )
 
 
+class OverlayInUse(OverlaysLeft):
+    """Facts: `paths`, and `reason`: who has them open, or what is in them."""
+
+    code = "overlay_in_use"
+    title = "An overlay that no disk names is in use"
+    detail_template = "{paths} was not removed: {reason}."
+    remedy_template = (
+        "Do not delete {paths} while a program has it open (`fuser -v {paths}`), or while the data in it may be needed. "
+        "`virsh domblklist DOMAIN --details` shows which files libvirt names; preflight says whether QEMU writes to other files."
+    )
+
+
 class DomainGone(StillpointError):
     code = "domain_gone"
     title = "The domain no longer exists"

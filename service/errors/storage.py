@@ -73,6 +73,23 @@ class DiskImageDeleted(StillpointError):
     )
 
 
+class LibvirtBehindQemu(StillpointError):
+    """libvirtd was killed after QEMU had switched a disk and before libvirt saved that.
+
+    Facts: `domain`, `disk` (a target, or several), `libvirt_file`, which libvirt names, and `qemu_file`, which has the guest's writes.
+    """
+
+    code = "libvirt_behind_qemu"
+    title = "libvirt names another file for a disk than QEMU writes to"
+    detail_template = "{domain}'s disk {disk}: libvirt names {libvirt_file}, but the guest's writes are in {qemu_file}."
+    remedy_template = (
+        "Delete neither file. Do not destroy, save or migrate {domain} before this is corrected: the next start would use {libvirt_file}, "
+        "without the writes in {qemu_file}. A restart of libvirtd does not help. 1. `virsh edit {domain}`: name {qemu_file} as the source "
+        "of {disk}, with driver type qcow2. 2. `virsh shutdown {domain}`. 3. When the domain is off, `virsh start {domain}`. "
+        "A way without a shutdown is in docs/reliability.md, section libvirt behind QEMU."
+    )
+
+
 class QemuImgUnusable(StillpointError):
     code = "qemu_img_unusable"
     title = "qemu-img cannot be used"

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 PROC = Path("/proc")
+_WRITES = os.O_WRONLY | os.O_RDWR
 _FILE_SYSTEM_UID = 4
 """Of the four numbers after `Uid:` the last one is what files are opened with."""
 
@@ -26,6 +28,16 @@ class Credentials:
             return f"{pwd.getpwuid(self.uid).pw_name} ({self.uid}:{self.gid})"
         except KeyError:
             return f"user {self.uid}:{self.gid}"
+
+
+class OpenFile(NamedTuple):
+    """`name`: of a deleted file with ` (deleted)` behind it. `link`: opens the file whatever its name is."""
+
+    name: str
+    found: os.stat_result
+    #: Open for writing. QEMU opens a file anew, for reading only, when a snapshot puts the file below an overlay.
+    is_written: bool
+    link: Path
 
 
 @dataclass(frozen=True)
@@ -49,20 +61,28 @@ class QemuProcess:
             return False
         return True
 
-    def open_files(self) -> list[tuple[str, os.stat_result]] | None:
-        """Name (of a deleted one with ` (deleted)` behind it) and file; None: we may not look."""
+    def open_files(self) -> list[OpenFile] | None:
+        """None: the worker may not look, or the process has ended."""
+        folder = PROC / str(self.pid)
         try:
-            links = list((PROC / str(self.pid) / "fd").iterdir())
+            links = list((folder / "fd").iterdir())
         except OSError:
             return None
-        return list(_files(links))
+        return list(_files(folder, links))
 
 
-def _files(links: list[Path]) -> Iterator[tuple[str, os.stat_result]]:
+def _files(process: Path, links: list[Path]) -> Iterator[OpenFile]:
     for link in links:
         # It may be closed by now.
         with suppress(OSError):
-            yield str(link.readlink()), link.stat()
+            name = str(link.readlink())
+            yield OpenFile(name, link.stat(), is_open_for_writing((process / "fdinfo" / link.name).read_text()), link)
+
+
+def is_open_for_writing(fdinfo: str) -> bool:
+    """`fdinfo`: the text that /proc has of an open file."""
+    flags = next(line.partition(":")[2] for line in fdinfo.splitlines() if line.startswith("flags:"))
+    return bool(int(flags, 8) & _WRITES)
 
 
 def find(uuid: str, uid: int | None = None) -> QemuProcess | None:

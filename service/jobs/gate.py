@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from service import bounded_io
 from service.db.tables import Gate
+from service.disks import two_views
+from service.disks.disk_user import disk_user_of
 from service.errors import DomainStateUnsuitable, StillpointError, VerdictBelowRequired
 from service.freeze import faults, vss_record
 from service.freeze.documents import count, evidence, evidence_document, raw_texts
@@ -74,6 +76,8 @@ def _preflight(run: JobRun, guest: Guest, policy: FreezePolicy) -> Terms:
     if found.state is not DomainState.running:
         raise DomainStateUnsuitable(domain=found.domain, state="not running, so there is nothing to freeze")
     policy.hold_limits(is_windows=found.is_windows)
+    # A caller who copies the files that libvirt names would copy old data.
+    two_views.must_agree(guest.name, found.disks, disk_user_of(guest, found.state))
     # Whatever the caller copies, it is frozen: which disks that will be is not known here.
     scope = freeze_scope(found, found.disks)
     fault = why_not_freezable(found, scope)

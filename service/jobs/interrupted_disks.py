@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service import bounded_io
 from service.db.tables import Job, RecoveryPoint
-from service.disks import overlays
+from service.disks import overlays, two_views
 from service.disks.merging import merge_back
 from service.disks.whereabouts import Whereabouts
 from service.errors import (
@@ -85,9 +85,12 @@ def _keep(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
             f"The definition of the next start does not name the overlay of {', '.join(behind)}: "
             "correct it before the domain is shut off, or what was written since is lost."
         )
+    error = two_views.error_of(guest, where.behind) if where.behind else None
+    if error is not None:
+        lost.story.append(error.detail)
     if not is_point:
-        return Resolution(judgement=no_point())
-    return Resolution(judgement=_worker_lost(lost.job), point=_point(lost.job, planned))
+        return Resolution(error=error, judgement=no_point())
+    return Resolution(error=error, judgement=_worker_lost(lost.job), point=_point(lost.job, planned))
 
 
 def _worker_lost(job: Job) -> Judgement:

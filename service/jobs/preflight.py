@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service import bounded_io
-from service.disks import disk_images, images, overlays, rehearsal
+from service.disks import disk_images, images, overlays, rehearsal, two_views
 from service.disks.at_rest import why_not_at_rest
 from service.disks.disk_user import disk_user_of
 from service.errors import (
@@ -110,8 +110,9 @@ def _try_host(run: JobRun, guest: Guest, kind: Preflight, found: Survey, taken: 
     """Make the overlays as the job would, let libvirt look at them and QEMU's user open them, and remove them."""
     trial = HostTrial()
     user = disk_user_of(guest, found.state)
+    trial.note(Tried.libvirt_behind_qemu, *two_views.faults(guest.name, taken, user))
     trial.note(Tried.image, *images.faults(guest.name, taken, user))
-    if Tried.image in trial.faults:
+    if trial.faults:
         return trial
     try:
         planned = overlays.plan(guest, taken, run.claim.job_id, run.claim.attempt, kind.overlay_dir)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from service import bounded_io, log
-from service.disks import at_rest, disk_images, image_users, images, overlays, rehearsal
+from service.disks import at_rest, disk_images, image_users, images, overlays, rehearsal, two_views
 from service.disks.disk_user import DiskUser, disk_user_of
+from service.disks.two_views import DiskPositions
 from service.errors import DomainStateUnsuitable, GuestAlreadyFrozen, LibvirtUnavailable, OverlaysLeft, StillpointError
 from service.freeze.frozen_pass import BEFORE_THE_WINDOW, FrozenPass, PassSettings, look
 from service.freeze.guard import Guard, Unguarded
@@ -91,7 +92,7 @@ class _SnapshotRun:
             with bounded_io.refusals(BEFORE_THE_WINDOW):
                 planned, take = self._make_ready(frozen, ready, guard)
             passed = _pass(frozen, take, guard)
-            taken = Taken(planned, _look_at_disks(guest, planned) if passed.window.point_was_requested else {})
+            taken = _look_at_disks(guest, planned) if passed.window.point_was_requested else Taken(planned, {})
             frozen.record(passed)
             if not ready.terms.is_running and taken.is_point:
                 taken = self._look_again(ready, taken)
@@ -109,6 +110,7 @@ class _SnapshotRun:
         found.disks = disk_images.examined(found.disks)
         selection = select_disks(guest.name, found.disks, self._request.disks, has_overlay_dir=folder is not None)
         user = disk_user_of(guest, found.state)
+        two_views.must_agree(guest.name, selection.taken, user)
         images.refuse_missing(guest.name, selection.taken, user)
         self._must_be_at_rest(selection)
         overlays.check_space(overlays.spaces(selection.taken, folder, self._kind.overlay_reserve_bytes))
@@ -208,13 +210,14 @@ def _take_unfrozen(take: TakePoint, window: WindowRecord) -> None:
     window.instants.point_done = time.monotonic_ns()
 
 
-def _look_at_disks(guest: Guest, planned: Sequence[Overlay]) -> dict[str, bool | None]:
-    """Target to whether it is on its overlay now; None: on another file. The truth is in libvirt, not in the error of a call."""
+def _look_at_disks(guest: Guest, planned: Sequence[Overlay]) -> Taken:
+    """The truth is in libvirt and QEMU, not in the error of a call."""
     deadline = time.monotonic() + LOOK_PATIENCE_S
     while True:
         try:
-            sources = guest.settled_sources()
-            return {overlay.target: overlay.is_in_use(sources.get(overlay.target)) for overlay in planned}
+            sources, positions = guest.settled_sources(), DiskPositions(guest)
+            switched = {overlay.target: positions.is_on(overlay, sources.get(overlay.target)) for overlay in planned}
+            return Taken(planned, switched, behind=positions.behind)
         except LibvirtUnavailable as error:
             if time.monotonic() > deadline:
                 raise MustRecover(what=error.detail) from error

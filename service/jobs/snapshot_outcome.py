@@ -9,7 +9,7 @@ from typing import Any
 
 from service import bounded_io
 from service.db.tables import RecoveryPoint
-from service.disks import overlays
+from service.disks import overlays, two_views
 from service.errors import (
     DiscardFailed,
     DisksInDoubt,
@@ -40,8 +40,10 @@ class Taken:
     """What became of the disks."""
 
     overlays: Sequence[Overlay]
-    #: Target to whether the disk is on its overlay, as libvirt says after the window; None: on a file that is not of this job.
+    #: Target to whether the disk is on its overlay after the window; None: on a file that is not of this job.
     switched: Mapping[str, bool | None]
+    #: Of the disks on their overlays, those of which libvirt does not know it.
+    behind: Sequence[Overlay] = ()
     #: The domain was shut off at the survey, and runs now, after the switch of its disks.
     was_started: bool = False
     #: A file below that another program writes to after the switch, and that program. Such a file is not a point in time.
@@ -115,6 +117,8 @@ def _error(run: JobRun, guest: Guest, passed: Passed, taken: Taken, *, judgement
         return PointIsWritten(domain=guest.name, file=file, holder=holder, overlays=moved)
     if not taken.is_point:
         return faults.why_not_held(guest, passed) or _snapshot_failed(guest, passed, left)
+    if taken.behind:
+        return two_views.error_of(guest, taken.behind)
     asked = run.request(SnapshotRequest).required_verdict
     required = required_verdict(asked, passed.terms.policy.mode, was_running=_was_running(passed, taken))
     if not satisfies(judgement.verdict, required, passed.terms.survey.shut_off_cleanly):

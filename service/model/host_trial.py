@@ -11,6 +11,7 @@ from service.model.check import Check, failed, passed, warned
 class Tried(StrEnum):
     """In the order of a job. The values are the codes of the checks."""
 
+    libvirt_behind_qemu = "libvirt_behind_qemu"
     image = "image"
     overlay = "overlay"
     libvirt_files = "libvirt_files"
@@ -19,6 +20,7 @@ class Tried(StrEnum):
 
 
 _WELL = {
+    Tried.libvirt_behind_qemu: "QEMU writes to the files that libvirt names.",
     Tried.image: "The image of each disk exists, and is the file that the domain uses.",
     Tried.overlay: "The overlays could be made in their folders, and were removed again.",
     Tried.libvirt_files: "libvirt sees the files that the worker makes.",
@@ -26,6 +28,7 @@ _WELL = {
     Tried.security_driver: "No security driver keeps QEMU from the overlays, or libvirt labels the overlays for that driver.",
 }
 _UNKNOWN_REMEDIES = {
+    Tried.libvirt_behind_qemu: "Solve the problem of the check before this check.",
     Tried.image: "Give the worker access to the process of QEMU: the same pid namespace, and CAP_SYS_PTRACE.",
     Tried.overlay: "Solve the problem of the check before this check.",
     Tried.libvirt_files: "Update libvirt, or let the worker call virDomainSaveImageGetXMLDesc.",

@@ -164,11 +164,12 @@ def _overlays(settings: Settings) -> Finding:
 
 def _files(settings: Settings) -> Iterator[Finding]:
     try:
-        from service.worker import doctor_files
+        from service.worker import doctor_domains, doctor_files
     except ImportError:
         # Without libvirt-python it runs no jobs, and that is said already.
         return
     yield from doctor_files.examine(settings)
+    yield from doctor_domains.examine(settings)
 
 
 def _overlay_folder(folder: Path, reserve_bytes: int) -> Finding:

@@ -14,7 +14,7 @@ import pytest
 
 from service.db.engine import Database
 from service.db.tables import Job
-from service.disks.image_users import _FLOCK as FLOCK
+from service.disks.image_lock import _FLOCK as FLOCK
 from tests.fakes import FakeDomain
 from tests.fakes.domain import MIGRATED, SAVING
 from tests.scenes.host import FREEZE, Scene, error_of, qcow2_header

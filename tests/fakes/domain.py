@@ -111,6 +111,7 @@ class FakeDomain:
         self._faults: dict[str, deque[_Fault]] = defaultdict(deque)
         self._nonsense: dict[str, deque[str]] = defaultdict(deque)
         self._only: tuple[str, ...] | None = None
+        self._untold: Callable[[dict[str, str]], object] | None = None
         self._away_calls = 0
         self._broken = False
 
@@ -146,6 +147,10 @@ class FakeDomain:
     def move_only(self, *targets: str) -> None:
         """The next snapshot moves these disks, then fails: what ATOMIC promises never to happen."""
         self._only = targets
+
+    def libvirtd_dies_in_snapshot(self, qemu_switches: Callable[[dict[str, str]], object]) -> None:
+        """After QEMU has carried out the next snapshot, and before libvirt saves that: the next libvirtd names the files below."""
+        self._untold = qemu_switches
 
     def libvirtd_goes_away(self, calls: int) -> None:
         """The next call breaks, `calls - 1` more find no libvirtd, then it is back."""
@@ -371,6 +376,10 @@ class FakeDomain:
             self._check_overlay(target, path)
         only = moves.keys() if self._only is None else set(self._only)
         self.points.append(PointInTime(tuple(moves), frozenset(self.agent.frozen)))
+        if self._untold is not None:
+            self._untold(moves)
+            self._untold = None
+            raise connection_lost()
         for target in moves.keys() & only:
             for chains in (self._live, self._saved):
                 chains[target].files.insert(0, (moves[target], "qcow2"))

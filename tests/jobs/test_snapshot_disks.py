@@ -52,12 +52,18 @@ def test_a_snapshot_that_failed_leaves_the_disks_as_they_were_and_no_overlay(dat
     assert job.evidence["disks_after"] == {"vda": "unchanged", "vdb": "unchanged"}
 
 
-def test_an_unused_overlay_that_cannot_be_removed_is_named_and_the_others_are_removed(scene: Scene) -> None:
-    def fail() -> None:
-        make_irremovable(scene.images.glob("db1-vda.*.qcow2"))
-        raise no_space()
+def test_an_unused_overlay_that_cannot_be_removed_is_named_and_the_others_are_removed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
 
-    scene.domain.when_next("snapshot_create", fail)
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.match("db1-vda.*.qcow2"):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    scene.domain.fail_next("snapshot_create", no_space())
+    monkeypatch.setattr(Path, "unlink", refuse)
     job = scene.run()
     (left,) = scene.overlays()
     assert (job.state, error_of(job)["code"]) == ("failed", "snapshot_failed")

@@ -1,12 +1,11 @@
 """Names of block nodes that QEMU has already, as a libvirtd leaves them that was killed in a snapshot."""
 
-import json
 import re
 from pathlib import Path
 
-import libvirt_qemu
 import pytest
 
+from tests.lab import monitor
 from tests.lab.daemon import uri
 from tests.lab.guests import LabGuest
 from tests.service_process import ServiceProcess
@@ -25,16 +24,8 @@ def test_a_snapshot_goes_past_the_names_that_are_taken(lab_guest: LabGuest, tmp_
 
 def take_the_next_names(guest: LabGuest, count: int) -> None:
     """libvirt numbers its nodes `libvirt-N-format` and `libvirt-N-storage`, one number for each file."""
-    nodes = ask_qemu(guest, "query-named-block-nodes", flat=True)
+    nodes = monitor.ask(guest, "query-named-block-nodes", flat=True)
     highest = max(int(found[1]) for node in nodes if (found := re.match(r"libvirt-(\d+)-", node["node-name"])))
     for number in range(highest + 1, highest + 1 + count):
         for end in ("storage", "format"):
-            ask_qemu(guest, "blockdev-add", driver="null-co", **{"node-name": f"libvirt-{number}-{end}"})
-
-
-def ask_qemu(guest: LabGuest, command: str, **arguments: object) -> list[dict[str, str]]:
-    answer = libvirt_qemu.qemuMonitorCommand(guest.domain, json.dumps({"execute": command, "arguments": arguments}), 0)
-    parsed = json.loads(answer)
-    assert "error" not in parsed, parsed
-    found: list[dict[str, str]] = parsed["return"]
-    return found
+            monitor.ask(guest, "blockdev-add", driver="null-co", **{"node-name": f"libvirt-{number}-{end}"})
