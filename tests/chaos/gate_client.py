@@ -31,10 +31,13 @@ class GateClient:
     held: bool | None = None
     copy: Path | None = None
     _token: str = ""
+    _disk: Path = field(default_factory=Path)
     _failure: Exception | None = None
     _key: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def begin(self) -> "GateClient":
+        # Now, because libvirt may be away while the gate is open. A gate moves no disk.
+        self._disk = self.stage.guest.active_sources()["vda"]
         self.job_id, self._token = self._ask_for_the_gate(0)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -66,9 +69,8 @@ class GateClient:
     def _copy_and_release(self) -> None:
         if not self._is_open():
             return
-        disk = self.stage.guest.active_sources()["vda"]
         self.copy = self.stage.state_dir.parent / f"{self.job_id}.qcow2"
-        shutil.copy(disk, self.copy)
+        shutil.copy(self._disk, self.copy)
         time.sleep(self.copies_for_s)
         answer = self._post(f"quiesce/{self.job_id}/release", {"token": self._token}, {})
         self.held = answer.json()["held"]

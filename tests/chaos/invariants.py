@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.service_process import FINAL
 
 AFTER_DEADLINE_MS = 2_000.0
 SILENCE_S = 15.0
+BEHIND = "libvirt_behind_qemu"
 MEASURING_MS = 60.0
 """The meter counts from the write that met the freeze, the job from the reply to it."""
 
@@ -99,7 +99,7 @@ def _untrue(stage: Stage, job: dict[str, Any], before: Path) -> Iterator[str]:
         return
     if (job["state"] == "failed") != (job["error"] is not None):
         yield f"state {job['state']} with error {job['error']}"
-    now = stage.guest.active_sources()["vda"]
+    now = stage.written_file()
     point = job["recovery_point"]
     if point is None:
         if now != before:
@@ -145,6 +145,14 @@ def strays(stage: Stage, job: dict[str, Any]) -> Iterator[Breach]:
         yield Breach("stories_untrue", f"files that no disk stands on: {', '.join(sorted(file.name for file in lost))}")
 
 
+def next_job_not_refused(job: dict[str, Any]) -> Iterator[Breach]:
+    """Where libvirt names another file than QEMU writes to, no guest is frozen for a snapshot that cannot be."""
+    if (job["error"] or {}).get("code") != BEHIND or job["freeze"] is not None:
+        yield Breach(
+            "stories_untrue", f"libvirt is behind QEMU, and the next job ended {job['state']}: {(job['error'] or {}).get('detail')}"
+        )
+
+
 def next_job_failed(job: dict[str, Any]) -> Iterator[Breach]:
     """The job after a fault has been healed has nothing in its way."""
     if (job["state"], job["verdict"]) != ("succeeded", "filesystem"):
@@ -174,34 +182,32 @@ def _keep_disks(stage: Stage) -> None:
     stage.note(f"the files of the disk are kept in {kept}; QEMU has open: {_names(stage)}")
 
 
-def nameless_disk(stage: Stage) -> Iterator[Breach]:
+def nameless_disk(stage: Stage, job: dict[str, Any]) -> Iterator[Breach]:
     """The guest writes to the file whose name libvirt tells, and not to one that was deleted or replaced under it.
 
-    QEMU also has the files below open, but only to read: a libvirtd that was killed may name one of those.
+    QEMU also has the files below open, but only to read. A libvirtd that was killed may name one of those ever after: the job must tell it.
     """
-    top = stage.guest.active_sources()["vda"]
-    named = top.stat()
-    if not any(is_written and os.path.samestat(link.stat(), named) for link, is_written in _open_files(stage)):
+    named, written = stage.guest.active_sources()["vda"], stage.written_file()
+    if written != named and _tells_behind(job, named, written):
+        return
+    found = named.stat()
+    if not any(file.is_written and os.path.samestat(file.found, found) for file in stage.open_files()):
         yield Breach(
-            "chains_broken", f"QEMU does not write to {top.name}, which libvirt says the guest is on; it has open: {_names(stage)}"
+            "chains_broken", f"QEMU does not write to {named.name}, which libvirt says the guest is on; it has open: {_names(stage)}"
         )
 
 
-def _open_files(stage: Stage) -> Iterator[tuple[Path, bool]]:
-    """Of the guest's QEMU, and whether it may write to them."""
-    for link in Path(f"/proc/{stage.qemu_pid()}/fd").iterdir():
-        # It may be closed meanwhile.
-        with suppress(OSError):
-            flags = (link.parents[1] / "fdinfo" / link.name).read_text().partition("flags:")[2].split()[0]
-            if link.exists():
-                yield link, int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
+def _tells_behind(job: dict[str, Any], named: Path, written: Path) -> bool:
+    error = job["error"] or {}
+    if error.get("code") != BEHIND or not written.exists():
+        return False
+    return (error["facts"]["libvirt_file"], error["facts"]["qemu_file"]) == (str(named), str(written))
 
 
 def _names(stage: Stage) -> list[str]:
     """Of the disks that are open. The kernel marks those that were deleted."""
-    names = [(str(link.readlink()), is_written) for link, is_written in _open_files(stage)]
-    return [f"{name} ({'written' if is_written else 'only read'})" for name, is_written in names if ".qcow2" in name]
+    return [f"{file.name} ({'written' if file.is_written else 'only read'})" for file in stage.open_files() if ".qcow2" in file.name]
 
 
 def _sequences(stage: Stage) -> list[int]:
-    return sequences(stage.guest.active_sources()["vda"])
+    return sequences(stage.written_file())

@@ -109,7 +109,10 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
     yield from invariants.story_untrue(stage, job, before, stalls, strike.pauses)
     beats = stage.guest.heartbeats(0 if strike.hits_guest else mark)
     yield from invariants.durable_writes_lost(stage, [*known, *beats])
-    yield from chain(invariants.nameless_disk(stage), invariants.chain_broken(stage), invariants.strays(stage, job))
+    yield from chain(invariants.nameless_disk(stage, job), invariants.chain_broken(stage), invariants.strays(stage, job))
+    if stage.written_file() != stage.guest.active_sources()["vda"]:
+        yield from invariants.next_job_not_refused(stage.api.wait(stage.api.create(stage.guest.name), JOB_TIMEOUT_S))
+        stage.merge_behind_libvirts_back()
     yield from invariants.next_job_failed(stage.api.wait(stage.api.create(stage.guest.name), JOB_TIMEOUT_S))
     if len(stage.chain_files()) > MAX_OVERLAYS:
         stage.merge_all()

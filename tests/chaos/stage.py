@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 
 import libvirt
 
+from service.hypervisor.qemu_process import Credentials, OpenFile, QemuProcess
 from tests.chaos.lying_agent import LyingAgent
 from tests.chaos.lying_relay import LyingRelay
 from tests.chaos.remains import GUESTS
+from tests.lab import monitor
 from tests.lab.command import run
 from tests.lab.disks import make_ext4
 from tests.lab.guests import LabGuest
@@ -142,10 +144,29 @@ class Stage:
         finally:
             self.guest.domain.resume()
 
+    def written_file(self) -> Path:
+        """The file that the guest writes to, as its QEMU has it open, whatever libvirt names."""
+        named = self.guest.active_sources()["vda"]
+        written = [file for file in self._files_open_for_writing() if ".qcow2" in file.suffix] if self.is_running() else [named]
+        return named if named in written or not written else written[0]
+
+    def _files_open_for_writing(self) -> list[Path]:
+        return [Path(file.name) for file in self.open_files() if file.is_written]
+
+    def open_files(self) -> list[OpenFile]:
+        """Of the guest's QEMU. A file that was deleted has ` (deleted)` behind its name."""
+        return QemuProcess(self.qemu_pid(), Credentials(0, 0, ())).open_files() or []
+
+    def merge_behind_libvirts_back(self) -> None:
+        """As an operator would whose guest must not be shut down (docs/reliability.md): the disk is on the file that libvirt names."""
+        overlay, named = self.written_file(), self.guest.active_sources()["vda"]
+        monitor.merge_back(self.guest, named, overlay)
+        overlay.unlink()
+        self.note(f"libvirt named {named} and QEMU wrote to {overlay}: merged")
+
     def chain_files(self) -> list[Path]:
         """What the disk is on now, top first."""
-        top = self.guest.active_sources()["vda"]
-        listing = json.loads(run(["qemu-img", "info", "--force-share", "--backing-chain", "--output=json", top]))
+        listing = json.loads(run(["qemu-img", "info", "--force-share", "--backing-chain", "--output=json", self.written_file()]))
         return [Path(entry["filename"]) for entry in listing]
 
     def merge_all(self) -> None:

@@ -2,8 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -48,6 +48,12 @@ class QuietStage:
         self.overlay_folders = [folder]
 
     chain_files = Stage.chain_files
+    written_file = Stage.written_file
+    _files_open_for_writing = Stage._files_open_for_writing
+    open_files = Stage.open_files
+
+    def is_running(self) -> bool:
+        return True
 
     def qemu_pid(self) -> int:
         return os.getpid()
@@ -103,12 +109,12 @@ def test_a_guest_that_does_not_write_to_the_file_that_libvirt_names_is_caught(st
     """This process stands for QEMU, which has the files of a chain open."""
     base = stage.guest.top
     with base.open("r+b"):
-        assert kinds(invariants.nameless_disk(cast(Stage, stage))) == []
+        assert kinds(invariants.nameless_disk(cast(Stage, stage), {"error": None})) == []
 
     overlay = make_overlay(base, "unnamed")
     with base.open("rb"), overlay.open("r+b"):
         overlay.unlink()
-        (breach,) = invariants.nameless_disk(cast(Stage, stage))
+        (breach,) = invariants.nameless_disk(cast(Stage, stage), {"error": None})
     assert breach.kind == "chains_broken"
     assert f"{overlay} (deleted) (written)" in breach.detail
     assert f"{base} (only read)" in breach.detail
@@ -121,6 +127,41 @@ def test_an_overlay_in_nobodys_chain_is_a_stray_unless_its_job_tells_of_it(stage
     forgotten = make_overlay(stage.guest.disks["vda"], "forgotten")
     assert kinds(invariants.strays(cast(Stage, stage), {})) == ["stories_untrue"]
     assert kinds(invariants.strays(cast(Stage, stage), {"error": f"could not remove {forgotten}"})) == []
+
+
+@contextmanager
+def switched_by_qemu(stage: QuietStage) -> Iterator[tuple[Path, Path]]:
+    """libvirt names the first, QEMU writes to the second."""
+    named, written = stage.guest.top, make_overlay(stage.guest.top, "point")
+    with named.open("rb"), written.open("r+b"):
+        yield named, written
+
+
+def told(named: Path, written: Path) -> dict[str, Any]:
+    return {"error": {"code": "libvirt_behind_qemu", "facts": {"libvirt_file": str(named), "qemu_file": str(written)}}}
+
+
+def test_a_job_that_tells_which_file_the_guest_is_on_is_believed_and_another_one_is_not(stage: QuietStage) -> None:
+    with switched_by_qemu(stage) as (named, written):
+        assert kinds(invariants.nameless_disk(cast(Stage, stage), {"error": None})) == ["chains_broken"]
+        assert kinds(invariants.nameless_disk(cast(Stage, stage), told(written, named))) == ["chains_broken"]
+        assert kinds(invariants.nameless_disk(cast(Stage, stage), told(named, written))) == []
+        written.unlink()
+        assert kinds(invariants.nameless_disk(cast(Stage, stage), told(named, written))) == ["chains_broken"]
+
+
+def test_an_overlay_that_only_qemu_knows_of_is_not_a_stray_and_a_point_on_it_is_true(stage: QuietStage) -> None:
+    with switched_by_qemu(stage) as (named, written):
+        assert kinds(invariants.strays(cast(Stage, stage), told(named, written))) == []
+        assert written.exists()
+        assert untrue(stage, job_with_point(named, written, state="failed", **told(named, written)), named) == []
+
+
+def test_a_next_job_that_freezes_though_libvirt_is_behind_is_caught() -> None:
+    refused = {**told(Path("a"), Path("b")), "state": "failed", "freeze": None}
+    assert kinds(invariants.next_job_not_refused(refused)) == []
+    assert kinds(invariants.next_job_not_refused({**refused, "freeze": {"outcome": "frozen"}})) == ["stories_untrue"]
+    assert kinds(invariants.next_job_not_refused({**refused, "error": {"code": "snapshot_failed"}})) == ["stories_untrue"]
 
 
 def test_a_meter_that_does_not_speak_again_stands_in_a_write(stage: QuietStage, monkeypatch: pytest.MonkeyPatch) -> None:

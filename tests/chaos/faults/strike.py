@@ -52,6 +52,9 @@ class Strike:
             send(pid, number)
         return pid
 
+    def is_over(self) -> bool:
+        return self._phase() is None
+
     def _phase(self) -> str | None:
         """None: the job is over."""
         job = self.stage.api.job(self.job_id)
