@@ -59,7 +59,11 @@ def test_an_emergency_thaw_closes_the_gate(database: Database, tmp_path: Path, m
     assert (thaw.state, thaw.result["was_frozen"], thaw.result["thawed"]) == ("succeeded", True, 2)
 
 
-def test_the_gate_is_closed_when_the_thaw_has_ended_and_a_release_after_it_changes_nothing(scene: Scene) -> None:
+def test_the_gate_is_closed_when_the_thaw_has_ended_and_a_release_after_it_changes_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A look between the thaw and the end of its job would see a guest that somebody thawed.
+    monkeypatch.setattr(gate_hold, "LOOK_S", 3600)
     job_id = scene.ask_for_a_gate(deadline_ms=LONG_MS)
     with scene.running(job_id):
         scene.wait_for(job_id, GateState.open)

@@ -26,7 +26,7 @@ def service(tmp_path: Path) -> Iterator[ServiceProcess]:
         yield process
 
 
-def eventually(what: Callable[[], Any], seconds: float = 20) -> Any:
+def eventually(what: Callable[[], Any], seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline

@@ -38,7 +38,8 @@ def test_a_cancel_before_the_first_phase(scene: Scene) -> None:
 
 
 def test_what_nobody_thought_of_is_left_to_recovery_with_the_lease_at_its_end(scene: Scene) -> None:
-    job = scene.run("no-such-kind")
+    scene.domain.fail_next("instance", ZeroDivisionError())
+    job = scene.run()
     assert job.state == "running"
     with scene.database.write() as session:
         assert queue.release_expired(session, HOST) == [job.id]
