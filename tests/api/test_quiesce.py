@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
+from service.api.routes import quiesce
 from service.api.schemas.gate import GateAnswer, ReleaseAnswer
 from service.db import tokens
 from service.db.engine import Database
@@ -137,6 +138,23 @@ def test_a_gate_that_is_not_open_in_time_is_answered_with_202(api: TestClient) -
     gate = answer.json()
     assert (answer.status_code, gate["state"], gate["hold_budget_ms"], gate["opened_at"]) == (202, "opening", None, None)
     assert undocumented(GateAnswer.model_validate(gate)) == []
+
+
+def test_a_gate_that_closes_before_its_job_ends_is_answered_with_the_error_of_the_job(
+    api: TestClient, worker: Worker, sqlite_database: Database
+) -> None:
+    def close(claim: Claim) -> None:
+        with sqlite_database.write() as session:
+            gates.close(session, claim.job_id)
+        # The request looks again meanwhile; that it finds nothing to say yet is what is tested.
+        time.sleep(5 * quiesce.MAX_POLL_S)
+
+    def refuse(claim: Claim) -> None:
+        worker.finish(claim, GuestAlreadyFrozen(domain="db1"))
+
+    with worker.working(close, refuse):
+        answer = api.post(PATH, json=BODY)
+    assert (answer.status_code, answer.json()["code"]) == (409, "guest_already_frozen")
 
 
 def test_the_same_request_waits_on_and_gets_the_same_token(api: TestClient, worker: Worker, sqlite_database: Database) -> None:

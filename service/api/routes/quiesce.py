@@ -83,7 +83,8 @@ class _States:
 
     @property
     def is_decided(self) -> bool:
-        return self.has_ended or self.gate is not GateState.opening
+        """A gate that closed before it opened says nothing yet: the error of its job comes a moment later."""
+        return self.has_ended or self.gate in (GateState.open, GateState.releasing)
 
 
 @router.post(
