@@ -1,4 +1,4 @@
-"""Whether the files of a domain's disks are written by nobody but its own QEMU, and will not be: else they become no point in time."""
+"""Checks that only the domain's own QEMU writes to the files of its disks. Files that another program writes to are not a point in time."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,7 +15,7 @@ def no_others() -> Sequence[Guest]:
 
 
 def why_not_at_rest(guest: Guest, taken: Sequence[Disk], guests: GuestsOfHost) -> StillpointError | None:
-    """The first reason; None: nothing but the guest is seen to write to the disks. Raises LibvirtUnavailable, StorageNotAnswering."""
+    """The first reason; None: only the guest is seen to write to the disks. Raises LibvirtUnavailable, StorageNotAnswering."""
     if guest.is_shut_off():
         if guest.was_migrated_away():
             where = "shut off here because it was migrated, and may run on another host with the same disks"
@@ -30,5 +30,5 @@ def why_not_at_rest(guest: Guest, taken: Sequence[Disk], guests: GuestsOfHost) -
 
 
 def files_of(taken: Sequence[Disk]) -> list[str]:
-    """Of the disks and below them, as far as they were read."""
+    """The active files of the disks and the files below, as far as their headers were read."""
     return [file for disk in taken for file in (disk.image.files if disk.image else ())]

@@ -1,4 +1,4 @@
-"""What the image files of a disk say, beside what its definition says: read before a job decides which disks it takes."""
+"""The headers of a disk's image files, compared with the definition. They are read before a job decides which disks it takes."""
 
 import json
 import os
@@ -16,24 +16,26 @@ from service.model.image_header import READ_BYTES, ImageHeader, parse
 from service.model.inventory import DATA_FILE, ENCRYPTED, Disk, ImageFacts
 
 MAX_FILES = 512
+"""Files of one chain that are read. The files below the last one are not examined."""
+OTHER_CHAIN = "the definition names other files below the image than its header: a restore would show other data than the guest sees"
 _PROTOCOL = re.compile(r"[^/]+:")
-"""QEMU's own rule: a colon before the first slash makes a name that of a protocol."""
+"""QEMU's own rule: a name with a colon before the first slash begins with a protocol."""
 
 
 def examined(disks: Sequence[Disk]) -> list[Disk]:
-    """The disks, those that could take part with what their files say. Raises StorageNotAnswering."""
+    """All disks. Those that could take part carry what their files say. Raises StorageNotAnswering."""
     return [replace(disk, image=_facts(disk)) if disk.why_not is None else disk for disk in disks]
 
 
 @dataclass(frozen=True)
 class _File:
-    """One file of a chain. `header` None: it is not a qcow2."""
+    """One file of a chain. `header` None: the file is not a qcow2."""
 
     path: str
     format: str | None
     mode: int
     header: ImageHeader | None
-    #: Without links on the way.
+    #: The path with all symbolic links resolved.
     real: str
 
 
@@ -41,7 +43,7 @@ def _facts(disk: Disk) -> ImageFacts:
     files = list(_chain(disk))
     reasons = [reason for depth, file in enumerate(files) if (reason := _why_not(file, is_active=depth == 0))]
     if not reasons and _differs(disk, files):
-        reasons.append("the files below it are not those that its definition names: a restore would show other data than the guest sees")
+        reasons.append(OTHER_CHAIN)
     return ImageFacts(
         files=tuple(file.path for file in files),
         why_not=reasons[0] if reasons else None,
@@ -51,7 +53,10 @@ def _facts(disk: Disk) -> ImageFacts:
 
 
 def _chain(disk: Disk) -> Iterator[_File]:
-    """As far as it can be read: a file that is gone, or that only a protocol reaches, ends it. Who makes the overlay meets that, too."""
+    """The chain from the active file down. It ends at a missing file, and at a file that only a protocol reaches.
+
+    Making the overlay fails for such a file as well, so that the chain need not report it.
+    """
     path, image_format = disk.source, disk.format
     for _ in range(MAX_FILES):
         if path is None:
@@ -66,7 +71,7 @@ def _chain(disk: Disk) -> Iterator[_File]:
 
 def _read(path: str, image_format: str | None) -> _File:
     mode, real = Path(path).stat().st_mode, os.path.realpath(path)
-    # Whatever a guest has written to the beginning of its raw disk, it is not a header.
+    # A guest can write anything to the beginning of its raw disk, also what looks like a qcow2 header.
     if image_format not in ("qcow2", None) or not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         return _File(path, image_format, mode, None, real)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -83,19 +88,19 @@ def _why_not(file: _File, *, is_active: bool) -> str | None:
     if not (stat.S_ISREG(file.mode) or stat.S_ISBLK(file.mode)):
         return located("the image is neither a file nor a block device")
     if file.format == "luks":
-        return located(f"{ENCRYPTED} (LUKS): an overlay would hold the data of the guest unencrypted")
+        return located(f"{ENCRYPTED} (LUKS): an overlay would store the data of the guest unencrypted")
     header = file.header
     if header is None:
         return located("the definition says qcow2, but the image is not the qcow2 format") if file.format == "qcow2" else None
     if header.encryption:
-        return located(f"{ENCRYPTED} ({header.encryption}): an overlay would hold the data of the guest unencrypted")
+        return located(f"{ENCRYPTED} ({header.encryption}): an overlay would store the data of the guest unencrypted")
     if header.has_data_file:
         return located(DATA_FILE)
     return located("QEMU has marked the image as corrupt") if header.is_corrupt else None
 
 
 def _below(file: _File) -> tuple[str | None, str | None]:
-    """Path and format of the file below; no path: there is none, or it is not a local file."""
+    """Path and format of the file below. No path: there is no file below, or it is not a local file."""
     if file.header is None or file.header.below is None:
         return None, None
     name, image_format = file.header.below, file.header.below_format
@@ -120,6 +125,6 @@ def _of_json(name: str, image_format: str | None) -> tuple[str, str | None]:
 
 
 def _differs(disk: Disk, files: Sequence[_File]) -> bool:
-    """Whether the definition names another chain than the headers do; compared as far as both are known."""
-    pairs = [(named, found.real) for named, found in zip(disk.chain, files[1:], strict=False) if named and named.startswith("/")]
+    """Whether the definition names another chain than the headers. Only the part that both know is compared."""
+    pairs = [(named, file.real) for named, file in zip(disk.chain, files[1:], strict=False) if named and named.startswith("/")]
     return any(bounded_io.answered("looking at", named, partial(os.path.realpath, named)) != real for named, real in pairs)

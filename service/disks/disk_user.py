@@ -1,4 +1,4 @@
-"""Who opens the disks of a domain: its QEMU, or the one of its next start."""
+"""The user that opens the disks of a domain: the user of its QEMU, or of the QEMU of its next start."""
 
 import os
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from service.model.inventory import DomainState
 
 @dataclass(frozen=True)
 class DiskUser:
-    """`process` None: the domain does not run, or its QEMU is not seen from here. `credentials` None: nobody says who it is."""
+    """`process` None: the domain does not run, or the worker cannot see its QEMU. `credentials` None: the user is not known."""
 
     is_running: bool
     process: QemuProcess | None
     credentials: Credentials | None
-    #: By model: what stands in the definition, or of the running domain what its QEMU has.
+    #: By security model. Running: the labels that QEMU has. Shut off: the labels in the definition.
     labels: dict[str, SecurityLabel]
 
     @property
@@ -28,12 +28,12 @@ class DiskUser:
 
     @property
     def root(self) -> str:
-        """What the QEMU sees as `/`, where the worker may look through its eyes."""
+        """The folder that QEMU sees as `/`; the worker's own `/` if the worker may not look there."""
         return str(self.process.root) if self.process is not None and self.process.may_be_looked_through() else "/"
 
 
 def disk_user_of(guest: Guest, state: DomainState) -> DiskUser:
-    """Raises what libvirt's calls raise."""
+    """Raises the errors of libvirt's calls."""
     labels = guest.security_labels()
     named = security_labels.user_of(labels[DAC].label) if DAC in labels else None
     if state is DomainState.shut_off:
@@ -49,5 +49,5 @@ def _next_user(guest: Guest) -> Credentials | None:
 
 
 def _own() -> Credentials | None:
-    """A session's libvirt runs QEMU as its own user, who is ours."""
+    """A session's libvirt runs QEMU as its own user. The worker runs as that user, too."""
     return Credentials(os.geteuid(), os.getegid(), tuple(os.getgroups())) if os.geteuid() != 0 else None

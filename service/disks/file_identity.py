@@ -1,4 +1,4 @@
-"""Which file it was that we made: under its name another may lie by now."""
+"""Recognises a file that the service made. Another file may have taken its name since."""
 
 import os
 import stat
@@ -10,18 +10,21 @@ from service.model.file_identity import FileIdentity
 
 
 def unlink(path: Path, made: FileIdentity) -> None:
-    """The file that we made; another one under its name stays. Raises OSError."""
+    """Removes the file that was made. Another file under this name stays. Raises OSError."""
     with suppress(FileNotFoundError):
         if made.is_of(path.lstat()):
             path.unlink()
 
 
-def looks_like_ours(path: Path, found: os.stat_result, base: str) -> bool:
-    """For a file whose maker died before it could tell which one it made: empty still, or a qcow2 on this very base."""
-    if not stat.S_ISREG(found.st_mode):
+def looks_like_ours(path: Path, status: os.stat_result, base: str) -> bool:
+    """Whether the file is still empty, or a qcow2 on exactly this base.
+
+    Used if the worker died before it recorded the identity of the file.
+    """
+    if not stat.S_ISREG(status.st_mode):
         return False
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not os.path.samestat(found, os.fstat(file.fileno())):
+        if not os.path.samestat(status, os.fstat(file.fileno())):
             return False
         head = file.read(image_header.READ_BYTES)
     header = image_header.parse(head)

@@ -1,4 +1,4 @@
-"""Whether a guest has written into an overlay. A new overlay is empty: data in it says that it was the active file of a disk."""
+"""Whether a guest has written into an overlay. A new overlay is empty; data in the overlay shows that it was a disk's active file."""
 
 import os
 from pathlib import Path

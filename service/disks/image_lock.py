@@ -1,5 +1,7 @@
-"""The locks that QEMU, qemu-nbd and qemu-img hold on the images that they have open. They tell of programs that /proc does not show:
-those of another user, of another container, of another host."""
+"""The locks that QEMU, qemu-nbd and qemu-img hold on the images that they have open.
+
+The locks show programs that /proc does not show: programs of another user, of another container, of another host.
+"""
 
 import errno
 import fcntl
@@ -10,24 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _READS, _WRITES = 100, 101
-"""Bytes: QEMU locks the first one of every image that it has open, and the second one of an image that it may write to."""
+"""Offsets of bytes. QEMU locks byte 100 of every image that it has open, and byte 101 of every image that it may write to."""
 _FLOCK = struct.Struct("hhqqi4x")
 
 
 @dataclass(frozen=True)
 class ImageLock:
-    """Who holds nothing here may still have the file open: locks can be turned off, and other programs than QEMU's take none."""
+    """A program without a lock may still have the file open: locks can be turned off, and only programs of QEMU take these locks."""
 
     is_open: bool
     is_written: bool
 
 
 class HeldByHost(Exception):
-    """A block device that is mounted, or below another device of the host."""
+    """The block device is mounted, or another device of the host uses it."""
 
 
 def read(path: str) -> ImageLock:
-    """Raises OSError where the file cannot be opened or its locks cannot be asked for, and HeldByHost."""
+    """Raises OSError if the file cannot be opened or its locks cannot be read, and HeldByHost."""
     is_device = stat.S_ISBLK(Path(path).stat().st_mode)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_EXCL if is_device else 0))

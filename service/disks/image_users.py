@@ -1,4 +1,4 @@
-"""Who else writes to the files of a disk. A file that somebody writes to is not a point in time, whatever the domain's state says."""
+"""Finds other writers to the files of a disk. A file that a program writes to is not a point in time, in any state of the domain."""
 
 import os
 import stat
@@ -20,20 +20,20 @@ Identity = tuple[int, int]
 
 
 def writer_of(guest: Guest, files: Sequence[str], guests: Callable[[], Sequence[Guest]]) -> tuple[str, str] | None:
-    """File and who writes to it, in words; None: nobody but this guest's own QEMU is seen to.
+    """The file and its writer, in words. None: only this guest's own QEMU is seen to write.
 
-    `files`: those of the disks, and below them. `guests`: of the whole host. Raises LibvirtUnavailable, StorageNotAnswering.
+    `files`: the files of the disks and the files below. `guests`: all guests of the host. Raises LibvirtUnavailable, StorageNotAnswering.
     """
     is_off = guest.is_shut_off()
     identities = {identity: path for path in files if (identity := _identity_of(path)) is not None}
-    for found in (
+    for writer in (
         _domain_that_writes(guest, identities, guests),
         _process_that_writes(guest, identities),
         _device_on_top(identities),
         _holder_unseen(identities.values()) if is_off else None,
     ):
-        if found is not None:
-            return found
+        if writer is not None:
+            return writer
     return None
 
 
@@ -41,13 +41,13 @@ def _identity_of(path: str) -> Identity | None:
     try:
         return _identity(bounded_io.answered("looking at", path, Path(path).stat))
     except OSError:
-        # Who makes the overlay says that it is not there.
+        # A missing file has no writer. Making the overlay reports that the file is missing.
         return None
 
 
-def _identity(found: os.stat_result) -> Identity:
-    """A block device is one under all its names."""
-    return (-1, found.st_rdev) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
+def _identity(status: os.stat_result) -> Identity:
+    """A block device has the same identity under all its names."""
+    return (-1, status.st_rdev) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
 
 
 def _domain_that_writes(guest: Guest, identities: dict[Identity, str], guests: Callable[[], Sequence[Guest]]) -> tuple[str, str] | None:
@@ -71,7 +71,7 @@ def _written_by(other: Guest) -> list[str]:
     except DomainGone:
         return []
     except StillpointError:
-        # A domain that hangs must not stop the others' points: its QEMU is seen as a process, and its locks.
+        # A domain that hangs must not stop the points of other domains. Its QEMU process and its locks are seen anyway.
         return []
 
 
@@ -88,7 +88,7 @@ def _process_that_writes(guest: Guest, identities: dict[Identity, str]) -> tuple
 
 
 def _open_files(process: Path, inodes: set[int]) -> Iterator[tuple[Identity, bool]]:
-    """Files that may be those of `inodes`, and block devices, and whether they are open for writing."""
+    """Open block devices and open files that may have one of `inodes`, each with whether it is open for writing."""
     folder = process / "fd"
     for number in os.listdir(folder):  # noqa: PTH208 - for the same reason as below
         with suppress(OSError):
@@ -96,9 +96,9 @@ def _open_files(process: Path, inodes: set[int]) -> Iterator[tuple[Identity, boo
             if not name.startswith("/"):
                 continue
             text = (process / "fdinfo" / number).read_text()
-            said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-            # Only a file that may be ours is looked at: one on a mount that hangs would hold us up.
-            if name.startswith("/dev/") or int(said.get("ino", -1)) in inodes or "ino" not in said:
+            fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+            # Only a file that may be one of the disk's is looked at: a file on a mount that hangs would block the worker.
+            if name.startswith("/dev/") or int(fields.get("ino", -1)) in inodes or "ino" not in fields:
                 yield _identity((folder / number).stat()), is_open_for_writing(text)
 
 
@@ -123,7 +123,7 @@ def _device_on_top(identities: dict[Identity, str]) -> tuple[str, str] | None:
 
 
 def _holder_unseen(files: Iterable[str]) -> tuple[str, str] | None:
-    """By its lock: of another host, another container, or of a user whose processes cannot be looked into."""
+    """A holder that only its lock shows: on another host, in another container, or a process that the worker may not look into."""
     for path in files:
         with suppress(OSError):
             holder = bounded_io.answered("asking for locks of", path, partial(_holder_of_lock, path))
@@ -140,17 +140,20 @@ def _holder_of_lock(path: str) -> str | None:
     return "another process, perhaps on another host: it holds QEMU's lock for writing" if is_written else None
 
 
-# --- of a file that is to be removed ----------------------------------------------------------------
+# --- a file that is to be removed --------------------------------------------------------------------
 
 
-def why_not_unused(path: str, found: os.stat_result) -> str | None:
-    """Who may have the file open: a program that writes to it, or a QEMU. None: nobody. `found`: which file it is."""
-    identity, is_all_seen = _identity(found), True
+def why_not_unused(path: str, status: os.stat_result) -> str | None:
+    """The program that may have the file open, in words: a program that writes to the file, or a QEMU. None: no program.
+
+    `status`: tells which file is meant, as another file may take its name.
+    """
+    identity, is_all_seen = _identity(status), True
     for process in PROC.iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
         try:
-            for other, is_written in _open_files(process, {found.st_ino}):
+            for other, is_written in _open_files(process, {status.st_ino}):
                 if other == identity and (is_written or _is_qemu(process)):
                     return f"{_name_of(process)} has it open"
         except PermissionError:
@@ -159,9 +162,9 @@ def why_not_unused(path: str, found: os.stat_result) -> str | None:
             # The process has ended.
             continue
     try:
-        return "a program that is not seen from here holds QEMU's lock of it" if image_lock.read(path).is_open else None
+        return "a program that the worker cannot see holds QEMU's lock on the file" if image_lock.read(path).is_open else None
     except OSError as error:
-        return None if is_all_seen else f"whether a program has it open cannot be seen: {bounded_io.reason_of(error)}"
+        return None if is_all_seen else f"the worker cannot see whether a program has it open: {bounded_io.reason_of(error)}"
 
 
 def _is_qemu(process: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The images of the disks of a job, looked at before anything is made: each is there, and is the file that the guest writes into."""
+"""Checks the images of a job's disks before the job makes anything: each image exists, and is the file that the guest writes to."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def refuse_missing(domain: str, disks: Sequence[Disk], user: DiskUser) -> None:
 
 
 def faults(domain: str, disks: Sequence[Disk], user: DiskUser) -> Iterator[StillpointError]:
-    """What keeps each image, and each file below it, from being what a point can stand on."""
+    """The reasons why a point cannot stand on an image or on a file below an image."""
     opened = QemuView.of(user).opened
     for disk in disks:
         for path in (disk.source or "", *disk.chain):
@@ -31,10 +31,10 @@ def faults(domain: str, disks: Sequence[Disk], user: DiskUser) -> Iterator[Still
 
 def _fault(domain: str, disk: Disk, path: str | None, opened: Sequence[OpenFile] | None) -> StillpointError | None:
     if path is None or not path.startswith("/"):
-        # Below the disk: on the network, or of a pool.
+        # A file below the disk that is on the network, or in a pool.
         return None
     try:
-        found = bounded_io.answered("looking at the image", path, Path(path).stat)
+        status = bounded_io.answered("looking at the image", path, Path(path).stat)
     except OSError as error:
         if error.errno in bounded_io.NO_DESCRIPTORS:
             return bounded_io.refusal("looking at the image", path, error)
@@ -44,9 +44,9 @@ def _fault(domain: str, disk: Disk, path: str | None, opened: Sequence[OpenFile]
         return DiskImageMissing(reason=bounded_io.reason_of(error), **facts)
     except StillpointError as error:
         return error
-    # A file below the active one may be one that QEMU need not hold open; the active one it does.
-    if opened and path == disk.source and not any(is_same(found, file.found) for file in opened):
-        why = "another file has its name now" if _has_deleted(path, opened) else "the worker sees another file under this name"
+    # QEMU always holds the active file open. It need not hold the files below open.
+    if opened and path == disk.source and not any(is_same(status, file.status) for file in opened):
+        why = "another file has this name now" if _has_deleted(path, opened) else "the worker sees another file under this name"
         return DiskImageDeleted(path=path, domain=domain, disk=disk.target, reason=why)
     return None
 

@@ -1,6 +1,6 @@
-"""Taking a point back: its overlays are merged into the files below. The disks are then as if the point had not been taken.
+"""Discards a point: its overlays are merged into the files below. The disks are then as if the point had not been taken.
 
-The first merge writes to the files below. From then on these files are not a point in time any more, whether the merge ends or not.
+The first merge writes to the files below. From then on these files are not a point in time any more, even if the merge never ends.
 """
 
 import time
@@ -14,26 +14,30 @@ from service.hypervisor.guest import Guest
 from service.model.intent import Overlay
 
 BUDGET_S = 600.0
+"""Seconds for the merge of one disk. After that the merge is stopped, and the disk continues with its overlay."""
 POLL_S = 0.1
+"""Seconds between two questions to libvirt how far a merge is."""
 
 
 class MergeTimedOut(StillpointError):
     code = "merge_timed_out"
     title = "Merging an overlay back took too long"
     detail_template = "{target} was not merged within {budget_s:.0f} s"
-    remedy_template = "The disk goes on with its overlay. Try again when the guest writes less."
+    remedy_template = "The disk continues with its overlay. Try again when the guest writes less."
 
 
 class MergeImpossible(StillpointError):
     code = "merge_impossible"
     title = "An overlay cannot be merged back"
     detail_template = "{target}: {reason}"
-    remedy_template = "Nothing was deleted. `virsh domblklist {domain} --details` and `virsh blockjob {domain} {target}` show what is true."
+    remedy_template = (
+        "Nothing was deleted. See the current state with `virsh domblklist {domain} --details` and `virsh blockjob {domain} {target}`."
+    )
 
 
 @dataclass
 class Merge:
-    """What came of it. `was_begun`: a file below was written to, so there is no point any more."""
+    """The result. `was_begun`: a merge has written to a file below, so the point no longer exists."""
 
     was_begun: bool = False
     merged: list[str] = field(default_factory=list)
@@ -47,9 +51,9 @@ class Merge:
 
 
 def merge_back(guest: Guest, taken: Sequence[Overlay], *, was_begun: bool = False, budget_s: float = BUDGET_S) -> Merge:
-    """One disk after the other, from wherever an earlier try left it (`was_begun`). A disk that is not merged goes on with its overlay.
+    """Merge one disk after the other. An earlier try may have left them in any state. `was_begun`: such a try wrote to a file below.
 
-    Raises LibvirtUnavailable: nothing is known then.
+    A disk that cannot be merged continues with its overlay. Raises LibvirtUnavailable: the state of the disks is unknown then.
     """
     merge = Merge(was_begun)
     for overlay in taken:
@@ -61,7 +65,7 @@ def merge_back(guest: Guest, taken: Sequence[Overlay], *, was_begun: bool = Fals
         except StillpointError as error:
             merge.errors[overlay.target] = error
             if not merge.was_begun:
-                # The point is still whole, and is better than half of one.
+                # The point is still complete. Merging the other disks would leave half a point.
                 break
     return merge
 
@@ -83,7 +87,10 @@ def _merge(guest: Guest, overlay: Overlay, merge: Merge, budget_s: float) -> Non
 
 
 def _must_agree(guest: Guest, overlay: Overlay, source: str | None) -> None:
-    """libvirt would merge the file that it names, and an overlay that QEMU writes to would be called unused."""
+    """Raises LibvirtBehindQemu if QEMU writes to the overlay while libvirt names the file below.
+
+    libvirt would merge the file that it names, and the overlay would be removed as unused while QEMU writes to it.
+    """
     positions = DiskPositions(guest)
     positions.is_on(overlay, source)
     if positions.behind:
@@ -96,7 +103,7 @@ def _begin(guest: Guest, overlay: Overlay, merge: Merge) -> None:
         try:
             guest.start_merge(overlay.target)
         except LibvirtCallFailed:
-            # The truth is in libvirt, not in the error of a call.
+            # The call may have started the merge although it failed. libvirt knows.
             mirror = guest.mirror(overlay.target)
             if mirror is None:
                 raise
@@ -104,7 +111,7 @@ def _begin(guest: Guest, overlay: Overlay, merge: Merge) -> None:
             merge.was_begun = True
             raise
     if mirror is not None and (mirror.job != "active-commit" or mirror.into != overlay.base):
-        raise _impossible(guest, overlay, f"another block job ({mirror.job}) writes it into {mirror.into}")
+        raise _impossible(guest, overlay, f"another block job ({mirror.job}) writes the disk into {mirror.into}")
     merge.was_begun = True
 
 
@@ -123,7 +130,7 @@ def _wait(guest: Guest, overlay: Overlay, budget_s: float) -> None:
 
 
 def _check_bases(guest: Guest, overlay: Overlay) -> None:
-    """Before the overlay is deleted: nothing may name it, neither the running domain nor the definition of its next start."""
+    """Called before the overlay is deleted: neither the running domain nor the definition of its next start may name the overlay."""
     source = guest.sources().get(overlay.target)
     if source != overlay.base:
         raise _impossible(guest, overlay, f"libvirt pivoted, and the disk is on {source}")

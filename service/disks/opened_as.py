@@ -1,8 +1,11 @@
-"""A program that opens files as another user, in what another process sees as `/`: `python -I -S opened_as.py`.
+"""A program that opens files as another user, below the folder that another process sees as `/`: `python -I -S opened_as.py`.
 
-It is a process of its own because a process has one user for all its threads. It is not imported by the worker, and imports nothing
-of ours, so that it starts in milliseconds. Its stdin has one JSON object (see `_Task`); its stdout answers one with, for each file, the
-number of the error (0: it was opened for reading and writing) and the path at which it came, or with `untried`, the reason in words.
+The program is a process of its own because a process has one user for all its threads. The worker does not import this module, and the
+module imports nothing of the service, so that the program starts in milliseconds.
+
+stdin: one JSON object with `root`, `files` (each with `path` and `lend`), and the fields of `Credentials`.
+stdout: one JSON object. `files` has for each file the error number (0: the file was opened for reading and writing) and the path that
+refused. If nothing was tried, the object has `untried` instead: the reason in words.
 """
 
 import ctypes
@@ -31,7 +34,7 @@ class _NotTried(Exception):
 
 
 def _try(task: dict[str, Any], root: int, path: str, *, lend: bool) -> dict[str, Any]:
-    """`lend`: the file has the owner that libvirt will give it, while it is tried."""
+    """`lend`: give the file the owner that libvirt will give it, until it was tried."""
     relative = path.lstrip("/")
     lent = _lend(root, relative, task) if lend and os.geteuid() == 0 else None
     back = _become(task)
@@ -48,16 +51,16 @@ def _try(task: dict[str, Any], root: int, path: str, *, lend: bool) -> dict[str,
 def _lend(root: int, relative: str, task: dict[str, Any]) -> tuple[int, tuple[int, int]] | None:
     try:
         file = os.open(relative, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
-        found = os.fstat(file)
+        status = os.fstat(file)
         os.fchown(file, task["uid"], task["gid"])
     except OSError:
-        # libvirt could not do so either (NFS that squashes root): then it is tried as it is.
+        # libvirt could not change the owner either (NFS that squashes root). The file is tried with the owner that it has.
         return None
-    return file, (found.st_uid, found.st_gid)
+    return file, (status.st_uid, status.st_gid)
 
 
 def _become(task: dict[str, Any]) -> Any:
-    """The way back. Raises _NotTried."""
+    """Become the user of the task. Returns a function that undoes this. Raises _NotTried."""
     uid, gid, groups = task["uid"], task["gid"], task["groups"]
     if os.geteuid() != 0:
         if os.geteuid() != uid:
@@ -85,10 +88,10 @@ def _become(task: dict[str, Any]) -> Any:
 
 
 def _without_rights() -> Any:
-    """QEMU that libvirt runs as root has no more of root than the name. Answers the rights that were there, to be set again."""
+    """Drop the rights of root: a QEMU that libvirt runs as root has none of them. Returns the earlier rights, to set them again."""
     header, rights = _header(), (ctypes.c_uint32 * 6)()
     _must_work(ctypes.CDLL(None, use_errno=True).capget(header, rights))
-    # Of each three numbers the first are the rights in force, the second those that may be taken again.
+    # Two groups of three numbers. In each group: the rights in force, the rights that may be taken again, the inherited rights.
     _set_rights((ctypes.c_uint32 * 6)(0, rights[1], rights[2], 0, rights[4], rights[5]))
     return rights
 

@@ -1,4 +1,7 @@
-"""Making the file of an overlay in a folder that others can write: what they put there is never written, owned or removed as ours."""
+"""Makes the file of an overlay in a folder that other users can write to.
+
+A file that another user put there is never written to, and never gets another owner. It is never removed as ours.
+"""
 
 import os
 import stat
@@ -11,20 +14,22 @@ from service.model.file_identity import FileIdentity
 
 QEMU_IMG = "qemu-img"
 QEMU_IMG_TIMEOUT_S = 60
+"""Seconds for `qemu-img create`. After that it is killed, and the overlay is not made."""
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def make(path: str, base: str, options: Sequence[str], size: int) -> FileIdentity:
-    """A new qcow2 of mode 0600, with the owner of `base`; `options`: of `qemu-img create`, before the file. Answers which file it is.
+    """Make a qcow2 of mode 0600 with the owner of `base`, and return its identity.
 
-    Raises OSError (FileExistsError: something is there, a dangling symlink too), CalledProcessError, TimeoutExpired; then nothing is left.
+    `options`: arguments of `qemu-img create` before the file. Raises OSError (FileExistsError: the name is taken, also by a dangling
+    symlink), CalledProcessError, TimeoutExpired. The file is then removed.
     """
     descriptor = os.open(path, _NEW, 0o600)
     try:
         _fill(descriptor, path, options, size)
         _take_owner_of(base, descriptor)
         if not _is_at(path, descriptor):
-            raise OSError(f"something else was put in its place while it was made: {path}")
+            raise OSError(f"another program replaced the file while it was made: {path}")
         return FileIdentity.of(os.fstat(descriptor))
     except BaseException:
         if _is_at(path, descriptor):
@@ -48,10 +53,10 @@ def _fill(descriptor: int, path: str, options: Sequence[str], size: int) -> None
 
 
 def _take_owner_of(base: str, descriptor: int) -> None:
-    """The next start of the domain may run under another user than ours; libvirt relabels, but not on every set-up."""
-    found = Path(base).stat()
-    if not stat.S_ISBLK(found.st_mode) and os.geteuid() == 0:
-        os.fchown(descriptor, found.st_uid, found.st_gid)
+    """The next start of the domain may run as another user than the worker. libvirt changes owners, but not on every host."""
+    status = Path(base).stat()
+    if not stat.S_ISBLK(status.st_mode) and os.geteuid() == 0:
+        os.fchown(descriptor, status.st_uid, status.st_gid)
     os.fchmod(descriptor, 0o600)
 
 

@@ -1,4 +1,4 @@
-"""The overlays of a snapshot: planned and made before the freeze, removed when they were not used."""
+"""The overlays of a snapshot. They are planned and made before the freeze, and removed if they were not used."""
 
 import errno
 import os
@@ -31,10 +31,10 @@ from service.model.intent import Overlay
 from service.model.inventory import Disk, Space
 
 KILL_S = 2
-"""How long a qemu-img that was killed may take to die; one that hangs in the storage dies when that answers."""
+"""Seconds for a killed qemu-img to die. After that the call is given up; a qemu-img that waits for the storage dies when it answers."""
 _NEVER_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
-"""What a look at a file answers that cannot exist under this name."""
-_REPLACED = "it is not the file that the job made, somebody has put it in that one's place"
+"""Errors that say: no file can exist under this name."""
+_REPLACED = "the file is not the one that the job made: another program has replaced it"
 _OUR_SUFFIX = re.compile(r"\.[0-9a-f]{8}(-\d+)?$")
 
 
@@ -50,14 +50,14 @@ def plan(guest: Guest, disks: Sequence[Disk], job_id: str, attempt: int, overlay
         assert disk.format is not None
         path = folder_of(disk, overlay_dir) / f"{_stem(disk)}.{mark}.qcow2"
         if any(overlay.path == str(path) for overlay in overlays):
-            # /system/vm.qcow2 and /data/vm.qcow2 whose overlays go to one folder.
+            # The overlays of /system/vm.qcow2 and /data/vm.qcow2 may go to the same folder.
             path = path.with_name(f"{_stem(disk)}-{disk.target}.{mark}.qcow2")
         overlays.append(Overlay(disk.target, disk.source, disk.format, str(path), guest.capacity(disk.target)))
     return overlays
 
 
 def _stem(disk: Disk) -> str:
-    """vm.qcow2 and vm.1a2b3c4d.qcow2 are both `vm`: the name does not grow with the chain."""
+    """`vm` for both vm.qcow2 and vm.1a2b3c4d.qcow2, so that the name does not grow with the chain."""
     return _OUR_SUFFIX.sub("", Path(disk.source or disk.target).stem)
 
 
@@ -66,28 +66,27 @@ def folder_of(disk: Disk, overlay_dir: Path | None) -> Path:
 
 
 def spaces(disks: Sequence[Disk], overlay_dir: Path | None, reserve_bytes: int) -> list[Space]:
-    """Free space against the reserve of every overlay that will share it; one entry for each file system.
+    """For each file system: its free space, and the reserve of all overlays that will share it.
 
-    Raises OverlayPreparationFailed, which names the folder, where it is not there or is not a folder.
+    Raises OverlayPreparationFailed, which names the folder, if the folder does not exist or is not a folder.
     """
     needed: dict[int, tuple[Path, int]] = {}
     for disk in disks:
         folder = folder_of(disk, overlay_dir)
-        device = _look_at(folder)
-        first, so_far = needed.get(device, (folder, 0))
-        needed[device] = (first, so_far + reserve_bytes)
+        device = _device_of(folder)
+        first, bytes_needed = needed.get(device, (folder, 0))
+        needed[device] = (first, bytes_needed + reserve_bytes)
     return [Space(str(folder), _free_bytes(folder), bytes_needed) for folder, bytes_needed in needed.values()]
 
 
-def _look_at(folder: Path) -> int:
-    """Its device."""
+def _device_of(folder: Path) -> int:
     try:
-        found = bounded_io.answered("looking at", folder, folder.stat)
+        status = bounded_io.answered("looking at", folder, folder.stat)
     except OSError as error:
         raise _unmade(folder, error) from error
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(status.st_mode):
         raise OverlayPreparationFailed(path=bounded_io.printable(folder), reason="it is not a folder", errno=errno.errorcode[errno.ENOTDIR])
-    return found.st_dev
+    return status.st_dev
 
 
 def _free_bytes(folder: Path) -> int:
@@ -98,23 +97,23 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _unmade(path: str | Path, error: OSError) -> StillpointError:
-    """`path`: the file or folder that is meant, which an OSError of a step below does not know."""
+    """`path`: the overlay or folder that the caller needs. The OSError may name another file."""
     if error.errno in bounded_io.NO_DESCRIPTORS:
         return bounded_io.refusal("making overlays in", path, error)
     return OverlayPreparationFailed(path=bounded_io.printable(path), reason=bounded_io.reason_of(error), errno=bounded_io.errno_name(error))
 
 
-def check_space(found: Sequence[Space]) -> None:
-    for space in found:
+def check_space(spaces: Sequence[Space]) -> None:
+    for space in spaces:
         if not space.is_enough:
             raise SpaceInsufficient(path=space.path, free_bytes=space.free_bytes, needed_bytes=space.needed_bytes)
 
 
 def refuse_existing(overlays: Sequence[Overlay]) -> None:
-    """Before the files are written down as ours: one that is there already is not, and must never be removed as ours."""
+    """Called before the intent names the files: a file that exists already is not ours, and must never be removed as ours."""
     for overlay in overlays:
         try:
-            # A link that leads nowhere is there, too.
+            # lstat, because a dangling symlink takes the name, too.
             bounded_io.answered("looking for", overlay.path, partial(os.lstat, overlay.path))
         except FileNotFoundError:
             continue
@@ -128,7 +127,7 @@ def _exists(overlay: Overlay) -> OverlayPreparationFailed:
 
 
 def create(overlays: Sequence[Overlay]) -> list[Overlay]:
-    """Make all of them, or none; the same, with the files that were made.
+    """Make all overlays, or none. Returns the overlays with the identities of their files.
 
     Raises OverlayPreparationFailed, QemuImgUnusable, StorageRefused, StorageNotAnswering, HostOutOfDescriptors.
     """
@@ -148,7 +147,7 @@ def create(overlays: Sequence[Overlay]) -> list[Overlay]:
 
 
 def _create(overlay: Overlay) -> FileIdentity:
-    # -u and an explicit size: the base is locked by QEMU while the domain runs, and need not be opened.
+    # -u and an explicit size, so that qemu-img does not open the base: QEMU locks the base while the domain runs.
     options = ["-f", "qcow2", "-u", "-b", overlay.base, "-F", overlay.base_format]
     make = partial(overlay_file.make, overlay.path, overlay.base, options, overlay.virtual_size)
     try:
@@ -166,7 +165,7 @@ def _create(overlay: Overlay) -> FileIdentity:
 
 
 def _of_what_is_meant(overlay: Overlay, error: OSError) -> StillpointError:
-    """The program, the image, or the overlay: the system says which of them it could not start or open."""
+    """An error of the program, of the image, or of the overlay: the OSError names the file that could not be started or opened."""
     if error.errno not in bounded_io.NO_DESCRIPTORS and error.filename == overlay_file.QEMU_IMG:
         return QemuImgUnusable(reason=bounded_io.reason_of(error))
     if error.filename == overlay.base:
@@ -175,44 +174,44 @@ def _of_what_is_meant(overlay: Overlay, error: OSError) -> StillpointError:
 
 
 def must_be_there(made: Sequence[Overlay]) -> None:
-    """The last look before the window: libvirt takes whatever file lies under the name. Raises OverlayPreparationFailed."""
+    """The last check before the window, because libvirt takes any file that has the name. Raises OverlayPreparationFailed."""
     for overlay in made:
         try:
-            found = bounded_io.answered("looking at", overlay.path, partial(os.lstat, overlay.path))
+            status = bounded_io.answered("looking at", overlay.path, partial(os.lstat, overlay.path))
         except OSError as error:
             raise _unmade(overlay.path, error) from error
-        if overlay.made is not None and not overlay.made.is_of(found):
-            raise OverlayPreparationFailed(path=overlay.path, reason="another file was put in its place after it was made")
+        if overlay.made is not None and not overlay.made.is_of(status):
+            raise OverlayPreparationFailed(path=overlay.path, reason="another program replaced the file after it was made")
 
 
-class _Kept(Exception):
-    """Why a file under the name of an overlay stays, as the error that tells it and the reason in words."""
+class _MustStay(Exception):
+    """Why a file under the name of an overlay is not removed: the class of the error to raise, and the reason in words."""
 
     def __init__(self, error: type[OverlaysLeft], reason: str) -> None:
         self.error, self.reason = error, reason
 
 
 def remove(overlays: Sequence[Overlay], *, were_merged: bool = False) -> None:
-    """Delete overlays that no disk uses. One stays that a program has open, or that a guest wrote to, whatever libvirt says of its disks.
+    """Delete overlays that no disk uses. A file stays if a program has it open or a guest wrote to it, whatever libvirt says.
 
-    `were_merged`: what a guest wrote to them is in the files below. Raises OverlaysLeft, and for files that must not be deleted by hand
-    OverlayReplaced or OverlayInUse; each after it tried all.
+    `were_merged`: the guest's data of the overlays is in the files below. All files are tried before an error is raised: OverlaysLeft, or
+    for files that must not be deleted by hand OverlayReplaced or OverlayInUse.
     """
     kept: dict[type[OverlaysLeft], dict[str, str]] = {}
     for overlay in overlays:
         try:
             bounded_io.answered("removing", overlay.path, partial(_unlink, overlay, were_merged=were_merged))
-        except _Kept as why:
+        except _MustStay as why:
             kept.setdefault(why.error, {})[overlay.path] = why.reason
         except StorageNotAnswering as error:
             kept.setdefault(OverlaysLeft, {})[overlay.path] = error.detail.rstrip(".")
         except OSError as error:
             kept.setdefault(OverlaysLeft, {})[overlay.path] = bounded_io.reason_of(error)
     if kept:
-        raise _told(kept)
+        raise _error_of(kept)
 
 
-def _told(kept: dict[type[OverlaysLeft], dict[str, str]]) -> OverlaysLeft:
+def _error_of(kept: dict[type[OverlaysLeft], dict[str, str]]) -> OverlaysLeft:
     worst, *others = (error for error in (OverlayReplaced, OverlayInUse, OverlaysLeft) if error in kept)
     also = [f"nor was {' '.join(kept[other])} ({'; '.join(dict.fromkeys(kept[other].values()))})" for other in others]
     reason = "; ".join(dict.fromkeys(kept[worst].values()))
@@ -220,21 +219,21 @@ def _told(kept: dict[type[OverlaysLeft], dict[str, str]]) -> OverlaysLeft:
 
 
 def _unlink(overlay: Overlay, *, were_merged: bool) -> None:
-    """Raises OSError where the file stays; one that was never made is not left behind, whatever its folder says of it."""
+    """Raises OSError if the file stays. A file that cannot exist under this name was never made, and is not an error."""
     path = Path(overlay.path)
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError as error:
         if error.errno in _NEVER_THERE:
             return
         raise
-    if not _is_ours(overlay, path, found):
-        raise _Kept(OverlayReplaced, _REPLACED)
-    used = why_not_unused(overlay.path, found)
+    if not _is_ours(overlay, path, status):
+        raise _MustStay(OverlayReplaced, _REPLACED)
+    used = why_not_unused(overlay.path, status)
     if used is None and not were_merged and _may_have_data(path):
         used = "a guest has written to it"
     if used is not None:
-        raise _Kept(OverlayInUse, used)
+        raise _MustStay(OverlayInUse, used)
     path.unlink(missing_ok=True)
 
 
@@ -242,11 +241,11 @@ def _may_have_data(path: Path) -> bool:
     try:
         return guest_data.is_in(path)
     except PermissionError:
-        # Whoever took it away from us may have used it.
+        # Another program changed the owner or mode of the file, and may have used it.
         return True
 
 
-def _is_ours(overlay: Overlay, path: Path, found: os.stat_result) -> bool:
+def _is_ours(overlay: Overlay, path: Path, status: os.stat_result) -> bool:
     if overlay.made is not None:
-        return overlay.made.is_of(found)
-    return looks_like_ours(path, found, overlay.base)
+        return overlay.made.is_of(status)
+    return looks_like_ours(path, status, overlay.base)

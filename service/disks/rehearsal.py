@@ -1,4 +1,4 @@
-"""What libvirt and QEMU will do with the overlays of a job, tried on the overlays themselves while nothing is frozen."""
+"""Tries on the overlays of a job what libvirt and QEMU will do with them, while nothing is frozen."""
 
 import json
 import os
@@ -19,11 +19,12 @@ from service.model.host_trial import HostTrial, Tried
 from service.model.intent import Overlay
 
 OPENING_TIMEOUT_S = 20
+"""Seconds for the program that opens the overlays as QEMU's user. After that the storage counts as not answering."""
 _PROGRAM = Path(__file__).with_name("opened_as.py")
 
 
 def must_work(guest: Guest, user: DiskUser, made: Sequence[Overlay]) -> None:
-    """Raises what would make libvirt or QEMU refuse the overlays, now that they are made."""
+    """Raises the first reason why libvirt or QEMU would refuse the overlays."""
     trial = HostTrial()
     rehearse(guest, user, made, trial)
     if trial.first_fault is not None:
@@ -51,21 +52,21 @@ def _let_libvirt_look(guest: Guest, user: DiskUser, made: Sequence[Overlay], tri
 
 
 def _one_of_each_folder(made: Sequence[Overlay]) -> list[Overlay]:
-    # libvirt writes a line into its log each time that it is asked.
+    # One question for each folder, because libvirt writes a line into its log for each question.
     return list({Path(overlay.path).parent: overlay for overlay in made}.values())
 
 
 def _seen_otherwise(guest: Guest, user: DiskUser, overlay: Overlay) -> StillpointError | None:
-    """Through the eyes of a QEMU that runs: it may see other mounts than libvirt."""
+    """Whether a running QEMU sees another file under this name: QEMU may see other mounts than libvirt."""
     if user.process is None or user.root == "/":
         return None
     process = user.process
     try:
-        theirs = bounded_io.answered("looking, as QEMU, at", overlay.path, lambda: process.seen(overlay.path))
-        ours = bounded_io.answered("looking at", overlay.path, Path(overlay.path).stat)
+        qemu_file = bounded_io.answered("looking, as QEMU, at", overlay.path, lambda: process.seen(overlay.path))
+        own_file = bounded_io.answered("looking at", overlay.path, Path(overlay.path).stat)
     except OSError as error:
         return _unseen(guest, overlay, "the domain's QEMU", bounded_io.reason_of(error))
-    return None if os.path.samestat(theirs, ours) else _unseen(guest, overlay, "the domain's QEMU", "another file has this name there")
+    return None if os.path.samestat(qemu_file, own_file) else _unseen(guest, overlay, "the domain's QEMU", "another file has this name")
 
 
 def _unseen(guest: Guest, overlay: Overlay, who: str, reason: str) -> LibvirtSeesOtherFiles:
@@ -88,7 +89,7 @@ def _open_as_qemu(user: DiskUser, made: Sequence[Overlay], trial: HostTrial) -> 
         for overlay, result in zip(made, answer["files"], strict=True)
         if result["error"]
     ]
-    # The folder is the same for most: one is enough to read, and to mend.
+    # Most overlays are in the same folder, so the first fault usually explains the others.
     trial.note(Tried.qemu_access, *faults[:1])
 
 
@@ -98,7 +99,10 @@ def cannot_open(credentials: Credentials, path: str, result: dict[str, Any]) -> 
 
 
 def _will_be_given_away(user: DiskUser, overlay: Overlay) -> bool:
-    """Where it runs on a file, the overlay has the owner of that file already: what libvirt did to one it does to the other."""
+    """Whether libvirt will change the owner of the overlay.
+
+    The overlay of a running disk in a file already has the owner that libvirt gave to that file.
+    """
     return user.gives_files_away and not (user.is_running and not Path(overlay.base).is_block_device())
 
 
@@ -106,7 +110,7 @@ def opened(credentials: Credentials, root: str, files: Sequence[dict[str, Any]])
     """The answer of the program `opened_as`. Raises StorageNotAnswering, StorageRefused, HostOutOfDescriptors."""
     task = json.dumps({**asdict(credentials), "root": root, "files": list(files)})
     path = str(files[0]["path"])
-    # By its path and not as a module: it needs nothing of ours, and starts faster without it.
+    # By its path and not as a module: the program needs nothing of the service, and starts faster without it.
     command = [sys.executable, "-I", "-S", str(_PROGRAM)]
 
     def run() -> subprocess.CompletedProcess[str]:
@@ -117,14 +121,14 @@ def opened(credentials: Credentials, root: str, files: Sequence[dict[str, Any]])
             ended = bounded_io.answered("trying to open, as QEMU's user,", path, run, OPENING_TIMEOUT_S + 2)
         answer: dict[str, Any] = json.loads(ended.stdout)
     except ValueError:
-        return {"untried": f"the program that tries it ended with {ended.returncode}"}
+        return {"untried": f"the program that opens the files ended with {ended.returncode}"}
     return answer
 
 
 def _ask_for_labels(user: DiskUser, trial: HostTrial) -> None:
     fixed = [label.model for label in user.labels.values() if label.model != DAC and not label.relabels]
     if fixed:
-        what = f"The definition fixes the {' and '.join(fixed)} label and forbids to relabel files: QEMU may be refused the overlays."
+        what = f"The definition fixes the {' and '.join(fixed)} label and forbids to relabel files: QEMU may fail to open the overlays."
         trial.leave_open(Tried.security_driver, what)
     else:
         trial.note(Tried.security_driver)

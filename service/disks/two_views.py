@@ -1,7 +1,7 @@
-"""The files of disks as QEMU has them open, held against those that libvirt names.
+"""Compares the files that QEMU has open with the files that libvirt names.
 
-A libvirtd that is killed after QEMU switched a disk to its overlay, and before libvirt saved that, names the file below for ever after.
-What is true of a disk is the file that QEMU has open for writing.
+If libvirtd is killed after QEMU switched a disk to its overlay and before libvirt saved that, libvirt names the file below for ever.
+The file that QEMU has open for writing is the true file of a disk.
 """
 
 import os
@@ -23,12 +23,13 @@ from service.model.intent import Overlay
 from service.model.inventory import Disk
 
 _MAX_DEPTH = 512
+"""Files of a chain that are read. Beyond them a chain counts as not standing on the file that is looked for."""
 UNSEEN = "a file that the worker cannot see"
 
 
 @dataclass(frozen=True)
 class QemuView:
-    """`opened` None: QEMU is not seen, or may not be looked into; then the locks of the images tell."""
+    """`opened` None: the worker cannot see QEMU or its open files. The locks of the images are then asked instead."""
 
     is_running: bool
     opened: Sequence[OpenFile] | None
@@ -41,20 +42,20 @@ class QemuView:
         with suppress(OSError, StorageNotAnswering, image_lock.HeldByHost):
             if self.opened is None:
                 return bounded_io.answered("asking for locks of", path, partial(image_lock.read, path)).is_written
-            found = bounded_io.answered("looking at", path, Path(path).stat)
-            return any(file.is_written and is_same(found, file.found) for file in self.opened)
+            status = bounded_io.answered("looking at", path, Path(path).stat)
+            return any(file.is_written and is_same(status, file.status) for file in self.opened)
         return False
 
 
-def is_same(found: os.stat_result, other: os.stat_result) -> bool:
-    if stat.S_ISBLK(found.st_mode):
-        # libvirt makes a node of its own for each domain.
-        return stat.S_ISBLK(other.st_mode) and found.st_rdev == other.st_rdev
-    return os.path.samestat(found, other)
+def is_same(status: os.stat_result, other: os.stat_result) -> bool:
+    if stat.S_ISBLK(status.st_mode):
+        # libvirt makes a device node for each domain, so the inodes differ.
+        return stat.S_ISBLK(other.st_mode) and status.st_rdev == other.st_rdev
+    return os.path.samestat(status, other)
 
 
 class DiskPositions:
-    """Where disks are, against the overlays that were planned for them. QEMU is looked at only where libvirt names the file below."""
+    """Whether disks are on their planned overlays. QEMU is looked at only for a disk of which libvirt names the file below."""
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
@@ -62,9 +63,9 @@ class DiskPositions:
         self.behind: list[Overlay] = []
 
     def is_on(self, overlay: Overlay, named: str | None) -> bool | None:
-        """As `Overlay.is_in_use`, for the file that libvirt names. None also: the views differ, and do not tell where the disk is.
+        """As `Overlay.is_in_use`. `named`: the file that libvirt names. None also if the views do not show where the disk is.
 
-        Raises what libvirt's calls raise.
+        Raises the errors of libvirt's calls.
         """
         is_on = overlay.is_in_use(named)
         if is_on is False:
@@ -87,7 +88,7 @@ class DiskPositions:
         if above:
             return None
         if below:
-            # A start of the domain since then used the file that libvirt names.
+            # The domain was started since then, and that start used the file that libvirt names.
             return False
         return True if not view.is_running and _is_later(overlay.path, overlay.base) else None
 
@@ -96,7 +97,7 @@ def _has_data(path: str) -> bool:
     try:
         return bounded_io.answered("reading the tables of", path, partial(guest_data.is_in, path))
     except (OSError, StorageNotAnswering):
-        # Who removes it meets that, too, and leaves it.
+        # Removing the overlay fails in the same way, so the overlay stays.
         return False
 
 
@@ -109,18 +110,18 @@ def _is_later(path: str, other: str) -> bool:
 
 
 def error_of(guest: Guest, behind: Sequence[Overlay]) -> LibvirtBehindQemu:
-    def told(parts: Iterator[str]) -> str:
+    def joined(parts: Iterator[str]) -> str:
         return ", ".join(parts)
 
     return LibvirtBehindQemu(
         domain=guest.name,
-        disk=told(overlay.target for overlay in behind),
-        libvirt_file=told(overlay.base for overlay in behind),
-        qemu_file=told(overlay.path for overlay in behind),
+        disk=joined(overlay.target for overlay in behind),
+        libvirt_file=joined(overlay.base for overlay in behind),
+        qemu_file=joined(overlay.path for overlay in behind),
     )
 
 
-# --- without knowing of an overlay ----------------------------------------------------------------
+# --- for disks of which no overlay is planned -------------------------------------------------------
 
 
 def must_agree(domain: str, disks: Sequence[Disk], user: DiskUser) -> None:
@@ -130,7 +131,7 @@ def must_agree(domain: str, disks: Sequence[Disk], user: DiskUser) -> None:
 
 
 def faults(domain: str, disks: Sequence[Disk], user: DiskUser) -> Iterator[LibvirtBehindQemu]:
-    """Of each disk that QEMU has on a file above the one that libvirt names. The others agree, or nobody can tell."""
+    """One fault for each disk that QEMU has on a file above the file that libvirt names. Other disks agree, or cannot be compared."""
     view = QemuView.of(user)
     for disk in disks if view.is_running else ():
         if disk.why_not is None and (fault := _why_behind(domain, disk, view)) is not None:
@@ -146,7 +147,7 @@ def _why_behind(domain: str, disk: Disk, view: QemuView) -> LibvirtBehindQemu | 
 
 
 def _unseen_above(source: str) -> str | None:
-    """A disk of a running domain that is open, and not for writing, has become a file below."""
+    """If the file of a running domain's disk is open, but not for writing, the file has become one below the active file."""
     with suppress(OSError, StorageNotAnswering, image_lock.HeldByHost):
         lock = bounded_io.answered("asking for locks of", source, partial(image_lock.read, source))
         return UNSEEN if lock.is_open and not lock.is_written else None
@@ -155,16 +156,16 @@ def _unseen_above(source: str) -> str | None:
 
 def _above(source: str, view: QemuView) -> str | None:
     try:
-        found = bounded_io.answered("looking at", source, Path(source).stat)
+        status = bounded_io.answered("looking at", source, Path(source).stat)
     except (OSError, StorageNotAnswering):
         return None
     source_is_written = view.writes(source)
     for file in view.opened or ():
-        if not file.is_written or not stat.S_ISREG(file.found.st_mode) or is_same(found, file.found):
+        if not file.is_written or not stat.S_ISREG(file.status.st_mode) or is_same(status, file.status):
             continue
         with suppress(OSError, StorageNotAnswering):
-            stands = bounded_io.answered("reading the header of", file.name, partial(_stands_on, file, found))
-            # An overlay that is open, empty, and beside a disk that is written, was never switched to.
+            stands = bounded_io.answered("reading the header of", file.name, partial(_stands_on, file, status))
+            # If QEMU writes to the disk and the overlay is open but empty, the disk was never switched to the overlay.
             if stands and not (source_is_written and not _has_data(str(file.link))):
                 return file.name
     return None

@@ -1,4 +1,4 @@
-"""Where the disks of a domain are, held against the overlays that were planned for them."""
+"""Compares the files that a domain's disks are on with the overlays that were planned for the disks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,17 +10,17 @@ from service.model.intent import Overlay
 
 @dataclass
 class Whereabouts:
-    """Targets by where their disk is. `live`: what is written now. `saved`: the definition of the next start names the overlay.
+    """Names of disks. `live`: the overlay is written now. `saved`: the definition of the next start names the overlay.
 
-    What is written now is what QEMU has open for writing, where libvirt names the file below.
+    Where libvirt names the file below, the file that QEMU has open for writing counts as written now.
     """
 
     planned: list[str]
     live: list[str]
     saved: list[str]
-    #: On a third file: somebody took another snapshot and our overlay may lie below it, or the disk was taken out.
+    #: On a third file: another client took a snapshot, whose overlay may lie on ours, or removed the disk.
     elsewhere: list[str]
-    #: Of the disks in `live`, those of which libvirt does not know it.
+    #: The disks in `live` of which libvirt still names the file below.
     behind: list[Overlay] = field(default_factory=list)
 
     @classmethod

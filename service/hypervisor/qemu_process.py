@@ -31,11 +31,11 @@ class Credentials:
 
 
 class OpenFile(NamedTuple):
-    """`name`: of a deleted file with ` (deleted)` behind it. `link`: opens the file whatever its name is."""
+    """`name`: ends with ` (deleted)` if the file was deleted. `link`: opens the file under any name, also a deleted file."""
 
     name: str
-    found: os.stat_result
-    #: Open for writing. QEMU opens a file anew, for reading only, when a snapshot puts the file below an overlay.
+    status: os.stat_result
+    #: Open for writing. QEMU opens a file again, for reading only, when a snapshot puts the file below an overlay.
     is_written: bool
     link: Path
 

@@ -191,7 +191,7 @@ def nameless_disk(stage: Stage, job: dict[str, Any]) -> Iterator[Breach]:
     if written != named and _tells_behind(job, named, written):
         return
     found = named.stat()
-    if not any(file.is_written and os.path.samestat(file.found, found) for file in stage.open_files()):
+    if not any(file.is_written and os.path.samestat(file.status, found) for file in stage.open_files()):
         yield Breach(
             "chains_broken", f"QEMU does not write to {named.name}, which libvirt says the guest is on; it has open: {_names(stage)}"
         )

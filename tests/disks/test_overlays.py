@@ -109,7 +109,7 @@ def test_a_link_that_replaces_the_overlay_while_it_is_made_is_not_followed(tmp_p
         return run(command, **options)
 
     monkeypatch.setattr(subprocess, "run", swap)
-    with pytest.raises(OverlayPreparationFailed, match="put in its place"):
+    with pytest.raises(OverlayPreparationFailed, match="replaced"):
         overlays.create([overlay])
     assert Path(overlay.path).readlink() == aim
     assert (aim.read_text(), aim.stat().st_mode & 0o777) == ("precious", 0o640)

@@ -115,7 +115,7 @@ def leave_the_definition_behind(scene: Scene) -> None:
 
 IN_THE_WAY: dict[str, tuple[Callable[[Scene], None], str]] = {
     "a newer snapshot of somebody else lies on top": (put_on_a_newer_snapshot, "newer-vdb.qcow2"),
-    "a copy of somebody else runs on the disk": (mirror_somewhere_else, "another block job (copy) writes it into /elsewhere/vdb.raw"),
+    "a copy of somebody else runs on the disk": (mirror_somewhere_else, "/elsewhere/vdb.raw"),
     "the definition of the next start still names the overlay": (leave_the_definition_behind, "correct it before the next start"),
 }
 
