@@ -187,7 +187,7 @@ class Recovery:
         else:
             after_death.report_foreign_freeze(guest, look.story)
         if look.waits_for is None:
-            look.waits_for = interrupted_disks.what_may_move_them(guest, lost.intent)
+            look.waits_for = interrupted_disks.what_may_move_disks(guest, lost.intent)
             if look.waits_for is not None:
                 look.story.append(f"What became of the disks cannot be judged yet: {look.waits_for.detail}")
         return guest

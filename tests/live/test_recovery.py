@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from service.jobs.interrupted_disks import DISCARD_BEGUN, DISCARD_ENDED
 from tests.lab.disks import chain
 from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
@@ -59,9 +60,7 @@ def test_killed_while_a_point_is_merged_back_the_merge_is_finished(
     assert (job["state"], job["error"]["code"], job["recovery_point"]) == ("failed", "verdict_below_required", None)
     recovered = job["phases"][-1]
     assert recovered["name"] == "recover"
-    assert recovered["detail"].startswith(
-        "The worker was lost in phase discard of attempt 1. The point was being taken back. That was finished"
-    )
+    assert recovered["detail"].startswith(f"The worker was lost in phase discard of attempt 1. {DISCARD_BEGUN} {DISCARD_ENDED}")
     assert guest.active_sources() == guest.disks
     assert (overlays_beside(guest), merging(guest)) == (set(), set())
     assert chain(guest.disks["vda"]) == [guest.disks["vda"]]

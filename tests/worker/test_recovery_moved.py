@@ -178,7 +178,7 @@ def test_a_point_that_somebody_merges_back_meanwhile_is_no_point(scene: Scene) -
     scene.domain.block_commit_active("vda")
     job = recovered(scene, job_id)
     assert (job.state, job.verdict, scene.points()) == ("failed", "none", [])
-    assert "somebody merges vda back" in story(job)
+    assert "merges vda back" in story(job)
 
 
 # --- its files ------------------------------------------------------------------------------------
