@@ -132,7 +132,7 @@ def _finish_discard(lost: LostJob, discard: DiscardIntent, guest: Guest) -> Reso
     merge = merge_back(guest, lost.intent.overlays, was_begun=True)
     if merge.errors:
         lost.story.append(
-            f"Recovery could not complete the discard for {', '.join(merge.errors)}: {merge.message}. Nothing in use was deleted."
+            f"Recovery could not discard the point of {', '.join(merge.errors)}: {merge.message}. Nothing in use was deleted."
         )
         return Resolution(error=unfinished(guest, discard, merge))
     lost.story.append(DISCARD_ENDED)

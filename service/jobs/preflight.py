@@ -80,14 +80,12 @@ def _run(run: JobRun, host: Host, kind: Preflight) -> Ending:
             trial.note(Tried.overlay, error)
         except StillpointError as error:
             fault = error
-        scope = (
-            freeze_scope(survey, selection.taken) if selection and survey.state is DomainState.running and survey.agent.answers else None
-        )
+        is_answering = survey.state is DomainState.running and survey.agent.answers
+        scope = freeze_scope(survey, selection.taken) if selection and is_answering else None
         policy = request.freeze
         hold_fault = _hold_fault(policy, survey)
-        windows = (
-            _windows(run, guest, survey, selection) if survey.is_windows and survey.agent.answers and not survey.agent.frozen else None
-        )
+        can_ask = survey.is_windows and survey.agent.answers and not survey.agent.frozen
+        windows = _windows(run, guest, survey, selection) if can_ask else None
         taken = selection if fault is None else None
         snapshots = tuple(guest.snapshot_names())
         result = evaluate(
