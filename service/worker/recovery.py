@@ -40,6 +40,7 @@ GUARD_FIRST_WAIT_S = 0.2
 delay the thaw."""
 GUARD_PATIENCE_S = 3.0
 """Seconds that recovery waits for the guard's report after the thaw. A guard that thawed watches the guest for 2 s, and then writes."""
+CANNOT_JUDGE_DISKS = "Recovery cannot judge the disks yet: {why}"
 WAITED = "Recovery waited since {since}, for {seconds:.0f} s: {why}"
 
 _logger = log.get(__name__)
@@ -191,7 +192,7 @@ class Recovery:
         if look.waits_for is None:
             look.waits_for = interrupted_disks.what_may_move_disks(guest, lost.intent)
             if look.waits_for is not None:
-                look.story.append(f"Recovery cannot judge the disks yet: {look.waits_for.detail}")
+                look.story.append(CANNOT_JUDGE_DISKS.format(why=look.waits_for.detail))
         return guest
 
     def _resolution(self, look: _Look) -> Resolution:
