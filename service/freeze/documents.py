@@ -61,7 +61,7 @@ def freeze_document(passed: Passed) -> dict[str, Any]:
         "thaw_attempts": thaw.attempts,
         "watchdog_fired": window.watchdog_fired,
         "guard_died": window.guard_died,
-        "guard": window.guard.as_document() if window.guard else None,
+        "guard": window.guard.thaw_document() if window.guard else None,
         "frozen_afterwards": window.frozen_afterwards,
         "preflush": passed.preflush,
         "fuse": passed.fuse.report.as_document() if passed.fuse else None,

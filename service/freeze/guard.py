@@ -18,7 +18,7 @@ import service
 from service import bounded_io
 from service.errors import GuardNotReady, HostOutOfDescriptors, StillpointError
 from service.freeze import guard_report
-from service.model.window import GuardThaw, ThawOutcome, ThawReply
+from service.model.window import GuardReport
 
 READY_S = 20.0
 """Seconds that a new guard may need to connect to libvirt. Then the job fails with guard_not_ready. Nothing is frozen before."""
@@ -53,7 +53,7 @@ class Unguarded:
     def frozen(self, count: int, thaw_by_ns: int) -> None:
         pass
 
-    def dismiss(self) -> GuardThaw | None:
+    def dismiss(self) -> GuardReport | None:
         return None
 
 
@@ -78,21 +78,21 @@ class Guard:
 
     def wait_until_ready(self) -> None:
         """Raises GuardNotReady."""
-        said = self._receive(READY_S)
-        if said is None and self.is_gone():
+        answer = self._receive(READY_S)
+        if answer is None and self.is_gone():
             # The keeper died while it handled the request.
             self._end.close()
             try:
                 self._end = self._ask()
             except OSError as error:
                 raise _unstarted(self._domain, error) from error
-            said = self._receive(READY_S)
-        if said is None or "ready" not in said:
-            reason = str(said.get("failed", "its answer makes no sense")) if said else "it did not answer"
+            answer = self._receive(READY_S)
+        if answer is None or "ready" not in answer:
+            reason = str(answer.get("failed", "its answer cannot be understood")) if answer else "the guard did not answer"
             raise GuardNotReady(domain=self._domain, reason=reason)
         # A descriptor, because the process id may belong to another process later.
         with suppress(OSError):
-            self._pidfd = os.pidfd_open(said["ready"])
+            self._pidfd = os.pidfd_open(answer["ready"])
 
     def fileno(self) -> int | None:
         return self._end.fileno()
@@ -111,12 +111,13 @@ class Guard:
     def frozen(self, count: int, thaw_by_ns: int) -> None:
         self._send({"frozen": count, "until": thaw_by_ns})
 
-    def dismiss(self) -> GuardThaw | None:
+    def dismiss(self) -> GuardReport | None:
         self._send({"dismiss": True})
-        said = self._receive(DISMISS_S)
-        if said is not None:
-            with suppress(KeyError, TypeError, ValueError):
-                return _deed(said.get("deed"))
+        answer = self._receive(DISMISS_S)
+        if answer is not None:
+            with suppress(KeyError, TypeError, ValueError, AttributeError):
+                report = answer.get("report")
+                return guard_report.from_document(report) if report is not None else None
         # The guard is stopped, hangs in a call, or is broken. If it woke up later, it would thaw a later window of this guest.
         self._kill()
         return None
@@ -138,10 +139,10 @@ class Guard:
         if not readable.poll(seconds * 1000):
             return None
         try:
-            said = json.loads(self._end.recv(MESSAGE_BYTES))
+            message = json.loads(self._end.recv(MESSAGE_BYTES))
         except (OSError, ValueError):
             return None
-        return said if isinstance(said, dict) else None
+        return message if isinstance(message, dict) else None
 
 
 def _unstarted(domain: str, error: OSError) -> StillpointError:
@@ -150,16 +151,9 @@ def _unstarted(domain: str, error: OSError) -> StillpointError:
     return GuardNotReady(domain=domain, reason=str(error))
 
 
-def _deed(document: dict[str, Any] | None) -> GuardThaw | None:
-    if document is None:
-        return None
-    reply = ThawReply(ThawOutcome(document["outcome"]), document["count"], document["message"], document["attempts"])
-    return GuardThaw(document["reason"], reply, document["thaw_sent_ns"], document["thaw_reply_ns"])
-
-
 class GuardSource(Protocol):
     def start_guard(self, job_id: str, domain_id: str, domain_name: str) -> Guard | Unguarded:
-        """A context; its `wait_until_ready` comes before the freeze. Raises GuardNotReady."""
+        """A context. Call its `wait_until_ready` before the freeze. Raises GuardNotReady."""
         ...
 
     def discard_report(self, job_id: str) -> None:
@@ -186,8 +180,8 @@ class GuardKeeper:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        #: Job to domain, of the guards that were started here and whose report is still needed.
-        self._appointed: dict[str, str] = {}
+        #: By job: the domain of each guard that was started here and whose report is still needed.
+        self._domains: dict[str, str] = {}
 
     def start(self) -> None:
         """Start the keeper now, so that the first job need not wait. Raises OSError."""
@@ -199,9 +193,9 @@ class GuardKeeper:
         if earlier is not None:
             reason = f"the guard of an earlier job ({earlier}) does not end, and could thaw the guest in this window"
             raise GuardNotReady(domain=domain_name, reason=reason)
-        self._appointed[job_id] = domain_id
-        if len(self._appointed) > MAX_GUARDS_STARTED:
-            self._appointed.pop(next(iter(self._appointed)), None)
+        self._domains[job_id] = domain_id
+        if len(self._domains) > MAX_GUARDS_STARTED:
+            self._domains.pop(next(iter(self._domains)), None)
         report = guard_report.path_of(self._state_dir, job_id)
         task = json.dumps({"job_id": job_id, "domain": domain_id, "uri": self._uri, "report": str(report)}).encode()
         try:
@@ -211,10 +205,10 @@ class GuardKeeper:
 
     def discard_report(self, job_id: str) -> None:
         guard_report.remove(self._state_dir, job_id)
-        self._appointed.pop(job_id, None)
+        self._domains.pop(job_id, None)
 
     def close(self) -> None:
-        """End the keeper. Guards that watch a window go on."""
+        """End the keeper. Guards that watch a window continue."""
         with self._lock:
             if self._control is not None:
                 self._control.close()
@@ -225,34 +219,34 @@ class GuardKeeper:
                     self._process.wait(DISMISS_S)
 
     def _fork(self, task: bytes) -> socket.socket:
-        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its, self._lock:
+        own_end, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other_end, self._lock:
             try:
-                self._send(task, its)
+                self._send(task, other_end)
             except OSError:
-                mine.close()
+                own_end.close()
                 raise
-        return mine
+        return own_end
 
-    def _send(self, task: bytes, its: socket.socket) -> None:
+    def _send(self, task: bytes, other_end: socket.socket) -> None:
         try:
-            socket.send_fds(self._living(), [task], [its.fileno()])
+            socket.send_fds(self._living(), [task], [other_end.fileno()])
         except OSError:
             # The keeper died since the last window.
             self._drop()
-            socket.send_fds(self._living(), [task], [its.fileno()])
+            socket.send_fds(self._living(), [task], [other_end.fileno()])
 
     def _living(self) -> socket.socket:
         if self._control is not None and self._process is not None and self._process.poll() is None:
             return self._control
         self._drop()
         guard_report.folder(self._state_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
-        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        own_end, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(service.__file__).parent.parent)
-        with its:
+        with other_end:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "service.freeze.guard_process", str(its.fileno())],
-                pass_fds=[its.fileno()],
+                [sys.executable, "-m", "service.freeze.guard_process", str(other_end.fileno())],
+                pass_fds=[other_end.fileno()],
                 env={**os.environ, "PYTHONPATH": root},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -260,8 +254,8 @@ class GuardKeeper:
                 # A session of its own, so that signals to the worker's terminal or process group do not reach the keeper.
                 start_new_session=True,
             )
-        self._control = mine
-        return mine
+        self._control = own_end
+        return own_end
 
     def _drop(self) -> None:
         if self._control is not None:
@@ -278,9 +272,9 @@ class GuardKeeper:
     def _end_others(self, domain_id: str) -> str | None:
         """End the guards of earlier jobs that still watch this guest: such a guard would thaw the new window.
 
-        Answers the job whose guard does not end; None: all ended. A report without a domain may belong to this guest, unless the job is
+        Returns the job whose guard does not end. None: all ended. A report without a domain may belong to this guest, unless the job is
         known to be of another guest.
         """
-        elsewhere = {job_id for job_id, domain in self._appointed.copy().items() if domain != domain_id}
+        elsewhere = {job_id for job_id, domain in self._domains.copy().items() if domain != domain_id}
         earlier = guard_report.of_domain(self._state_dir, domain_id, elsewhere)
         return next((report.job_id for report in earlier if not guard_report.end(self._state_dir, report.job_id, OTHERS_S)), None)

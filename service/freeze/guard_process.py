@@ -6,7 +6,7 @@ little memory. Guards have no database connection, write no log, and outlive the
 
 Over its socket (SOCK_SEQPACKET, JSON; instants are nanoseconds of CLOCK_MONOTONIC, the same for all processes) a guard
 hears `{"freezing": latest, "hold": nanoseconds}`, `{"frozen": count, "until": instant}` and `{"dismiss": true}`, and says
-`{"ready": pid}` or `{"failed": text}`, and when dismissed `{"deed": ... or null}`.
+`{"ready": pid}` or `{"failed": text}`, and when dismissed `{"report": ... or null}`.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,26 @@ from service.errors import StillpointError
 from service.freeze.window import thaw_until_answered
 from service.hypervisor.guard_connection import connect_guest
 from service.hypervisor.guest import Guest
-from service.model.window import ThawOutcome, ThawReply
+from service.model.window import GuardReason, GuardReport, GuardState, ThawOutcome, ThawReply
 
 GRACE_NS = 500_000_000
 """Nanoseconds after the deadline in which a living worker may still thaw by itself. Its reply is better evidence. Then the guard thaws."""
 ASK_AFTER_NS = 1_000_000_000
 """Nanoseconds until the guard first asks the agent. Most freezes are answered before. A question may delay a window by an agent command."""
 ASK_AGAIN_NS = 500_000_000
+"""Nanoseconds between two further questions."""
 SETTLE_S = 2.0
+"""Seconds that the guard watches, after its thaw, that the guest stays thawed."""
 SETTLE_POLL_S = 0.1
+"""Seconds between two questions of that watch."""
 PATIENCE_S = 60.0
+"""Seconds of one series of thaws. After that the next series begins, until the agent answers."""
 REPORT_BYTES = 4096
+"""The size of the report's file."""
 MAX_MESSAGE_LENGTH = 3000
 """Bytes of JSON. A longer message is cut, so that the report fits into its file."""
 MESSAGE_BYTES = 65536
+"""The largest message on the socket. The rest of a longer message is lost."""
 
 
 def keep(control: socket.socket) -> None:
@@ -90,31 +96,12 @@ class Task:
     report: str
 
 
-@dataclass
-class ThawProgress:
-    """The work of the guard, in the form that `service.freeze.guard_report` reads."""
-
-    job_id: str
-    domain: str
-    pid: int
-    state: str = "watching"
-    reason: str | None = None
-    outcome: str | None = None
-    count: int | None = None
-    message: str | None = None
-    attempts: int = 0
-    thaw_sent_at: str | None = None
-    thawed_at: str | None = None
-    thaw_sent_ns: int | None = None
-    thaw_reply_ns: int | None = None
-
-
 class Guard:
     def __init__(self, worker: socket.socket, task: Task) -> None:
         """Raises StillpointError when libvirt or the domain is not there."""
         self._worker = worker
         self._path = Path(task.report)
-        self._progress = ThawProgress(task.job_id, task.domain, os.getpid())
+        self._progress = GuardReport(task.job_id, task.domain, os.getpid(), GuardState.watching)
         self._report = _create_report(task.report)
         self._write_report()
         self._guest: Guest = connect_guest(task.uri, task.domain)
@@ -126,7 +113,7 @@ class Guard:
         self._thawed = False
 
     def watch(self) -> None:
-        """Until the guard is dismissed, or has thawed after the worker died."""
+        """Watch until the guard is dismissed, or has thawed after the worker died."""
         _send(self._worker, {"ready": os.getpid()})
         readable = select.poll()
         readable.register(self._worker, select.POLLIN)
@@ -137,7 +124,7 @@ class Guard:
             message = _receive(self._worker)
             if message is None:
                 if self._freezing and not self._thawed:
-                    self._thaw("worker_gone")
+                    self._thaw(GuardReason.worker_gone)
                 elif not self._thawed:
                     self._remove_report()
                 return
@@ -164,9 +151,9 @@ class Guard:
         now = time.monotonic_ns()
         assert self._deadline_ns is not None
         if now >= self._deadline_ns + GRACE_NS:
-            self._thaw("deadline")
+            self._thaw(GuardReason.deadline)
             return
-        # No word of the freeze: it takes long, or the worker hangs. If the guest is frozen, its time runs from here at the latest.
+        # No report of the freeze: the freeze takes long, or the worker hangs. If the guest is frozen, the hold counts from now.
         if self._is_frozen():
             self._deadline_ns = min(self._deadline_ns, now + self._hold_ns)
             self._wake_ns = self._deadline_ns + GRACE_NS
@@ -178,16 +165,17 @@ class Guard:
             return self._guest.is_frozen()
         return False
 
-    def _thaw(self, reason: str) -> None:
-        deed = self._progress
-        deed.state, deed.reason, deed.thaw_sent_at, deed.thaw_sent_ns = "thawing", reason, _now(), time.monotonic_ns()
-        # Not written first: a disk that hangs must not keep the guest frozen.
+    def _thaw(self, reason: GuardReason) -> None:
+        report = self._progress
+        report.state, report.reason = GuardState.thawing, reason
+        report.thaw_sent_at, report.thaw_sent_ns = _now(), time.monotonic_ns()
+        # The report is not written first, because a disk that hangs must not keep the guest frozen.
         reply = self._thaw_until_answered()
-        deed.thaw_reply_ns, deed.thawed_at = time.monotonic_ns(), _now()
-        deed.outcome, deed.count, deed.message = reply.outcome.value, reply.count, _shortened(reply.message)
+        report.thaw_reply_ns, report.thawed_at = time.monotonic_ns(), _now()
+        report.outcome, report.count, report.message = reply.outcome, reply.count, _shortened(reply.message)
         if self._frozen_count is None:
             self._see_that_it_stays_thawed()
-        deed.state = "thawed"
+        report.state = GuardState.thawed
         self._thawed = True
         self._write_report()
 
@@ -199,7 +187,7 @@ class Guard:
                 return reply
 
     def _see_that_it_stays_thawed(self) -> None:
-        """The freeze was sent and its answer not seen: it may have been under way behind our thaw."""
+        """The guard did not see the answer to the freeze, so the freeze may have come after the thaw. Look, and thaw again."""
         end = time.monotonic() + SETTLE_S
         while time.monotonic() < end:
             time.sleep(SETTLE_POLL_S)
@@ -209,40 +197,43 @@ class Guard:
 
     def _end_dismissed(self) -> None:
         if self._thawed:
-            _send(self._worker, {"deed": asdict(self._progress)})
+            _send(self._worker, {"report": self._progress.as_file()})
             return
         self._remove_report()
-        _send(self._worker, {"deed": None})
+        _send(self._worker, {"report": None})
 
     # --- the report -----------------------------------------------------------------------------
 
     def _write_report(self) -> None:
         if self._report is not None:
             with suppress(OSError):
-                os.pwrite(self._report, json.dumps(asdict(self._progress)).encode().ljust(REPORT_BYTES), 0)
+                os.pwrite(self._report, json.dumps(self._progress.as_file()).encode().ljust(REPORT_BYTES), 0)
 
     def _remove_report(self) -> None:
-        # Only its own: a later attempt's guard may have one of this name.
+        # Only the report of this guard: the guard of a later attempt may have a report with the same name.
         with suppress(OSError):
             if self._report is not None and os.path.samestat(os.fstat(self._report), self._path.lstat()):
                 self._path.unlink()
 
 
 def _shortened(message: str | None) -> str | None:
-    """An agent's error may be as long as what a hook printed."""
+    """The agent's error may contain all that a hook printed."""
     while message is not None and len(json.dumps(message)) > MAX_MESSAGE_LENGTH:
         message = message[: len(message) * 3 // 4]
     return message
 
 
 def _create_report(path: str) -> int | None:
-    """A file of its full size, so that a disk that fills up later takes nothing away; None: no file can be had, which stops no guard."""
+    """Create the file in its full size, so that a disk that fills up later does not matter. None: the file could not be created.
+
+    A guard works without a report, too.
+    """
     try:
         report = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         os.posix_fallocate(report, 0, REPORT_BYTES)
     except OSError:
         return None
-    # Held as long as this process lives: that is how others see that it does.
+    # The lock is held as long as this process lives. Other processes see by the lock that the guard is alive.
     fcntl.flock(report, fcntl.LOCK_EX)
     return report
 

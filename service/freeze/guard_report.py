@@ -7,11 +7,12 @@ import signal
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+
+from service.model.window import GuardReason, GuardReport, GuardState, ThawOutcome
 
 T = TypeVar("T")
 POLL_S = 0.05
@@ -19,64 +20,6 @@ MAX_BYTES = 65536
 """Bytes that are read of a report. A report has 4096 bytes. A larger file is not a report, and must not fill the memory."""
 DIES_WITHIN_S = 2.0
 """Seconds until a killed guard must have released its lock. Then it counts as hanging in the kernel."""
-
-
-class GuardState(StrEnum):
-    watching = "watching"
-    thawing = "thawing"
-    thawed = "thawed"
-
-
-class GuardReason(StrEnum):
-    """Why the guard thawed."""
-
-    worker_gone = "worker_gone"
-    deadline = "deadline"
-
-
-@dataclass(frozen=True)
-class GuardReport:
-    """`is_alive`: the guard still holds the lock of the file. `fault`: why the file could not be read. Then nothing else is known."""
-
-    job_id: str
-    domain: str | None = None
-    pid: int | None = None
-    state: GuardState | None = None
-    reason: GuardReason | None = None
-    #: The count that answered the guard's thaw; None: the answer was `message`, or no answer came.
-    count: int | None = None
-    message: str | None = None
-    attempts: int = 0
-    thaw_sent_at: str | None = None
-    thawed_at: str | None = None
-    is_alive: bool = False
-    fault: str | None = None
-
-    def as_document(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def is_settled(self) -> bool:
-        """The guard's thaw was answered."""
-        return self.state is GuardState.thawed
-
-    def as_sentence(self) -> str:
-        """One sentence for the story of the job."""
-        if self.fault is not None:
-            return f"What its thaw guard did is not known: {self.fault}."
-        if self.state is GuardState.thawed:
-            return f"Its thaw guard thawed the guest {self._why()}{self._how()}."
-        if self.is_alive:
-            return f"Its thaw guard (process {self.pid}) is still {self.state}; recovery thaws as well."
-        return f"Its thaw guard died while it was {self.state}."
-
-    def _why(self) -> str:
-        return "when its deadline passed" if self.reason is GuardReason.deadline else "when the worker was gone"
-
-    def _how(self) -> str:
-        took = _ms_between(self.thaw_sent_at, self.thawed_at)
-        answered = f", answered after {took:.0f} ms" if took is not None else ""
-        return f"{answered} ({self.count} filesystems)" if self.count is not None else f"{answered} ({self.message or 'no count'})"
 
 
 def folder(state_dir: Path) -> Path:
@@ -179,22 +122,29 @@ def _read(job_id: str, content: bytes, *, is_alive: bool) -> GuardReport:
     if not text:
         return GuardReport(job_id, is_alive=is_alive, fault="its report is empty")
     try:
-        said = json.loads(text)
-        return GuardReport(
-            job_id=job_id,
-            domain=_as(str, said["domain"]),
-            pid=_as(int, said["pid"]),
-            state=GuardState(said["state"]),
-            reason=GuardReason(said["reason"]) if said.get("reason") is not None else None,
-            count=_as(int, said.get("count")),
-            message=_as(str, said.get("message")),
-            attempts=_as(int, said.get("attempts")) or 0,
-            thaw_sent_at=_as(str, said.get("thaw_sent_at")),
-            thawed_at=_as(str, said.get("thawed_at")),
-            is_alive=is_alive,
-        )
+        return replace(from_document(json.loads(text)), job_id=job_id, is_alive=is_alive)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return GuardReport(job_id, is_alive=is_alive, fault=f"its report makes no sense ({type(error).__name__})")
+        return GuardReport(job_id, is_alive=is_alive, fault=f"its report cannot be understood ({type(error).__name__})")
+
+
+def from_document(document: dict[str, Any]) -> GuardReport:
+    """What a guard wrote or sent. Raises ValueError, KeyError, TypeError, AttributeError."""
+    reason, outcome = document.get("reason"), document.get("outcome")
+    return GuardReport(
+        job_id=document["job_id"],
+        domain=_as(str, document["domain"]),
+        pid=_as(int, document["pid"]),
+        state=GuardState(document["state"]),
+        reason=GuardReason(reason) if reason is not None else None,
+        outcome=ThawOutcome(outcome) if outcome is not None else None,
+        count=_as(int, document.get("count")),
+        message=_as(str, document.get("message")),
+        attempts=_as(int, document.get("attempts")) or 0,
+        thaw_sent_at=_as(str, document.get("thaw_sent_at")),
+        thawed_at=_as(str, document.get("thawed_at")),
+        thaw_sent_ns=_as(int, document.get("thaw_sent_ns")),
+        thaw_reply_ns=_as(int, document.get("thaw_reply_ns")),
+    )
 
 
 def _as(kind: type[T], value: Any) -> T | None:
@@ -210,3 +160,26 @@ def _ms_between(start: str | None, end: str | None) -> float | None:
         return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000
     except (ValueError, TypeError):
         return None
+
+
+# --- the report in the story of a job -----------------------------------------------------------------
+
+
+def as_sentence(report: GuardReport) -> str:
+    if report.fault is not None:
+        return f"What its thaw guard did is not known: {report.fault}."
+    if report.state is GuardState.thawed:
+        return f"Its thaw guard thawed the guest {_why(report)}{_how(report)}."
+    if report.is_alive:
+        return f"Its thaw guard (process {report.pid}) is still {report.state}; recovery thaws as well."
+    return f"Its thaw guard died while it was {report.state}."
+
+
+def _why(report: GuardReport) -> str:
+    return "when its deadline passed" if report.reason is GuardReason.deadline else "when the worker was gone"
+
+
+def _how(report: GuardReport) -> str:
+    took = _ms_between(report.thaw_sent_at, report.thawed_at)
+    answered = f", answered after {took:.0f} ms" if took is not None else ""
+    return f"{answered} ({report.count} filesystems)" if report.count is not None else f"{answered} ({report.message or 'no count'})"

@@ -17,7 +17,7 @@ from service.errors import AgentBusy, AgentCommandBlocked, AgentCommandFailed, A
 from service.model.window import (
     FreezeOutcome,
     FreezeReply,
-    GuardThaw,
+    GuardReport,
     ThawOutcome,
     ThawReply,
     WindowRecord,
@@ -59,13 +59,13 @@ class WindowGuard(Protocol):
     def is_gone(self) -> bool: ...
 
     def freezing(self, over_by_ns: int, hold_ns: int) -> None:
-        """Freeze is sent now: no later than `over_by_ns` it is over, and then it may hold for `hold_ns`."""
+        """Freeze is sent now. The freeze call ends at `over_by_ns` at the latest, and the guest may then be held for `hold_ns`."""
         ...
 
     def frozen(self, count: int, thaw_by_ns: int) -> None: ...
 
-    def dismiss(self) -> GuardThaw | None:
-        """After a thaw that was answered: the guard ends, and tells what it did."""
+    def dismiss(self) -> GuardReport | None:
+        """Call this after an answered thaw. The guard ends. Returns the report of a guard that thawed."""
         ...
 
 
@@ -156,14 +156,15 @@ def _is_somebody_elses(guest: FreezableGuest, plan: WindowPlan, freeze: FreezeRe
 
 
 def _adopt_guard_thaw(guard: WindowGuard, record: WindowRecord) -> None:
-    """A guard that thawed before us has the reply that tells of the hold; ours says only that there was nothing left to thaw."""
+    """If the guard thawed before the worker, its reply shows whether the hold lasted. The worker's own reply finds nothing left to thaw."""
     if record.thaw.outcome is ThawOutcome.unanswered:
-        # It goes on where we gave up.
+        # The guard must continue to thaw, so it is not dismissed.
         return
-    record.guard = guard.dismiss()
-    if record.guard is not None and record.instants.thaw_sent and record.guard.thaw_sent < record.instants.thaw_sent:
-        record.thaw = record.guard.reply
-        record.instants.thaw_sent, record.instants.thaw_reply = record.guard.thaw_sent, record.guard.thaw_reply
+    report = record.guard = guard.dismiss()
+    instants = record.instants
+    if report is not None and report.thaw_sent_ns and instants.thaw_sent and report.thaw_sent_ns < instants.thaw_sent:
+        record.thaw = report.reply
+        instants.thaw_sent, instants.thaw_reply = report.thaw_sent_ns, report.thaw_reply_ns
 
 
 def thaw_until_answered(guest: FreezableGuest, frozen: int | None, patience_s: float) -> ThawReply:

@@ -9,7 +9,7 @@ from service.model.coverage_facts import LeftOut, Uncovered
 from service.model.fuse import FuseReport, FuseState
 from service.model.policy import FreezeMode
 from service.model.reasons import Reason, lifts, lowers, notes
-from service.model.window import FreezeOutcome, ThawOutcome, WindowRecord
+from service.model.window import FreezeOutcome, GuardReason, ThawOutcome, WindowRecord
 from service.model.windows import verdict as verdict_windows
 from service.model.windows.verdict import WindowsEvidence
 
@@ -148,7 +148,7 @@ def _crash_reasons(evidence: Evidence) -> Iterator[Reason]:
     if window.guard_died:
         yield lowers("guard_died", "The thaw guard died while the guest was frozen, so the guest was thawed at once.")
     elif window.guard is not None:
-        why = {"worker_gone": "the worker seemed dead", "deadline": "the deadline passed"}[window.guard.reason]
+        why = "the deadline passed" if window.guard.reason is GuardReason.deadline else "the worker seemed dead"
         yield lowers("guard_thawed", f"The thaw guard thawed the guest, because {why}.")
     elif window.watchdog_fired:
         yield lowers("hold_limit_exceeded", f"The snapshot did not end within {evidence.hold_limit_ms:.0f} ms, so the guest was thawed.")

@@ -1,6 +1,6 @@
 """What happened in one freeze window, as recorded facts; and what a thaw reply means (F§6.4)."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -70,22 +70,71 @@ class ThawReply:
     agent_is_lost: bool = False
 
 
-@dataclass(frozen=True)
-class GuardThaw:
-    """A thaw that the thaw guard sent; `reason`: `worker_gone` or `deadline`. Instants as in WindowInstants."""
+class GuardState(StrEnum):
+    watching = "watching"
+    thawing = "thawing"
+    thawed = "thawed"
 
-    reason: str
-    reply: ThawReply
-    thaw_sent: int
-    thaw_reply: int
+
+class GuardReason(StrEnum):
+    """Why the guard thawed."""
+
+    worker_gone = "worker_gone"
+    deadline = "deadline"
+
+
+@dataclass
+class GuardReport:
+    """What a thaw guard did. The guard fills this object, writes it into its file, and answers a dismissal with it.
+
+    A reader of the file sets the last two fields. `is_alive`: the guard still holds the lock of the file. `fault`: why the file could not
+    be read. Then nothing else is known.
+    """
+
+    job_id: str
+    domain: str | None = None
+    pid: int | None = None
+    state: GuardState | None = None
+    reason: GuardReason | None = None
+    outcome: ThawOutcome | None = None
+    #: The count that answered the guard's thaw. None: the answer was `message`, or no answer came.
+    count: int | None = None
+    message: str | None = None
+    attempts: int = 0
+    thaw_sent_at: str | None = None
+    thawed_at: str | None = None
+    #: Instants as in WindowInstants, for the worker that dismisses the guard.
+    thaw_sent_ns: int | None = None
+    thaw_reply_ns: int | None = None
+    is_alive: bool = False
+    fault: str | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """The guard's thaw was answered."""
+        return self.state is GuardState.thawed
+
+    @property
+    def reply(self) -> ThawReply:
+        return ThawReply(self.outcome or ThawOutcome.unanswered, self.count, self.message, self.attempts)
+
+    def as_file(self) -> dict[str, Any]:
+        document = asdict(self)
+        return {name: value for name, value in document.items() if name not in ("is_alive", "fault")}
 
     def as_document(self) -> dict[str, Any]:
+        """For the evidence of a recovered job. Instants of the monotonic clock mean nothing to its readers."""
+        document = asdict(self)
+        return {name: value for name, value in document.items() if name not in ("outcome", "thaw_sent_ns", "thaw_reply_ns")}
+
+    def thaw_document(self) -> dict[str, Any]:
+        """For the record of the window."""
         return {
             "reason": self.reason,
-            "outcome": self.reply.outcome,
-            "count": self.reply.count,
-            "message": self.reply.message,
-            "attempts": self.reply.attempts,
+            "outcome": self.outcome,
+            "count": self.count,
+            "message": self.message,
+            "attempts": self.attempts,
         }
 
 
@@ -105,8 +154,8 @@ class WindowRecord:
     watchdog_fired: bool = False
     #: The thaw guard died in the window, so the guest was thawed at once.
     guard_died: bool = False
-    #: The thaw of the guard; None: the guard did not thaw.
-    guard: GuardThaw | None = None
+    #: The report of a guard that thawed. None: the guard did not thaw.
+    guard: GuardReport | None = None
     #: guest-fsfreeze-status just before the thaw; asked only where a hook's failure may replace the count in the thaw reply.
     frozen_before_thaw: bool | None = None
     #: guest-fsfreeze-status after the thaw; None: the agent did not answer.
@@ -128,7 +177,7 @@ class WindowRecord:
             "was_too_late": self.was_too_late,
             "watchdog_fired": self.watchdog_fired,
             "guard_died": self.guard_died,
-            "guard": self.guard.as_document() if self.guard else None,
+            "guard": self.guard.thaw_document() if self.guard else None,
             "frozen_before_thaw": self.frozen_before_thaw,
             "frozen_afterwards": self.frozen_afterwards,
             "writes_afterwards": self.writes_afterwards,

@@ -16,7 +16,6 @@ from service.db.engine import Database, database_now
 from service.db.tables import Job
 from service.errors import DomainGone, JobCancelled, KindUnknown, StillpointError, VersionUnknown, WorkerLost
 from service.freeze import after_death, guard_report
-from service.freeze.guard_report import GuardReport
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from service.jobs import interrupted_disks
@@ -27,6 +26,7 @@ from service.model import requests
 from service.model.intent import Intent
 from service.model.kinds import JobKind
 from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
+from service.model.window import GuardReport
 from service.records import points, queue
 from service.records.following_thaw import thaw_after
 from service.records.locks import the_domain
@@ -124,7 +124,7 @@ class Recovery:
         if report is not None and report.is_alive:
             look.report = self._guard(job_id, GUARD_PATIENCE_S)
             if look.report is not None and look.report.state is not report.state:
-                look.story.append(look.report.as_sentence())
+                look.story.append(guard_report.as_sentence(look.report))
         self._resolve(look)
         if look.report is not None and look.report.reason is not None:
             metrics.GUARD_INTERVENTIONS.labels(reason=look.report.reason.value).inc()
@@ -152,7 +152,7 @@ class Recovery:
     def _look(self, look: _Look) -> None:
         look.story.append(_beginning(look.job))
         if look.report is not None:
-            look.story.append(look.report.as_sentence())
+            look.story.append(guard_report.as_sentence(look.report))
         try:
             look.lost.guest = self._guest_at_rest(look)
         except DomainGone as error:

@@ -16,8 +16,7 @@ import pytest
 from service.errors import GuardNotReady
 from service.freeze import guard_process, guard_report
 from service.freeze.guard import Guard, GuardKeeper
-from service.freeze.guard_report import GuardState
-from service.model.window import ThawOutcome, ThawReply
+from service.model.window import GuardState, ThawOutcome, ThawReply
 from tests.freeze.test_guard_report import THAWED
 
 EARLIER, MINE = "job-of-before", "job-of-now"
@@ -158,7 +157,7 @@ def test_a_guard_that_talks_nonsense_is_not_ready(said: bytes) -> None:
         guard.wait_until_ready()
 
 
-@pytest.mark.parametrize("said", [b"no JSON", b"[]", b'{"deed": {}}', b'{"deed": {"outcome": "whim"}}', b'{"deed": 7}'])
+@pytest.mark.parametrize("said", [b"no JSON", b"[]", b'{"report": {}}', b'{"report": {"outcome": "whim"}}', b'{"report": 7}'])
 def test_what_a_guard_did_is_not_known_where_it_talks_nonsense(said: bytes) -> None:
     with saying(said) as guard:
         assert guard.dismiss() is None

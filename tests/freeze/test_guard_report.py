@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.freeze import guard_report
-from service.freeze.guard_report import GuardReason, GuardReport, GuardState
+from service.model.window import GuardReason, GuardReport, GuardState
 
 NO_PROCESS = 2**22 + 1
 """Above every number that Linux gives to a process: nothing that is killed by it comes to harm."""
@@ -97,7 +97,7 @@ def test_garbage_is_a_fact_and_no_exception(tmp_path: Path, content: bytes) -> N
     report = read(tmp_path)
     assert report.state is None
     assert report.fault
-    assert report.as_sentence().startswith("What its thaw guard did is not known: its report ")
+    assert guard_report.as_sentence(report).startswith("What its thaw guard did is not known: its report ")
     assert not report.is_settled
 
 
@@ -130,10 +130,10 @@ TOLD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("said", "told"), TOLD.values(), ids=TOLD.keys())
-def test_its_deed_is_told_in_one_sentence(tmp_path: Path, said: dict[str, Any], told: str) -> None:
+def test_what_a_guard_did_is_one_sentence(tmp_path: Path, said: dict[str, Any], told: str) -> None:
     write(tmp_path, {**THAWED, **said})
-    assert read(tmp_path).as_sentence() == told
+    assert guard_report.as_sentence(read(tmp_path)) == told
 
 
 def test_a_guard_that_still_tries_is_told_so(alive: Path) -> None:
-    assert read(alive).as_sentence() == f"Its thaw guard (process {NO_PROCESS}) is still thawing; recovery thaws as well."
+    assert guard_report.as_sentence(read(alive)) == f"Its thaw guard (process {NO_PROCESS}) is still thawing; recovery thaws as well."

@@ -14,7 +14,7 @@ from service.freeze.guard import Unguarded
 from service.freeze.window import WindowGuard, WindowPlan, thaw_until_answered
 from service.hypervisor.guest import Guest
 from service.model.verdict import Evidence, HookState, Verdict, judge
-from service.model.window import FreezeOutcome, GuardThaw, ThawOutcome, ThawReply, WindowRecord
+from service.model.window import FreezeOutcome, GuardReason, GuardReport, GuardState, ThawOutcome, WindowRecord
 from tests.fakes import FakeAgent, FakeDisk, FakeDomain, FakeFilesystem, agent_error, agent_silent, libvirt_error
 from tests.fakes.libvirt_errors import agent_busy, agent_refused
 
@@ -398,11 +398,11 @@ def test_a_thaw_alone_tells_what_it_found(tmp_path: Path) -> None:
 
 
 class FakeGuard(Unguarded):
-    """Tells its window that it is there until it is killed; `deed` is what it says when it is dismissed."""
+    """Tells its window that it is there until it is killed; `report` is what it answers when it is dismissed."""
 
-    def __init__(self, deed: GuardThaw | None = None) -> None:
+    def __init__(self, report: GuardReport | None = None) -> None:
         self._end, self._other = socket.socketpair()
-        self.deed = deed
+        self.report = report
         self.told: list[str] = []
 
     def fileno(self) -> int | None:
@@ -420,9 +420,9 @@ class FakeGuard(Unguarded):
     def frozen(self, count: int, thaw_by_ns: int) -> None:
         self.told.append(f"{count} frozen")
 
-    def dismiss(self) -> GuardThaw | None:
+    def dismiss(self) -> GuardReport | None:
         self.told.append("dismissed")
-        return self.deed
+        return self.report
 
     def close(self) -> None:
         self._end.close()
@@ -468,11 +468,12 @@ def test_the_reply_to_a_guard_that_was_first_is_the_evidence(scene: Window, guar
     def let_the_guard_thaw() -> None:
         sent = time.monotonic_ns()
         count = scene.guest.thaw(1_000)
-        guard.deed = GuardThaw("deadline", ThawReply(ThawOutcome.completed, count=count, attempts=1), sent, time.monotonic_ns())
+        guard.report = GuardReport("j1", state=GuardState.thawed, reason=GuardReason.deadline, outcome=ThawOutcome.completed, count=count)
+        guard.report.thaw_sent_ns, guard.report.thaw_reply_ns = sent, time.monotonic_ns()
 
     record = scene.run(let_the_guard_thaw, guard=guard)
     assert (record.thaw.outcome, record.thaw.count) == (ThawOutcome.completed, 2)
-    assert record.instants.thaw_sent == record.guard.thaw_sent if record.guard else False
+    assert record.instants.thaw_sent == record.guard.thaw_sent_ns if record.guard else False
     assert not record.instants.point_in_time_was_inside_the_hold
     assert verdict(record) is Verdict.crash
 

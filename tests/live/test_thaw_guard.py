@@ -14,11 +14,10 @@ from service.errors import GuardNotReady
 from service.freeze import guard_report
 from service.freeze import window as freeze_window
 from service.freeze.guard import Guard, GuardKeeper
-from service.freeze.guard_report import GuardReport
 from service.freeze.window import WindowPlan
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
-from service.model.window import ThawOutcome, WindowRecord
+from service.model.window import GuardReport, ThawOutcome, WindowRecord
 from tests.lab.daemon import uri
 from tests.lab.guests import LabGuest
 
