@@ -67,7 +67,7 @@ def observe_window(window: WindowRecord) -> None:
             histogram.observe(duration_ms / 1000)
     if window.watchdog_fired:
         WATCHDOG_THAWS.inc()
-    if window.guard is not None:
+    if window.guard is not None and window.guard_ended_the_hold:
         GUARD_INTERVENTIONS.labels(reason=window.guard.reason).inc()
 
 

@@ -147,7 +147,7 @@ def _crash_reasons(evidence: Evidence) -> Iterator[Reason]:
     hold_ms = window.instants.hold_ms
     if window.guard_died:
         yield lowers("guard_died", "The thaw guard died while the guest was frozen, so the guest was thawed at once.")
-    elif window.guard is not None:
+    elif window.guard is not None and window.guard_ended_the_hold:
         why = "the deadline passed" if window.guard.reason is GuardReason.deadline else "the worker seemed dead"
         yield lowers("guard_thawed", f"The thaw guard thawed the guest, because {why}.")
     elif window.watchdog_fired:

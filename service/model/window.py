@@ -163,6 +163,18 @@ class WindowRecord:
     #: After a thaw that was never answered: whether the guest was seen to write to its disks; None: that could not be observed.
     writes_afterwards: bool | None = None
 
+    @property
+    def guard_ended_the_hold(self) -> bool:
+        """False also for a guard whose thaw was behind ours: ours got the full count, so the guest was frozen until then.
+
+        A guard thaws when the deadline has passed and no thaw is answered. A Windows may answer later than that.
+        """
+        if self.guard is None:
+            return False
+        own, guards = self.instants.thaw_sent, self.guard.thaw_sent_ns
+        was_behind = own is not None and guards is not None and own < guards
+        return not (was_behind and self.thaw.outcome is ThawOutcome.completed)
+
     def as_document(self) -> dict[str, Any]:
         return {
             "freeze": {"outcome": self.freeze.outcome, "count": self.freeze.count, "message": self.freeze.message},

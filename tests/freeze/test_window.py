@@ -429,6 +429,14 @@ class FakeGuard(Unguarded):
         self._other.close()
 
 
+def a_thaw_in_a_minute(outcome: ThawOutcome, count: int) -> GuardReport:
+    """Sent after the thaw of the window."""
+    sent = time.monotonic_ns() + 60_000_000_000
+    report = GuardReport("j1", state=GuardState.thawed, reason=GuardReason.deadline, outcome=outcome, count=count)
+    report.thaw_sent_ns = report.thaw_reply_ns = sent
+    return report
+
+
 @pytest.fixture
 def guard() -> Iterator[FakeGuard]:
     guard = FakeGuard()
@@ -475,6 +483,30 @@ def test_the_reply_to_a_guard_that_was_first_is_the_evidence(scene: Window, guar
     assert (record.thaw.outcome, record.thaw.count) == (ThawOutcome.completed, 2)
     assert record.instants.thaw_sent == record.guard.thaw_sent_ns if record.guard else False
     assert not record.instants.point_in_time_was_inside_the_hold
+    assert verdict(record) is Verdict.crash
+
+
+def test_a_guard_whose_thaw_was_behind_ours_has_not_ended_the_hold(scene: Window, guard: FakeGuard) -> None:
+    """Its deadline passed while our thaw was on its way: a Windows that answers late was frozen until our thaw all the same."""
+    guard.report = a_thaw_in_a_minute(ThawOutcome.lost, 0)
+
+    record = scene.run(guard=guard)
+
+    assert (record.guard is not None, record.guard_ended_the_hold) == (True, False)
+    assert (record.thaw.outcome, verdict(record)) == (ThawOutcome.completed, Verdict.filesystem)
+
+
+def test_a_guard_whose_thaw_left_nothing_for_ours_has_ended_the_hold(scene: Window, guard: FakeGuard) -> None:
+    """Ours was sent first, and hung."""
+    guard.report = a_thaw_in_a_minute(ThawOutcome.completed, 2)
+
+    def take_then_be_thawed() -> None:
+        scene.take()
+        scene.domain.agent.thaw_by_somebody_else()
+
+    record = scene.run(take_then_be_thawed, guard=guard)
+
+    assert record.guard_ended_the_hold
     assert verdict(record) is Verdict.crash
 
 

@@ -12,7 +12,10 @@ from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from tests.lab.daemon import uri
 from tests.lab.guests import LabGuest
+from tests.lab.windows import scenario
 from tests.lab.windows.guest import WindowsGuest, windows_options
+from tests.lab.windows.scenario import Thaw
+from tests.live.windows_job import snapshot_in_time
 from tests.service_process import ServiceProcess
 
 pytestmark = [pytest.mark.live, pytest.mark.windows, pytest.mark.usefixtures("another_guest_each_time")]
@@ -48,7 +51,6 @@ def checks(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "outcome", "verdict"),
     [
-        ("thaw-slow", "completed", "application"),
         ("server-2008r2", "completed", "application_unverified"),
         ("thawed-by-another", "lost", "crash"),
         ("hold-lost-hex", "hold_writes_timeout", "crash"),
@@ -59,15 +61,24 @@ def checks(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 )
 def test_rule_of_the_thaw_reply(service: ServiceProcess, guest: WindowsGuest, name: str, outcome: str, verdict: str) -> None:
     """F§6.4. Whatever the agent answered, the disks have moved, the point is recorded, and the guest is thawed (traps 2, 3 and 9)."""
-    agent = guest.play(name)
-
-    job = service.run(guest.name)
+    agent, job = snapshot_in_time(service, guest, name)
 
     assert (job["vss"]["outcome"], job["verdict"]) == (outcome, verdict)
     overlays = {disk["target"]: Path(disk["overlay"]) for disk in job["recovery_point"]["disks"]}
     assert guest.guest.active_sources() == overlays
     assert agent.commands.count(THAW) == 1
     assert guest.guest.freeze_status() == "thawed"
+
+
+def test_a_thaw_reply_later_than_the_deadline_of_the_guard_costs_nothing(service: ServiceProcess, guest: WindowsGuest) -> None:
+    """Windows may take a minute to answer. The guard's thaw waits behind the worker's, and has nothing left to do."""
+    slow = scenario.load("thaw-slow").model_copy(update={"thaw": (Thaw(delay_s=6.0),)})
+
+    agent, job = snapshot_in_time(service, guest, slow, freeze={"hold_limit_ms": 3_000})
+
+    assert (job["freeze"]["guard"]["reason"], job["freeze"]["guard"]["outcome"]) == ("deadline", "lost")
+    assert (job["vss"]["outcome"], job["verdict"]) == ("completed", "application")
+    assert [session.ended_by for session in agent.sessions] == ["thaw"]
 
 
 @pytest.mark.parametrize("name", ["count-zero", "count-negative", "count-uninitialised"])
@@ -97,22 +108,20 @@ def test_rule_a_freeze_that_vss_refuses_takes_no_point(service: ServiceProcess, 
 def test_rule_writers_that_cannot_be_read_leave_the_applications_unverified(
     service: ServiceProcess, guest: WindowsGuest, name: str
 ) -> None:
-    guest.play(name)
-    job = service.run(guest.name)
+    _, job = snapshot_in_time(service, guest, name)
     assert (job["verdict"], job["writer_failed"]) == ("application_unverified", None)
 
 
 @pytest.mark.parametrize("name", ["french-timed-out", "japanese-timed-out", "stable-with-error"])
 def test_rule_a_newly_failed_writer_leaves_the_filesystem(service: ServiceProcess, guest: WindowsGuest, name: str) -> None:
     """In any code page (trap 15): its bytes come through the agent and libvirt as they are."""
-    guest.play(name)
-    job = service.run(guest.name)
+    _, job = snapshot_in_time(service, guest, name)
     assert (job["verdict"], job["writer_failed"]) == ("filesystem", True)
 
 
 def test_rule_a_volume_outside_the_set_leaves_the_filesystem(service: ServiceProcess, guest: WindowsGuest) -> None:
-    guest.play("volumes-not-frozen")
-    assert service.run(guest.name)["verdict"] == "filesystem"
+    _, job = snapshot_in_time(service, guest, "volumes-not-frozen")
+    assert job["verdict"] == "filesystem"
 
 
 # --- traps ----------------------------------------------------------------------------------------
@@ -138,9 +147,7 @@ def test_trap_12_a_paused_guest_is_refused_before_the_freeze(service: ServicePro
 
 
 def test_trap_14_a_list_whose_reply_was_lost_is_not_asked_for_again(service: ServiceProcess, guest: WindowsGuest) -> None:
-    guest.play("exec-reply-lost")
-
-    job = service.run(guest.name)
+    _, job = snapshot_in_time(service, guest, "exec-reply-lost")
 
     assert job["verdict"] == "application", job["error"]
     (note,) = [reason for reason in job["verdict_reasons"] if reason["code"] == "writers_not_comparable"]
