@@ -267,17 +267,23 @@ class LabGuest:
 
 
 def remove_stale_guests(prefix: str) -> None:
-    """Guests of test runs that were killed: their names end in the process id of the run."""
+    """Guests of test runs that were killed: their names end in the process id of the run. Called before this process makes a guest.
+
+    A guest with the id of this process is of a killed run, too. In a namespace of its own every run has the same id: a guest that stayed
+    would be started in place of the one that a test asks for.
+    """
     connection = connect()
     for domain in connection.listAllDomains():
         name = domain.name()
         pid = name.rpartition("-")[2]
-        if name.startswith(prefix) and pid.isdigit() and not _alive(int(pid)):
+        if name.startswith(prefix) and pid.isdigit() and not _is_another_run(int(pid)):
             LabGuest(GuestOptions(name=name), connection=connection).destroy()
     connection.close()
 
 
-def _alive(pid: int) -> bool:
+def _is_another_run(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
