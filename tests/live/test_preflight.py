@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import libvirt
 import pytest
 
 from tests.lab.daemon import uri
@@ -83,8 +84,8 @@ def test_a_blocked_freeze_is_found_before(service: ServiceProcess, make_guest: M
 
 def test_a_block_job_that_runs_is_found_before_and_refused(service: ServiceProcess, lab_guest: LabGuest) -> None:
     service.run(lab_guest.name)
-    # 1 MiB/s: it runs as long as this test needs.
-    lab_guest.domain.blockPull("vda", 1, 0)
+    # 1 KiB/s: after its first piece it waits for minutes.
+    lab_guest.domain.blockPull("vda", 1024, libvirt.VIR_DOMAIN_BLOCK_PULL_BANDWIDTH_BYTES)
     try:
         job = service.run(lab_guest.name, kind="preflight")
         refused = service.run(lab_guest.name)
