@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -41,13 +43,24 @@ class Command:
         return subprocess.run(self._line(arguments), env=self._with(settings), capture_output=True, text=True, timeout=60, check=False)
 
     def start(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(self._line(arguments), env=self._with(settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        """SIGINT ends it, also where these tests run in the background of a script, which ignores that signal: children inherit this."""
+        line = ["env", "--default-signal=INT", *self._line(arguments)]
+        return subprocess.Popen(line, env=self._with(settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def _line(self, arguments: tuple[str, ...]) -> list[str]:
         return [sys.executable, "-m", "service.cli", *arguments]
 
     def _with(self, settings: dict[str, str]) -> dict[str, str]:
         return self.environment | {f"STILLPOINT_{name.upper()}": value for name, value in settings.items()}
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Whatever a test finds: a process that goes on would be waited for without an end."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 @pytest.fixture
@@ -190,12 +203,12 @@ def test_events_are_shown_from_any_of_them_on_and_followed(migrated: Command) ->
     later = migrated("events", "--after", str(shown[0]["id"]))
     assert (later.returncode, later.stdout.count("\n"), jobs[1] in later.stdout) == (0, 1, True)
 
-    with migrated.start("events", "--follow", "--json", "--after", str(shown[1]["id"])) as following:
+    with migrated.start("events", "--follow", "--json", "--after", str(shown[1]["id"])) as following, ended(following):
         third = add(database, a_snapshot("c"))
         assert following.stdout is not None
         assert json.loads(following.stdout.readline())["job_id"] == third
         following.send_signal(signal.SIGINT)
-        assert following.wait(10) == 0
+        assert following.wait(60) == 0
     database.dispose()
 
 
