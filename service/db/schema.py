@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, inspect, text
 
 import migrations
-from service.db.engine import Database, translated_errors
+from service.db.engine import SQLITE_BUSY_TIMEOUT_MS, Database, translated_errors
 from service.errors import SchemaOutdated, SchemaUnknown
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 REVISION = "0011"
 """The newest migration, known without loading Alembic: that takes longer than everything else at a usual start."""
+SQLITE_PATIENCE_MS = 600_000
+"""How long a process waits on SQLite for another that migrates. Then it gives up with DatabaseUnavailable."""
 ADVISORY_LOCK = 0x5717_7901
 """Number of an advisory lock on PostgreSQL. Its holder migrates. The others wait and then have nothing to do."""
 
@@ -93,6 +95,8 @@ def _alone_on_sqlite(connection: Connection) -> Iterator[Connection]:
     # The pragma does nothing inside a transaction, so it stands before.
     driver = connection.connection.cursor()
     driver.execute("PRAGMA foreign_keys=OFF")
+    # A large database takes its time: those that wait here must not give up after the patience of an ordinary write.
+    driver.execute(f"PRAGMA busy_timeout={SQLITE_PATIENCE_MS}")
     try:
         with connection.begin():  # BEGIN IMMEDIATE: the others wait here
             yield connection
@@ -101,4 +105,5 @@ def _alone_on_sqlite(connection: Connection) -> Iterator[Connection]:
                 raise AssertionError(f"the migration left rows that refer to nothing: {broken}")
     finally:
         driver.execute("PRAGMA foreign_keys=ON")
+        driver.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_TIMEOUT_MS}")
         driver.close()

@@ -1,9 +1,11 @@
 """The schema is made by migrations alone, on both databases, and is what `service.db.tables` says."""
 
 import re
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Empty, Queue
 
 import pytest
 from alembic import command
@@ -14,6 +16,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
+from service.db import engine as engine_module
 from service.db import schema
 from service.db.base import Base
 from service.db.engine import Database, open_engine
@@ -95,10 +98,40 @@ def test_many_that_start_at_once_migrate_once(empty_database_url: str) -> None:
     assert errors == []
 
 
-def test_many_that_open_a_new_sqlite_file_at_once_wait_for_each_other(tmp_path: Path) -> None:
-    """SQLite itself says "locked" at once when two switch a new file to WAL together; one round seldom shows it."""
-    for n in range(40):
-        test_many_that_start_at_once_migrate_once(sqlite_url(tmp_path / f"{n}.db"))
+def test_one_that_opens_a_new_sqlite_file_waits_for_another_that_writes_there(tmp_path: Path) -> None:
+    """SQLite says "locked" at once when a file shall be switched to WAL in which another connection is about to write."""
+    other = sqlite3.connect(tmp_path / "new.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    engine = open_engine(sqlite_url(tmp_path / "new.db"))
+    found: Queue[str | None] = Queue()
+    opens = threading.Thread(target=lambda: found.put(schema.current_revision(engine)))
+    opens.start()
+    with pytest.raises(Empty):
+        found.get(timeout=0.5)
+    other.execute("COMMIT")
+    other.close()
+    assert found.get(timeout=60) is None
+    opens.join()
+    engine.dispose()
+
+
+def test_one_that_starts_waits_longer_for_a_migration_than_for_an_ordinary_write(empty: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "SQLITE_BUSY_TIMEOUT_MS", 1)
+    second = open_engine(empty.url)
+    migrated = threading.Event()
+
+    def start() -> None:
+        schema.migrate(second)
+        migrated.set()
+
+    with schema.alone(empty):
+        waits = threading.Thread(target=start)
+        waits.start()
+        assert not migrated.wait(0.5)
+        assert waits.is_alive()
+    waits.join()
+    second.dispose()
+    assert migrated.is_set()
 
 
 def test_a_migration_that_breaks_in_the_middle_leaves_nothing_behind(empty: Engine) -> None:
