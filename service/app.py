@@ -31,6 +31,7 @@ from service.db.reader import Reader
 from service.db.schema import check_schema, migrate
 from service.db.url import database_url
 from service.db.writable import Trial
+from service.deadlines import close_in_time
 from service.errors import SettingInvalid, StillpointError
 from service.model.kinds import JobKind
 from service.model.windows.well_known_writers import WriterEffect
@@ -160,7 +161,8 @@ def _database(settings: Settings) -> Iterator[Database]:
     try:
         yield database
     finally:
-        database.dispose()
+        # SQLite writes what is in its WAL into its file when the last connection is closed.
+        close_in_time(database.dispose, call="close the database")
 
 
 @contextmanager

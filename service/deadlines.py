@@ -169,3 +169,15 @@ def _warn(event: str, **facts: Any) -> None:
 
 HELPERS = HelperThreads()
 """The helper threads of this process."""
+
+CLOSE_S = 3.0
+"""Seconds for closing what may hang on a file system that hangs. Then it is left behind, and the process ends without it."""
+
+
+def close_in_time(close: Callable[[], object], *, call: str) -> bool:
+    """False: `close` did not return within CLOSE_S, and still runs."""
+    try:
+        HELPERS.run(close, CLOSE_S, call=call, lane=call)
+    except CallTimedOut:
+        return False
+    return True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Dialect, Engine, Select
@@ -19,6 +19,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from service.db import postgresql
 from service.db.postgresql import Row, Value
+from service.deadlines import close_in_time
 from service.errors import DatabaseUnavailable
 
 CONNECTIONS = 8
@@ -123,12 +124,18 @@ class _Sqlite:
         return await self._in_thread(self._row, sql, values)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=True)
-        for connection in list(self._open):
-            self._discard(connection)
+        close_in_time(partial(self._end, self._threads, self._open), call="close the reader")
+        self._open = set()
         self._quick = None
         self._local = threading.local()
         self._threads = self._new_threads()
+
+    def _end(self, threads: ThreadPoolExecutor, connections: set[DBAPIConnection]) -> None:
+        threads.shutdown(wait=True)
+        for connection in list(connections):
+            connections.discard(connection)
+            with suppress(*self._driver_errors):
+                connection.close()
 
     def _new_threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._thread_count, thread_name_prefix="reader")

@@ -1,6 +1,7 @@
 """The narrow door to libvirt: only the calls that Stillpoint makes on a domain, with types.
 
-The rest of the package uses `DomainHandle`. The tests use a fake DomainHandle with state, which raises the same `libvirt.libvirtError`.
+`DomainHandle` is what the rest of the package works with; the tests put a fake with state behind it
+that raises the same `libvirt.libvirtError`.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ LibvirtError: type[Exception] = libvirt.libvirtError
 
 
 class DomainHandle(Protocol):
-    """The calls on one domain. Every call may raise libvirtError."""
+    """The calls on one domain. Every one of them may raise libvirtError."""
 
     def name(self) -> str: ...
 
@@ -28,7 +29,7 @@ class DomainHandle(Protocol):
         ...
 
     def instance(self) -> int:
-        """libvirt's id of the running domain, which changes with each start. -1: the domain does not run."""
+        """libvirt's id of the running domain, another one after each start; -1: it does not run."""
         ...
 
     def is_persistent(self) -> bool: ...
@@ -36,13 +37,13 @@ class DomainHandle(Protocol):
     def has_managed_save(self) -> bool: ...
 
     def snapshot_names(self) -> list[str]:
-        """The snapshots that libvirt has metadata of."""
+        """Of the snapshots that libvirt itself keeps record of."""
         ...
 
     def checkpoint_names(self) -> list[str]: ...
 
     def xml(self) -> str:
-        """The live XML of a running domain, the persistent XML of a domain that is shut off."""
+        """The live XML of a running domain, the persistent one of a domain that is shut off."""
         ...
 
     def inactive_xml(self) -> str: ...
@@ -62,7 +63,7 @@ class DomainHandle(Protocol):
         ...
 
     def block_job(self, target: str) -> dict[str, Any]:
-        """Empty if no block job runs on this disk."""
+        """Empty when no block job runs on this disk."""
         ...
 
     def block_capacity(self, target: str) -> int:
@@ -70,11 +71,11 @@ class DomainHandle(Protocol):
         ...
 
     def bytes_written(self, target: str) -> int:
-        """Bytes that the guest has written since the domain was started."""
+        """By the guest, since the domain was started."""
         ...
 
     def block_commit_active(self, target: str) -> None:
-        """Begin to merge the active overlay into the file right below. The merge continues until a pivot or an abort."""
+        """Begin to merge the active overlay into the file right below it; it goes on until it is pivoted or aborted."""
         ...
 
     def block_pivot(self, target: str) -> None: ...
@@ -82,27 +83,27 @@ class DomainHandle(Protocol):
     def block_abort(self, target: str) -> None: ...
 
     def job_type(self) -> int:
-        """VIR_DOMAIN_JOB_…. 0: no job runs."""
+        """VIR_DOMAIN_JOB_…; 0: none."""
         ...
 
     def file_error(self, path: str) -> int | None:
-        """The number of the error that libvirt gets when it opens a file of its host. 0: no error. None: libvirt cannot be asked."""
+        """The number of the error that libvirt meets when it opens a file of its host; 0: it opens it. None: it cannot be asked."""
         ...
 
     def capabilities(self) -> str:
-        """The XML of libvirt's capabilities, with its security drivers."""
+        """The XML of what this libvirt can do, its security drivers among it."""
         ...
 
 
 class LibvirtDomain:
     """DomainHandle on a real virDomain.
 
-    The object outlives its connection: if libvirtd went away during a call, the next call looks the domain up again through `look_up`,
-    which makes a new connection. A repeated thaw must not depend on a dead connection.
+    It outlives its connection: when libvirtd went away under a call, the next call looks the domain up again through
+    `look_up`, which connects anew. A thaw that is repeated must not be tied to a dead connection.
     """
 
     def __init__(self, domain: Any, look_up: Callable[[str], Any], is_usable: Callable[[Any], bool] | None = None) -> None:
-        """`is_usable`: whether a connection may still be used. Default: every connection that is alive."""
+        """`is_usable`: whether a connection is still to be used; without it, one that is alive is."""
         self._domain = domain
         self._look_up = look_up
         self._is_usable = is_usable or is_alive
@@ -120,7 +121,7 @@ class LibvirtDomain:
         return int(state), int(reason)
 
     def instance(self) -> int:
-        # The client library keeps the id of the look-up, even if the domain was stopped or started since then. So look up again.
+        # The client library keeps the number of a domain from the look-up, also if the domain was stopped or started since.
         return int(self._look_up(self._uuid).ID())
 
     def is_persistent(self) -> bool:
@@ -194,19 +195,19 @@ class LibvirtDomain:
 
 
 def is_alive(connection: Any) -> bool:
-    """The client library answers without a call to libvirtd, so this may be used inside the window."""
+    """Answered by the client library itself: no call goes out, so the window may pay for it."""
     try:
         return bool(connection.isAlive())
     except LibvirtError:
-        # Another thread has seen that the connection is dead, and has closed it.
+        # Another thread has found the connection dead before us, and closed it.
         return False
 
 
 def file_error(connection: Any, path: str) -> int | None:
     """See `DomainHandle.file_error`.
 
-    This is the only call that opens any file where libvirt runs and changes nothing. The call is for saved guests: libvirt opens the file,
-    and then says that it is not a saved guest. For a file that it cannot open, libvirt raises a system error with the number.
+    The one call that opens any file where libvirt runs, and changes nothing: it is for saved guests, so libvirt opens the file, finds that
+    it is none of those, and says so. A file that it cannot open is a system error with its number.
     """
     try:
         connection.saveImageGetXMLDesc(path, 0)

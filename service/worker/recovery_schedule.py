@@ -1,12 +1,10 @@
-"""Says when recovery looks at a job again: at once after a change on the host, otherwise after a pause that grows."""
+"""When a job whose worker died is looked at again: at once after a change on the host, else less and less often."""
 
 import threading
 import time
 
 LOOK_AGAIN_S = 1.0
-"""Seconds before the second look. The pause doubles with each look."""
 LOOK_AGAIN_MAX_S = 30.0
-"""Seconds at which the pause stops to grow. Recovery never gives up a job."""
 
 
 class Schedule:

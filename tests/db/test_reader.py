@@ -6,8 +6,9 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import bindparam, create_engine, func, literal, select, text
+from sqlalchemy import bindparam, create_engine, event, func, literal, select, text
 
+from service import deadlines
 from service.db import engine as engine_module
 from service.db.engine import Database, open_engine
 from service.db.reader import Kept, Reader, Statement
@@ -105,6 +106,28 @@ def test_a_locked_database_is_waited_for_on_a_thread_and_then_unavailable(
     engine.dispose()
 
     assert (during, after) == ("database is locked", "None")
+
+
+def test_a_connection_that_hangs_does_not_keep_the_reader_from_being_closed(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "CLOSE_S", 0.1)
+    hangs, released = threading.Event(), threading.Event()
+
+    @event.listens_for(sqlite_database.engine, "connect")
+    def _hang(*_given: object) -> None:
+        hangs.set()
+        released.wait(60)
+
+    async def ask_and_close() -> bool:
+        reader = Reader(sqlite_database.engine)
+        answer = asyncio.ensure_future(reader.row(NAMES, {"id": "x"}))
+        await asyncio.to_thread(hangs.wait, 60)
+        reader.close()
+        return answer.done()
+
+    assert asyncio.run(ask_and_close()) is False
+    released.set()
 
 
 def test_what_is_kept_stays_within_its_bound_and_the_oldest_goes_first() -> None:

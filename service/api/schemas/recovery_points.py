@@ -1,4 +1,4 @@
-"""The documents of recovery points."""
+"""Recovery points as they are listed and answered."""
 
 from typing import Any
 

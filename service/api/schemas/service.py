@@ -1,4 +1,4 @@
-"""The documents of health and of problems."""
+"""What the service says of itself, and every problem."""
 
 from typing import Any, Literal
 
