@@ -1,4 +1,4 @@
-"""Nothing is open: every call but health and readiness needs a bearer token."""
+"""Checks the token of every call. Only health and readiness need no bearer token."""
 
 import asyncio
 import base64
@@ -20,33 +20,37 @@ from service.errors import DatabaseUnavailable, StillpointError, TokenMissing, T
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 BROWSER_PATHS = frozenset({"/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/start.js", "/openapi.json"})
-"""A browser cannot send a bearer header by itself, so here the token is also taken as a Basic password."""
+"""A browser cannot send a bearer header by itself, so these paths also accept the token as a Basic password."""
 CACHE_SECONDS = 2.0
+"""Seconds that a valid token is believed. After that the database is asked again."""
 CACHE_SIZE = 1024
+"""Tokens. A further token empties the cache."""
 NOTE_EVERY_SECONDS = 60.0
+"""Seconds between two writes that a token was used."""
 UNKNOWN_PAUSE_S = 0.05
+"""Seconds between two questions about unknown tokens. Further unknown tokens wait."""
 UNKNOWN_AT_ONCE = 50
-"""Together with the pause: no more than 1,000 wrong tokens a second are answered, so that they leave the interpreter to the worker."""
+"""Unknown tokens in one question. With the pause, at most 1,000 wrong tokens a second are answered, which leaves time for the worker."""
 
 _log = log.get(__name__)
 
 
 class TokenCheck:
-    """Asks the database who a token is, at most every two seconds per token, and notes its use once a minute.
+    """Looks tokens up in the database, at most every two seconds for each token, and notes their use once a minute.
 
-    Tokens that nobody has seen before are asked for together, at most once in UNKNOWN_PAUSE_S, however many come: a flood of wrong ones
-    costs the database next to nothing, and slows down only its sender.
+    Unknown tokens are looked up together, at most once in UNKNOWN_PAUSE_S. A flood of wrong tokens costs the database almost nothing, and
+    slows down only its sender.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        #: By digest: until when it is believed, and the id.
+        #: By digest: until when the token is believed, and its id.
         self._known: dict[str, tuple[float, str]] = {}
         self._noted: dict[str, float] = {}
         self._unknown: deque[tuple[str, asyncio.Future[str | None]]] = deque()
         self._asking: asyncio.Task[None] | None = None
         self._may_ask_at = 0.0
-        # Beside the requests: noting a use waits for the write lock, and nobody should wait for that.
+        # In a thread of its own: the write waits for the write lock, and no request should wait for that.
         self._notes = _one_thread()
 
     async def token_id(self, secret: str) -> str:
@@ -57,14 +61,14 @@ class TokenCheck:
             return known[1]
         if known is not None:
             # The token was valid shortly before, so its sender does not wait behind unknown tokens.
-            found = (await run_sync(self._look_up, [digest])).get(digest)
+            token_id = (await run_sync(self._look_up, [digest])).get(digest)
         else:
-            found = await self._together(digest)
-        if found is None:
+            token_id = await self._together(digest)
+        if token_id is None:
             self._known.pop(digest, None)
             raise TokenRefused
-        self._believe(digest, found)
-        return found
+        self._believe(digest, token_id)
+        return token_id
 
     async def _together(self, digest: str) -> str | None:
         """Raises DatabaseUnavailable."""
@@ -80,20 +84,20 @@ class TokenCheck:
             self._may_ask_at = time.monotonic() + UNKNOWN_PAUSE_S
             asked = [self._unknown.popleft() for _ in range(min(UNKNOWN_AT_ONCE, len(self._unknown)))]
             try:
-                found = await run_sync(self._look_up, [digest for digest, _ in asked])
+                token_ids = await run_sync(self._look_up, [digest for digest, _ in asked])
             except StillpointError as error:
                 for _, waiting in asked:
                     if not waiting.done():
                         waiting.set_exception(error)
                 continue
             for digest, waiting in asked:
-                # Its caller may have gone meanwhile.
+                # The caller may have gone meanwhile.
                 if not waiting.done():
-                    waiting.set_result(found.get(digest))
+                    waiting.set_result(token_ids.get(digest))
 
     def close(self) -> None:
-        """It can be used again afterwards."""
-        # What is asked for belongs to an event loop that ends now.
+        """End the thread. The object can be used again afterwards."""
+        # The open questions belong to an event loop that ends now.
         self._asking = None
         self._unknown.clear()
         close_in_time(self._notes.shutdown, call="note the use of tokens")
@@ -166,6 +170,6 @@ def _basic_password(value: str) -> str:
 
 def _challenge(path: str) -> dict[str, str]:
     if path in BROWSER_PATHS:
-        # Basic makes a browser ask; any user name, and the token as password.
+        # Basic makes a browser ask for a user name, which may be any text, and for a password, which is the token.
         return {"WWW-Authenticate": 'Basic realm="stillpoint: any user, the token as password", charset="UTF-8"'}
     return {}

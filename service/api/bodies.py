@@ -1,4 +1,4 @@
-"""Nothing reads more of a request than a job can need."""
+"""Limits the size of request bodies."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -7,7 +7,7 @@ from service.errors import BodyTooLarge
 
 
 class BodyLimit:
-    """Answers 413 before anything else runs: at once where Content-Length says so, else when the limit is passed."""
+    """Answers 413 before other code runs: at once if Content-Length is too large, otherwise when the body passes the limit."""
 
     def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
         self._app = app
@@ -32,7 +32,7 @@ class BodyLimit:
         return announced.isdigit() and int(announced[:20]) > self._limit_bytes
 
     async def _read(self, receive: Receive) -> list[Message] | None:
-        """Every message of the body; None as soon as they are too large together."""
+        """All messages of the body. None: together they are too large."""
         messages: list[Message] = []
         size = 0
         while True:

@@ -1,4 +1,4 @@
-"""What every call can reach: made once by the composition root, found through the request."""
+"""The objects that every call can use. The composition root makes them once, and calls get them from the request."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class Context:
     database: Database
     reader: Reader
     metrics: Metrics
-    #: Tells a worker in this process that there is a new job; workers elsewhere look every second anyway.
+    #: Wakes a worker in this process for a new job. Workers in other processes look every second anyway.
     wake: Callable[[], None]
     trial: Trial
-    #: What keeps a worker in this process from working; a worker elsewhere is seen at /api/v1/hosts.
+    #: The problem that stops the worker in this process. A worker in another process is seen at /api/v1/hosts.
     worker_problem: Callable[[], StillpointError | None]
 
 

@@ -1,4 +1,4 @@
-"""Creating a job once, however often the request arrives."""
+"""Creates a job once, even if the request arrives several times."""
 
 import hashlib
 import json
@@ -28,26 +28,26 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="Any text of your own. The same key with the same body creates one job, however often it is sent.",
+        description="Any text of your own. The same key with the same body creates only one job, even if it is sent several times.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class JobOrder:
-    """A job that was asked for, its domain found."""
+    """A job to create, with the location of its domain."""
 
     request: JobRequest
     place: DomainLocation
     labels: dict[str, str] = field(default_factory=dict)
     retry_of: str | None = None
-    #: Stored with the job, in one transaction; gets its id.
-    beside: Callable[[Session, str], None] | None = None
+    #: Called with the id of the new job, to insert further rows in the same transaction.
+    also_insert: Callable[[Session, str], None] | None = None
 
 
 @dataclass(frozen=True)
 class OrderResult:
-    """`created` False: the job is the one that this key has made before."""
+    """`created` False: an earlier request with this key created the job."""
 
     job_id: str
     created: bool
@@ -57,7 +57,7 @@ class OrderResult:
 def create_job(
     request: Request, key: str | None, body: dict[str, Any], order: Callable[[Session], JobOrder], *, urgent: bool = False
 ) -> Response:
-    """202 with the job: a new one, or the one that this key has made before. Raises as `submit_order`."""
+    """202 with the new job, or with the job that this key has created before. Raises the errors of `submit_order`."""
     placed = submit_order(request, key, body, order, urgent=urgent)
     headers = {"Location": f"/api/v1/jobs/{placed.job_id}"}
     if not placed.created:
@@ -70,8 +70,8 @@ def submit_order(
 ) -> OrderResult:
     """Record the job, and wake the worker.
 
-    `body` is what the key stands for, validated, so that the order of its fields does not matter.
-    Raises IdempotencyMismatch, GuestAlreadyFrozen, DomainQueueFull, and what `order` raises.
+    `body` is the validated body for which the key counts, so that the order of its fields does not matter.
+    Raises IdempotencyMismatch, GuestAlreadyFrozen, DomainQueueFull, and the errors of `order`.
     """
     context = context_of(request)
     digest = _digest(request.url.path, body)
@@ -82,12 +82,12 @@ def submit_order(
             new = order(session)
             if new.request.would_freeze:
                 refuse_if_frozen(session, new.place)
-            # A thaw is never refused, and waits for nobody.
+            # A thaw is never refused, and waits for no other job.
             limit = None if KINDS[new.request.kind].is_urgent else context.settings.queued_per_domain
             enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest), queue_limit=limit)
             job_id, created = enqueued.job_id, enqueued.created
-            if created and new.beside is not None:
-                new.beside(session, job_id)
+            if created and new.also_insert is not None:
+                new.also_insert(session, job_id)
         document = document_of_job(session, job_id)
     if created:
         context.wake()
@@ -103,7 +103,7 @@ def _digest(path: str, body: dict[str, Any]) -> str:
 
 
 def _earlier(session: Session, token_id: str, key: str | None, digest: str) -> str | None:
-    """Looked up before the domain is: a repeated request is answered even when its domain has gone meanwhile."""
+    """The job that this key has created before. It is looked up before the domain, because the domain may be gone meanwhile."""
     if key is None:
         return None
     found = session.execute(select(Job.id, Job.idempotency_digest).where(Job.token_id == token_id, Job.idempotency_key == key)).first()

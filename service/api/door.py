@@ -1,7 +1,7 @@
-"""Who may stay connected, and for how long: strangers never take the descriptors that the worker and the database need.
+"""Decides which connections may stay, so that strangers never take the descriptors that the worker and the database need.
 
-A connection that has not sent a request with a valid token is a stranger's. Where the connections are all taken, the newest comes in and
-the oldest stranger goes: a client that opens thousands of connections and sends nothing keeps no other client out.
+A connection that has not sent a request with a valid token is a stranger. If all connections are in use, a new connection is accepted and
+the oldest stranger is closed. So a client that opens thousands of connections and sends nothing keeps no other client out.
 """
 
 import errno
@@ -25,23 +25,27 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from service import log
 
 HEAD_SECONDS = 10.0
-"""How long a new connection may take for its first request line and headers."""
+"""Seconds that a new connection may take for its first request line and headers. Then it is closed."""
 KEPT_SECONDS = 30.0
 """Seconds that a connection may be idle after an answer. Then it is closed."""
 BODY_SECONDS = 30.0
+"""Seconds that a connection may take for the body of a request. Then it is closed."""
 HEAD_BYTES = 16 * 1024
+"""Bytes of the request line and headers together. A longer head is refused."""
 AT_ONCE = 16
 """Connections that are accepted in one go, before the count of open connections is checked again."""
 MAX_FILES = 65_536
 """Open files. The service does not raise its limit above this: programs that it starts close each possible descriptor one by one."""
-TELL_EVERY_S = 60.0
+LOG_EVERY_S = 60.0
+"""Seconds between two log lines that all connections are in use."""
 TICKS_PER_SWEEP = 10
+"""Ticks of the server, which come every 0.1 s, between two searches for connections that are too slow."""
 CLOSED = Counter("stillpoint_connections_closed", "Connections that the service closed by itself, by why", ["reason"])
 _logger = log.get(__name__)
 
 
 def raise_open_files() -> int:
-    """Let this process open as many files as it may, and answer how many that is."""
+    """Let this process open as many files as it may, and return that number."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -54,9 +58,9 @@ def raise_open_files() -> int:
 def serve(
     app: ASGIApp, listener: socket.socket, *, max_connections: int, grace_seconds: int, wind_down: Callable[[], object] = lambda: None
 ) -> None:
-    """Answer until a signal says stop and `wind_down` has returned.
+    """Answer requests until a stop signal came and `wind_down` has returned.
 
-    Half of the open files, at least, stays for the worker, the database and libvirt.
+    At least half of the open files stays for the worker, the database and libvirt.
     """
     door = Door(min(max_connections, raise_open_files() // 2))
     config = uvicorn.Config(
@@ -80,19 +84,19 @@ class Door:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        #: In the order in which they came.
+        #: In the order of their arrival.
         self._strangers: dict[Connection, None] = {}
         self._known: dict[Connection, None] = {}
-        self._told_at = float("-inf")
+        self._logged_at = float("-inf")
 
     def make_room(self) -> bool:
-        """For one more. False: everybody who is here is at work with a valid token."""
+        """Make room for one more connection. False: every connection is working on a request with a valid token."""
         if len(self._strangers) + len(self._known) < self._limit:
             return True
-        self._tell()
-        leaving = next((one for one in self._strangers if not one.is_let_in), None) or next(
-            (one for one in self._known if one.is_idle), None
-        )
+        self._log_limit()
+        strangers = (connection for connection in self._strangers if not connection.is_let_in)
+        idle = (connection for connection in self._known if connection.is_idle)
+        leaving = next(strangers, None) or next(idle, None)
         if leaving is None:
             CLOSED.labels("refused").inc()
             return False
@@ -102,41 +106,41 @@ class Door:
     def sweep(self) -> None:
         """Close the connections that have sent nothing for too long."""
         now = time.monotonic()
-        for one in [*self._strangers, *self._known]:
-            if one.is_late(now):
-                self._close(one, "late")
+        for connection in [*self._strangers, *self._known]:
+            if connection.is_late(now):
+                self._close(connection, "late")
 
-    def entered(self, one: "Connection") -> None:
-        self._strangers[one] = None
+    def entered(self, connection: "Connection") -> None:
+        self._strangers[connection] = None
 
-    def is_known(self, one: "Connection") -> None:
-        if self._strangers.pop(one, self) is not self:
-            self._known[one] = None
+    def is_known(self, connection: "Connection") -> None:
+        if self._strangers.pop(connection, self) is not self:
+            self._known[connection] = None
 
-    def left(self, one: "Connection") -> None:
-        self._strangers.pop(one, None)
-        self._known.pop(one, None)
+    def left(self, connection: "Connection") -> None:
+        self._strangers.pop(connection, None)
+        self._known.pop(connection, None)
 
-    def _close(self, one: "Connection", reason: str) -> None:
-        self.left(one)
+    def _close(self, connection: "Connection", reason: str) -> None:
+        self.left(connection)
         CLOSED.labels(reason).inc()
-        one.transport.abort()
+        connection.transport.abort()
 
-    def _tell(self) -> None:
+    def _log_limit(self) -> None:
         now = time.monotonic()
-        if now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
+        if now - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now
             _logger.warning("connections_at_limit", limit=self._limit, strangers=len(self._strangers), known=len(self._known))
 
 
 class Connection(H11Protocol):
-    """One connection, and how long it has kept us waiting."""
+    """One connection, and until when the service waits for it."""
 
     door: Door
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # Every broken request of a stranger would be a line; only faults of the application are.
+        # Only faults of the application are logged. Otherwise every broken request of a stranger would be a line in the log.
         self.logger = _FAULTS
         self._waits_until = time.monotonic() + HEAD_SECONDS
         self._body_of: object = None
@@ -177,7 +181,7 @@ class Connection(H11Protocol):
 
 
 class Listener(socket.socket):
-    """The listening socket, as asyncio asks it for connections: it hands out what the door lets in, and never runs out of descriptors."""
+    """The listening socket that asyncio uses. It accepts only connections that the door lets in, and never runs out of descriptors."""
 
     def __init__(self, listening: socket.socket, door: Door) -> None:
         super().__init__(listening.family, listening.type, listening.proto, fileno=os.dup(listening.fileno()))
@@ -213,7 +217,10 @@ class Listener(socket.socket):
             self._spare = None
 
     def _send_away(self) -> None:
-        """With the descriptor that was kept for this: a connection that is left in the queue would wake us again at once, for ever."""
+        """Accept and close one connection, with the descriptor that was kept for this.
+
+        A connection that stays in the queue would wake the event loop again at once, for ever.
+        """
         if self._spare is not None:
             os.close(self._spare)
         with suppress(OSError):
@@ -227,12 +234,12 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._door = door
         self._wind_down = wind_down
-        self._is_told = False
+        self._is_stopping = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._is_told:
+        if self._is_stopping:
             return
-        self._is_told = True
+        self._is_stopping = True
         threading.Thread(target=self._end, args=(sig, frame), name="wind-down", daemon=True).start()
 
     def _end(self, sig: int, frame: FrameType | None) -> None:

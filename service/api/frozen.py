@@ -1,4 +1,4 @@
-"""Refusing a job that would freeze a guest which another client has frozen."""
+"""Refuses a job that would freeze a guest which another client has frozen."""
 
 from datetime import timedelta
 
@@ -18,9 +18,9 @@ THAWS = names_of(lambda kind: kind.thaws)
 
 
 def refuse_if_frozen(session: Session, place: DomainLocation) -> None:
-    """For whatever would freeze: only on fresh word of the host, else the worker finds out itself. Raises GuestAlreadyFrozen.
+    """Raises GuestAlreadyFrozen, but only if the host has seen the freeze lately. Otherwise the worker finds out by itself.
 
-    A domain that a job of ours holds is not refused: the new job queues behind it.
+    A guest that a job of this service holds is not refused: the new job waits in the queue.
     """
     if not place.is_frozen:
         return
@@ -36,7 +36,7 @@ def refuse_if_frozen(session: Session, place: DomainLocation) -> None:
 
 
 def _was_thawed_since(session: Session, domain: Domain) -> bool:
-    """A thaw, or a job that froze the guest itself, has ended well since the host looked; it will look again in a moment."""
+    """A job that thaws the guest has succeeded since the host looked. The host will look again soon."""
     ended = exists().where(
         Job.domain_id == domain.id,
         Job.kind.in_(THAWS),

@@ -1,4 +1,4 @@
-"""Hosts and domains as answered: what the workers published, and whether that can still be believed."""
+"""Hosts and domains as the API answers them: the rows that workers published, and whether these rows are still recent enough."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,11 +19,12 @@ from service.records import freeze_lease
 from service.records.freeze_lease import Window
 
 STALE_PERIODS = 3
+"""Publications that may be missing. After that the host counts as stale."""
 UNKNOWN = "unknown"
 
 
 class Inventory:
-    """One reading of the tables at one moment."""
+    """One read of the tables, in one transaction."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -41,9 +42,9 @@ class Inventory:
         key = (Domain.name, Domain.id, Domain.host_id)
         if wanted.cursor is not None:
             rows = rows.where(tuple_(*key) > tuple_(*_cursor_key(wanted.cursor, len(key))))
-        found = self._session.execute(rows.order_by(*key).limit(wanted.limit + 1)).all()
-        items = self._documents(found[: wanted.limit])
-        more = len(found) > wanted.limit
+        page = self._session.execute(rows.order_by(*key).limit(wanted.limit + 1)).all()
+        items = self._documents(page[: wanted.limit])
+        more = len(page) > wanted.limit
         return {"items": items, "next_cursor": encode_cursor(items[-1]["name"], items[-1]["id"], items[-1]["host"]) if more else None}
 
     def domain(self, domain_id: str, host_id: str) -> dict[str, Any]:
@@ -55,12 +56,12 @@ class Inventory:
         rows = select(Host).order_by(Host.id).limit(wanted.limit + 1)
         if wanted.cursor is not None:
             rows = rows.where(Host.id > _cursor_key(wanted.cursor, 1)[0])
-        found = list(self._session.scalars(rows))
-        items = [self._host(host) for host in found[: wanted.limit]]
-        return {"items": items, "next_cursor": encode_cursor(items[-1]["id"]) if len(found) > wanted.limit else None}
+        page = list(self._session.scalars(rows))
+        items = [self._host(host) for host in page[: wanted.limit]]
+        return {"items": items, "next_cursor": encode_cursor(items[-1]["id"]) if len(page) > wanted.limit else None}
 
     def _is_stale(self, last_seen: datetime, inventory_seconds: float) -> bool:
-        """By what its own worker said of itself. A report from the future is of a clock that was ahead, and says nothing of now."""
+        """By the period that the host's own worker has stored. A report from the future was dated by a clock that was ahead."""
         believed = timedelta(seconds=STALE_PERIODS * inventory_seconds)
         return abs(self._now - last_seen) > believed
 
@@ -107,7 +108,7 @@ class Inventory:
 
 
 def _freeze(domain: Domain, window: Window | None) -> dict[str, Any]:
-    """A running job is known at once; what else holds the guest is what its host saw."""
+    """A freeze of a running job is known at once. Any other freeze is known from the look of the host."""
     if window is not None:
         return {"frozen": True, "frozen_since": rfc3339(window.since), "frozen_by": by_job(window.job_id)}
     seen = domain.document

@@ -1,4 +1,4 @@
-"""/metrics: requests as they pass, and at each scrape what the database says about jobs, points, guests and hosts."""
+"""/metrics: counts each request, and reads jobs, points, guests and hosts from the database at each scrape."""
 
 import time
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STATE
 
 
 class Metrics:
-    """One registry per application, so that two applications in one process do not meet in it."""
+    """One registry per application, so that two applications in one process do not share their metrics."""
 
     def __init__(self, database: Database, trial: Trial) -> None:
         self._registry = CollectorRegistry()
@@ -44,7 +44,7 @@ class Metrics:
         self._registry.register(RecordedState(database, trial))
 
     def exposition(self) -> bytes:
-        """Prometheus text: the worker's and the process's own metrics first, then these."""
+        """Prometheus text: first the metrics of the worker and the process, then the metrics of this application."""
         return generate_latest(REGISTRY) + generate_latest(self._registry)
 
 
@@ -78,7 +78,7 @@ class RequestMetrics:
 
 
 class RecordedState(Collector):
-    """Reads the gauges from the database; when it is away, says so and gives the rest of the metrics."""
+    """Reads the gauges from the database. If the database is unavailable, a gauge says so, and the other metrics are given."""
 
     def __init__(self, database: Database, trial: Trial) -> None:
         self._database = database
@@ -96,17 +96,17 @@ class RecordedState(Collector):
         try:
             with self._database.read() as session:
                 now = database_now(session)
-                found = [_unfinished_jobs(session), _queued_age(session, now), _last_seen(session, now)]
-                found += _frozen(session, now)
-                found += self._counted_totals(session, now)
-                found.append(_libvirt(session))
+                gauges = [_unfinished_jobs(session), _queued_age(session, now), _last_seen(session, now)]
+                gauges += _frozen(session, now)
+                gauges += self._counted_totals(session, now)
+                gauges.append(_libvirt(session))
         except DatabaseUnavailable:
             available.add_metric([], 0)
             yield available
             return
         available.add_metric([], 1)
         yield available
-        yield from found
+        yield from gauges
 
     def _writable(self) -> Metric:
         gauge = GaugeMetricFamily("stillpoint_database_writable", "1 when the database could be written at this scrape.")
@@ -137,7 +137,7 @@ def _unfinished_jobs(session: Session) -> Metric:
 def _finished_jobs(session: Session) -> Metric:
     gauge = GaugeMetricFamily(
         "stillpoint_jobs_finished",
-        "Jobs that have finished, by state and kind, also those that were pruned since: it never falls.",
+        "Jobs that have finished, by state and kind, with those that were pruned since then. The number never falls.",
         labels=["state", "kind"],
     )
     for state, kind, count in session.execute(FINISHED_JOBS):
@@ -146,7 +146,7 @@ def _finished_jobs(session: Session) -> Metric:
 
 
 def _finished_jobs_statement() -> Select[str, str, int]:
-    """From an index alone, and in one statement: between two, jobs could be pruned, and be counted twice."""
+    """Reads only an index, and is one statement: between two statements a job could be pruned, and be counted twice."""
     on_record = select(Job.state, Job.kind, func.count().label("count"))
     on_record = on_record.where(Job.state.in_([state.value for state in FINAL_STATES])).group_by(Job.state, Job.kind)
     both = union_all(on_record, select(PrunedJobs.state, PrunedJobs.kind, PrunedJobs.count)).subquery()
@@ -184,7 +184,7 @@ class _FrozenGuest:
 
 
 def _frozen(session: Session, now: datetime) -> list[Metric]:
-    """From the record alone, so that guests which a dead worker left frozen are told as well."""
+    """Reads only the database, so that guests which a dead worker left frozen are reported as well."""
     count = GaugeMetricFamily(
         "stillpoint_guests_frozen", "Guests that are or may be frozen, by a job or by another client, by host.", labels=["host"]
     )
@@ -210,7 +210,7 @@ def _frozen(session: Session, now: datetime) -> list[Metric]:
 
 
 def _frozen_guests(session: Session) -> dict[tuple[str, str], _FrozenGuest]:
-    """By name and host: what the hosts saw, and over it the jobs, which know it better."""
+    """By name and host: the freezes that hosts saw. A freeze of a running job replaces them, because the job knows more."""
     since, by = Domain.document["frozen_since"].as_string(), Domain.document["frozen_by"]
     foreign = select(Domain.name, Domain.host_id, since.label("since"), by.label("by")).where(since.is_not(None))
     guests = {

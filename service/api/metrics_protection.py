@@ -1,4 +1,4 @@
-"""/metrics, for each published domain: how old its newest point is, and whether its last snapshot failed."""
+"""/metrics of each published domain: the age of its newest point, and whether its last snapshot failed."""
 
 from datetime import datetime
 
@@ -18,7 +18,7 @@ ENDED = (JobState.succeeded, JobState.failed)
 def protection(session: Session, now: datetime) -> list[Metric]:
     age = GaugeMetricFamily(
         "stillpoint_domain_newest_point_seconds",
-        "Age of a domain's newest recovery point; without one, the time since its first snapshot was asked for. Absent: none ever was.",
+        "Age of a domain's newest recovery point, or without a point, of its first snapshot job. Absent: there was no snapshot job.",
         labels=["domain", "host"],
     )
     failed = GaugeMetricFamily(
@@ -26,14 +26,14 @@ def protection(session: Session, now: datetime) -> list[Metric]:
         "1 when the newest snapshot of a domain that has ended failed, 0 when it succeeded.",
         labels=["domain", "host"],
     )
-    found = select(
+    rows = select(
         Domain.name,
         Domain.host_id,
         _newest_point().label("newest_point"),
         _first_asked().label("first_asked"),
         _newest_outcome().label("outcome"),
     )
-    for row in session.execute(found.order_by(Domain.name, Domain.host_id).limit(MAX_DOMAINS)):
+    for row in session.execute(rows.order_by(Domain.name, Domain.host_id).limit(MAX_DOMAINS)):
         since = row.newest_point or row.first_asked
         if since is not None:
             age.add_metric([row.name, row.host_id], max(0.0, (now - since).total_seconds()))

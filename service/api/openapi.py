@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what FastAPI finds by itself: every error, with an example, and the token."""
+"""Completes the OpenAPI document of FastAPI: every error with an example, and the token."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,16 +24,16 @@ REASONS = {
     409: "Not possible now",
     413: "The body is too large",
     415: "The body is not sent as JSON",
-    429: "Too many of these wait",
+    429: "Too many jobs wait already",
     422: "The request is not valid",
     500: "A fault of the service; its log has the rest",
-    503: "The database cannot be reached, or something else is away that is needed",
+    503: "The database or another part that the service needs is not available",
 }
 TAGS = [
-    {"name": "jobs", "description": "Operations: asked for, followed, cancelled, retried, explained."},
+    {"name": "jobs", "description": "Operations: create, follow, cancel, retry and explain them."},
     {"name": "domains", "description": "Virtual machines as their hosts last published them."},
     {"name": "recovery points", "description": "What can be restored."},
-    {"name": "hosts", "description": "Workers and what they run on."},
+    {"name": "hosts", "description": "Workers and their machines."},
     {"name": "service", "description": "Health, readiness, metrics, documentation."},
 ]
 DESCRIPTION = """Backups of running KVM guests that can be trusted: frozen, taken, thawed, and recorded with evidence.
@@ -48,7 +48,7 @@ a job accept an `Idempotency-Key`: the same key with the same body answers 202 w
 def answers(
     status: int, model: type[BaseModel], example: Any, *errors: type[StillpointError], media: str = "application/json"
 ) -> Responses:
-    """`responses=` of a call that needs a token: the good answer with its example, and every error it can give."""
+    """`responses=` of a call that needs a token: the good answer with its example, and every error of the call."""
     always = (TokenMissing, TokenRefused, DatabaseUnavailable, StillpointError)
     return {status: {"model": model, "content": {media: {"example": example}}}, **problems(*errors, *always)}
 
@@ -57,11 +57,11 @@ def problems(*errors: type[StillpointError]) -> Responses:
     by_status: dict[int, dict[str, Any]] = {}
     for error in errors:
         by_status.setdefault(status_of(error), {})[error.code] = {"summary": error.title, "value": _example(error)}
-    return {status: _problem_answer(status, found) for status, found in sorted(by_status.items())}
+    return {status: _problem_answer(status, errors) for status, errors in sorted(by_status.items())}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, made once."""
+    """The OpenAPI document. It is made once."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS)
         components = document.setdefault("components", {})
@@ -81,7 +81,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _restore_nulls(document: dict[str, Any], app: FastAPI) -> None:
-    """Put the examples back as they were written: FastAPI leaves out what is null, and an example without a required field is wrong."""
+    """Restore the examples as they were written: FastAPI drops null values, and an example without a required field is wrong."""
     for name, model in _models(BaseModel):
         extra = model.model_config.get("json_schema_extra")
         schema = document["components"]["schemas"].get(name)
@@ -98,16 +98,16 @@ def _restore_nulls(document: dict[str, Any], app: FastAPI) -> None:
 
 
 def _models(base: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
-    """Ours, by name."""
+    """The models of this API, by name."""
     for model in base.__subclasses__():
         if model.__module__.startswith("service.api."):
             yield model.__name__, model
             yield from _models(model)
 
 
-def _problem_answer(status: int, found: Mapping[str, Any]) -> dict[str, Any]:
+def _problem_answer(status: int, errors: Mapping[str, Any]) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/Problem"}
-    return {"description": REASONS[status], "content": {MEDIA_TYPE: {"schema": schema, "examples": dict(found)}}}
+    return {"description": REASONS[status], "content": {MEDIA_TYPE: {"schema": schema, "examples": dict(errors)}}}
 
 
 def _example(error: type[StillpointError]) -> dict[str, Any]:

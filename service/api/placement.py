@@ -1,4 +1,4 @@
-"""Which host has the domain that a caller means, by what the hosts have published."""
+"""Finds the host of the domain that a caller names, in the rows that the hosts have published."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ class DomainLocation:
 
 
 def place_of(session: Session, domain: str, host: str | None) -> DomainLocation:
-    """The one domain of this name or UUID. Raises DomainUnknown, DomainAmbiguous."""
+    """The only domain of this name or UUID. Raises DomainUnknown, DomainAmbiguous."""
     frozen_since = Domain.document["frozen_since"].as_string().label("frozen_since")
     columns = (Domain.id, Domain.name, Domain.host_id, Domain.state, frozen_since)
     meant = select(*columns, Host).join(Host, Host.id == Domain.host_id).where(or_(Domain.id == domain.lower(), Domain.name == domain))
@@ -35,17 +35,18 @@ def place_of(session: Session, domain: str, host: str | None) -> DomainLocation:
     rows: list[Row[Any]] = list(session.execute(meant.order_by(Domain.host_id, Domain.name)))
     if not rows:
         raise _unknown(session, domain, host)
-    found = rows if len(rows) == 1 else _where_it_runs(session, rows)
-    if len(found) > 1:
+    candidates = rows if len(rows) == 1 else _running_one(session, rows)
+    if len(candidates) > 1:
         raise DomainAmbiguous(domain=domain, hosts=", ".join(sorted({row.host_id for row in rows})))
-    return DomainLocation(found[0].id, found[0].name, found[0].host_id, is_frozen=found[0].frozen_since is not None)
+    (row,) = candidates
+    return DomainLocation(row.id, row.name, row.host_id, is_frozen=row.frozen_since is not None)
 
 
-def _where_it_runs(session: Session, rows: list[Row[Any]]) -> list[Row[Any]]:
-    """The row of the one host that runs the domain now; all rows, where that is not certain.
+def _running_one(session: Session, rows: list[Row[Any]]) -> list[Row[Any]]:
+    """The row of the only host that runs the domain now. All rows: that is not certain.
 
-    A domain that was restarted elsewhere after its host died is still on that host's list, and one that was migrated is defined on both.
-    Only the same domain: another one of this name may be meant as well.
+    A domain that was restarted on another host is still in the rows of its dead host, and a migrated domain is defined on both hosts. Rows
+    of different domains with the same name stay, because the caller may mean any of them.
     """
     if len({row.id for row in rows}) > 1:
         return rows

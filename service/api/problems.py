@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems: the one place that knows which error is which HTTP status."""
+"""Errors as RFC 9457 problems. Only this module gives errors an HTTP status."""
 
 import json
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ def install_handlers(app: FastAPI) -> None:
     app.exception_handler(StillpointError)(_ours)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_http)
-    # Starlette logs the exception after this answer; the answer itself says nothing about the inside.
+    # Starlette logs the exception after this answer. The answer itself gives no details of the fault.
     app.exception_handler(Exception)(_unexpected)
 
 
@@ -98,7 +98,7 @@ def problem_document(error: StillpointError, path: str) -> dict[str, Any]:
 
 
 def job_problem_response(error: dict[str, Any], job_id: str, path: str) -> Response:
-    """The error that a job ended with, for a caller who waited for it. `error`: as it stands in the job."""
+    """The error of a job, for a caller who waited for the job. `error`: the document in the job's row."""
     status = {kind.code: status for kind, status in STATUS.items()}.get(error["code"], 409)
     content = {
         "type": f"urn:stillpoint:problem:{error['code']}",
@@ -128,7 +128,7 @@ def _http(request: Request, error: Exception) -> Response:
     path = request.url.path
     known: dict[int, StillpointError] = {
         # FastAPI's own answer to a body that is not UTF-8, nests too deep, or holds a number that is too long.
-        400: errors.MalformedJson(reason="it is not UTF-8, nests too deep, or holds a number that is too long"),
+        400: errors.MalformedJson(reason="the body is not UTF-8, nests too deep, or has a number that is too long"),
         404: errors.PathNotFound(path=path),
         405: errors.MethodNotAllowed(path=path, method=request.method),
     }
@@ -137,15 +137,15 @@ def _http(request: Request, error: Exception) -> Response:
 
 def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = error.errors()
+    faults = error.errors()
     path = request.url.path
-    if any(one["type"] == "json_invalid" for one in found):
-        reason = "; ".join(f"{one['ctx']['error']} at character {one['loc'][-1]}" for one in found)
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        reason = "; ".join(f"{fault['ctx']['error']} at character {fault['loc'][-1]}" for fault in faults)
         return problem_response(errors.MalformedJson(reason=reason), path)
     if isinstance(error.body, bytes):
-        # FastAPI hands a body over unread when its Content-Type is not JSON.
+        # FastAPI does not parse a body whose Content-Type is not JSON.
         return problem_response(errors.UnsupportedMediaType(content_type=request.headers.get("content-type")), path)
-    # The refused value is not repeated: it can be anything, a secret in the wrong field included.
-    fields = [{"field": ".".join(str(part) for part in one["loc"]), "reason": one["msg"]} for one in found]
-    summary = "; ".join(f"{one['field']}: {one['reason']}" for one in fields)
+    # The refused value is not repeated, because it may be a secret in the wrong field.
+    fields = [{"field": ".".join(str(part) for part in fault["loc"]), "reason": fault["msg"]} for fault in faults]
+    summary = "; ".join(f"{field['field']}: {field['reason']}" for field in fields)
     return problem_response(errors.ValidationFailed(count=len(fields), summary=summary, fields=fields), path)

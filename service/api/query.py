@@ -1,4 +1,4 @@
-"""Query parameters, read and documented from one model, and strict: a misspelt filter is refused, not ignored."""
+"""Reads and documents query parameters by one model. A misspelt filter is refused, and not ignored."""
 
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ def documented(model: type[BaseModel]) -> dict[str, Any]:
     return {"parameters": parameters}
 
 
-# Dashboards ask the same question again and again; reading it costs more than answering it.
+# Dashboards send the same query again and again, and reading a query costs more than answering it.
 @lru_cache(maxsize=1024)
 def _parsed(model: type[BaseModel], query: bytes) -> BaseModel:
     given: dict[str, Any] = {}
@@ -40,8 +40,8 @@ def _parsed(model: type[BaseModel], query: bytes) -> BaseModel:
     try:
         return model.model_validate(single)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in found]) from error
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([{**fault, "loc": ("query", *fault["loc"])} for fault in faults]) from error
 
 
 def _is_single(model: type[BaseModel], name: str) -> bool:
@@ -50,12 +50,12 @@ def _is_single(model: type[BaseModel], name: str) -> bool:
 
 
 def without_null(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A parameter cannot say null: `anyOf: [X, null]` is documented as X. Enumerations are written out in place."""
-    found = {key: value for key, value in schema.items() if key not in ("default", "title")}
-    if "anyOf" in found:
-        kind = next(option for option in found.pop("anyOf") if option.get("type") != "null")
-        found = {**kind, **found}
-    if "$ref" in found:
-        target = definitions[found.pop("$ref").rpartition("/")[2]]
-        found = {**{key: value for key, value in target.items() if key not in ("title", "description")}, **found}
-    return found if schema.get("default") is None else {**found, "default": schema["default"]}
+    """A parameter cannot be null, so `anyOf: [X, null]` is documented as X. Enumerations are written out in place."""
+    plain = {key: value for key, value in schema.items() if key not in ("default", "title")}
+    if "anyOf" in plain:
+        kind = next(option for option in plain.pop("anyOf") if option.get("type") != "null")
+        plain = {**kind, **plain}
+    if "$ref" in plain:
+        target = definitions[plain.pop("$ref").rpartition("/")[2]]
+        plain = {**{key: value for key, value in target.items() if key not in ("title", "description")}, **plain}
+    return plain if schema.get("default") is None else {**plain, "default": schema["default"]}

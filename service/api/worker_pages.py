@@ -1,4 +1,4 @@
-"""What a worker without an API answers: does it live, can it work, what does it count."""
+"""The pages of a worker without an API: health, readiness and metrics."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ OK = b'{"status":"ok"}'
 
 
 class WorkerPages:
-    """ASGI. Readiness is that of `all`: the database can be written, libvirt answers, and every loop runs."""
+    """ASGI. Ready, as for `stillpoint all`: the worker can write to the database, libvirt answers, and every loop runs."""
 
     def __init__(self, trial: Trial, problem: Callable[[], StillpointError | None]) -> None:
         self._trial = trial
@@ -44,9 +44,9 @@ class WorkerPages:
 
 
 def check_readiness(trial: Trial, problem: Callable[[], StillpointError | None]) -> None:
-    """Raises the first thing that keeps the process from its work."""
+    """Raises the first problem that stops the process from working."""
     trial.check()
-    found = problem()
-    if found is not None:
-        # A new one: an error that is raised again and again would gather tracebacks.
-        raise type(found)(**found.facts)
+    fault = problem()
+    if fault is not None:
+        # A new error each time, because an error that is raised again and again would gather tracebacks.
+        raise type(fault)(**fault.facts)

@@ -28,7 +28,7 @@ from service.freeze.documents import freeze_document, phase_outcomes, timing_doc
 from service.freeze.fuse import Fuse
 from service.freeze.passed import NO_WRITERS, Passed, Terms, Writers
 from service.freeze.preflush import preflush
-from service.freeze.survey import survey
+from service.freeze.survey import survey_of
 from service.freeze.window import THAW_PATIENCE_S, Take, WindowGuard, WindowPlan
 from service.freeze.windows_evidence import SETTLE_BUDGET_S, VssEvidence
 from service.hypervisor.guest import Guest
@@ -74,7 +74,7 @@ class JobOfPass(Protocol):
         self, instants: WindowInstants, outcomes: dict[PhaseName, tuple[PhaseOutcome, str | None]], wall: WallClock
     ) -> None: ...
 
-    def remember(self, found: Survey, evidence: VssEvidence) -> list[Change]: ...
+    def remember(self, survey: Survey, evidence: VssEvidence) -> list[Change]: ...
 
     def foreign_freeze(self) -> ForeignFreeze: ...
 
@@ -87,21 +87,21 @@ class PassSettings:
 
 
 def look(run: JobOfPass, guest: Guest, policy: FreezePolicy) -> Survey:
-    """Raises DomainPaused, DomainStateUnsuitable, DomainBusy: then nothing can be taken of the guest now."""
-    found = survey(guest)
-    if found.agent.frozen:
-        found.foreign_freeze = run.foreign_freeze()
-    if found.state is DomainState.paused and policy.mode is not FreezeMode.off:
-        raise DomainPaused(domain=found.domain, state="paused")
-    if found.state is DomainState.other:
-        raise DomainStateUnsuitable(domain=found.domain, state="neither running nor shut off")
-    if found.busy:
-        raise DomainBusy(domain=found.domain, what="; ".join(f"{target or 'domain'}: {job}" for target, job in found.busy.items()))
-    return found
+    """Survey the guest. Raises DomainPaused, DomainStateUnsuitable, DomainBusy if no point can be taken now."""
+    survey = survey_of(guest)
+    if survey.agent.frozen:
+        survey.foreign_freeze = run.foreign_freeze()
+    if survey.state is DomainState.paused and policy.mode is not FreezeMode.off:
+        raise DomainPaused(domain=survey.domain, state="paused")
+    if survey.state is DomainState.other:
+        raise DomainStateUnsuitable(domain=survey.domain, state="neither running nor shut off")
+    if survey.busy:
+        raise DomainBusy(domain=survey.domain, what="; ".join(f"{target or 'domain'}: {job}" for target, job in survey.busy.items()))
+    return survey
 
 
 class FrozenPass:
-    """Of one attempt of one job. `terms` change once: when the agent turns out to be busy where a freeze is only preferred."""
+    """The frozen pass of one attempt of one job. `terms` change once: if the agent is busy and the job may continue without a freeze."""
 
     def __init__(self, run: JobOfPass, guest: Guest, terms: Terms, settings: PassSettings) -> None:
         self.terms = terms
@@ -111,19 +111,19 @@ class FrozenPass:
         self._wall = WallClock()
         self._writers = NO_WRITERS
         self._preflush: dict[str, Any] | None = None
-        #: As it was committed before the window.
+        #: The intent that was committed before the window.
         self._intent = Intent()
 
     # --- before the window ------------------------------------------------------------------------
 
     def read_writers(self) -> None:
-        """Of a Windows guest that will be frozen: the other guests have none."""
-        found = self.terms.survey
-        if not (self.terms.will_freeze and found.is_windows):
+        """Read the VSS writers of a Windows guest that will be frozen. Other guests have no writers."""
+        survey = self.terms.survey
+        if not (self.terms.will_freeze and survey.is_windows):
             return
         with self._run.phase(PhaseName.writers_before) as phase:
-            vss = windows_evidence.read_before(self._guest, found)
-            self._writers = Writers(vss, self._run.remember(found, vss))
+            vss = windows_evidence.read_before(self._guest, survey)
+            self._writers = Writers(vss, self._run.remember(survey, vss))
             if vss.before.unavailable:
                 phase.warn(vss.before.unavailable)
 
@@ -190,19 +190,19 @@ class FrozenPass:
         """Nothing is frozen."""
         return self._passed(WindowRecord(freeze=self.terms.unfrozen or FreezeReply(FreezeOutcome.not_requested)), None)
 
-    def _passed(self, record: WindowRecord, burning: Fuse | None) -> Passed:
-        return Passed(self.terms, self._wall, record, burning, self._writers, self._preflush)
+    def _passed(self, record: WindowRecord, fuse: Fuse | None) -> Passed:
+        return Passed(self.terms, self._wall, record, fuse, self._writers, self._preflush)
 
     def _plan(self) -> WindowPlan:
-        terms, found = self.terms, self.terms.survey
-        has_no_hook = not found.is_windows and found.hook is HookState.absent
+        terms, survey = self.terms, self.terms.survey
+        has_no_hook = not survey.is_windows and survey.hook is HookState.absent
         return WindowPlan(
             mountpoints=terms.scope.mountpoints if terms.scope is not None else None,
             freeze_timeout_ms=terms.policy.timeout_ms,
             hold_limit_ms=terms.hold_limits.hard_ms,
             hold_soft_ms=terms.hold_limits.soft_ms,
-            max_filesystems=MAX_VOLUMES if found.is_windows else None,
-            confirm_before_thaw=not found.is_windows and not has_no_hook,
+            max_filesystems=MAX_VOLUMES if survey.is_windows else None,
+            confirm_before_thaw=not survey.is_windows and not has_no_hook,
             # Only the thaw tells a hook that the hold has ended.
             spares_foreign_freeze=has_no_hook,
             thaw_patience_s=self._settings.thaw_patience_s,

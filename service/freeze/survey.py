@@ -42,20 +42,20 @@ done
 _BLOCK_JOB_TYPES = {1: "pull", 2: "copy", 3: "commit", 4: "active commit", 5: "backup"}
 
 
-def survey(guest: Guest) -> Survey:
+def survey_of(guest: Guest) -> Survey:
     """Read everything. Faults of the agent are facts in the result; faults of libvirt are raised."""
     state = guest.state()
-    found = Survey(guest.name, state, guest.disks(), AgentFacts(channel=guest.has_agent_channel()))
+    survey = Survey(guest.name, state, guest.disks(), AgentFacts(channel=guest.has_agent_channel()))
     if state is DomainState.shut_off:
-        found.shut_off_cleanly = guest.was_shut_off_cleanly()
-        return found
-    found.busy = _busy(guest, [disk.target for disk in found.disks if disk.why_not is None])
-    if state is not DomainState.running or not found.agent.channel:
-        return found
-    read_agent(guest, found.agent)
-    if found.agent.answers and not found.agent.frozen:
-        _read_guest(guest, found)
-    return found
+        survey.shut_off_cleanly = guest.was_shut_off_cleanly()
+        return survey
+    survey.busy = _busy(guest, [disk.target for disk in survey.disks if disk.why_not is None])
+    if state is not DomainState.running or not survey.agent.channel:
+        return survey
+    read_agent(guest, survey.agent)
+    if survey.agent.answers and not survey.agent.frozen:
+        _read_guest(guest, survey)
+    return survey
 
 
 def _busy(guest: Guest, targets: list[str]) -> dict[str, str]:
@@ -104,7 +104,7 @@ def _ask_frozen(guest: Guest, agent: AgentFacts) -> None:
     try:
         agent.frozen = guest.is_frozen()
     except ANSWERED as error:
-        # An agent from QEMU 9.1 on without VSS: whatever else it tells is worth having.
+        # An agent from QEMU 9.1 on without VSS. Its other answers are still useful.
         agent.freeze_fault = error
 
 
@@ -112,37 +112,37 @@ def _ask_os(guest: Guest, agent: AgentFacts) -> None:
     if not agent.allows("guest-get-osinfo"):
         return
     with suppress(*ANSWERED):
-        found = guest.agent("guest-get-osinfo")
+        answer = guest.agent("guest-get-osinfo")
         with reading(guest.name, "guest-get-osinfo"):
-            agent.os = {key: value for key, value in found.items() if isinstance(value, str)}
+            agent.os = {key: value for key, value in answer.items() if isinstance(value, str)}
 
 
-def _read_guest(guest: Guest, found: Survey) -> None:
-    """What is left out here lowers the verdict or the checks; it never stops the job."""
-    if found.agent.allows("guest-get-fsinfo"):
+def _read_guest(guest: Guest, survey: Survey) -> None:
+    """Read the facts inside the guest. A fact that cannot be read lowers the verdict or the checks, and never stops the job."""
+    if survey.agent.allows("guest-get-fsinfo"):
         with suppress(StillpointError):
-            found.filesystems = guest.filesystems()
-    if found.is_windows or not found.agent.allows("guest-exec"):
+            survey.filesystems = guest.filesystems()
+    if survey.is_windows or not survey.agent.allows("guest-exec"):
         return
     with suppress(StillpointError):
-        found.linux = _read_linux(guest)
-    found.agent.runs_linux = found.linux is not None and found.linux.uptime_s is not None
-    if found.agent.runs_linux:
-        _read_devices(guest, found)
+        survey.linux = _read_linux(guest)
+    survey.agent.runs_linux = survey.linux is not None and survey.linux.uptime_s is not None
+    if survey.agent.runs_linux:
+        _read_devices(guest, survey)
 
 
-def _read_devices(guest: Guest, found: Survey) -> None:
+def _read_devices(guest: Guest, survey: Survey) -> None:
     matched: dict[str, str] = {}
-    if found.agent.allows("guest-get-disks"):
+    if survey.agent.allows("guest-get-disks"):
         with suppress(StillpointError):
             matched = guest.disks_in_guest()
     with suppress(StillpointError):
-        found.devices = read_devices(guest, found.disks, matched)
-    if found.devices is None:
+        survey.devices = read_devices(guest, survey.disks, matched)
+    if survey.devices is None:
         return
-    if found.filesystems is None:
-        found.filesystems = filesystems_of(found.devices)
-    found.filesystems = with_disks(found.filesystems, found.devices)
+    if survey.filesystems is None:
+        survey.filesystems = filesystems_of(survey.devices)
+    survey.filesystems = with_disks(survey.filesystems, survey.devices)
 
 
 def _read_linux(guest: Guest) -> LinuxFacts | None:
@@ -203,19 +203,19 @@ def hook_state(text: str, *, has_scripts: bool) -> HookState:
     return HookState.unknown
 
 
-def as_document(found: Survey) -> dict[str, Any]:
+def as_document(survey: Survey) -> dict[str, Any]:
     """The survey as evidence in the job."""
     return {
-        "domain_state": found.state.value,
-        "shut_off_cleanly": found.shut_off_cleanly,
+        "domain_state": survey.state.value,
+        "shut_off_cleanly": survey.shut_off_cleanly,
         "agent": {
-            **found.agent.as_document(),
-            "fault": found.agent.fault.code if found.agent.fault else None,
-            "frozen": found.agent.frozen,
+            **survey.agent.as_document(),
+            "fault": survey.agent.fault.code if survey.agent.fault else None,
+            "frozen": survey.agent.frozen,
         },
-        "os": found.agent.os,
-        "filesystems": [filesystem.as_document() for filesystem in found.filesystems] if found.filesystems is not None else None,
-        "fsfreeze_hook": {"state": found.hook.value, "path": found.linux.hook_path if found.linux else None},
-        "uptime_s": found.linux.uptime_s if found.linux else None,
-        "sources": {disk.target: disk.source for disk in found.disks},
+        "os": survey.agent.os,
+        "filesystems": [filesystem.as_document() for filesystem in survey.filesystems] if survey.filesystems is not None else None,
+        "fsfreeze_hook": {"state": survey.hook.value, "path": survey.linux.hook_path if survey.linux else None},
+        "uptime_s": survey.linux.uptime_s if survey.linux else None,
+        "sources": {disk.target: disk.source for disk in survey.disks},
     }

@@ -1,4 +1,4 @@
-"""One command to the guest agent, and what its failure means (F§3, F§4.1)."""
+"""Sends one command to the guest agent, and translates its failure (F§3, F§4.1)."""
 
 import json
 import math
@@ -27,12 +27,14 @@ from service.hypervisor.handle import DomainHandle, LibvirtError, libvirt
 from service.hypervisor.xml import agent_is_connected
 
 PING_TIMEOUT_MS = 5_000
+"""Milliseconds. After that the agent counts as not answering."""
 QUERY_TIMEOUT_MS = 10_000
+"""Milliseconds for a command without a limit of its own. After that the agent counts as not answering."""
 
 LOCK_WAIT_MS = 30_000
-"""libvirt's wait for the lock of another client's command (VIR_JOB_WAIT_TIME)."""
+"""Milliseconds that libvirt waits for the lock of another client's command (VIR_JOB_WAIT_TIME). After that the agent counts as busy."""
 
-# libvirt 11.2 and later have codes of their own for the agent. The headers that libvirt-python was built with may be older.
+# libvirt 11.2 and later have error codes for the agent. libvirt-python may have been built with older headers, which lack them.
 AGENT_COMMAND_TIMEOUT = 112
 """VIR_ERR_AGENT_COMMAND_TIMEOUT: the command was sent, and its answer was lost."""
 AGENT_COMMAND_FAILED = 113
@@ -40,12 +42,14 @@ AGENT_COMMAND_FAILED = 113
 
 _SILENT = (AGENT_COMMAND_TIMEOUT, libvirt.VIR_ERR_AGENT_UNRESPONSIVE)
 REFUSED_AT_ONCE_S = 0.2
-"""libvirt waits seconds for an agent that is silent. A refusal that comes sooner was never sent to the agent."""
+"""Seconds. libvirt waits longer than this for a silent agent, so libvirt never sent a command that it refused sooner."""
 ASK_AGAIN_S = 0.1
+"""Seconds before the second question to an agent that may be lost."""
 _CONNECTION_LOST = (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE)
 
-# libvirtd words its errors in its own language. In each of them, 9.0 to 11.3, stand the names of things that are matched here.
+# libvirtd's errors are in the language of its host. In every language, from 9.0 to 11.3, they contain the names that are matched here.
 _HOLDER = re.compile(r"(monitor|agent)\w*=([^\s()（）]+)")
+HOLDER_UNKNOWN = "libvirt does not say which call"
 _QUEUE_IS_FULL = "max_queued"
 _PRODUCT = "QEMU"
 
@@ -64,13 +68,13 @@ def call(handle: DomainHandle, command: str, arguments: dict[str, Any] | None = 
     try:
         reply = handle.agent_command(json.dumps(request), max(1, math.ceil(timeout_ms / 1000)))
     except LibvirtError as error:
-        ours = translate(handle, command, timeout_ms, error)
+        translated = translate(handle, command, timeout_ms, error)
         if _is_refusal(error, sent) and _is_lost(handle):
-            raise AgentLost(**ours.facts) from error
-        raise ours from error
+            raise AgentLost(**translated.facts) from error
+        raise translated from error
     except SystemError as error:
-        # What libvirt-python does with an error text that is not UTF-8: libvirt quotes what the guest said.
-        raise AgentAnswerUnreadable(domain=_name(handle), command=command, reason="it is not UTF-8") from error
+        # libvirt-python raises this for an error text that is not UTF-8. libvirt quotes the text of the guest.
+        raise AgentAnswerUnreadable(domain=_name(handle), command=command, reason="the answer is not UTF-8") from error
     except LibvirtCallTimedOut as error:
         raise LibvirtCallTimedOut(**{**error.facts, "call": command}) from error
     with reading(_name(handle), command):
@@ -78,7 +82,7 @@ def call(handle: DomainHandle, command: str, arguments: dict[str, Any] | None = 
 
 
 def _is_lost(handle: DomainHandle) -> bool:
-    """Whether libvirt refuses again, though QEMU sees the port of the agent open. An agent that was restarted is soon well again."""
+    """Whether libvirt refuses a second time although QEMU sees the agent's port open. A restarted agent answers the second time."""
     time.sleep(ASK_AGAIN_S)
     asked = time.monotonic()
     try:
@@ -91,7 +95,7 @@ def _is_lost(handle: DomainHandle) -> bool:
 
 
 def _is_refusal(error: Any, sent: float) -> bool:
-    """Before 11.2 an answer that was lost has the same code; it comes late."""
+    """Whether libvirt refused at once. Before 11.2 a lost answer has the same code, but comes late."""
     return error.get_error_code() == libvirt.VIR_ERR_AGENT_UNRESPONSIVE and time.monotonic() - sent < REFUSED_AT_ONCE_S
 
 
@@ -104,7 +108,7 @@ def _is_connected(handle: DomainHandle) -> bool:
 
 @contextmanager
 def reading(domain: str, command: str) -> Iterator[None]:
-    """For taking an answer apart: a guest is not trusted to give it the right form. Raises AgentAnswerUnreadable."""
+    """Use this around code that reads an answer, because a guest may answer in any form. Raises AgentAnswerUnreadable."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -112,9 +116,9 @@ def reading(domain: str, command: str) -> Iterator[None]:
 
 
 def translate(handle: DomainHandle, command: str, timeout_ms: int, error: Any) -> StillpointError:
-    """libvirt's error of an agent command as one of ours: by its code, and by its form where a code has several meanings.
+    """Translate libvirt's error of an agent command: by its code, and by its form if the code has several meanings.
 
-    The agent's own `class` is lost on the way (F§4.1).
+    libvirt does not pass on the agent's own `class` (F§4.1).
     """
     code, message, domain = error.get_error_code(), _clean(error.get_error_message()), _name(handle)
     if is_connection_lost(error):
@@ -134,14 +138,14 @@ def translate(handle: DomainHandle, command: str, timeout_ms: int, error: Any) -
 
 
 def _agent_answered(domain: str, command: str, code: int, message: str) -> StillpointError | None:
-    """None: the error is not one of the agent's."""
+    """The agent's own error. None: the error does not come from the agent."""
     if code not in (AGENT_COMMAND_FAILED, libvirt.VIR_ERR_INTERNAL_ERROR):
         return None
     text = agent_text(command, message)
     if text is None and code != AGENT_COMMAND_FAILED:
         return None
     # "has been disabled" (<= 9.0 and blocked), "the command is not allowed" (>= 9.1), "has not been found"
-    # (unknown to this agent): F§1.4. Frozen and blocked read alike from 9.1 on: guest-fsfreeze-status tells them apart.
+    # (unknown to this agent): F§1.4. From 9.1 on, frozen and blocked have the same text: guest-fsfreeze-status tells them apart.
     # The agent speaks English in every guest.
     if f"ommand {command} has " in (text or ""):
         return AgentCommandBlocked(domain=domain, command=command, message=text)
@@ -149,24 +153,24 @@ def _agent_answered(domain: str, command: str, code: int, message: str) -> Still
 
 
 def agent_text(command: str, message: str) -> str | None:
-    """The agent's own words, of libvirt's "… QEMU agent command '{command}': {text}" in whatever language; None: of another form.
+    """The agent's own text in libvirt's "… QEMU agent command '{command}': {text}", in any language. None: the message has another form.
 
-    Between the command and the colon may stand a quotation mark and more words, never another colon.
+    A quotation mark and more words may stand between the command and the colon, but never another colon.
     """
-    found = re.search(rf"(?<![\w-]){re.escape(command)}(?![\w-])[^:：]*[:：]\s*(.*)", message, re.DOTALL)
-    return found[1] if found else None
+    match = re.search(rf"(?<![\w-]){re.escape(command)}(?![\w-])[^:：]*[:：]\s*(.*)", message, re.DOTALL)
+    return match[1] if match else None
 
 
 def lock_holder(error: Any) -> str | None:
-    """Who kept libvirt from beginning a call, as libvirt names it (`agent=remoteDispatch…`); None: that was not the reason."""
+    """The call that holds the lock which this call did not get, as libvirt names it (`agent=remoteDispatch…`). None: another error."""
     code, message = error.get_error_code(), _clean(error.get_error_message())
     if code != libvirt.VIR_ERR_OPERATION_TIMEOUT and not (code == libvirt.VIR_ERR_OPERATION_FAILED and _QUEUE_IS_FULL in message):
         return None
-    return " ".join(f"{lock}={holder}" for lock, holder in _HOLDER.findall(message)) or "libvirt does not say whom"
+    return " ".join(f"{lock}={holder}" for lock, holder in _HOLDER.findall(message)) or HOLDER_UNKNOWN
 
 
 def is_connection_lost(error: Any) -> bool:
-    """libvirtd went away under the call: the connection object is dead and a new one is needed."""
+    """libvirtd went away during the call: the connection object is dead, and a new connection is needed."""
     code, origin = error.get_error_code(), error.get_error_domain()
     if code in (libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_INVALID_CONN):
         return True

@@ -1,4 +1,4 @@
-"""A domain none of whose calls can hang its caller."""
+"""A domain whose calls have a time limit, so that no call can hang its caller."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,20 +13,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Bounds:
-    """Seconds. Longer than libvirt's own limits, so that libvirt's own error comes first where libvirt still works."""
+    """Seconds. After them the call is given up, and its caller gets LibvirtCallTimedOut.
 
-    #: libvirt.open, and what a new connection is asked at once.
+    The limits are longer than libvirt's own limits, so that libvirt's own error comes first if libvirt still works.
+    """
+
+    #: libvirt.open, and the first questions to a new connection.
     open_s: float = 15.0
     close_s: float = 2.0
     #: Calls that need no lock of the domain's jobs.
     read_s: float = 15.0
     #: Calls that wait for that lock: libvirt gives up after 30 s (VIR_JOB_WAIT_TIME).
     query_s: float = 40.0
-    #: On top of the limit of an agent command: 30 s for the agent's job lock, 5 s for guest-sync.
+    #: Added to the limit of an agent command: 30 s for the agent's job lock, 5 s for guest-sync.
     agent_margin_s: float = 35.0
-    #: A command that libvirt sends by itself, without a limit of its own.
+    #: Agent commands that libvirt sends by itself, without a limit.
     agent_query_s: float = 45.0
-    #: The guest's writes are flushed and the disks moved: not in doubt merely because the storage is slow.
+    #: The call flushes the guest's writes and switches the disks. Slow storage alone must not put the disks in doubt.
     snapshot_s: float = 120.0
     block_job_s: float = 60.0
 
@@ -42,12 +45,12 @@ def domain_lane(uuid: str) -> str:
 
 
 def agent_lane(uuid: str) -> str:
-    # Apart from the domain's: hung questions about a domain must never stand in the way of its thaw.
+    # Not the lane of the domain, because hung questions about a domain must never delay its thaw.
     return f"agent {uuid}"
 
 
 class BoundedDomain:
-    """DomainHandle around another. Every call may raise LibvirtCallTimedOut on top of what the other raises.
+    """A DomainHandle around another DomainHandle. Every call may also raise LibvirtCallTimedOut.
 
     `on_hang` is called for each call that hung, because the connection may be the reason.
     """

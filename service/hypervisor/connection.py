@@ -1,4 +1,4 @@
-"""The connection to the host's libvirt: made when it is needed, watched, and made again when it breaks."""
+"""The connection to the host's libvirt. It is made when it is needed, watched, and made again after it breaks."""
 
 import threading
 import time
@@ -18,23 +18,26 @@ from service.hypervisor.security_labels import SecurityLabel, of_host
 T = TypeVar("T")
 
 KEEPALIVE_INTERVAL_S = 5
+"""Seconds between two keepalive messages."""
 KEEPALIVE_COUNT = 3
+"""Unanswered keepalive messages. After them libvirt closes the connection."""
 RETIRED_KEPT_S = 120.0
-"""How long a connection on which a call hung is kept for those who may still get their answers over it."""
+"""Seconds for which a connection with a hung call is kept, because other calls may still get answers over it. Then it is closed."""
 
 _logger = log.get(__name__)
 _event_loop_started = threading.Lock()
 _event_loop_running = False
 EVENT_BEAT_S = 5.0
+"""Seconds between two beats of libvirt's event thread."""
 _event_beat_at = 0.0
 
 
 def _ignore_stderr(_context: Any, _error: Any) -> None:
-    """libvirt prints every error on stderr by default; ours are raised, logged and stored."""
+    """libvirt prints every error on stderr by default. The service raises, logs and stores errors instead."""
 
 
 def start_event_loop() -> None:
-    """libvirt's event loop in one daemon thread per process; must come before the first connection is opened (F§4.1)."""
+    """Run libvirt's event loop in one daemon thread of this process. This must come before the first connection is opened (F§4.1)."""
     global _event_loop_running  # noqa: PLW0603 - the loop belongs to the process: libvirt allows one registration
     with _event_loop_started:
         if _event_loop_running:
@@ -48,9 +51,9 @@ def start_event_loop() -> None:
 
 
 def event_loop_silent_s() -> float:
-    """Since the event thread has last come round, which it does every EVENT_BEAT_S; 0.0: nobody has needed it yet.
+    """Seconds since the last beat of the event thread, which beats every EVENT_BEAT_S. 0.0: the thread was not needed yet.
 
-    Without it libvirt has no keepalive, and nothing that happens on the host is told.
+    Without this thread libvirt has no keepalive, and reports no events of the host.
     """
     return time.monotonic() - _event_beat_at if _event_loop_running else 0.0
 
@@ -69,15 +72,15 @@ def _run_event_loop() -> None:
 
 
 class HostConnection:
-    """One libvirt connection for all threads of a worker. Calls raise LibvirtUnavailable while libvirt is away or does not answer."""
+    """One libvirt connection for all threads of a worker. Calls raise LibvirtUnavailable while libvirt does not answer."""
 
     def __init__(self, uri: str, bounds: Bounds = BOUNDS, helpers: HelperThreads = HELPERS) -> None:
         self.uri = uri
         self._bounds = bounds
         self._helpers = helpers
-        #: Of the fields; never held over a call to libvirt.
+        #: Guards the fields. It is never held during a call to libvirt.
         self._lock = threading.Lock()
-        #: Held by the one thread that connects, for `open_s` at most.
+        #: Held by the thread that connects, for at most `open_s`.
         self._connecting = threading.Lock()
         self._connection: Any = None
         self._retired: list[tuple[float, Any]] = []
@@ -124,7 +127,7 @@ class HostConnection:
             return of_host(str(self._run("virConnectGetCapabilities", self._bounds.query_s, connection.getCapabilities)))
 
     def close(self) -> None:
-        """What hangs is left behind: the end of the process does not wait for it."""
+        """Close the connections. A close that hangs is not waited for, so that the process can end."""
         with self._lock:
             retired, self._retired = [connection for _, connection in self._retired], []
             current, self._connection = self._connection, None
@@ -146,7 +149,7 @@ class HostConnection:
         return Guest(BoundedDomain(handle, self._bounds, lambda: self.retire(handle.connection), self._helpers), self.uri, self._helpers)
 
     def _look_up(self, uuid: str) -> Any:
-        """Raises libvirtError for the caller's own words about it, LibvirtUnavailable where libvirt does not answer."""
+        """Raises libvirtError, which the caller translates, and LibvirtUnavailable if libvirt does not answer."""
         connection = self._open()
         try:
             return self._run("virDomainLookup", self._bounds.read_s, partial(connection.lookupByUUIDString, uuid))
@@ -163,7 +166,7 @@ class HostConnection:
         if connection is not None and is_alive(connection):
             return connection
         if not self._connecting.acquire(timeout=self._bounds.open_s):
-            raise LibvirtUnavailable(uri=self.uri, reason="libvirt does not answer; another call is waiting for it")
+            raise LibvirtUnavailable(uri=self.uri, reason="libvirt does not answer; another call is connecting and waits, too")
         try:
             connection = self._connection
             if connection is not None and is_alive(connection):
@@ -199,7 +202,7 @@ class HostConnection:
             listener()
 
     def _sweep(self) -> None:
-        """Let go of the connection that died, and of those that were retired and have died or are old."""
+        """Close the connection that died, and retired connections that have died or are old."""
         oldest = time.monotonic() - RETIRED_KEPT_S
         with self._lock:
             gone = [] if self._connection is None else [self._connection]
@@ -209,7 +212,7 @@ class HostConnection:
         self._bury(gone)
 
     def _bury(self, connections: list[Any]) -> None:
-        """In a helper: closing is a question to libvirt, too. Until then its callbacks hold a connection, so it dies nowhere else."""
+        """Close the connections in a helper thread, because a close can hang. Their callbacks keep them alive until they are closed."""
         if not connections:
             return
         with suppress(CallTimedOut):
@@ -255,7 +258,7 @@ def _close_all(connections: list[Any]) -> None:
 
 
 def _close(connection: Any) -> None:
-    # The other end may be gone: then there is nothing left to close.
+    # If the other end is gone, closing fails, and nothing is left to close.
     with suppress(LibvirtError):
         connection.unregisterCloseCallback()
     with suppress(LibvirtError):
@@ -266,7 +269,7 @@ def _keep_alive(connection: Any) -> None:
     try:
         connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
     except LibvirtError as error:
-        # A driver without a daemon behind it has no connection that could break.
+        # A driver without a daemon has no connection that could break.
         if _error_code(error) != libvirt.VIR_ERR_NO_SUPPORT:
             raise
 
@@ -276,5 +279,5 @@ def _error_code(error: Any) -> int:
 
 
 def _dotted(number: int) -> str:
-    """libvirt's 9000000 is 9.0.0."""
+    """libvirt writes 9.0.0 as 9000000."""
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"

@@ -1,4 +1,4 @@
-"""What a program that ran in a guest has left, as the agent tells it."""
+"""The result of a program that ran in a guest, as the agent reports it."""
 
 import base64
 from dataclasses import dataclass
@@ -26,5 +26,5 @@ def result_of(status: dict[str, Any]) -> ExecResult:
 
 
 def _is_cut_off(status: dict[str, Any]) -> bool:
-    """True when it says so. A lone `false` is ambiguous: every parser must notice an end that is missing."""
+    """Whether the key is true. `false` is ambiguous, so every parser must notice a missing end itself."""
     return bool(status.get("out-truncated"))

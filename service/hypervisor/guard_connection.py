@@ -1,4 +1,4 @@
-"""One guest through a libvirt connection that nobody else uses: for a process that has nothing else to do, and must stay small."""
+"""One guest over a libvirt connection of its own, for the guard process, which must stay small."""
 
 import threading
 from contextlib import suppress
@@ -10,11 +10,13 @@ from service.hypervisor.guest import Guest
 from service.hypervisor.handle import LibvirtDomain, LibvirtError, is_alive, libvirt
 
 KEEPALIVE_INTERVAL_S = 2
+"""Seconds between two keepalive messages."""
 KEEPALIVE_COUNT = 3
+"""Unanswered keepalive messages. After them libvirt closes the connection."""
 
 
 def connect_guest(uri: str, uuid: str) -> Guest:
-    """The guest of a domain. Its connection is made again when it breaks or hangs. Raises LibvirtUnavailable, DomainGone."""
+    """The guest of a domain. A connection that breaks or hangs is replaced. Raises LibvirtUnavailable, DomainGone."""
     connections = _Connections(uri)
     try:
         handle = LibvirtDomain(connections.look_up(uuid), connections.look_up, connections.is_current)
@@ -35,12 +37,12 @@ class _Connections:
         self._connection: Any = None
         self._retired: list[Any] = []
         libvirt.registerErrorHandler(lambda *_: None, None)
-        # Without an event loop libvirt has no keepalive, and a daemon that hangs would hold a thaw for ever.
+        # Without an event loop libvirt has no keepalive, and a libvirtd that hangs would delay a thaw for ever.
         libvirt.virEventRegisterDefaultImpl()
         threading.Thread(target=_run_events, name="libvirt-events", daemon=True).start()
 
     def look_up(self, uuid: str) -> Any:
-        """Raises LibvirtError. Bounded where it is called from: in the call that finds its connection broken."""
+        """Raises LibvirtError. This has no limit of its own, because it runs inside the bounded call that needs the connection."""
         connection = self._connection
         if connection is None or not is_alive(connection):
             connection = self._connection = libvirt.open(self._uri)
@@ -51,7 +53,7 @@ class _Connections:
         return connection is self._connection and is_alive(connection)
 
     def retire(self, connection: Any) -> None:
-        """A call over it hung: the next one goes over a new connection. It is kept, as closing it would hang as well."""
+        """A call over this connection hung: the next call uses a new connection. The old one is kept, because a close would hang, too."""
         if connection is self._connection:
             self._retired.append(connection)
             self._connection = None
@@ -59,6 +61,6 @@ class _Connections:
 
 def _run_events() -> None:
     while True:
-        # The calls that it was for fail by themselves; this thread has nobody to tell.
+        # The calls that wait for this connection fail by themselves, so this thread need not report the error.
         with suppress(LibvirtError):
             libvirt.virEventRunDefaultImpl()

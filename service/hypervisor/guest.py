@@ -27,16 +27,18 @@ from service.model.inventory import Disk, DomainState, Filesystem
 T = TypeVar("T")
 
 NODE_NAME_TAKEN = "Duplicate nodes with node-name"
-"""QEMU's own words, which are in English always (QEMU, block.c)."""
+"""QEMU's own text, which is always English (QEMU, block.c)."""
 NODE_NAME_TRIES = 8
-"""As many as a call that was killed may have named: a call of this service names one node for each of its disks."""
+"""Calls that are tried before the error counts. A killed call may have used one node name for each of its disks."""
 EXEC_POLL_S = 0.02
+"""Seconds before the first question whether a program in the guest has ended. The pause doubles with each question."""
 EXEC_POLL_MAX_S = 0.5
+"""Seconds at which that pause stops to grow."""
 STATUS = "guest-fsfreeze-status"
 
 
 class Guest:
-    """Small verbs over one domain. libvirt's errors become ours here and in `agent`, nowhere else."""
+    """Small verbs over one domain. Only this class and `agent` translate libvirt's errors."""
 
     def __init__(self, handle: DomainHandle, uri: str, helpers: HelperThreads = HELPERS) -> None:
         self._handle = handle
@@ -55,31 +57,31 @@ class Guest:
         return self.state() is DomainState.shut_off
 
     def was_shut_off_cleanly(self) -> bool | None:
-        """None when libvirt does not know (it was restarted since) or the domain is not shut off."""
+        """None: libvirt does not know (libvirtd was restarted since then), or the domain is not shut off."""
         return states.was_clean(*self._libvirt("virDomainGetState", self._handle.state))
 
     def was_migrated_away(self) -> bool:
-        """It is shut off here because it goes on running on another host."""
+        """The domain is shut off here because it was migrated to another host."""
         return self._libvirt("virDomainGetState", self._handle.state) == states.MIGRATED
 
     def is_moving(self) -> bool:
-        """It is paused, or runs in part elsewhere, because it is being migrated, saved or restored."""
+        """The domain is being migrated, saved or restored: it is paused, or runs partly on another host."""
         return self._libvirt("virDomainGetState", self._handle.state) in states.MOVING
 
     def has_managed_save(self) -> bool:
-        """Its next start goes on with saved memory, and with the files that its disks were on then."""
+        """The next start of the domain continues with saved memory, and with the files that its disks were on at the save."""
         return self._libvirt("virDomainHasManagedSaveImage", self._handle.has_managed_save)
 
     def snapshot_names(self) -> list[str]:
-        """Snapshots that libvirt keeps record of: ours are not among them."""
+        """Snapshots that libvirt has metadata of. Snapshots of this service have no metadata."""
         return self._libvirt("virDomainSnapshotListNames", self._handle.snapshot_names)
 
     def checkpoint_names(self) -> list[str]:
-        """Of another backup tool: libvirt takes no snapshot of a domain that is shut off and has one."""
+        """Checkpoints of another backup tool. libvirt takes no snapshot of a domain that is shut off and has a checkpoint."""
         return self._libvirt("virDomainListAllCheckpoints", self._handle.checkpoint_names)
 
     def instance(self) -> int:
-        """Another number after each start of the domain, the same through a restart of libvirt; -1: it does not run."""
+        """A number that changes with each start of the domain, but not with a restart of libvirtd. -1: the domain does not run."""
         return self._libvirt("virDomainGetID", self._handle.instance)
 
     def xml(self) -> str:
@@ -89,23 +91,23 @@ class Guest:
         return disks_of(self.xml())
 
     def sources(self) -> dict[str, str | None]:
-        """Target to the file that is written now: the truth about where the disks are."""
+        """By target: the file that libvirt names as the active file of the disk."""
         return {disk.target: disk.source for disk in self.disks()}
 
     def settled_sources(self) -> dict[str, str | None]:
         """`sources`, unless a call that moves disks still runs in its helper thread.
 
-        Raises LibvirtCallTimedOut while a snapshot or pivot that was given up has not returned: it may move them yet.
+        Raises LibvirtCallTimedOut while a snapshot or pivot that was given up has not returned, because it may still move disks.
         """
         for call in (SNAPSHOT_CALL, PIVOT_CALL):
             if self._helpers.hangs(call, domain_lane(self.uuid)):
                 raise LibvirtCallTimedOut(
-                    call=call, domain=self.name, timeout_ms=0, why="it has not returned yet, and may still move disks"
+                    call=call, domain=self.name, timeout_ms=0, why="the call has not returned yet, and may still move disks"
                 )
         return self.sources()
 
     def persistent_sources(self) -> dict[str, str | None]:
-        """The same of the definition that the next start will use."""
+        """Like `sources`, for the definition that the next start will use."""
         return {disk.target: disk.source for disk in disks_of(self._libvirt("virDomainGetXMLDesc", self._handle.inactive_xml))}
 
     def is_persistent(self) -> bool:
@@ -122,15 +124,15 @@ class Guest:
         return self._libvirt("virDomainGetBlockInfo", lambda: self._handle.block_capacity(target))
 
     def bytes_written(self, target: str) -> int:
-        """By the guest to a disk, since the domain was started."""
+        """Bytes that the guest has written to a disk since the domain was started."""
         return self._libvirt("virDomainBlockStats", lambda: self._handle.bytes_written(target))
 
     def running_libvirt_job(self) -> int:
-        """VIR_DOMAIN_JOB_… of a backup, migration or save in progress; 0: none."""
+        """VIR_DOMAIN_JOB_… of a backup, migration or save in progress. 0: no such job runs."""
         return self._libvirt("virDomainGetJobInfo", self._handle.job_type)
 
     def block_job(self, target: str) -> dict[str, Any]:
-        """The block job on a disk; empty: none."""
+        """The block job on a disk. Empty: no block job runs."""
         return self._libvirt("virDomainGetBlockJobInfo", lambda: self._handle.block_job(target))
 
     # --- the files of its host ------------------------------------------------------------------
@@ -140,21 +142,21 @@ class Guest:
         return self._uri
 
     def file_error(self, path: str) -> int | None:
-        """The number of the error that libvirt meets when it opens `path`; 0: it opens it. None: this libvirt cannot be asked."""
+        """The number of the error that libvirt gets when it opens `path`. 0: no error. None: this libvirt cannot be asked."""
         return self._libvirt("virDomainSaveImageGetXMLDesc", lambda: self._handle.file_error(path))
 
     def security_labels(self) -> dict[str, SecurityLabel]:
-        """By model, those of its definition or, running, of its QEMU."""
+        """By security model: the labels of the running QEMU, or of the definition if the domain is shut off."""
         return security_labels.of_domain(self.xml())
 
     def security_drivers(self) -> dict[str, SecurityLabel]:
-        """By model, those of the host, with the label that a QEMU gets whose definition names none."""
+        """By security model: the drivers of the host, each with the label of a QEMU whose definition names no label."""
         return security_labels.of_host(self._libvirt("virConnectGetCapabilities", self._handle.capabilities))
 
     # --- merging an overlay back ----------------------------------------------------------------
 
     def start_merge(self, target: str) -> None:
-        """Begin to merge the active file of a disk into the one right below it."""
+        """Begin to merge the active file of a disk into the file right below."""
         self._libvirt("virDomainBlockCommit", lambda: self._handle.block_commit_active(target))
 
     def mirror(self, target: str) -> Mirror | None:
@@ -162,34 +164,34 @@ class Guest:
         return mirror_of(self.xml(), target)
 
     def pivot(self, target: str) -> None:
-        """Go on with the file below; the overlay is not used any more."""
+        """Switch the disk to the file below. The overlay is not used any more."""
         self._libvirt(PIVOT_CALL, lambda: self._handle.block_pivot(target))
 
     def stop_merge(self, target: str) -> None:
-        """Go on with the overlay, as if nothing had been begun."""
+        """Stop the merge. The disk continues with its overlay."""
         self._libvirt(PIVOT_CALL, lambda: self._handle.block_abort(target))
 
     # --- the agent ------------------------------------------------------------------------------
 
     def agent(self, command: str, arguments: dict[str, Any] | None = None, *, timeout_ms: int = agent.QUERY_TIMEOUT_MS) -> Any:
-        """One agent command; raises as `service.hypervisor.agent.call`."""
+        """Send one agent command. Raises the errors of `service.hypervisor.agent.call`."""
         return agent.call(self._handle, command, arguments, timeout_ms=timeout_ms)
 
     def ping(self) -> None:
         self.agent("guest-ping", timeout_ms=agent.PING_TIMEOUT_MS)
 
     def is_frozen(self) -> bool:
-        """What the agent says. On Windows this is a flag and no measurement (F§0.1)."""
+        """The answer of the agent. On Windows the answer is a flag of the agent, and not a measurement (F§0.1)."""
         return bool(self.agent(STATUS, timeout_ms=agent.PING_TIMEOUT_MS) == "frozen")
 
     def require_idle_agent(self, within_ms: int) -> None:
-        """The last question before a freeze: nobody else has the agent, and nobody has frozen the guest.
+        """The last question before a freeze: no other client uses the agent, and no client has frozen the guest.
 
-        Raises AgentBusy when the agent was not had in time: libvirt lets a command wait 30 s for another client's, and
-        inside the window that wait would be a stall. Nothing may be frozen then: the question is still in libvirt's
-        queue, and would take its turn before our thaw. Raises GuestAlreadyFrozen, and whatever an agent command raises.
+        Raises AgentBusy if the agent does not answer in time: libvirt lets a command wait 30 s for the command of another client, and
+        inside the window that wait would be a stall. After AgentBusy nothing may be frozen, because the question is still in libvirt's
+        queue and would come before our thaw. Raises GuestAlreadyFrozen, and the errors of an agent command.
         """
-        # The limit in libvirt is as short: a question that was given up must not hold the agent for long when it gets it.
+        # The same limit inside libvirt, so that a question that was given up does not hold the agent for long later.
         lane, ask = f"agent-check {self.uuid}", lambda: self.agent(STATUS, timeout_ms=within_ms)
         try:
             frozen = self._helpers.run(ask, within_ms / 1000, call=STATUS, lane=lane) == "frozen"
@@ -199,9 +201,9 @@ class Guest:
             raise GuestAlreadyFrozen(domain=self.name)
 
     def filesystems(self) -> list[Filesystem]:
-        """Mounted filesystems with libvirt's targets under them; fails while frozen (F§4.1)."""
-        # libvirt's own call below has no limit: an agent that hangs in it would be lost to the thaw, too. So it is tried
-        # with one first (a dead network mount in the guest is enough).
+        """Mounted filesystems, with the targets of the disks below them. Fails while the guest is frozen (F§4.1)."""
+        # libvirt's own call below has no limit, and an agent that hangs in that call cannot thaw. So the same command is sent with a limit
+        # first. A dead network mount in the guest is enough to hang it.
         self.agent("guest-get-fsinfo")
         try:
             rows = self._handle.filesystems()
@@ -210,33 +212,33 @@ class Guest:
         return [Filesystem(mountpoint, name, kind, tuple(targets)) for mountpoint, name, kind, targets in rows]
 
     def disks_in_guest(self) -> dict[str, str]:
-        """The whole disks that the guest sees, by the names of its kernel, to libvirt's targets where libvirt matches them."""
+        """By the name in the guest's kernel: libvirt's target of each whole disk that libvirt can match."""
         self.agent("guest-get-disks")
         try:
-            found = self._handle.guest_disks()
+            answer = self._handle.guest_disks()
         except LibvirtError as error:
             raise agent.translate(self._handle, "guest-get-disks", agent.QUERY_TIMEOUT_MS, error) from error
         with agent.reading(self.name, "guest-get-disks"):
-            numbers = range(int(found.get("disk.count", 0)))
-            whole = [number for number in numbers if not found.get(f"disk.{number}.partition")]
+            numbers = range(int(answer.get("disk.count", 0)))
+            whole = [number for number in numbers if not answer.get(f"disk.{number}.partition")]
             return {
-                str(found[f"disk.{number}.name"]).removeprefix("/dev/"): str(found[f"disk.{number}.alias"])
+                str(answer[f"disk.{number}.name"]).removeprefix("/dev/"): str(answer[f"disk.{number}.alias"])
                 for number in whole
-                if f"disk.{number}.alias" in found
+                if f"disk.{number}.alias" in answer
             }
 
     def freeze(self, mountpoints: Sequence[str] | None, timeout_ms: int) -> int:
-        """Freeze all filesystems, or only those of `mountpoints`; returns the agent's count.
+        """Freeze all filesystems, or only those of `mountpoints`. Returns the agent's count.
 
-        Sent as an agent command and not as virDomainFSFreeze, because only the former has a time limit of its own
-        that no other client of the domain shares (F§4.1). After AgentNotAnswering the guest may yet freeze.
+        Sent as an agent command and not by virDomainFSFreeze, because only an agent command has a time limit that no other client of the
+        domain shares (F§4.1). After AgentNotAnswering the guest may still freeze later.
         """
         if mountpoints is None:
             return self._count("guest-fsfreeze-freeze", None, timeout_ms)
         return self._count("guest-fsfreeze-freeze-list", {"mountpoints": list(mountpoints)}, timeout_ms)
 
     def thaw(self, timeout_ms: int) -> int:
-        """Thaw everything; returns the agent's count. AgentCommandFailed means: answered, and thawed (F§0.2)."""
+        """Thaw everything. Returns the agent's count. After AgentCommandFailed, which is an answer, the guest is thawed, too (F§0.2)."""
         return self._count("guest-fsfreeze-thaw", None, timeout_ms)
 
     def _count(self, command: str, arguments: dict[str, Any] | None, timeout_ms: int) -> int:
@@ -247,7 +249,7 @@ class Guest:
             return answer
 
     def execute(self, path: str, arguments: Sequence[str] = (), *, budget_ms: int) -> ExecResult:
-        """Run a program in the guest and wait for it. Raises AgentNotAnswering when it is not done within the budget."""
+        """Run a program in the guest and wait for its end. Raises AgentNotAnswering if the program does not end within the budget."""
         started = self.agent("guest-exec", {"path": path, "arg": list(arguments), "capture-output": True})
         with agent.reading(self.name, "guest-exec"):
             pid = started["pid"]
@@ -259,18 +261,20 @@ class Guest:
                 if status["exited"]:
                     return result_of(status)
             if time.monotonic() > deadline:
-                raise AgentNotAnswering(domain=self.name, command=f"guest-exec {path}", timeout_ms=budget_ms, message="it still runs")
+                raise AgentNotAnswering(
+                    domain=self.name, command=f"guest-exec {path}", timeout_ms=budget_ms, message="the program still runs"
+                )
             time.sleep(pause)
             pause = min(pause * 2, EXEC_POLL_MAX_S)
 
     # --- the point in time ----------------------------------------------------------------------
 
     def prepare_snapshot(self, overlays: dict[str, str]) -> Callable[[], None]:
-        """Everything that can be made before the freeze; the returned call does nothing but ask libvirt.
+        """Prepare the snapshot before the freeze. The returned call only asks libvirt.
 
-        `overlays`: target to the path of an overlay that exists already. Flags as in the design: the disks move
-        all or none (ATOMIC), libvirt makes no file (REUSE_EXT) and keeps no metadata (NO_METADATA), and QUIESCE
-        is never used (F§0.9). The call raises LibvirtCallFailed or LibvirtUnavailable; look at `sources` then.
+        `overlays`: by target, the path of an overlay that exists already. Flags: all disks move or none (ATOMIC), libvirt makes no file
+        (REUSE_EXT) and keeps no metadata (NO_METADATA). QUIESCE is never used (F§0.9). The call raises LibvirtCallFailed or
+        LibvirtUnavailable; look at `sources` then.
         """
         document = snapshot_xml(overlays, [disk.target for disk in self.disks()])
         flags = (
@@ -283,8 +287,11 @@ class Guest:
         return lambda: self._take(document, flags)
 
     def _take(self, document: str, flags: int) -> None:
-        """A libvirtd that was killed counts the names of block nodes from its state file on, so the next one may choose names that QEMU
-        has already (seen with 9.0.0). Such a call ends before a disk was moved, and each call chooses other names."""
+        """Take the snapshot, and try again if a node name is taken.
+
+        A killed libvirtd continues to count the names of block nodes from its state file, so it may choose names that QEMU has already
+        (seen with 9.0.0). Such a call fails before a disk is moved, and each call chooses new names.
+        """
         for _ in range(NODE_NAME_TRIES):
             try:
                 self._libvirt(SNAPSHOT_CALL, lambda: self._handle.snapshot_create(document, flags))
@@ -301,8 +308,8 @@ class Guest:
         except LibvirtError as error:
             raise self._translated(call, error) from error
         except SystemError as error:
-            # What libvirt-python does with an error text that is not UTF-8, such as one that quotes the name of a file.
-            raise LibvirtCallFailed(call=call, libvirt_code=0, message="its error text is not UTF-8") from error
+            # libvirt-python raises this for an error text that is not UTF-8, for example a text that quotes a file name.
+            raise LibvirtCallFailed(call=call, libvirt_code=0, message="libvirt's error text is not UTF-8") from error
 
     def _translated(self, call: str, error: Any) -> StillpointError:
         message = (error.get_error_message() or "no message").strip()
@@ -314,5 +321,5 @@ class Guest:
         if holder is not None and holder.startswith("agent="):
             return AgentBusy(domain=self.name, command=call, timeout_ms=agent.LOCK_WAIT_MS, held_by=holder)
         if holder is not None:
-            return DomainBusy(domain=self.name, what=f"its lock is held by {holder}")
+            return DomainBusy(domain=self.name, what=f"the lock of the domain is held by {holder}")
         return LibvirtCallFailed(call=call, libvirt_code=error.get_error_code(), message=message)

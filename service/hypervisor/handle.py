@@ -1,7 +1,6 @@
 """The narrow door to libvirt: only the calls that Stillpoint makes on a domain, with types.
 
-`DomainHandle` is what the rest of the package works with; the tests put a fake with state behind it
-that raises the same `libvirt.libvirtError`.
+The rest of the package uses `DomainHandle`. The tests use a fake DomainHandle with state, which raises the same `libvirt.libvirtError`.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,7 @@ LibvirtError: type[Exception] = libvirt.libvirtError
 
 
 class DomainHandle(Protocol):
-    """The calls on one domain. Every one of them may raise libvirtError."""
+    """The calls on one domain. Every call may raise libvirtError."""
 
     def name(self) -> str: ...
 
@@ -29,7 +28,7 @@ class DomainHandle(Protocol):
         ...
 
     def instance(self) -> int:
-        """libvirt's id of the running domain, another one after each start; -1: it does not run."""
+        """libvirt's id of the running domain, which changes with each start. -1: the domain does not run."""
         ...
 
     def is_persistent(self) -> bool: ...
@@ -37,13 +36,13 @@ class DomainHandle(Protocol):
     def has_managed_save(self) -> bool: ...
 
     def snapshot_names(self) -> list[str]:
-        """Of the snapshots that libvirt itself keeps record of."""
+        """The snapshots that libvirt has metadata of."""
         ...
 
     def checkpoint_names(self) -> list[str]: ...
 
     def xml(self) -> str:
-        """The live XML of a running domain, the persistent one of a domain that is shut off."""
+        """The live XML of a running domain, the persistent XML of a domain that is shut off."""
         ...
 
     def inactive_xml(self) -> str: ...
@@ -63,7 +62,7 @@ class DomainHandle(Protocol):
         ...
 
     def block_job(self, target: str) -> dict[str, Any]:
-        """Empty when no block job runs on this disk."""
+        """Empty if no block job runs on this disk."""
         ...
 
     def block_capacity(self, target: str) -> int:
@@ -71,11 +70,11 @@ class DomainHandle(Protocol):
         ...
 
     def bytes_written(self, target: str) -> int:
-        """By the guest, since the domain was started."""
+        """Bytes that the guest has written since the domain was started."""
         ...
 
     def block_commit_active(self, target: str) -> None:
-        """Begin to merge the active overlay into the file right below it; it goes on until it is pivoted or aborted."""
+        """Begin to merge the active overlay into the file right below. The merge continues until a pivot or an abort."""
         ...
 
     def block_pivot(self, target: str) -> None: ...
@@ -83,27 +82,27 @@ class DomainHandle(Protocol):
     def block_abort(self, target: str) -> None: ...
 
     def job_type(self) -> int:
-        """VIR_DOMAIN_JOB_…; 0: none."""
+        """VIR_DOMAIN_JOB_…. 0: no job runs."""
         ...
 
     def file_error(self, path: str) -> int | None:
-        """The number of the error that libvirt meets when it opens a file of its host; 0: it opens it. None: it cannot be asked."""
+        """The number of the error that libvirt gets when it opens a file of its host. 0: no error. None: libvirt cannot be asked."""
         ...
 
     def capabilities(self) -> str:
-        """The XML of what this libvirt can do, its security drivers among it."""
+        """The XML of libvirt's capabilities, with its security drivers."""
         ...
 
 
 class LibvirtDomain:
     """DomainHandle on a real virDomain.
 
-    It outlives its connection: when libvirtd went away under a call, the next call looks the domain up again through
-    `look_up`, which connects anew. A thaw that is repeated must not be tied to a dead connection.
+    The object outlives its connection: if libvirtd went away during a call, the next call looks the domain up again through `look_up`,
+    which makes a new connection. A repeated thaw must not depend on a dead connection.
     """
 
     def __init__(self, domain: Any, look_up: Callable[[str], Any], is_usable: Callable[[Any], bool] | None = None) -> None:
-        """`is_usable`: whether a connection is still to be used; without it, one that is alive is."""
+        """`is_usable`: whether a connection may still be used. Default: every connection that is alive."""
         self._domain = domain
         self._look_up = look_up
         self._is_usable = is_usable or is_alive
@@ -121,7 +120,7 @@ class LibvirtDomain:
         return int(state), int(reason)
 
     def instance(self) -> int:
-        # The client library keeps the number of a domain from the look-up, also if the domain was stopped or started since.
+        # The client library keeps the id of the look-up, even if the domain was stopped or started since then. So look up again.
         return int(self._look_up(self._uuid).ID())
 
     def is_persistent(self) -> bool:
@@ -195,19 +194,19 @@ class LibvirtDomain:
 
 
 def is_alive(connection: Any) -> bool:
-    """Answered by the client library itself: no call goes out, so the window may pay for it."""
+    """The client library answers without a call to libvirtd, so this may be used inside the window."""
     try:
         return bool(connection.isAlive())
     except LibvirtError:
-        # Another thread has found the connection dead before us, and closed it.
+        # Another thread has seen that the connection is dead, and has closed it.
         return False
 
 
 def file_error(connection: Any, path: str) -> int | None:
     """See `DomainHandle.file_error`.
 
-    The one call that opens any file where libvirt runs, and changes nothing: it is for saved guests, so libvirt opens the file, finds that
-    it is none of those, and says so. A file that it cannot open is a system error with its number.
+    This is the only call that opens any file where libvirt runs and changes nothing. The call is for saved guests: libvirt opens the file,
+    and then says that it is not a saved guest. For a file that it cannot open, libvirt raises a system error with the number.
     """
     try:
         connection.saveImageGetXMLDesc(path, 0)

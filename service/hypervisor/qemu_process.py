@@ -1,4 +1,4 @@
-"""The QEMU process of a running domain, as /proc shows it: who it is, what it has open, and which files it sees."""
+"""The QEMU process of a running domain, as /proc shows it: its user, its open files, and the files that it sees."""
 
 import os
 import pwd
@@ -11,12 +11,12 @@ from typing import NamedTuple
 PROC = Path("/proc")
 _WRITES = os.O_WRONLY | os.O_RDWR
 _FILE_SYSTEM_UID = 4
-"""Of the four numbers after `Uid:` the last one is what files are opened with."""
+"""The position of the user id for opening files in the four numbers after `Uid:`."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Whose files a process may open. `has_rights_of_root`: rights of folders and files do not stop it."""
+    """The user and groups of a process. `has_rights_of_root`: the rights of folders and files do not stop the process."""
 
     uid: int
     gid: int
@@ -47,11 +47,11 @@ class QemuProcess:
 
     @property
     def root(self) -> Path:
-        """What this process sees as `/`; to go through it takes the right to trace the process."""
+        """The folder that this process sees as `/`. A reader needs the right to trace the process."""
         return PROC / str(self.pid) / "root"
 
     def seen(self, path: str) -> os.stat_result:
-        """The file that the process finds under `path`. Raises OSError."""
+        """The file that the process sees under `path`. Raises OSError."""
         return (self.root / path.lstrip("/")).stat()
 
     def may_be_looked_through(self) -> bool:
@@ -73,7 +73,7 @@ class QemuProcess:
 
 def _files(process: Path, links: list[Path]) -> Iterator[OpenFile]:
     for link in links:
-        # It may be closed by now.
+        # The process may have closed the file meanwhile.
         with suppress(OSError):
             name = str(link.readlink())
             yield OpenFile(name, link.stat(), is_open_for_writing((process / "fdinfo" / link.name).read_text()), link)
@@ -86,9 +86,9 @@ def is_open_for_writing(fdinfo: str) -> bool:
 
 
 def find(uuid: str, uid: int | None = None) -> QemuProcess | None:
-    """The QEMU of the domain; None: it is not seen from here (another pid namespace, another host, hidepid).
+    """The QEMU of the domain. None: the worker cannot see it (another pid namespace, another host, hidepid).
 
-    `uid`: whose process it must be, where libvirt says it: anybody may start a program with such arguments.
+    `uid`: the user that the process must run as, if libvirt says so. Any user may start a program with such arguments.
     """
     for entry in PROC.iterdir():
         if not entry.name.isdigit():

@@ -1,4 +1,4 @@
-"""What libvirt says of the user that QEMU runs as, and of the other security drivers (AppArmor, SELinux) that stand before its files."""
+"""libvirt's security labels: the user that QEMU runs as, and the labels of other security drivers (AppArmor, SELinux)."""
 
 import grp
 import os
@@ -13,7 +13,7 @@ DAC = "dac"
 
 @dataclass(frozen=True)
 class SecurityLabel:
-    """One `<seclabel>` of a domain. `relabels`: libvirt gives it to the files that it hands to QEMU."""
+    """One `<seclabel>` of a domain. `relabels`: libvirt gives this label to the files that QEMU opens."""
 
     model: str
     label: str | None
@@ -21,26 +21,26 @@ class SecurityLabel:
 
 
 def of_domain(domain_xml: str) -> dict[str, SecurityLabel]:
-    """By model; a domain that is shut off has only those that its definition fixes."""
-    found: dict[str, SecurityLabel] = {}
+    """By model. A domain that is shut off has only the labels that its definition fixes."""
+    labels: dict[str, SecurityLabel] = {}
     for element in ET.fromstring(domain_xml).iterfind("./seclabel"):
         model, kind = element.get("model", ""), element.get("type", "dynamic")
         relabels = element.get("relabel", "no" if kind in ("static", "none") else "yes") == "yes"
-        found[model] = SecurityLabel(model, element.findtext("label"), relabels)
-    return found
+        labels[model] = SecurityLabel(model, element.findtext("label"), relabels)
+    return labels
 
 
 def of_host(capabilities_xml: str) -> dict[str, SecurityLabel]:
-    """By model: the drivers that are active, with what a new QEMU gets from each."""
-    found: dict[str, SecurityLabel] = {}
+    """By model: the active drivers, each with the label that a new QEMU gets."""
+    drivers: dict[str, SecurityLabel] = {}
     for element in ET.fromstring(capabilities_xml).iterfind("./host/secmodel"):
         model = element.findtext("model") or ""
-        found[model] = SecurityLabel(model, element.findtext("baselabel"), relabels=True)
-    return found
+        drivers[model] = SecurityLabel(model, element.findtext("baselabel"), relabels=True)
+    return drivers
 
 
 def user_of(label: str | None) -> Credentials | None:
-    """Of a DAC label: `+64055:+107`, or names. None: there is none, or it names somebody whom this machine does not know."""
+    """The user of a DAC label: `+64055:+107`, or names. None: there is no label, or this machine does not know the user."""
     user, separator, group = (label or "").partition(":")
     if not separator:
         return None

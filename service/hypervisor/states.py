@@ -1,4 +1,4 @@
-"""libvirt's states of a domain, and their reasons."""
+"""libvirt's states of a domain, and the reasons of these states."""
 
 from service.hypervisor.handle import libvirt
 from service.model.inventory import DomainState

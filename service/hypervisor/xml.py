@@ -1,4 +1,4 @@
-"""Reading a domain's XML, and writing the XML of a snapshot. Never by string formatting."""
+"""Reads a domain's XML, and writes the XML of a snapshot. XML is never made by string formatting."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 @dataclass(frozen=True)
 class Mirror:
-    """A block job that writes what a disk holds into another file. `job`: `copy` or `active-commit`."""
+    """A block job that writes the data of a disk into another file. `job`: `copy` or `active-commit`."""
 
     job: str
     into: str | None
-    #: Both files are the same now, and are kept so.
+    #: Both files have the same data now, and QEMU keeps them the same.
     is_ready: bool
 
 
@@ -28,7 +28,7 @@ def has_agent_channel(domain_xml: str) -> bool:
 
 
 def agent_is_connected(domain_xml: str) -> bool | None:
-    """As libvirt shows it in the live XML; None when there is no channel or no state (domain not running)."""
+    """The state in the live XML. None: the domain has no channel, or does not run."""
     target = _agent_target(domain_xml)
     state = target.get("state") if target is not None else None
     return None if state is None else state == "connected"
@@ -46,7 +46,7 @@ def mirror_of(domain_xml: str, target: str) -> Mirror | None:
 
 
 def snapshot_xml(overlays: dict[str, str], all_targets: list[str]) -> str:
-    """`<domainsnapshot>` that moves exactly the disks in `overlays` (target to overlay path); every other disk is named with `no`."""
+    """A `<domainsnapshot>` that moves exactly the disks in `overlays` (by target, the overlay's path). Every other disk gets `no`."""
     root = ET.Element("domainsnapshot")
     disks = ET.SubElement(root, "disks")
     for target in all_targets:
@@ -77,14 +77,14 @@ def _disk(element: ET.Element) -> Disk:
         read_only=element.find("readonly") is not None,
         serial=element.findtext("serial"),
         chain_depth=len(_chain(element)),
-        said=_said(element, source),
+        words=_words(element, source),
         chain=tuple(_chain(element)),
         removable=target is not None and target.get("removable") == "on",
     )
 
 
-def _said(element: ET.Element, source: ET.Element | None) -> DiskWords:
-    # Files below count as well: an overlay lies on all of them.
+def _words(element: ET.Element, source: ET.Element | None) -> DiskWords:
+    # The whole element is searched, so that files below count as well: an overlay stands on all of them.
     return DiskWords(
         snapshot=element.get("snapshot"),
         shareable=element.find("shareable") is not None,
@@ -107,7 +107,7 @@ def _source_name(kind: str, source: ET.Element | None) -> str | None:
 
 
 def _chain(element: ET.Element) -> list[str | None]:
-    """Files below the active one that libvirt knows of; an empty <backingStore/> ends the chain."""
+    """The files below the active file, as far as libvirt knows them. An empty <backingStore/> ends the chain."""
     below: list[str | None] = []
     layer = element.find("backingStore")
     while layer is not None and (source := layer.find("source")) is not None:

@@ -16,11 +16,12 @@ from service.model.window import ThawOutcome
 from service.records import gates
 
 PATIENCE_S = 60.0
+"""Seconds for which thaw is sent until the agent answers. After that GuestStillFrozen is raised."""
 
 
 @dataclass(frozen=True)
 class ThawResult:
-    """`was_frozen` None: the agent did not say. `thawed`: how many filesystems; None: it answered with `message` instead."""
+    """`was_frozen` None: the agent did not say. `thawed`: the number of filesystems; None: the agent answered with `message` instead."""
 
     domain: str
     was_frozen: bool | None
@@ -42,7 +43,7 @@ def thaw(uri: str, domain: str) -> ThawResult:
 
 
 def thaw_guest(guest: Guest, patience_s: float = PATIENCE_S) -> ThawResult:
-    """Send thaw until it is answered, whatever the agent says about being frozen."""
+    """Send thaw until the agent answers, also if the agent says that the guest is not frozen."""
     if guest.state() is not DomainState.running:
         raise DomainPaused(domain=guest.name, state=guest.state().value.replace("_", " "))
     if not guest.has_agent_channel():
@@ -60,7 +61,7 @@ class Thaw:
     def run(self, run: JobRun, host: Host) -> Ending:
         with run.phase_that_cannot_be_cancelled(PhaseName.thaw):
             result = thaw_guest(host.guest(run.claim.guest_id))
-        # After the thaw, which no database may keep waiting: an open gate is told at once, and not when it is released.
+        # After the thaw, because the database must not delay a thaw. The caller of an open gate learns of the thaw now, not at the release.
         run.in_transaction(lambda session: gates.close_of_domain(session, run.claim.guest_id))
         return Ending(result=result.as_document())
 

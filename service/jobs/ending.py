@@ -1,4 +1,4 @@
-"""How a job ends, as values. `JobRun.finish` alone writes them."""
+"""The end of a job, as values. Only `JobRun.finish` writes them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,19 +15,19 @@ from service.records.raw_texts import Texts
 
 @dataclass(frozen=True)
 class Ending:
-    """`error` None: the job succeeded. What is None besides is left as the row has it."""
+    """`error` None: the job succeeded. For every other field None leaves the row as it is."""
 
     error: StillpointError | None = None
     judgement: Judgement | None = None
     evidence: dict[str, Any] | None = None
-    #: What programs printed: a part of the evidence that ages out alone.
+    #: The output of programs. These texts are a part of the evidence that is removed earlier than the rest.
     texts: Texts = field(default_factory=dict)
     result: dict[str, Any] | None = None
     vss: VssRecord | None = None
     point: RecoveryPoint | None = None
-    #: The job that follows, unless somebody wants this one cancelled.
+    #: The job that follows, unless a caller asked to cancel this job.
     next_try: NewJob | None = None
-    #: Everything that the job had intended was undone again: nobody must look for it.
+    #: Everything that the job had intended was undone, so recovery need not look for anything.
     is_undone: bool = False
 
     @property
@@ -37,7 +37,7 @@ class Ending:
         return JobState.cancelled if isinstance(self.error, JobCancelled) else JobState.failed
 
     def judged(self) -> dict[str, Any]:
-        """The columns of what was found out, without the end."""
+        """The columns of evidence and judgement, without the columns that end the job."""
         columns: dict[str, Any] = {"evidence": self.evidence} if self.evidence is not None else {}
         if self.judgement is not None:
             columns |= judgement_columns(self.judgement)

@@ -1,4 +1,4 @@
-"""The job kind `quiesce`: a guest held frozen while the caller takes the point in time with means of its own."""
+"""The job kind `quiesce`: holds a guest frozen while the caller takes the point in time with the caller's own tools."""
 
 from dataclasses import dataclass, field
 
@@ -45,8 +45,8 @@ class Quiesce:
                 terms = _preflight(run, guest, run.request(QuiesceRequest).freeze)
             frozen = FrozenPass(run, guest, terms, self.passes)
             frozen.read_writers()
-            appointed = host.guards.start_guard(run.claim.job_id, run.claim.guest_id, guest.name)
-        with appointed as guard:
+            started = host.guards.start_guard(run.claim.job_id, run.claim.guest_id, guest.name)
+        with started as guard:
             with bounded_io.refusals(BEFORE_THE_WINDOW):
                 with run.phase(PhaseName.prepare) as phase:
                     frozen.flush(phase)
@@ -57,7 +57,7 @@ class Quiesce:
         return _conclude(run, guest, held, self.passes.writer_rules)
 
     def recover(self, lost: LostJob, host: Host) -> Resolution:  # noqa: ARG002 - as every handler has it
-        """A caller who waited for a gate that never came does not wait for the next attempt."""
+        """The job is not tried again: a caller whose gate was lost does not wait for a second attempt."""
         gate = lost.in_transaction(lambda session: gates.close(session, lost.job.id))
         judgement = worker_died(was_opened=gate is not None and gate.opened_at is not None)
         return Resolution(
@@ -72,23 +72,23 @@ class Quiesce:
 
 
 def _preflight(run: JobRun, guest: Guest, policy: FreezePolicy) -> Terms:
-    found = look(run, guest, policy)
-    if found.state is not DomainState.running:
-        raise DomainStateUnsuitable(domain=found.domain, state="not running, so there is nothing to freeze")
-    policy.hold_limits(is_windows=found.is_windows)
-    # A caller who copies the files that libvirt names would copy old data.
-    two_views.must_agree(guest.name, found.disks, disk_user_of(guest, found.state))
-    # Whatever the caller copies, it is frozen: which disks that will be is not known here.
-    scope = freeze_scope(found, found.disks)
-    fault = why_not_freezable(found, scope)
+    survey = look(run, guest, policy)
+    if survey.state is not DomainState.running:
+        raise DomainStateUnsuitable(domain=survey.domain, state="not running, so there is nothing to freeze")
+    policy.hold_limits(is_windows=survey.is_windows)
+    # If QEMU writes to other files than libvirt names, a caller who copies the files that libvirt names copies old data.
+    two_views.must_agree(guest.name, survey.disks, disk_user_of(guest, survey.state))
+    # All disks are frozen, because the service does not know which of them the caller will copy.
+    scope = freeze_scope(survey, survey.disks)
+    fault = why_not_freezable(survey, scope)
     if fault is not None:
         raise fault
-    return Terms(policy, found, selection=None, scope=scope)
+    return Terms(policy, survey, selection=None, scope=scope)
 
 
 @dataclass(frozen=True)
 class _Held:
-    """`gate`: the row after the window, which knows what the caller was told."""
+    """The result of the window. `gate`: the row of the gate after the window, from which the caller was answered."""
 
     passed: Passed
     gate: Gate | None
@@ -125,7 +125,7 @@ def _conclude(run: JobRun, guest: Guest, held: _Held, rules: WriterRules) -> End
 
 
 def _error(run: JobRun, guest: Guest, held: _Held, judgement: Judgement) -> StillpointError | None:
-    """The worst that is true of the job; None: it succeeded."""
+    """The most serious error of the job. None: the job succeeded."""
     passed = held.passed
     if passed.window.thaw.outcome is ThawOutcome.unanswered:
         return faults.still_frozen(guest, passed)
@@ -135,6 +135,6 @@ def _error(run: JobRun, guest: Guest, held: _Held, judgement: Judgement) -> Stil
         return held.error
     required = required_verdict(run.request(QuiesceRequest).required_verdict, passed.terms.policy.mode)
     if not satisfies(judgement.verdict, required, shut_off_cleanly=None):
-        kept = "is in the caller's hands, and no better than that"
+        kept = "is what the caller has copied"
         return VerdictBelowRequired(verdict=judgement.verdict.value, required=required.value, kept=kept)
     return None

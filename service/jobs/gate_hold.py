@@ -1,6 +1,6 @@
-"""What stands in the freeze window of a gate in the place of a snapshot: open, and wait for the release or the deadline.
+"""Holds the freeze window of a gate open: tells the caller that the guest is frozen, and waits for the release or the deadline.
 
-All talk with the database is in a thread of its own: one that hangs keeps neither the window nor the guest.
+A thread of its own talks with the database, so that a database that hangs delays neither the window nor the thaw.
 """
 
 import threading
@@ -15,6 +15,7 @@ from service.model.gate import GateState
 from service.records import gates
 
 POLL_S = 0.02
+"""Seconds between two looks at the gate's row and at the reasons to close early."""
 LOOK_S = 1.0
 """Seconds between two questions to the agent whether the guest is still frozen, because another client may thaw the guest."""
 TO_END_S = 10.0
@@ -22,7 +23,10 @@ TO_END_S = 10.0
 AFTER_DEADLINE_S = 0.05
 """Seconds. The gate waits this much longer than the watchdog, so that the watchdog fires first and the record names the deadline."""
 
-_THAWED = "an emergency thaw was asked for"
+EMERGENCY_THAW = "an emergency thaw was asked for"
+THAWED_BY_OTHERS = "another client thawed the guest"
+GUARD_DIED = "its thaw guard died"
+NOT_STORED = "the database did not store the open gate in time"
 
 
 class GateHold:
@@ -38,9 +42,9 @@ class GateHold:
         is_frozen: Callable[[], bool] | None = None,
         ends_at: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """`is_frozen` asks the guest; None: it is not asked. `ends_at`: `JobRun.ends_at`."""
+        """`is_frozen` asks the guest. None: the guest is not asked. `ends_at`: `JobRun.ends_at`."""
         self.was_released = False
-        #: Why it was not released; of `take`.
+        #: Why the gate was not released. `take` sets and raises this error.
         self.error: StillpointError | None = None
         self._database = database
         self._job_id = job_id
@@ -48,12 +52,12 @@ class GateHold:
         self._hold_budget_ms = hold_budget_ms
         self._over = threading.Event()
         self._was_opened = False
-        self._was_given_up = False
-        #: Why it closed before its time; None: it did not.
+        self._caller_has_left = False
+        #: Why the gate closed before its deadline. None: it did not close early.
         self._closed_by: str | None = None
         self._is_frozen = is_frozen
         self._ends_at = ends_at
-        self._trouble = "the database did not take it in time"
+        self._trouble = NOT_STORED
 
     def take(self, hold: Hold) -> None:
         """Returns once the gate was released. Raises GateDeadlinePassed, GateClosedEarly, GateNotOpened."""
@@ -61,7 +65,7 @@ class GateHold:
         for name, work in (("gate", lambda: self._converse(hold, released)), ("look", lambda: self._look_at_the_guest(hold))):
             threading.Thread(target=work, name=f"{name}-{self._job_id[:8]}", daemon=True).start()
         self._wait(hold)
-        # What the thread finds from here on comes too late.
+        # A release that the thread reads after this comes too late.
         self.was_released = released.is_set()
         self._over.set()
         self.error = self._why_not_released()
@@ -71,8 +75,8 @@ class GateHold:
     def _why_not_released(self) -> StillpointError | None:
         if self.was_released:
             return None
-        if self._was_given_up:
-            return GateNotOpened(domain=self._domain, why="the caller had given up")
+        if self._caller_has_left:
+            return GateNotOpened(domain=self._domain, why="the caller had stopped to wait for the gate")
         if not self._was_opened:
             return GateNotOpened(domain=self._domain, why=self._closed_by or self._trouble)
         if self._closed_by is not None:
@@ -84,15 +88,15 @@ class GateHold:
         closes_at: float | None = None
         while (left := _seconds_left(hold) + AFTER_DEADLINE_S) > 0 and not self._over.wait(min(left, POLL_S)):
             if hold.cut_short.is_set():
-                # The window thaws at once now, so waiting is over.
-                self._close("its thaw guard died")
+                # The window thaws at once now, so the gate must close.
+                self._close(GUARD_DIED)
             now, ends_at = time.monotonic(), self._ends_at()
             if ends_at is None:
                 continue
             if closes_at is None:
                 closes_at = ends_at - min(TO_END_S, (ends_at - now) / 2)
             if now >= closes_at:
-                self._close("the worker was told to stop, and could not hold it until its deadline")
+                self._close("the worker was told to stop, and could not hold the gate open until its deadline")
 
     def _close(self, why: str) -> None:
         if not self._over.is_set():
@@ -107,9 +111,9 @@ class GateHold:
             except StillpointError:
                 # The agent did not answer. The thaw reply will show whether the hold lasted.
                 continue
-            # After the deadline the guest is thawed by our own thaw.
+            # After the deadline the job itself thaws the guest.
             if not is_frozen and _seconds_left(hold) > 0:
-                self._close("another client thawed the guest")
+                self._close(THAWED_BY_OTHERS)
 
     def _converse(self, hold: Hold, released: threading.Event) -> None:
         news = threading.Event()
@@ -124,7 +128,7 @@ class GateHold:
                 except DatabaseUnavailable as error:
                     self._trouble = error.detail
                 if not self._over.is_set():
-                    # A guest is held: a release from another process must not keep it waiting.
+                    # Look again soon, because no bell rings here for a release in another process, and the guest is frozen.
                     news.wait(POLL_S)
 
     def _open(self, hold: Hold) -> None:
@@ -136,9 +140,9 @@ class GateHold:
             self._was_opened = True
             self._database.bells.ring(self._job_id)
         elif state is GateState.closed:
-            self._close(_THAWED)
+            self._close(EMERGENCY_THAW)
         else:
-            self._was_given_up = True
+            self._caller_has_left = True
             self._over.set()
 
     def _look_at_the_row(self, released: threading.Event) -> None:
@@ -148,7 +152,7 @@ class GateHold:
             released.set()
             self._over.set()
         elif state is GateState.closed:
-            self._close(_THAWED)
+            self._close(EMERGENCY_THAW)
 
 
 def _seconds_left(hold: Hold) -> float:

@@ -1,4 +1,4 @@
-"""The disks of a job whose worker died, held against what it had intended: kept, rolled back, or left for a person to judge."""
+"""Compares the disks of a job whose worker died with the job's intent. The point is kept, rolled back, or left for a person to judge."""
 
 import uuid
 from collections.abc import Sequence
@@ -27,22 +27,35 @@ from service.model.lifecycle import PhaseName
 from service.model.reasons import lowers
 from service.model.verdict import Judgement, Verdict, disks_in_doubt, no_point
 
+NOTHING_MADE = "Nothing was made yet."
+ROLLED_BACK = "The disks are on the files that they were on before the job. The overlays that the job made are removed."
+ROLLED_BACK_NOT_REMOVED = "The disks are on the files that they were on before the job."
+KEPT = "The disks are on their overlays: the point in time was taken, and is kept as crash-consistent."
+DISCARD_BEGUN = "The job was discarding the point."
+DISCARD_ENDED = "Recovery completed the discard: the disks are on the files that they were on before the job."
+NOT_RECORDED = "The worker died before it could record whether the freeze held."
+NOT_JUDGED = "The worker died before it could judge the evidence of the freeze window."
 
-def what_may_move_them(guest: Guest, intent: Intent) -> StillpointError | None:
-    """What has to end before the disks are judged: libvirtd executes a snapshot to its end after the worker that asked for it died."""
+
+def what_may_move_disks(guest: Guest, intent: Intent) -> StillpointError | None:
+    """What must end before the disks can be judged: libvirtd completes a snapshot even if the worker that asked for it has died."""
     if not intent.overlays or guest.is_shut_off():
         return None
     try:
         is_running = guest.running_libvirt_job() != 0
     except (DomainBusy, LibvirtCallTimedOut) as error:
-        # While libvirt takes a snapshot of disks, it lets nobody ask for its progress.
+        # While libvirt takes a snapshot of disks, it does not answer questions about its progress.
         return error
-    what = "libvirt runs a job on it, perhaps the snapshot that the worker had asked for"
+    what = "libvirt runs a job on the domain, perhaps the snapshot that the worker had asked for"
     return DomainBusy(domain=guest.name, what=what) if is_running else None
 
 
 def settle(lost: LostJob, guest: Guest) -> Resolution:
-    """All on their overlays: the point exists. None: the overlays are removed. Anything else: nothing is touched.
+    """Decide by the disks.
+
+    - All disks are on their overlays: the point exists.
+    - No disk is on its overlay: the overlays are removed.
+    - Otherwise nothing is touched.
 
     Raises LibvirtUnavailable: then nothing is decided.
     """
@@ -59,12 +72,12 @@ def settle(lost: LostJob, guest: Guest) -> Resolution:
 
 def _roll_back(planned: Sequence[Overlay]) -> str:
     if not planned:
-        return "Nothing was made yet."
+        return NOTHING_MADE
     try:
         overlays.remove(planned)
     except OverlaysLeft as error:
-        return f"The disks are as they were. {error.detail}"
-    return "The disks are as they were; overlays that were made are removed."
+        return f"{ROLLED_BACK_NOT_REMOVED} {error.detail}"
+    return ROLLED_BACK
 
 
 def _keep(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
@@ -74,16 +87,16 @@ def _keep(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
     if merging:
         is_point = False
         lost.story.append(
-            f"The disks are on their overlays, and somebody merges {', '.join(merging)} back. The files below are written to, "
+            f"The disks are on their overlays, and another client merges {', '.join(merging)} back. That writes to the files below, "
             "so they are not a recovery point."
         )
     else:
-        lost.story.append("The disks are on their overlays: the point in time was taken, and is kept as crash-consistent.")
+        lost.story.append(KEPT)
     if where.saved != where.planned:
         behind = [target for target in where.planned if target not in where.saved]
         lost.story.append(
             f"The definition of the next start does not name the overlay of {', '.join(behind)}: "
-            "correct it before the domain is shut off, or what was written since is lost."
+            "correct it before the domain is shut off, or the data that the guest wrote since then is lost."
         )
     error = two_views.error_of(guest, where.behind) if where.behind else None
     if error is not None:
@@ -94,13 +107,12 @@ def _keep(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
 
 
 def _worker_lost(job: Job) -> Judgement:
-    missed = "judge what it had seen of the freeze window" if job.timing is not None else "record whether the freeze held"
-    return Judgement(Verdict.crash, [lowers("worker_lost", f"The worker did not come to {missed}.")])
+    return Judgement(Verdict.crash, [lowers("worker_lost", NOT_JUDGED if job.timing is not None else NOT_RECORDED)])
 
 
 def _leave(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
     switched = sorted({*where.live, *where.saved})
-    lost.story.append("Not every disk is on its overlay or on the file below it; nothing was deleted.")
+    lost.story.append("The disks are partly on their overlays, or on other files. Nothing was deleted.")
     ahead = [target for target in where.saved if target not in where.live]
     if ahead:
         lost.story.append(
@@ -112,13 +124,18 @@ def _leave(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
 
 
 def _finish_discard(lost: LostJob, discard: DiscardIntent, guest: Guest) -> Resolution:
-    """No point is recorded, whatever comes of it: the files below may have been written to. The verdict in the row is the true one."""
-    lost.story.append("The point was being taken back.")
+    """Complete the discard. No point is recorded in any case, because a merge may have written to the files below.
+
+    The verdict in the job's row is true.
+    """
+    lost.story.append(DISCARD_BEGUN)
     merge = merge_back(guest, lost.intent.overlays, was_begun=True)
     if merge.errors:
-        lost.story.append(f"That could not be finished for {', '.join(merge.errors)}: {merge.message}. Nothing in use was deleted.")
+        lost.story.append(
+            f"Recovery could not discard the point of {', '.join(merge.errors)}: {merge.message}. Nothing in use was deleted."
+        )
         return Resolution(error=unfinished(guest, discard, merge))
-    lost.story.append("That was finished: the disks are on the files that they were on before the job.")
+    lost.story.append(DISCARD_ENDED)
     return Resolution(error=removed_again(discard, merge), was_rolled_back=True)
 
 
@@ -144,8 +161,8 @@ def _instant(job: Job, planned: Sequence[Overlay]) -> datetime:
         for phase in reversed(job.phases):
             if phase["name"] == PhaseName.point_in_time and phase["duration_ms"] is not None:
                 return datetime.fromisoformat(phase["started_at"]) + timedelta(milliseconds=phase["duration_ms"])
-    # libvirt wrote nothing into the base since; its last change is the nearest thing to the instant that is left.
-    changed = [moment for overlay in planned if (moment := _changed_at(overlay.base)) is not None]
+    # QEMU has not written to the base since the point. The last change of the base is the best estimate of the instant.
+    changed = [seconds for overlay in planned if (seconds := _changed_at(overlay.base)) is not None]
     return datetime.fromtimestamp(max(changed), UTC) if changed else job.updated_at
 
 

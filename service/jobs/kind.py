@@ -1,4 +1,4 @@
-"""What a kind of job is to the worker: three functions. The table of kinds (`service.model.kinds`) says what it is to everybody else."""
+"""A handler: the three functions of one kind of job, for the worker. `service.model.kinds` tells all other rooms what a kind is."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Host:
-    """What a job may use of the host that it runs on. `guest`: by id or name; raises DomainGone, LibvirtUnavailable."""
+    """The parts of its host that a job may use. `guest` takes an id or a name, and raises DomainGone, LibvirtUnavailable."""
 
     guest: Callable[[str], Guest]
     guests: GuestsOfHost
@@ -31,12 +31,12 @@ class Host:
 
 @dataclass
 class LostJob:
-    """A job whose worker died. Its handler gets it once the guest is thawed, and nothing moves the disks any more."""
+    """A job whose worker died. The handler gets the job after the guest was thawed, when nothing can move the disks any more."""
 
     job: Job
     intent: Intent
     database: Database
-    #: What recovery saw and did, sentence by sentence; the job tells it.
+    #: Sentences about what recovery saw and did. The job shows them.
     story: list[str] = field(default_factory=list)
     #: None: the domain is not on this host any more.
     guest: Guest | None = None
@@ -50,34 +50,35 @@ class LostJob:
 class Resolution:
     """What is true of a lost job, and what follows.
 
-    `is_tried_again`: if an attempt is left and nobody wants it cancelled. Otherwise the job ends with `error`; None: with WorkerLost.
+    `is_tried_again`: run the job again, if an attempt is left and nobody asked to cancel the job. Otherwise the job ends with `error`, or
+    with WorkerLost if `error` is None.
     """
 
     is_tried_again: bool = False
     error: StillpointError | None = None
-    #: Of a job that is not tried again; None: what stands in its row is true.
+    #: The judgement of a job that is not tried again. None: the judgement in the job's row is true.
     judgement: Judgement | None = None
     result: dict[str, Any] | None = None
     point: RecoveryPoint | None = None
-    #: What the job had judged was undone, as the job asks for.
+    #: The point that the job had judged was discarded, as the job asks for.
     was_rolled_back: bool = False
 
 
 class Handler(Protocol):
-    """Of one kind. Handlers keep nothing of a job: all jobs of the kind share one."""
+    """All jobs of a kind share one handler, so a handler keeps no state of a job."""
 
     def run(self, run: JobRun, host: Host) -> Ending:
-        """Every phase of the job. An error before `JobRun.point_is_pending` goes to `ended_early`; one after it, to recovery."""
+        """Every phase of the job. An error before `JobRun.point_is_pending` goes to `ended_early`, a later error to recovery."""
         ...
 
     def recover(self, lost: LostJob, host: Host) -> Resolution:
-        """Raises LibvirtUnavailable, DatabaseUnavailable: nothing is decided then, and it is asked again later."""
+        """Decide about a job whose worker died. Raises LibvirtUnavailable, DatabaseUnavailable: the handler is then asked again later."""
         ...
 
     def ended_early(self, run: JobRun, error: StillpointError) -> Ending:
-        """Nothing was frozen and nothing taken."""
+        """The ending of a job whose error came before anything was frozen or taken."""
         ...
 
 
 Handlers = Mapping[str, Handler]
-"""By the name of the kind, as a job's row has it."""
+"""The key is the name of the kind, as the job's row has the name."""

@@ -31,13 +31,15 @@ T = TypeVar("T")
 R = TypeVar("R", bound=DomainRequest)
 
 WRITE_PAUSE_S = 0.2
+"""Seconds before a failed write is tried again. The pause doubles with each try."""
 WRITE_PAUSE_MAX_S = 5.0
+"""Seconds at which the pause stops to grow. There is no limit to the number of tries."""
 
 _logger = log.get(__name__)
 
 
 class MustRecover(StillpointError):
-    """This worker cannot tell what is true; the lease is left to run out, and recovery looks again."""
+    """This worker does not know the state of the disks. It gives up the job's lease, and recovery looks again."""
 
     code = "must_recover"
     title = "The state of the disks could not be read"
@@ -46,7 +48,7 @@ class MustRecover(StillpointError):
 
 
 class Phase:
-    """What a phase may say about itself while it runs."""
+    """A phase that runs. The work in the phase can set its outcome."""
 
     def __init__(self, name: PhaseName) -> None:
         self.name = name
@@ -77,21 +79,21 @@ class JobRun:
     def __init__(self, claim: Claim, database: Database, abandoned: threading.Event, shortfall_pause_s: float = RETRY_PAUSE_S) -> None:
         self.claim = claim
         self.shortfall_pause_s = shortfall_pause_s
-        #: Those of earlier attempts first: the story of a job is one story.
+        #: Begins with the phases of earlier attempts, so that a job shows all of its phases.
         self.phases: list[dict[str, Any]] = list(claim.phases)
-        #: Set by the worker's renewal thread.
+        # The worker's renewal thread sets these two.
         self.cancel_requested = threading.Event()
         self.lease_lost = threading.Event()
         self.ended = threading.Event()
         #: From the last write before the window to the last write of the job.
         self.may_have_point = False
-        #: When the worker, told to stop, leaves its jobs behind (time.monotonic); None: it goes on.
+        #: When a stopping worker leaves its jobs to recovery (time.monotonic). None: the worker is not stopping.
         self.ends_at: float | None = None
         self._database = database
         self._abandoned = abandoned
 
     def request(self, form: type[R]) -> R:
-        """What is asked for. The handler of a kind gets only requests of its kind."""
+        """The request of the job. The handler of a kind gets only requests of its kind."""
         assert isinstance(self.claim.request, form)
         return self.claim.request
 
@@ -105,7 +107,7 @@ class JobRun:
 
     @contextmanager
     def phase_that_cannot_be_cancelled(self, name: PhaseName) -> Iterator[Phase]:
-        """Like `phase`, for after the window: the point is judged and recorded, also if the job was cancelled meanwhile."""
+        """Like `phase`, for use after the window: the point is judged and recorded even if the job was cancelled meanwhile."""
         phase = Phase(name)
         try:
             yield phase
@@ -116,14 +118,17 @@ class JobRun:
             self.phases.append(phase.as_document())
 
     def safe_point(self, name: PhaseName) -> None:
-        """Raises JobCancelled or LeaseLost; nothing is frozen and nothing half-made when this is called."""
+        """Raises JobCancelled or LeaseLost. Call this only when nothing is frozen and nothing is half made."""
         if self.lease_lost.is_set():
             raise LeaseLost(job_id=self.claim.job_id)
         if self.cancel_requested.is_set():
             raise JobCancelled(phase=name.value)
 
     def point_is_pending(self) -> None:
-        """The window begins: from here on no error may end the job as if nothing had been frozen or taken. Only `finish` ends this."""
+        """Call this before the window. From here on no error may end the job as if nothing had been frozen or taken.
+
+        `finish` clears the mark.
+        """
         self.may_have_point = True
 
     def add_window_phases(
@@ -149,19 +154,19 @@ class JobRun:
                 }
             )
 
-    def remember(self, found: Survey, evidence: VssEvidence) -> list[Change]:
-        """Keep what is known of this guest, and answer what changed since the last look; a database that is away is waited for."""
-        known = self.in_transaction(lambda session: self._remembered(session, found, evidence))
+    def remember(self, survey: Survey, evidence: VssEvidence) -> list[Change]:
+        """Store the facts of this guest, and return what changed since the last job. Waits while the database is unavailable."""
+        known = self.in_transaction(lambda session: self._remembered(session, survey, evidence))
         evidence.known_writers = known.writers
         return known.changes
 
     def foreign_freeze(self) -> ForeignFreeze:
-        """What is known of the freeze in which this job found its guest."""
+        """What is known about a freeze that was there before this job."""
         try:
             with self._database.read() as session:
                 return freeze_lease.foreign_freeze(session, self.claim.guest_id, self.claim.host_id, self.claim.job_id)
         except DatabaseUnavailable:
-            # What this job saw itself is enough to refuse the guest.
+            # The job itself saw that the guest is frozen. That is enough to refuse the guest.
             return ForeignFreeze(rfc3339(datetime.now(UTC)))
 
     @property
@@ -169,24 +174,24 @@ class JobRun:
         return self._database
 
     def in_transaction(self, work: Callable[[Session], T]) -> T:
-        """`work` in a transaction of its own, for what is not in the job's row; a database that is away is waited for."""
-        return self._persist(lambda: self._beside(work))
+        """Do `work` in a transaction of its own, for rows other than the job's. Waits while the database is unavailable."""
+        return self._persist(lambda: self._transaction(work))
 
     def write(self, values: dict[str, Any], texts: Texts | None = None) -> None:
-        """Committed when this returns. A database that is away is waited for: what was seen must not be lost.
+        """The values are committed when this returns. Waits while the database is unavailable, so that no evidence is lost.
 
-        `texts`: raw texts of the job's evidence, committed with it.
+        `texts`: raw texts of the job's evidence, committed together with the values.
         """
         self._persist(lambda: self._write(values, texts))
 
     def write_now(self, values: Callable[[datetime], dict[str, Any]]) -> None:
-        """The same, where what is written tells the time: `values` gets it by the clock of the database."""
-        self._persist(lambda: self._write_at_its_time(values))
+        """Like `write`, for values that contain the time: `values` gets the time of the database's clock."""
+        self._persist(lambda: self._write_with_time(values))
 
     def finish(self, ending: Ending) -> None:
         """The last write: state, outcome, recovery point and the job that follows, in one transaction.
 
-        A job that somebody wants cancelled is followed by none.
+        If a caller asked to cancel the job, no job follows.
         """
         self._persist(lambda: self._finish(ending))
         self.ended.set()
@@ -197,17 +202,17 @@ class JobRun:
         _logger.info("job_finished", state=ending.state.value, verdict=verdict, error=ending.error.code if ending.error else None)
 
     def leave_to_recovery(self, why: MustRecover) -> None:
-        """End the lease now instead of letting it run out."""
+        """End the lease now, so that recovery need not wait until the lease expires."""
         self._persist(lambda: self._end_lease(why))
 
-    def _remembered(self, session: Session, found: Survey, evidence: VssEvidence) -> Remembered:
-        return guest_memory.remember(session, self.claim.guest_id, found, evidence.option, evidence.before.report)
+    def _remembered(self, session: Session, survey: Survey, evidence: VssEvidence) -> Remembered:
+        return guest_memory.remember(session, self.claim.guest_id, survey, evidence.option, evidence.before.report)
 
-    def _beside(self, work: Callable[[Session], T]) -> T:
+    def _transaction(self, work: Callable[[Session], T]) -> T:
         with self._database.write() as session:
             return work(session)
 
-    def _write_at_its_time(self, values: Callable[[datetime], dict[str, Any]]) -> None:
+    def _write_with_time(self, values: Callable[[datetime], dict[str, Any]]) -> None:
         with self._database.write() as session:
             written = {**values(database_now(session)), "phases": list(self.phases)}
             queue.write(session, self.claim.job_id, self.claim.lease_token, written)
@@ -223,7 +228,7 @@ class JobRun:
             if ending.next_try is not None and not queue.is_cancel_requested(session, self.claim.job_id):
                 follower = queue.enqueue(session, ending.next_try)
                 values["result"] = {"next_try": {"job_id": follower.job_id, "run_after": rfc3339(follower.run_after)}}
-            # First, because it refuses what has been written before.
+            # Before the texts and the point, because this raises LeaseLost if the job was lost. Then nothing is written.
             queue.finish(session, self.claim.job_id, self.claim.lease_token, ending.state, values)
             raw_texts.keep(session, self.claim.job_id, self.claim.attempt, ending.texts)
             if ending.point is not None:

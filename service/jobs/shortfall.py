@@ -1,4 +1,4 @@
-"""What becomes of a job whose point is worse than what was required: `on_shortfall` of the request."""
+"""What follows if a point is worse than the request requires: `on_shortfall` of the request."""
 
 from collections.abc import Sequence
 
@@ -14,24 +14,24 @@ from service.records.queue import NewJob
 
 
 class Shortfall:
-    """Microsoft's advice for what passes by itself: ten minutes later, up to three times, never within the same window (F§5.2)."""
+    """Microsoft's advice for transient errors: try again ten minutes later, up to three times, never in the same window (F§5.2)."""
 
     def __init__(self, run: JobRun, merging: Sequence[Overlay], error: StillpointError | None) -> None:
-        """`merging`: overlays that can be merged back now; none where there is no point, or no block jobs as the domain is shut off."""
+        """`merging`: overlays that can be merged back now. Empty if there is no point, or if the domain is shut off: no block jobs then."""
         self._run = run
         self._merging = merging
         self._error = error
-        self._wish = run.request(SnapshotRequest).on_shortfall
+        self._on_shortfall = run.request(SnapshotRequest).on_shortfall
 
     @property
     def is_discarded(self) -> bool:
-        """A point that cannot be merged back is kept, and the error says what it is."""
+        """Whether the point is to be discarded. A point that cannot be merged back is kept, and the error names its verdict."""
         fell_short = isinstance(self._error, VerdictBelowRequired) and bool(self._merging)
-        return fell_short and self._wish is OnShortfall.discard
+        return fell_short and self._on_shortfall is OnShortfall.discard
 
     @property
     def discard_intent(self) -> Intent:
-        """Committed before the first merge: from then on there is no point that recovery could keep."""
+        """Must be committed before the first merge, because after that there is no point that recovery could keep."""
         return Intent(will_freeze=False, overlays=self._merging, discard=self._discard)
 
     @property
@@ -40,7 +40,7 @@ class Shortfall:
         return DiscardIntent(self._error.facts["verdict"], self._error.facts["required"])
 
     def discard(self, guest: Guest) -> StillpointError:
-        """Merge the overlays back; answers the error of the job. Raises MustRecover when libvirt went away: recovery goes on then."""
+        """Merge the overlays back, and return the error of the job. Raises MustRecover if libvirt went away: recovery then continues."""
         try:
             merge = merge_back(guest, self._merging)
         except LibvirtUnavailable as error:
@@ -48,19 +48,19 @@ class Shortfall:
         if not merge.errors:
             return removed_again(self._discard, merge)
         if not merge.was_begun:
-            wanted = self._discard
-            return DiscardFailed(verdict=wanted.verdict, required=wanted.required, message=merge.message, domain=guest.name)
+            intent = self._discard
+            return DiscardFailed(verdict=intent.verdict, required=intent.required, message=merge.message, domain=guest.name)
         return unfinished(guest, self._discard, merge)
 
     @property
     def next_try(self) -> NewJob | None:
-        """The job that tries again after a pause, as a job of its own: a final state never changes."""
+        """A new job that tries again after a pause. It is a new job because a final state never changes."""
         is_transient = isinstance(self._error, VssFreezeFailed) and bool(self._error.facts["transient"])
         claim = self._run.claim
         if self._run.cancel_requested.is_set():
             return None
         may_pass = is_transient or isinstance(self._error, VerdictBelowRequired)
-        if self._wish is not OnShortfall.retry or not may_pass or claim.shortfall_try >= RETRIES:
+        if self._on_shortfall is not OnShortfall.retry or not may_pass or claim.shortfall_try >= RETRIES:
             return None
         return NewJob(
             kind=claim.kind,

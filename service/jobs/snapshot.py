@@ -1,4 +1,4 @@
-"""The job kind `snapshot`: an external snapshot of a domain's disks, inside a freeze, with its verdict."""
+"""The job kind `snapshot`: takes an external snapshot of a domain's disks inside a freeze, and judges the point."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -31,8 +31,9 @@ from service.model.verdict import no_point
 from service.model.window import FreezeOutcome, FreezeReply, ThawOutcome, WindowRecord
 
 LOOK_PATIENCE_S = 120.0
-"""How long a libvirt that went away under the snapshot call is waited for before the disks are called unknown."""
+"""Seconds to wait for a libvirt that went away during the snapshot call. After that the job is left to recovery."""
 LOOK_PAUSE_S = 0.5
+"""Seconds between two tries to ask libvirt where the disks are."""
 
 _logger = log.get(__name__)
 
@@ -41,7 +42,7 @@ TakePoint = Callable[[], None]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The handler of the kind. An error before the window leaves no overlay. `overlay_dir` None: overlays lie beside their disks."""
+    """The handler of the kind. An error before the window leaves no overlay. `overlay_dir` None: each overlay is in its disk's folder."""
 
     passes: PassSettings = field(default_factory=PassSettings)
     overlay_dir: Path | None = None
@@ -59,7 +60,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class _Ready:
-    """What the preflight found out. `fault`: why a freeze that is only preferred cannot be had."""
+    """The result of the preflight. `fault`: why the guest cannot be frozen, in a job that continues without a freeze then."""
 
     terms: Terms
     selection: DiskSelection
@@ -106,21 +107,21 @@ class _SnapshotRun:
 
     def _preflight(self, policy: FreezePolicy) -> _Ready:
         guest, folder = self._guest, self._kind.overlay_dir
-        found = look(self._run, guest, policy)
-        found.disks = disk_images.examined(found.disks)
-        selection = select_disks(guest.name, found.disks, self._request.disks, has_overlay_dir=folder is not None)
-        user = disk_user_of(guest, found.state)
+        survey = look(self._run, guest, policy)
+        survey.disks = disk_images.examined(survey.disks)
+        selection = select_disks(guest.name, survey.disks, self._request.disks, has_overlay_dir=folder is not None)
+        user = disk_user_of(guest, survey.state)
         two_views.must_agree(guest.name, selection.taken, user)
         images.refuse_missing(guest.name, selection.taken, user)
         self._must_be_at_rest(selection)
         overlays.check_space(overlays.spaces(selection.taken, folder, self._kind.overlay_reserve_bytes))
-        if found.state is not DomainState.running or policy.mode is FreezeMode.off:
-            outcome = FreezeOutcome.not_needed if found.state is DomainState.shut_off else FreezeOutcome.not_requested
-            return _Ready(Terms(policy, found, selection, unfrozen=FreezeReply(outcome)), selection, user)
-        policy.hold_limits(is_windows=found.is_windows)
-        terms = Terms(policy, found, selection, freeze_scope(found, selection.taken))
-        fault = why_not_freezable(found, terms.scope)
-        # A guest that another client holds is refused, also for a point that needs no freeze.
+        if survey.state is not DomainState.running or policy.mode is FreezeMode.off:
+            outcome = FreezeOutcome.not_needed if survey.state is DomainState.shut_off else FreezeOutcome.not_requested
+            return _Ready(Terms(policy, survey, selection, unfrozen=FreezeReply(outcome)), selection, user)
+        policy.hold_limits(is_windows=survey.is_windows)
+        terms = Terms(policy, survey, selection, freeze_scope(survey, selection.taken))
+        fault = why_not_freezable(survey, terms.scope)
+        # A guest that another client has frozen is refused in mode `preferred`, too.
         if fault is not None and (policy.mode is FreezeMode.required or isinstance(fault, GuestAlreadyFrozen)):
             raise fault
         return _Ready(terms, selection, user, fault)
@@ -131,7 +132,7 @@ class _SnapshotRun:
             raise fault
 
     def _make_ready(self, frozen: FrozenPass, ready: _Ready, guard: Guard | Unguarded) -> tuple[list[Overlay], TakePoint]:
-        """Everything that the window needs, and what takes the point in time. Whatever goes wrong, no overlay is left."""
+        """Make everything that the window needs. Returns the overlays and the call that takes the point. On an error no overlay is left."""
         made: list[Overlay] = []
         try:
             with self._run.phase(PhaseName.prepare) as phase:
@@ -156,18 +157,18 @@ class _SnapshotRun:
         # Before the first file is made, so that recovery knows which files are ours if this worker dies.
         self._run.write({"intent": Intent(overlays=planned).as_document()})
         made = overlays.create(planned)
-        # And which ones they are: under their names others may lie by then.
+        # With their identities, because other files may have taken their names when recovery looks.
         self._run.write({"intent": Intent(overlays=made).as_document()})
         return made
 
     def _must_still_be_off(self, selection: DiskSelection) -> None:
-        """Making the overlays took a while, and nothing of libvirt keeps anybody from starting the domain, or its twin."""
+        """Making the overlays took a while, and libvirt does not prevent a start of the domain, or of another domain on the same files."""
         if not self._guest.is_shut_off():
             raise DomainStateUnsuitable(domain=self._guest.name, state="being started while the point was prepared")
         self._must_be_at_rest(selection)
 
     def _remove_again(self, made: Sequence[Overlay], why: BaseException) -> None:
-        """What ended the job stays its error; a file that cannot be removed is told in the phase of it."""
+        """Remove the overlays. `why` stays the error of the job. A file that cannot be removed becomes a warning of phase `evaluate`."""
         try:
             overlays.remove(made)
         except OverlaysLeft as left:
@@ -179,14 +180,14 @@ class _SnapshotRun:
     # --- after the window -------------------------------------------------------------------------
 
     def _look_again(self, ready: _Ready, taken: Taken) -> Taken:
-        """A domain that was off may have been started between the check and the switch. Then it wrote to the files of the point."""
+        """Check again: a domain that was shut off may have been started before its disks were switched, and have written to the point."""
         was_started = not self._guest.is_shut_off()
         written = image_users.writer_of(self._guest, at_rest.files_of(ready.selection.taken), self._host.guests)
         return replace(taken, was_started=was_started, written=written)
 
 
 def _pass(frozen: FrozenPass, take: TakePoint, guard: WindowGuard) -> Passed:
-    """The window, where the guest is frozen; and the point without it, where that is as good as it gets."""
+    """Run the window if the job freezes. Take the point without a freeze if the window did not take it, and the request allows that."""
     passed = frozen.window(lambda _hold: take(), guard) if frozen.terms.will_freeze else frozen.without_window()
     if not passed.window.point_was_requested and _may_go_on_without_freeze(passed):
         _take_unfrozen(take, passed.window)
@@ -211,7 +212,7 @@ def _take_unfrozen(take: TakePoint, window: WindowRecord) -> None:
 
 
 def _look_at_disks(guest: Guest, planned: Sequence[Overlay]) -> Taken:
-    """The truth is in libvirt and QEMU, not in the error of a call."""
+    """Ask libvirt and QEMU where the disks are: a snapshot call that failed may have switched them."""
     deadline = time.monotonic() + LOOK_PATIENCE_S
     while True:
         try:

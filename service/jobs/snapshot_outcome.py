@@ -1,4 +1,4 @@
-"""After the window: what the disks say, the verdict, the recovery point, and whether the job succeeded."""
+"""After the window of a snapshot: the state of the disks, the verdict, the recovery point, and the error of the job."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -37,14 +37,14 @@ from service.model.windows.writer_rules import WriterRules
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of the disks."""
+    """The state of the disks after the window."""
 
     overlays: Sequence[Overlay]
-    #: Target to whether the disk is on its overlay after the window; None: on a file that is not of this job.
+    #: By target: whether the disk is on its overlay after the window. None: the disk is on a file that does not belong to this job.
     switched: Mapping[str, bool | None]
-    #: Of the disks on their overlays, those of which libvirt does not know it.
+    #: The disks on their overlays of which libvirt still names the file below.
     behind: Sequence[Overlay] = ()
-    #: The domain was shut off at the survey, and runs now, after the switch of its disks.
+    #: The domain was shut off at the survey, and runs after its disks were switched.
     was_started: bool = False
     #: A file below that another program writes to after the switch, and that program. Such a file is not a point in time.
     written: tuple[str, str] | None = None
@@ -58,12 +58,12 @@ class Taken:
         return not self.is_point and any(is_on is not False for is_on in self.switched.values())
 
     def on(self, *, overlay: bool) -> str:
-        """Targets that are on their overlay, or that are not."""
+        """The targets on their overlay, or with `overlay=False` all others."""
         return ", ".join(target for target, is_on in self.switched.items() if bool(is_on) is overlay)
 
 
 def conclude(run: JobRun, guest: Guest, passed: Passed, taken: Taken, rules: WriterRules) -> Ending:
-    """Judge what stands, and clean up what was not used."""
+    """Judge the point, and remove overlays that are not used."""
     with run.phase_that_cannot_be_cancelled(PhaseName.evaluate) as phase:
         left = _remove_unused(taken, phase) if not taken.is_point and not taken.is_in_doubt else None
         judgement = _judgement(passed, taken, rules)
@@ -83,7 +83,7 @@ def conclude(run: JobRun, guest: Guest, passed: Passed, taken: Taken, rules: Wri
 
 
 def _was_running(passed: Passed, taken: Taken) -> bool:
-    """While the point was taken, as far as it is known."""
+    """Whether the domain ran while the point was taken, as far as the service can know."""
     return passed.terms.is_running or taken.was_started
 
 
@@ -96,7 +96,7 @@ def _judgement(passed: Passed, taken: Taken, rules: WriterRules) -> Judgement:
 
 
 def _remove_unused(taken: Taken, phase: Phase) -> str | None:
-    """The error text about overlays that no disk uses and that could not be removed."""
+    """Remove overlays that no disk uses. Returns the error text about overlays that could not be removed."""
     try:
         overlays.remove(taken.overlays)
     except OverlaysLeft as error:
@@ -106,7 +106,7 @@ def _remove_unused(taken: Taken, phase: Phase) -> str | None:
 
 
 def _error(run: JobRun, guest: Guest, passed: Passed, taken: Taken, *, judgement: Judgement, left: str | None) -> StillpointError | None:
-    """The worst that is true of the job; None: it succeeded."""
+    """The most serious error of the job. None: the job succeeded."""
     if passed.window.thaw.outcome is ThawOutcome.unanswered:
         return faults.still_frozen(guest, passed)
     if taken.is_in_doubt:
@@ -127,7 +127,7 @@ def _error(run: JobRun, guest: Guest, passed: Passed, taken: Taken, *, judgement
 
 
 def _snapshot_failed(guest: Guest, passed: Passed, left: str | None) -> SnapshotFailed:
-    state = "every disk is on the file it was on before"
+    state = "every disk is on the file that it was on before the job"
     state += f". {left.rstrip('.')}" if left else ", and the unused overlays were removed"
     return SnapshotFailed(domain=guest.name, message=passed.window.point_error or "the call returned, but no disk moved", disks_state=state)
 
@@ -169,6 +169,7 @@ def _allocated(path: str) -> int | None:
 
 
 _DISK_AFTER = {True: "on the overlay", False: "unchanged", None: "on a file that is not of this job"}
+"""The values are a part of the stored evidence."""
 
 
 def _evidence_document(passed: Passed, taken: Taken) -> dict[str, Any]:

@@ -99,8 +99,8 @@ class Disk:
     read_only: bool
     serial: str | None = None
     chain_depth: int = 0
-    said: DiskWords = DiskWords()
-    #: Files below the active one that libvirt knows of.
+    words: DiskWords = DiskWords()
+    #: The files below the active file, as far as libvirt knows them.
     chain: tuple[str | None, ...] = ()
     #: None: the files were not read.
     image: ImageFacts | None = None
@@ -122,8 +122,8 @@ class Disk:
             return "it is read-only"
         if self.source is None:
             return "it has no source"
-        if self.said.why_not is not None:
-            return self.said.why_not
+        if self.words.why_not is not None:
+            return self.words.why_not
         if self.type not in ("file", "block"):
             return f"its source is of type {self.type}, and only files and block devices can get an overlay"
         if self.format not in SNAPSHOT_FORMATS:

@@ -1,7 +1,7 @@
-"""What is too old to be kept, and its removal. Recovery points are never touched, and neither is the job of one.
+"""Finds rows that are too old to be kept, and removes them. A recovery point and its job are never removed.
 
-Each subject is found page by page by transactions that only read, and removed by short ones that look again: between the two, others
-create, claim and finish jobs. Any number of processes may remove at once: a row that another one holds is left to it.
+Transactions that only read find the rows, page by page. Short transactions check the rows again and remove them, because other processes
+create, claim and finish jobs in between. Any number of processes may remove at the same time: a locked row is left to its process.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -20,7 +20,7 @@ from service.model.lifecycle import FINAL_STATES
 from service.records.slots import lanes_of
 
 PAGE = 200
-"""Rows that one read looks at."""
+"""Rows that one read examines. The next read continues after them."""
 _ENDS = tuple(state.value for state in FINAL_STATES)
 _AT_ONCE = {"synchronize_session": False}
 
@@ -30,7 +30,7 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Page:
-    """`ids`: those of the rows looked at that may go. `last`: the next page begins after it; None: there is no next page."""
+    """`ids`: the examined rows that may be removed. `last`: the key after which the next page begins. None: there is no next page."""
 
     ids: list[Any]
     last: Key | None
@@ -38,8 +38,10 @@ class Page:
 
 @dataclass(frozen=True)
 class Subject:
-    """`looks_at` is a range of an index, in the order of `place`; `goes` decides about each row of that range. Both get the time before
-    which a thing is too old."""
+    """`looks_at` is a range of an index, in the order of `place`. `goes` decides about each row of that range.
+
+    Both get the time before which a row is too old.
+    """
 
     name: str
     identifier: Any
@@ -47,26 +49,26 @@ class Subject:
     looks_at: Callable[[datetime], Condition]
     goes: Callable[[datetime], Condition]
     take_away: Callable[[Session, Sequence[Any]], None]
-    #: The oldest come first: where one stays, all that follow stay.
+    #: The oldest rows come first, so if one row stays, all rows after it stay.
     oldest_first: bool = False
 
     def find(self, session: Session, before: datetime, after: Key | None) -> Page:
         rows = select(self.identifier, *self.place).where(self.looks_at(before), _is_after(self.place, after))
-        found = session.execute(rows.order_by(*self.place).limit(PAGE)).all()
-        ids = list(dict.fromkeys(row[0] for row in found))
+        rows_of_page = session.execute(rows.order_by(*self.place).limit(PAGE)).all()
+        ids = list(dict.fromkeys(row[0] for row in rows_of_page))
         going = self._going(session, ids, before, lock=False)
-        is_last = len(found) < PAGE or (self.oldest_first and len(going) < len(ids))
-        return Page(going, None if is_last else tuple(found[-1][1:]))
+        is_last = len(rows_of_page) < PAGE or (self.oldest_first and len(going) < len(ids))
+        return Page(going, None if is_last else tuple(rows_of_page[-1][1:]))
 
     def remove(self, session: Session, ids: Collection[Any], before: datetime) -> int:
-        """Those of `ids` that may still go; answers how many they were."""
+        """Remove the rows of `ids` that may still be removed. Returns their number."""
         going = self._going(session, ids, before, lock=True)
         if going:
             self.take_away(session, going)
         return len(going)
 
     def _going(self, session: Session, ids: Collection[Any], before: datetime, *, lock: bool) -> list[Any]:
-        # `goes` is not a condition of the search: for it both databases would look through whole tables instead of a few rows.
+        # `goes` is not a condition of the search, because both databases would then read whole tables instead of a few rows.
         rows = select(self.identifier, self.goes(before)).where(self.identifier.in_(ids))
         if lock:
             rows = rows.with_for_update(skip_locked=True, of=self.identifier.class_)
@@ -91,7 +93,7 @@ def _is_old_text(before: datetime) -> Condition:
 
 
 def _age_out(session: Session, job_ids: Sequence[str]) -> None:
-    """The row stays, and says when its texts went."""
+    """Remove the texts. The row stays, and says when its texts were removed."""
     now = database_now(session)
     aged = update(RawText).where(RawText.job_id.in_(job_ids), RawText.aged_out_at.is_(None))
     session.execute(aged.values(document={"aged_out_at": rfc3339(now)}, aged_out_at=now).execution_options(**_AT_ONCE))
@@ -113,17 +115,17 @@ def _delete_gates(session: Session, job_ids: Sequence[str]) -> None:
 
 
 def _was_created(before: datetime) -> Condition:
-    """Along the index of the list: a job that ended before was created before."""
+    """Follows the index of the list: a job that ended before this time was created before this time."""
     return Job.created_at < before
 
 
 def _is_old_job(before: datetime) -> Condition:
-    """A job that was forgotten with its host is looked at when the host comes back."""
+    """A job that was forgotten with its host stays, because its guest is looked at when the host comes back."""
     return and_(_has_ended(before), Job.forgotten_at.is_(None), ~exists().where(RecoveryPoint.job_id == Job.id))
 
 
 def _delete_jobs(session: Session, job_ids: Sequence[str]) -> None:
-    """With their labels, gates, raw texts and idempotency keys. How many there were stays on record, for the metrics."""
+    """Delete the jobs with their labels, gates, raw texts and idempotency keys. Their numbers are kept for the metrics."""
     counts = select(Job.kind, Job.state, func.count()).where(Job.id.in_(job_ids)).group_by(Job.kind, Job.state)
     # In one order, so that two processes do not wait for each other.
     for row in session.execute(counts.order_by(Job.kind, Job.state)).all():
@@ -140,7 +142,7 @@ def _count(session: Session, kind: str, state: str, count: int) -> None:
         with session.begin_nested():
             session.execute(insert(PrunedJobs).values(kind=kind, state=state, count=count))
     except IntegrityError:
-        # Another process was the first.
+        # Another process has inserted the row at the same time.
         session.execute(counted)
 
 
@@ -159,7 +161,7 @@ def _delete_events(session: Session, ids: Sequence[Any]) -> None:
 
 
 def _is_old_memory(before: datetime) -> Condition:
-    """Of a guest that no host has any more, and of which no job is left."""
+    """The memory of a guest that no host publishes any more, and of which no job is left."""
     has_job = exists().where(Job.domain_id == GuestMemory.domain_id)
     is_published = exists().where(Domain.id == GuestMemory.domain_id)
     return and_(GuestMemory.updated_at < before, ~has_job, ~is_published)
@@ -170,7 +172,7 @@ def _delete_memories(session: Session, domain_ids: Sequence[str]) -> None:
 
 
 def _is_dead_token(before: datetime) -> Condition:
-    """The newest token stays: where none is left, the next start makes one, and perhaps nobody wants that."""
+    """The newest token stays: without any token the next start makes one, which may be unwanted."""
     newest = select(Token.id).order_by(Token.created_at.desc(), Token.id.desc()).limit(1).scalar_subquery()
     return and_(or_(Token.revoked_at < before, Token.expires_at < before), Token.id != newest)
 
@@ -180,13 +182,13 @@ def _delete_tokens(session: Session, token_ids: Sequence[str]) -> None:
 
 
 def _is_gone(before: datetime) -> Condition:
-    """A host that was silent since, and of which neither a job nor a recovery point is on record."""
+    """A host that has been silent since this time, and that has neither a job nor a recovery point."""
     has_job, has_point = exists().where(Job.host_id == Host.id), exists().where(RecoveryPoint.host_id == Host.id)
     return and_(Host.last_seen < before, ~has_job, ~has_point)
 
 
 def _delete_hosts(session: Session, host_ids: Sequence[str]) -> None:
-    """With the domains that they published last."""
+    """Delete the hosts with the domains that they published."""
     lanes = [lane for host_id in host_ids for lane in lanes_of(host_id)]
     session.execute(delete(Slot).where(Slot.resource.in_(lanes)).execution_options(**_AT_ONCE))
     session.execute(delete(Host).where(Host.id.in_(host_ids)).execution_options(**_AT_ONCE))

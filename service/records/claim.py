@@ -1,4 +1,4 @@
-"""Taking the next job of a host, and with it the right to run that job."""
+"""Takes the next job of a host, and with it the right to run that job."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _logger = log.get(__name__)
 
 @dataclass(frozen=True)
 class Claim:
-    """A job and the right to run it, for as long as the lease is renewed. `intent` and `phases` are of earlier attempts."""
+    """A job and the right to run it while the lease is renewed. `intent` and `phases` come from earlier attempts."""
 
     job_id: str
     lease_token: str
@@ -43,7 +43,7 @@ class Claim:
     max_attempts: int
     intent: dict[str, Any] | None
     phases: list[Any]
-    #: Which follow-up it is of a job that fell short; 0: a caller asked for it.
+    #: The number of this follow-up job of a job that fell short. 0: a caller asked for the job.
     shortfall_try: int = 0
 
     @property
@@ -61,38 +61,38 @@ def claim(
     only_kinds: Collection[str] | None = None,
     now: datetime | None = None,
 ) -> Claim | None:
-    """Take the next job of this host that may run: a thaw first, then the one that is due for longest. `now`: for tests.
+    """Take the next job of this host that may run: first a thaw, then the job that has been due for the longest time. `now`: for tests.
 
-    None: there is none, or another worker is just taking what there was; ask again at the next wake-up.
+    None: no job may run, or another worker is taking it now. Ask again at the next wake-up.
     """
     now = now or database_now(session)
     search = NextJob(host_id, now, only_kinds)
-    while (found := search.locked(session)) is not None:
+    while (job := search.locked(session)) is not None:
         try:
-            request = requests.read(JobKind(found.kind), found.request, found.request_version)
+            request = requests.read(JobKind(job.kind), job.request, job.request_version)
         except VersionUnknown as error:
-            # A newer API made it, while this worker has not been restarted yet: it waits for that.
-            _logger.warning("job_of_a_newer_version", job_id=found.id, detail=error.detail)
-            search.jobs.add(found.id)
+            # A newer API made the job. The job waits until this worker is restarted with the newer version.
+            _logger.warning("job_of_a_newer_version", job_id=job.id, detail=error.detail)
+            search.jobs.add(job.id)
             continue
         try:
             with session.begin_nested():
-                lane = kind_of(found.kind).lane
+                lane = kind_of(job.kind).lane
                 if lane is not None:
-                    slots.take(session, found.id, host_id, lane, found.repository_id)
-                return _start(session, found, request, owner, lease_until=now + timedelta(seconds=lease_seconds), now=now)
+                    slots.take(session, job.id, host_id, lane, job.repository_id)
+                return _start(session, job, request, owner, lease_until=now + timedelta(seconds=lease_seconds), now=now)
         except slots.SlotGone:
             return None
         except IntegrityError:
             # The index refused a second running job with the same lock.
-            if found.lock_key is None:
+            if job.lock_key is None:
                 raise
-            search.locks.add(found.lock_key)
+            search.locks.add(job.lock_key)
     return None
 
 
 def next_kind(session: Session, host_id: str, *, only_kinds: Collection[str] | None = None) -> str | None:
-    """The kind of the job that `claim` would take; None: there is none. It only reads, so that looking keeps nobody from writing."""
+    """The kind of the job that `claim` would take. None: no job may run. This only reads, so that it blocks no writer."""
     return NextJob(host_id, database_now(session), only_kinds).kind(session)
 
 

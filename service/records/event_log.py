@@ -1,4 +1,4 @@
-"""The events as somebody reads them: one after the other, and each as a line."""
+"""Reads the events one after the other, and shows each as a line or as JSON."""
 
 import json
 import time
@@ -12,12 +12,13 @@ from service.records import events
 from service.records.events import EventKind
 
 PAGE = 500
+"""Events that one read returns. The next read continues after them."""
 POLL_S = 1.0
-"""How long a reader that follows waits before it asks again, when it has seen all there is."""
+"""Seconds that a following reader waits after it has seen all events, before it asks again."""
 
 
 def read(database: Database, after: int, *, follow: bool = False, poll_s: float = POLL_S) -> Iterator[Event]:
-    """What came after the event with the id `after`, oldest first. `follow`: without an end. Raises DatabaseUnavailable."""
+    """The events after the event with the id `after`, oldest first. `follow`: never ends. Raises DatabaseUnavailable."""
     while True:
         with database.read() as session:
             page = events.after(session, after, PAGE)

@@ -1,7 +1,7 @@
 """The events: one for each move of a job or of a recovery point, in the transaction of the move. Rows are added, and never changed.
 
-A reader remembers the id of the last event that it has seen, and asks for what came after. Transactions of PostgreSQL end in another
-order than that in which they got their ids, so the reader stops before the first id that may still come (docs/decisions/0023).
+A reader remembers the id of the last event that it has seen, and asks for later events. Transactions of PostgreSQL may commit in another
+order than the order of their ids, so the reader stops before the first id that may still appear (docs/decisions/0023).
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ class EventKind(StrEnum):
 
 
 Subject = dict[InstrumentedAttribute[Any], ColumnElement[Any] | InstrumentedAttribute[Any]]
-"""Columns of an event, and where in the row that moves their values stand."""
+"""Columns of an event, and the columns of the moved row that hold their values."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """`source` None: what moves did not exist before. `at`: by the clock of the database."""
+    """`source` None: the moved row did not exist before. `at`: by the clock of the database."""
 
     kind: EventKind
     source: StrEnum | None
@@ -38,7 +38,7 @@ class Move:
 
 
 def carry_out(session: Session, change: Insert | Update, move: Move, subject: Subject) -> Sequence[Any]:
-    """Make the change, and add an event for each row that it changes. Answers the subjects, named like the columns of an event."""
+    """Make the change, and add an event for each changed row. Returns the subjects, named like the columns of an event."""
     returning = change.returning(*(value.label(name.key) for name, value in subject.items()))
     if session.get_bind().dialect.name == "postgresql":
         return session.execute(_with_events(returning, move, [name.key for name in subject])).all()
@@ -49,17 +49,17 @@ def carry_out(session: Session, change: Insert | Update, move: Move, subject: Su
 
 
 def after(session: Session, cursor: int, limit: int) -> list[Event]:
-    """What came after the event with the id `cursor`, oldest first; 0: from the beginning.
+    """The events after the event with the id `cursor`, oldest first. 0: from the beginning.
 
-    Nothing with a smaller id than that of the last event in the answer is ever added later.
+    No event with a smaller id than the last event in the answer is ever added later.
     """
-    found = select(Event).where(Event.id > cursor).order_by(Event.id).limit(limit)
+    events = select(Event).where(Event.id > cursor).order_by(Event.id).limit(limit)
     if session.get_bind().dialect.name == "postgresql":
-        # Three statements, in this order: each must see what is true after the one before.
+        # Three statements in this order, because each must see the state after the statement before.
         newest = session.scalar(_NEWEST) or 0
         floor = session.scalar(_LOWEST_FLOOR)
-        found = found.where(Event.id <= (newest if floor is None else min(newest, floor)))
-    return list(session.scalars(found))
+        events = events.where(Event.id <= (newest if floor is None else min(newest, floor)))
+    return list(session.scalars(events))
 
 
 def _same_in_all(move: Move) -> dict[str, Any]:
@@ -70,12 +70,13 @@ def _same_in_all(move: Move) -> dict[str, Any]:
 # --- PostgreSQL -----------------------------------------------------------------------------------
 
 LOCKS = 0x571779 << 40
-"""Advisory locks from here on belong to events: the floor of a transaction, added to this, is the key of its lock."""
+"""The first key of the advisory locks of events. The key of a transaction's lock is this number plus the floor of the transaction."""
 FLOORS = 1 << 40
+"""The number of keys that belong to events."""
 
 _EVENTS = table_of(Event)
 _TAKEN = "last_value - (NOT is_called)::int"
-"""How many ids are taken: before the first one is, `last_value` is 1 and `is_called` is false."""
+"""The number of ids that are taken. Before the first id is taken, `last_value` is 1 and `is_called` is false."""
 _NEWEST = text(f"SELECT {_TAKEN} FROM events_id_seq")  # noqa: S608 - a constant, as below
 _FLOOR = (
     text(f"SELECT pg_advisory_xact_lock_shared({LOCKS} + {_TAKEN}) FROM events_id_seq")  # noqa: S608
@@ -91,14 +92,14 @@ _LOWEST_FLOOR = text(
 
 
 def _with_events(change: Any, move: Move, names: list[str]) -> Any:
-    """One statement, and so no further journey to the server.
+    """One statement, to save a round trip to the server.
 
-    Until the end of the transaction its lock says "the ids that I take are greater than this floor". Locks are shared, and nobody asks
-    for one alone: no writer waits for another.
+    Until the end of the transaction its lock says "the ids that this transaction takes are greater than this floor". All these locks are
+    shared, so no writer waits for another.
     """
     moved = change.cte("moved")
     same = {name: literal(value, _EVENTS.c[name].type) for name, value in _same_in_all(move).items()}
-    # The sequence gives an id when a row of the join is there, and so after the lock.
+    # The sequence gives an id only when a row of the join exists, which is after the lock was taken.
     rows = select(*same.values(), *(moved.c[name] for name in names)).select_from(moved.join(_FLOOR, true()))
     added = insert(_EVENTS).from_select([*same, *names], rows).cte("added")
     return select(moved).add_cte(added)

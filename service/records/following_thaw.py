@@ -1,4 +1,4 @@
-"""A guest whose job ended without a thaw runs on another host now: a thaw follows it there."""
+"""Thaws a guest that moved to another host after its job ended without a thaw."""
 
 from datetime import timedelta
 
@@ -11,11 +11,14 @@ from service.model.requests import ThawRequest
 from service.records import queue
 from service.records.queue import NewJob
 
+LOOK_FOR_DOMAIN = "The domain may run on another host, and its guest may still be frozen there: look for the domain."
+THAWED_BY_JOB = "The domain runs on host {host} now. Job {job} thaws its guest there."
+
 
 def thaw_after(session: Session, job: Job) -> str:
-    """A freeze goes along with a migration, so a thaw follows it; answers the sentence about it.
+    """Create a thaw job for the host that publishes the domain now, because a migrated guest stays frozen. Returns a sentence about it.
 
-    It is a job of the host that publishes the domain now. Only one that published it since the death knows that it has it.
+    Only a host that published the domain after the job began is taken. An earlier publication may be out of date.
     """
     now_at = session.scalar(
         select(Domain)
@@ -25,7 +28,7 @@ def thaw_after(session: Session, job: Job) -> str:
         .limit(1)
     )
     if now_at is None:
-        return "It may run on another host and may still be frozen there: look for it."
+        return LOOK_FOR_DOMAIN
     request = ThawRequest(now_at.name)
     thaw = NewJob(
         kind=request.kind.value,
@@ -35,4 +38,4 @@ def thaw_after(session: Session, job: Job) -> str:
         request=request.as_document(),
         labels=dict(job.labels),
     )
-    return f"It runs on host {now_at.host_id} now, where job {queue.enqueue(session, thaw).job_id} thaws it."
+    return THAWED_BY_JOB.format(host=now_at.host_id, job=queue.enqueue(session, thaw).job_id)

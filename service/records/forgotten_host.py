@@ -1,6 +1,6 @@
-"""Forgetting a host that never returns: its jobs end with a true story, and its domains are free for the hosts that have them now.
+"""Forgets a host that does not return: its jobs end with a true story, and its domains are free for the hosts that have them now.
 
-Nobody looked at the guests or their disks: that is what the jobs say. When the host comes back after all, its worker looks
+The jobs say that nobody looked at the guests or their disks. If the host comes back, its worker looks at them
 (`service.worker.returned_host`).
 """
 
@@ -29,7 +29,7 @@ _logger = log.get(__name__)
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What became of what the host had: the ids of its jobs that ran, how many were queued, how many domains were listed."""
+    """The ids of the host's jobs that were running, the number of its queued jobs, and the number of its domains."""
 
     host_id: str
     jobs_failed: list[str]
@@ -41,18 +41,18 @@ class Forgotten:
 
 
 def forget(session: Session, host_id: str) -> Forgotten:
-    """Raises HostUnknown; HostNotSilent while its worker may still live."""
+    """Forget the host. Raises HostUnknown, and HostNotSilent while its worker may still live."""
     host = session.get(Host, host_id, with_for_update=True)
     now = database_now(session)
     _check(session, host, host_id, now)
     domains = session.scalar(select(func.count()).select_from(Domain).where(Domain.host_id == host_id)) or 0
-    # In this order: what is interrupted holds no slot any more.
+    # Before the slots are deleted, because an interrupted job holds no slot any more.
     queue.release_expired(session, host_id, all_running=True)
     failed = [_give_up(session, job, now) for job in queue.interrupted(session, host_id)]
     cancelled = queue.cancel_queued(session, host_id, _error(host_id, None).as_document())
     gates.close_all(session, cancelled)
     session.execute(delete(Slot).where(Slot.resource.in_(lanes_of(host_id))).execution_options(synchronize_session=False))
-    # Its domains go with it.
+    # The database deletes the domains of the host together with the host.
     session.execute(delete(Host).where(Host.id == host_id).execution_options(synchronize_session=False))
     _logger.warning("host_forgotten", host=host_id, jobs_failed=failed, jobs_cancelled=len(cancelled), domains=domains)
     return Forgotten(host_id, failed, len(cancelled), domains)
@@ -61,7 +61,7 @@ def forget(session: Session, host_id: str) -> Forgotten:
 def _check(session: Session, host: Host | None, host_id: str, now: datetime) -> None:
     ends = tuple(state.value for state in FINAL_STATES)
     if host is None:
-        # A job that was created while its host was being forgotten can be ended all the same.
+        # The host may have a job that was created while the host was being forgotten. Such a job must be ended, too.
         if not session.scalar(select(exists().where(Job.host_id == host_id, Job.state.not_in(ends)))):
             raise HostUnknown(host=host_id)
         return
@@ -79,7 +79,10 @@ def _check(session: Session, host: Host | None, host_id: str, now: datetime) -> 
 
 
 def _held_until(session: Session, host: Host, now: datetime) -> datetime | None:
-    """When the last lease of its jobs ends; None: all have. One that lasts too long is of a clock that was ahead."""
+    """When the last lease of the host's jobs ends. None: all leases have ended.
+
+    A lease that lasts longer than leases do was given by a clock that was ahead, and does not count.
+    """
     latest = now + timedelta(seconds=host.lease_seconds)
     until = select(func.max(Job.lease_until, type_=Job.lease_until.type))
     of_host = (Job.host_id == host.id, Job.state == JobState.running.value)
@@ -95,7 +98,7 @@ def _give_up(session: Session, job: Job, now: datetime) -> str:
         "phase": None,
         "phases": [*job.phases, _phase(story, now)],
         "error": error.as_document(),
-        # What nobody has looked at now is looked at when the host comes back.
+        # When the host comes back, its worker looks at the guest and the disks of this job.
         "forgotten_at": now if job.intent is not None else None,
     }
     if job.kind in HAVE_GATE:
@@ -108,10 +111,10 @@ def _give_up(session: Session, job: Job, now: datetime) -> str:
 
 
 def _error(host_id: str, job: Job | None) -> HostForgotten:
-    """`job` None: it had not begun."""
+    """`job` None: the job had not begun."""
     if job is None:
         return HostForgotten(host=host_id, phase=None, may_be_frozen=False, files=[])
-    # The document, because the API has no libvirt, which `Intent` comes with.
+    # The document is read by key, because it must be readable whatever version of the service wrote it.
     intent = job.intent or {}
     files = [overlay["overlay"] for overlay in intent.get("overlays", [])]
     return HostForgotten(host=host_id, phase=job.phase or "start", may_be_frozen=bool(intent.get("will_freeze")), files=files)

@@ -1,8 +1,8 @@
-"""Who has a guest frozen.
+"""Says which job or client has a guest frozen.
 
-The lease is the job itself: one that runs (or waits for recovery), and whose intent says `will_freeze`: a freeze may have been sent, and
-no thaw was answered yet. The database refuses a second running job of the domain, on whatever host (docs/decisions/0011). Every other
-freeze is foreign, and left alone.
+The job itself is the lease: it runs or waits for recovery, and its intent says `will_freeze`. Then a freeze may have been sent, and no
+thaw was answered yet. The database refuses a second running job of the domain on any host (docs/decisions/0011). Every other freeze is
+foreign, and is left alone.
 """
 
 from collections.abc import Collection, Sequence
@@ -25,15 +25,16 @@ from service.model.window import FreezeOutcome
 
 AT_WORK = (JobState.running.value, JobState.interrupted.value)
 FREEZES_NOTHING = names_of(lambda kind: not kind.freezes)
-"""A kind that is not known here, of a newer version, may freeze."""
+"""A kind of a newer version, which is not known here, counts as one that may freeze."""
 NOTHING_FROZEN = frozenset({FreezeOutcome.not_needed, FreezeOutcome.not_requested, FreezeOutcome.not_possible, FreezeOutcome.blocked})
 NO_THAW_ANSWERED = (GuestStillFrozen.code, GuestHookHangs.code)
 LATEST_JOBS = 20
+"""Jobs of a domain that are searched for the one that froze the guest. Older jobs do not count."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A freeze window on record: `since` is just before freeze was sent; `limit_s` later the guest must be thawed."""
+    """A recorded freeze window. `since` is just before freeze was sent. The guest must be thawed `limit_s` seconds later."""
 
     job_id: str
     domain_id: str
@@ -44,7 +45,7 @@ class Window:
 
 
 def open_windows(session: Session, domain_ids: Collection[str] | None = None) -> list[Window]:
-    """Windows of which nobody has recorded the end, dead workers' included. `domain_ids` None: of all domains."""
+    """Windows without a recorded end, also those of dead workers. `domain_ids` None: the windows of all domains."""
     columns = (Job.id, Job.domain_id, Job.domain_name, Job.host_id, Job.intent, Job.updated_at)
     rows = select(*columns).where(Job.state.in_(AT_WORK), Job.kind.not_in(FREEZES_NOTHING))
     if domain_ids is not None:
@@ -55,12 +56,13 @@ def open_windows(session: Session, domain_ids: Collection[str] | None = None) ->
 def freezer_of(
     session: Session, domain_id: str, *, thawed_at: datetime | None, looked_at: datetime, excluding: str | None = None
 ) -> FrozenBy | None:
-    """Who has frozen a guest that was found frozen at `looked_at` or later. None: a job of ours was at work on it then.
+    """The job or client that has frozen a guest which was seen frozen at `looked_at` or later. None: a job worked on the guest then.
 
-    `thawed_at`: when it was last seen thawed; None: never. Both by the clock of the database. `excluding`: the job that asks.
+    `thawed_at`: when the guest was last seen thawed; None: never. Both times are by the clock of the database. `excluding`: the job that
+    asks.
     """
     jobs = [job for job in _latest(session, domain_id) if job.id != excluding]
-    # A job without an end and not at work was put back into the queue: recovery has just thawed its guest.
+    # A job that has not ended and is not at work was put back into the queue. Recovery has just thawed its guest.
     if any(job.state in AT_WORK or (job.finished_at or job.updated_at) >= looked_at for job in jobs):
         return None
     froze = [job for job in jobs if job.finished_at is not None and _may_have_frozen(job)]
@@ -72,7 +74,7 @@ def freezer_of(
 
 
 def foreign_freeze(session: Session, domain_id: str, host_id: str, job_id: str) -> ForeignFreeze:
-    """What is known of the freeze of a guest that the job found frozen just now."""
+    """What is known about the freeze of a guest that the job has just seen frozen."""
     now = database_now(session)
     published = session.get(Domain, (host_id, domain_id))
     document = published.document if published is not None else {}
@@ -94,7 +96,7 @@ def _will_freeze(job: Row[Any]) -> bool:
 
 
 def _left_frozen(job: Row[Any]) -> bool:
-    """Its thaw was never answered, or nobody knows whether it was."""
+    """The thaw of the job was never answered, or it is not known whether it was answered."""
     code = (job.error or {}).get("code")
     return code in NO_THAW_ANSWERED or (code == HostForgotten.code and _will_freeze(job))
 

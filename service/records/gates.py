@@ -1,5 +1,7 @@
-"""The rows of gates. The worker opens and closes, and so does its emergency thaw; the API marks the release. Whoever comes late
-changes nothing."""
+"""The rows of gates. The worker and its emergency thaw open and close gates. The API marks the release.
+
+A change that comes too late changes nothing.
+"""
 
 from collections.abc import Collection
 from datetime import timedelta
@@ -22,7 +24,7 @@ def add(session: Session, job_id: str, token: str, hold_budget_ms: int) -> None:
 
 
 def try_to_open(session: Session, job_id: str, filesystems_frozen: int, left: timedelta) -> bool:
-    """The guest is held, for `left` from now. False: the caller gave up, or it is too late."""
+    """Record that the guest is held for `left` from now. False: the caller stopped to wait, or the gate is closed already."""
     now = database_now(session)
     opened = (
         update(Gate)
@@ -35,12 +37,12 @@ def try_to_open(session: Session, job_id: str, filesystems_frozen: int, left: ti
 
 def state_of(session: Session, job_id: str) -> GateState | None:
     """None: this job has no gate."""
-    found = session.scalar(select(Gate.state).where(Gate.job_id == job_id))
-    return GateState(found) if found is not None else None
+    state = session.scalar(select(Gate.state).where(Gate.job_id == job_id))
+    return GateState(state) if state is not None else None
 
 
 def request_release(session: Session, job_id: str) -> None:
-    """Asked for twice, it is asked for once."""
+    """Ask for the release. A second request changes nothing."""
     session.execute(
         update(Gate)
         .where(Gate.job_id == job_id, Gate.state.in_([GateState.opening, GateState.open]))
@@ -49,7 +51,7 @@ def request_release(session: Session, job_id: str) -> None:
 
 
 def close(session: Session, job_id: str) -> Gate | None:
-    """The row as it stands from now on; None: this job never had one."""
+    """Close the gate and return its row. None: this job never had a gate."""
     gate = session.get(Gate, job_id, with_for_update=True)
     if gate is not None:
         gate.state = GateState.closed
@@ -57,14 +59,14 @@ def close(session: Session, job_id: str) -> Gate | None:
 
 
 def close_all(session: Session, job_ids: Collection[str]) -> None:
-    """Of jobs that will never run."""
+    """Close the gates of jobs that will never run."""
     session.execute(
         update(Gate).where(Gate.job_id.in_(job_ids)).values(state=GateState.closed).execution_options(synchronize_session=False)
     )
 
 
 def close_of_domain(session: Session, domain_id: str) -> None:
-    """Its guest was thawed: what held it frozen, or was about to say that it does, holds nothing any more."""
+    """Close the gate of a domain whose guest was thawed, also a gate that was just about to open."""
     in_window = select(Job.id).where(Job.domain_id == domain_id, Job.state == JobState.running, Job.phase == PhaseName.freeze)
     session.execute(
         update(Gate)
@@ -75,7 +77,7 @@ def close_of_domain(session: Session, domain_id: str) -> None:
 
 
 def close_after_death(session: Session, job: Job) -> dict[str, Any]:
-    """The worker died and the guest was looked at; answers the columns of the job."""
+    """Close the gate of a job whose worker died. Returns the columns of the job."""
     gate = close(session, job.id)
     judgement = worker_died(was_opened=gate is not None and gate.opened_at is not None)
     return {
@@ -86,7 +88,7 @@ def close_after_death(session: Session, job: Job) -> dict[str, Any]:
 
 
 def result_document(gate: Gate | None, hold_budget_ms: int | None, *, held: bool) -> dict[str, Any]:
-    """`result` of the job. `gate` None: it never opened."""
+    """The `result` of the job. `gate` None: the gate never opened."""
     return {
         "opened_at": rfc3339(gate.opened_at) if gate and gate.opened_at else None,
         "released_at": rfc3339(gate.release_requested_at) if gate and gate.release_requested_at else None,

@@ -1,4 +1,4 @@
-"""What is remembered of a Windows guest between jobs, and what changed since (an update that resets VssOption, a writer that is gone)."""
+"""Remembers facts of a Windows guest between jobs, and finds what changed: an update reset VssOption, or a writer is missing."""
 
 from dataclasses import dataclass
 
@@ -21,18 +21,18 @@ _WATCHED = ("guest-exec", "guest-exec-status", "guest-fsfreeze-freeze", "guest-f
 
 @dataclass(frozen=True)
 class Remembered:
-    """`writers`: those that earlier jobs saw, and this one. Whether one is missing is judged when the list after the thaw is there."""
+    """`writers`: all writers that this job and earlier jobs saw. A missing writer is judged when the list after the thaw is known."""
 
     changes: list[Change]
     writers: tuple[KnownWriter, ...]
 
 
-def remember(session: Session, domain_id: str, found: Survey, option: VssOption, listed: WriterReport | None) -> Remembered:
-    """Compare with what was known, keep what is known now, and answer both. `listed`: the writers before the freeze."""
+def remember(session: Session, domain_id: str, survey: Survey, option: VssOption, listed: WriterReport | None) -> Remembered:
+    """Compare the guest with its memory, update the memory, and return the changes. `listed`: the writers before the freeze."""
     now = database_now(session)
     known = session.get(GuestMemory, domain_id)
     facts = dict(known.facts) if known else {}
-    memory, changes = drift.compare(drift.memory_from(facts), _facts(found, option), rfc3339(now))
+    memory, changes = drift.compare(drift.memory_from(facts), _facts(survey, option), rfc3339(now))
     writers = known_writers.known_from(facts.get(_WRITERS, []))
     writers = known_writers.updated(writers, listed, rfc3339(now))
     changes += known_writers.changes(known_writers.missing(writers, listed), rfc3339(now))
@@ -44,20 +44,23 @@ def remember(session: Session, domain_id: str, found: Survey, option: VssOption,
     return Remembered(changes, writers)
 
 
-def _facts(found: Survey, option: VssOption) -> dict[Fact, FactValue | None]:
+def _facts(survey: Survey, option: VssOption) -> dict[Fact, FactValue | None]:
     return {
-        Fact.agent_version: found.agent.version,
+        Fact.agent_version: survey.agent.version,
         Fact.vss_option: drift.vss_option_fact(option),
-        Fact.vss_provider: _provider(found),
-        Fact.blocked_commands: [name for name in _WATCHED if not found.agent.allows(name)] if found.agent.commands else None,
+        Fact.vss_provider: _provider(survey),
+        Fact.blocked_commands: [name for name in _WATCHED if not survey.agent.allows(name)] if survey.agent.commands else None,
     }
 
 
-def _provider(found: Survey) -> str | None:
-    """Agents up to 9.0 tell by what they disable; later ones only in an error, and where a command is blocked nobody can tell."""
-    if not found.agent.commands:
+def _provider(survey: Survey) -> str | None:
+    """Whether VSS is usable. None: not known.
+
+    Agents up to 9.0 disable commands if VSS is not usable. Later agents say so only in an error. A blocked command hides it.
+    """
+    if not survey.agent.commands:
         return None
-    match vss_usable.why_not_offered(found):
+    match vss_usable.why_not_offered(survey):
         case None:
             return "usable"
         case VssNotUsable():

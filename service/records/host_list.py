@@ -1,4 +1,4 @@
-"""The hosts, as a command shows them."""
+"""The hosts, as the command `stillpoint host list` shows them."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from service.records.host_silence import is_silent
 
 @dataclass(frozen=True)
 class HostLine:
-    """`running`: those that wait for recovery as well."""
+    """`running`: running jobs, and jobs that wait for recovery."""
 
     host_id: str
     is_silent: bool

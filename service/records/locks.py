@@ -1,4 +1,4 @@
-"""What a job has for itself alone, as one text: the database refuses a second running job with the same key, on whatever host."""
+"""The lock key of a job. The database refuses a second running job with the same key, on any host."""
 
 from service.model.kinds import Locks, kind_of
 
@@ -8,18 +8,18 @@ def domain_key(domain_id: str) -> str:
 
 
 def the_domain(domain_id: str | None) -> str:
-    """For work that cannot be done without one. Raises ValueError."""
+    """The id of the domain, for work that needs a domain. Raises ValueError."""
     if domain_id is None:
         raise ValueError("the job is not about a domain")
     return domain_id
 
 
 def key_of(kind: str, *, domain_id: str | None, point_id: str | None, repository_id: str | None) -> str | None:
-    """None: jobs of this kind lock nothing. Raises ValueError where the job does not name what it locks."""
+    """None: jobs of this kind lock nothing. Raises ValueError if the job does not name the thing that it locks."""
     locks = kind_of(kind).locks
     if locks is Locks.nothing:
         return None
     named = {Locks.domain: domain_id, Locks.point: point_id, Locks.repository: repository_id}[locks]
     if named is None:
-        raise ValueError(f"a job of kind {kind} locks a {locks}, and names none")
+        raise ValueError(f"a job of kind {kind} locks a {locks}, but names no {locks}")
     return f"{locks}:{named}"

@@ -1,7 +1,7 @@
-"""Which job of a host may run next.
+"""Finds the job of a host that may run next.
 
-What stands in the way of a job is asked in SQL, so that a job that cannot run yet does not stop the ones behind it; and of each lock
-only the job that is due first is looked at, so that a long queue costs no more than a short one.
+SQL checks whether a job may run, so that a job that cannot run yet does not stop the jobs behind it. Of each lock only the job that is
+due first is looked at, so that a long queue costs no more than a short queue.
 """
 
 from collections.abc import Collection
@@ -20,12 +20,12 @@ from service.records import slots
 from service.records.slots import Permits
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
-"""What was dated so much later than now was dated by a clock that was ahead."""
+"""A time that is further in the future than this was written by a clock that was ahead, and is ignored."""
 
 
 @dataclass
 class NextJob:
-    """One search. `locks`, `jobs`: what another worker took between our look and our try; each round adds one."""
+    """One search. `locks`, `jobs`: what another worker took after we read it. Each round adds one, and skips these."""
 
     host_id: str
     now: datetime
@@ -34,42 +34,42 @@ class NextJob:
     jobs: set[str] = field(default_factory=set)
 
     def kind(self, session: Session) -> str | None:
-        """None: there is none. Only reads."""
-        found = self._first(session)
-        return found.kind if found is not None else None
+        """The kind of the next job. None: no job may run. This only reads."""
+        job = self._first(session)
+        return job.kind if job is not None else None
 
     def locked(self, session: Session) -> Row[Any] | None:
-        """The job, which nobody else can take until the end of the transaction."""
-        while (found := self._first(session)) is not None:
-            job = session.execute(_LOCKED, {"id": found.id}).first()
+        """The next job, locked: no other worker can take it until the end of the transaction."""
+        while (candidate := self._first(session)) is not None:
+            job = session.execute(_LOCKED, {"id": candidate.id}).first()
             if job is not None:
                 return job
-            # Somebody is just taking it, or cancels it.
-            self.jobs.add(found.id)
+            # Another worker is taking this job now, or a caller cancels it.
+            self.jobs.add(candidate.id)
         return None
 
     def _first(self, session: Session) -> Any:
-        # A thaw helps a guest that somebody left frozen: it waits for no lock, no permit and no other job.
+        # A thaw helps a guest that may be frozen, so it waits for no lock, no permit and no other job.
         urgent = self._without_lock(session, [kind for kind in self._kinds() if kind.is_urgent])
         if urgent is not None:
             return urgent
         permits = slots.permits(session, self.host_id)
         may_begin = [kind for kind in self._kinds() if kind.lane in permits.lanes]
-        found = [
+        candidates = [
             self._with_lock(session, [kind for kind in may_begin if kind.locks is not Locks.nothing], permits),
             self._without_lock(session, [kind for kind in may_begin if kind.locks is Locks.nothing], permits),
         ]
-        return min((job for job in found if job is not None), key=lambda job: (job.run_after, job.id), default=None)
+        return min((job for job in candidates if job is not None), key=lambda job: (job.run_after, job.id), default=None)
 
     def _kinds(self) -> list[Kind]:
-        """A newer version may have made jobs of others: these wait for a newer worker."""
+        """The kinds that this worker knows. Jobs of newer kinds wait for a newer worker."""
         return [kind for kind in kinds.KINDS.values() if self.only_kinds is None or kind.name in self.only_kinds]
 
     def _without_lock(self, session: Session, of_kinds: list[Kind], permits: Permits | None = None) -> Any:
         if not of_kinds:
             return None
         further = [*self._not_full(Job, of_kinds, permits), *([Job.id.not_in(self.jobs)] if self.jobs else [])]
-        return session.execute(_NEXT_WITHOUT_LOCK.where(*further) if further else _NEXT_WITHOUT_LOCK, self._asked(of_kinds)).first()
+        return session.execute(_NEXT_WITHOUT_LOCK.where(*further) if further else _NEXT_WITHOUT_LOCK, self._parameters(of_kinds)).first()
 
     def _with_lock(self, session: Session, of_kinds: list[Kind], permits: Permits) -> Any:
         if not of_kinds:
@@ -78,26 +78,26 @@ class NextJob:
         further = self._not_full(head, of_kinds, permits)
         if self.jobs or self.locks:
             further += [head.id.not_in(self.jobs), or_(head.lock_key.is_(None), head.lock_key.not_in(self.locks))]
-        return session.execute(_first_of_each_lock(head, *further) if further else _NEXT_WITH_LOCK, self._asked(of_kinds)).first()
+        return session.execute(_first_of_each_lock(head, *further) if further else _NEXT_WITH_LOCK, self._parameters(of_kinds)).first()
 
     @staticmethod
     def _not_full(job: Any, of_kinds: list[Kind], permits: Permits | None) -> list[ColumnElement[bool]]:
-        """Where a repository lets no further job of a lane through, the jobs of that lane wait for it."""
+        """Jobs of a lane wait if their repository has no free permit in that lane."""
         further = []
         for lane, repositories in (permits.full if permits is not None else {}).items():
             names = [kind.name for kind in of_kinds if kind.lane is lane]
             further.append(or_(job.repository_id.is_(None), job.repository_id.not_in(repositories), job.kind.not_in(names)))
         return further
 
-    def _asked(self, of_kinds: list[Kind]) -> dict[str, Any]:
+    def _parameters(self, of_kinds: list[Kind]) -> dict[str, Any]:
         names = [kind.name for kind in of_kinds]
         return {"host": self.host_id, "now": self.now, "not_yet": self.now + CLOCK_TOLERANCE, "kinds": names}
 
 
 def _first_of_each_lock(head: Any, *further: ColumnElement[bool]) -> Select[Any]:
-    """Of the jobs that are due first for their locks, the one that is due for longest. `further`: what is asked of `head` besides.
+    """Of the jobs that are due first for their locks, the job that has been due for the longest time. `further`: more conditions on `head`.
 
-    The index is walked from lock to lock: neither SQLite nor PostgreSQL does that unless told how.
+    The recursion walks the index from lock to lock. SQLite and PostgreSQL do not do that by themselves.
     """
     first, other = aliased(Job), aliased(Job)
     beginning = select(func.min(first.lock_key)).where(_is_queued(first)).scalar_subquery()
@@ -119,8 +119,10 @@ def _is_queued(job: Any) -> ColumnElement[bool]:
 
 
 def _is_wanted(job: Any) -> ColumnElement[bool]:
-    """Of the kinds that may begin, and its time has come; or it was asked for without a pause, or by a clock that was ahead: then its
-    time means nothing."""
+    """The job's kind may begin, and the job is due.
+
+    `run_after` is ignored for a job that was created without a pause, and for a job that was created by a clock that was ahead.
+    """
     dateless = or_(job.run_after <= job.created_at, job.created_at > bindparam("not_yet", type_=job.created_at.type))
     is_due = or_(job.run_after <= bindparam("now", type_=job.run_after.type), dateless)
     return and_(job.kind.in_(bindparam("kinds", expanding=True)), job.cancel_requested.is_(False), is_due)
@@ -132,7 +134,7 @@ def _is_busy(lock_key: ColumnElement[str]) -> ColumnElement[bool]:
 
 
 def as_sql(value: JobState) -> ColumnElement[str]:
-    """Written into the SQL text: a partial index is only used when its condition is seen while the statement is planned."""
+    """The value as a part of the SQL text. A database uses a partial index only if it sees the condition when it plans the statement."""
     return literal(value.value, literal_execute=True)
 
 

@@ -1,10 +1,12 @@
-"""The queue: the only code that claims jobs and lets go of them (docs/decisions says why a table is the queue).
+"""The queue: the only code that claims and releases jobs (docs/decisions says why a table is the queue).
 
-Adding, claiming and the moves are in files of their own, `new_job`, `claim` and `moves`; callers find everything here.
+`new_job`, `claim` and `moves` add, claim and move jobs. Callers import all functions from here.
 
-Three rules hold everything together. The database is the referee: a partial unique index refuses a second running
-job of a domain, whatever this code does. Every write of a running job carries the token of its lease, so a worker that
-was thought dead cannot overwrite what happened since. And `move` is the one door to `state`.
+Three rules hold everything together:
+
+- The database decides: a partial unique index refuses a second running job of a domain, whatever this code does.
+- Every write of a running job carries the token of its lease, so a worker that was thought dead cannot overwrite newer values.
+- Only `move` changes `state`.
 
 Callers commit, and claim at most one job per transaction.
 """
@@ -49,7 +51,7 @@ __all__ = [
     "write",
 ]
 
-#: What only this module writes.
+#: The columns that only this module writes.
 OWN_COLUMNS = frozenset(
     {"id", "kind", "state", "domain_id", "domain_name", "host_id", "created_at", "started_at", "finished_at", "updated_at"}
     | {"attempt", "max_attempts", "lease_token", "lease_until", "lease_owner", "cancel_requested"}
@@ -63,7 +65,7 @@ _JOBS = table_of(Job)
 
 
 def renew(session: Session, job_id: str, lease_token: str, lease_seconds: float, *, now: datetime | None = None) -> bool:
-    """Hold the job for another `lease_seconds`; answers whether somebody wants it cancelled. Raises LeaseLost."""
+    """Hold the job for another `lease_seconds`. Returns whether a caller asked to cancel the job. Raises LeaseLost."""
     until = (now or database_now(session)) + timedelta(seconds=lease_seconds)
     renewed = update(Job).where(_held(job_id, lease_token)).values(lease_until=until).returning(Job.cancel_requested)
     row = session.execute(renewed).first()
@@ -73,7 +75,7 @@ def renew(session: Session, job_id: str, lease_token: str, lease_seconds: float,
 
 
 def write(session: Session, job_id: str, lease_token: str, values: dict[str, Any]) -> None:
-    """Record what the job is doing. Raises LeaseLost; nothing is written then."""
+    """Record what the job does. Raises LeaseLost; nothing is written then."""
     _refuse_own_columns(values)
     _write_held(session, job_id, lease_token, {**values, "updated_at": database_now(session)})
 
@@ -117,8 +119,8 @@ def release_expired(
     """Running jobs whose lease ran out become `interrupted`: recovery looks at the guest before anything runs again.
 
     `all_running`: every running job of the host, for a worker that starts and holds the host's lock.
-    `live`: jobs that the caller still runs itself; it was only late with their leases.
-    `longest_s`: no lease is given for longer; one that ends later was given by a clock that was ahead.
+    `live`: jobs that the caller still runs itself, and whose leases it renewed too late.
+    `longest_s`: no lease is given for longer. A lease that ends later was given by a clock that was ahead.
     """
     now = now or database_now(session)
     lost = update(_JOBS).where(Job.host_id == host_id)
@@ -138,7 +140,7 @@ def interrupted(session: Session, host_id: str) -> list[Job]:
 
 
 def busy_domains(session: Session, domain_ids: Collection[str]) -> frozenset[str]:
-    """Those of which a job runs, or waits for recovery."""
+    """The domains of which a job runs, or waits for recovery."""
     at_work = Job.state.in_([as_sql(JobState.running), as_sql(JobState.interrupted)])
     return frozenset(session.scalars(select(Job.domain_id).where(Job.domain_id.in_(domain_ids), at_work))) if domain_ids else frozenset()
 
@@ -152,7 +154,7 @@ def note_interrupted(session: Session, job_id: str, values: dict[str, Any]) -> N
 
 
 def resolve_interrupted(session: Session, job_id: str, to: JobState, values: dict[str, Any]) -> JobState:
-    """What recovery decided. A cancel that came while it decided wins over another attempt: the answer is the state that it is in now.
+    """Write what recovery decided. Returns the new state: a cancel request that came meanwhile prevents another attempt.
 
     Raises JobNotFound, and LeaseLost when the job is no longer interrupted.
     """
@@ -171,14 +173,14 @@ def resolve_interrupted(session: Session, job_id: str, to: JobState, values: dic
 
 
 def request_cancel(session: Session, job_id: str) -> JobState:
-    """A queued job is cancelled at once, a running one at its next safe point; answers the state that it is in now.
+    """Cancel a queued job at once, and a running job at its next safe point. Returns the state that the job has now.
 
     Raises JobNotFound, CancelRefused.
     """
     job = _locked(session, job_id)
     state, now = JobState(job.state), database_now(session)
     if state in FINAL_STATES:
-        raise CancelRefused(job_id=job_id, state=job.state, reason="it has already ended")
+        raise CancelRefused(job_id=job_id, state=job.state, reason="the job has already ended")
     change = update(_JOBS).where(_JOBS.c.id == job_id)
     if state is JobState.queued:
         values = {"error": JobCancelled(phase="start").as_document()}
@@ -189,14 +191,14 @@ def request_cancel(session: Session, job_id: str) -> JobState:
 
 
 def cancel_queued(session: Session, host_id: str, error: dict[str, Any]) -> list[str]:
-    """Cancel the jobs that wait for a host that was forgotten. Answers their ids."""
+    """Cancel the jobs that wait for a forgotten host. Returns their ids."""
     values = {"error": error}
     change = update(_JOBS).where(Job.host_id == host_id).values(values)
     return move(session, change, JobState.queued, JobState.cancelled, now=database_now(session), facts=facts_of(values))
 
 
 def is_cancel_requested(session: Session, job_id: str) -> bool:
-    """Whoever asks for it later waits until this transaction is over."""
+    """Whether a caller asked to cancel the job. A later request waits until this transaction is over."""
     return bool(session.scalar(select(Job.cancel_requested).where(Job.id == job_id).with_for_update()))
 
 

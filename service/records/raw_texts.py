@@ -1,4 +1,4 @@
-"""The raw texts of a job's evidence: a row of their own each, so that the row of the job stays small and texts age out alone."""
+"""The raw texts of a job's evidence. Each has its own row, so that the job's row stays small and texts can be removed alone."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from service.db.engine import database_now
 from service.db.tables import RawText
 
 Texts = dict[str, dict[str, Any]]
-"""By the key under which each stands in the job's `evidence`."""
+"""The key is the name of the text in the job's `evidence`."""
 
 
 def keep(session: Session, job_id: str, attempt: int, texts: Texts) -> None:
-    """Those of this attempt; they replace what was kept of the job before."""
+    """Store the texts of this attempt. They replace the texts of earlier attempts."""
     if not texts:
         return
     session.execute(delete(RawText).where(RawText.job_id == job_id).execution_options(synchronize_session=False))

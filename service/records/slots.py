@@ -1,6 +1,6 @@
-"""Permits: a resource has as many rows as jobs may use it at once, and a running job has one of them.
+"""Permits. A resource has as many rows as jobs may use it at the same time, and each running job holds one row.
 
-A resource is a lane of a host or of a repository. A host always has its permits; a repository that has no rows limits nobody.
+A resource is a lane of a host or of a repository. A host always has its permits. A repository without rows has no limit.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,10 +14,12 @@ from service.db.tables import Slot
 from service.model.kinds import Lane
 
 TRANSFERS_OF_HOST = 4
+"""Transfers that may run on a host at the same time. Further transfers wait."""
 MAINTENANCE_OF_HOST = 2
+"""Maintenance jobs that may run on a host at the same time. Further jobs wait."""
 _REPOSITORY = "repository:"
 _UNSYNCHRONISED = {"synchronize_session": False}
-"""Nobody keeps Slot objects in a session, so there is nothing to bring up to date."""
+"""No code keeps Slot objects in a session, so there are no objects to update."""
 
 
 def host_lane(host_id: str, lane: Lane) -> str:
@@ -33,13 +35,13 @@ def lanes_of(host_id: str) -> list[str]:
 
 
 def ensure_lanes(session: Session, host_id: str, quick: int) -> None:
-    """What the host lets through at once. `quick`: how many jobs that freeze a guest, or look at one."""
+    """Set the permits of a host. `quick`: the number of jobs at the same time that freeze a guest or look at a guest."""
     for lane, n in {Lane.quick: quick, Lane.transfer: TRANSFERS_OF_HOST, Lane.maintenance: MAINTENANCE_OF_HOST}.items():
         ensure_slots(session, host_lane(host_id, lane), n)
 
 
 def ensure_slots(session: Session, resource: str, n: int) -> None:
-    """Let `n` jobs use the resource at once. A slot in use is never taken away: the rest of a cut waits for the next call."""
+    """Let `n` jobs use the resource at the same time. A slot in use is never deleted, so a reduction may need another call later."""
     rows = session.execute(select(Slot.n, Slot.job_id).where(Slot.resource == resource).order_by(Slot.n)).all()
     if len(rows) < n:
         unused = sorted(set(range(n + len(rows))) - {row.n for row in rows})
@@ -56,13 +58,13 @@ def _add(session: Session, resource: str, numbers: list[int]) -> None:
             with session.begin_nested():
                 session.execute(insert(Slot).values(resource=resource, n=n, job_id=None))
         except IntegrityError:
-            # Somebody else makes the same slot at the same time.
+            # Another process makes the same slot at the same time.
             continue
 
 
 @dataclass(frozen=True)
 class Permits:
-    """`lanes`: those of the host in which a job may begin. `full`: the lanes of repositories in which none may."""
+    """`lanes`: the lanes of the host in which a job may begin. `full`: by lane, the repositories in which no job may begin."""
 
     lanes: frozenset[Lane]
     full: Mapping[Lane, frozenset[str]]
@@ -91,7 +93,7 @@ class SlotGone(Exception):
 
 
 def take(session: Session, job_id: str, host_id: str, lane: Lane, repository_id: str | None = None) -> None:
-    """Raises SlotGone."""
+    """Take a permit of the host, and of the repository if that has a limit. Raises SlotGone."""
     _take(session, job_id, host_lane(host_id, lane))
     if repository_id is not None:
         resource = repository_lane(repository_id, lane)

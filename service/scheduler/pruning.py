@@ -1,4 +1,4 @@
-"""What is too old is removed while the service runs, once an hour, by one of its processes, in transactions that nobody waits for."""
+"""Removes rows that are too old while the service runs: once an hour, in one of its processes, in very short transactions."""
 
 import threading
 import time
@@ -21,22 +21,23 @@ from service.records.ageing import Subject
 
 EVERY = timedelta(hours=1)
 LOOK_S = 60.0
-"""How often each process asks whether the hour is over."""
+"""Seconds between two questions of a process whether the hour is over."""
 JUMP = timedelta(days=7)
-"""A clock that is so much further than at the last pruning may have jumped."""
+"""If the clock differs by more than this from the last pruning, it may have jumped."""
 JUMP_BELIEVED_S = 6 * 3600.0
-"""How long a process runs until it believes such a clock."""
+"""Seconds that a process runs before it believes a clock that may have jumped. Nothing is pruned until then."""
 WRITE_S = 0.010
-"""A transaction that took longer is followed by smaller ones: on SQLite everybody else who writes waits for it."""
+"""Seconds. After a transaction that took longer, the next transaction is smaller, because on SQLite all other writers wait for it."""
 MAX_ROWS = 200
+"""Rows that one transaction removes at most."""
 MIN_ROWS = 5
-"""Fewer would hardly be quicker: the commit alone costs as much."""
+"""Rows that one transaction removes at least. Fewer rows are hardly faster, because the commit costs most of the time."""
 REST = 4
-"""After each transaction nothing is done for so many times as long as it took,"""
+"""After each transaction the thread rests for this many times as long as the transaction took."""
 MAX_REST_S = 0.5
-"""and for no longer than this."""
+"""Seconds. A longer rest is cut to this."""
 STOP_S = 2.0
-"""The thread ends with the process anyway, and what it has begun is taken back or committed whole."""
+"""Seconds that a stop waits for the thread. After that the process ends; the database then takes back what was not committed."""
 
 PRUNED = Counter("stillpoint_pruned", "Rows that this process removed because of their age, by what they were", ["what"])
 
@@ -45,14 +46,14 @@ _logger = log.get(__name__)
 
 @dataclass(frozen=True)
 class Due:
-    """One subject, and the time before which a thing of it is too old."""
+    """One subject, and the time before which its rows are too old."""
 
     subject: Subject
     before: datetime
 
 
 def due(settings: Settings, now: datetime) -> list[Due]:
-    """In this order: what belongs to a job first, and hosts last, when their last job may have gone."""
+    """First what belongs to jobs, and hosts last, because the last job of a host may be removed before it."""
     days = {
         ageing.RAW_TEXTS: settings.keep_evidence_days,
         ageing.GATES: settings.keep_gates_days,
@@ -66,13 +67,13 @@ def due(settings: Settings, now: datetime) -> list[Due]:
 
 
 class Pace:
-    """How many rows one transaction removes: so many that it stays short, whatever the rows and the disk are."""
+    """The number of rows that one transaction removes. It adapts, so that a transaction stays short with any rows on any disk."""
 
     def __init__(self) -> None:
         self.rows = MIN_ROWS
 
     def note(self, took_s: float) -> None:
-        """How long a transaction of so many rows took."""
+        """Adapt to the time that a transaction with this number of rows took."""
         if took_s > WRITE_S:
             self.rows = max(MIN_ROWS, self.rows // 2)
         elif took_s < WRITE_S / 3:
@@ -80,7 +81,7 @@ class Pace:
 
 
 class Pruning:
-    """`stopping` ends a run after the transaction that is under way; the next run goes on from there."""
+    """`stopping` ends a run after the current transaction. The next run continues."""
 
     def __init__(self, database: Database, stopping: threading.Event, new_pace: Callable[[], Pace] = Pace) -> None:
         self._database = database
@@ -88,7 +89,7 @@ class Pruning:
         self._new_pace = new_pace
 
     def run(self, all_due: list[Due]) -> dict[str, int]:
-        """How many of each subject were removed. Raises DatabaseUnavailable."""
+        """Remove what is due. Returns the number of removed rows of each subject. Raises DatabaseUnavailable."""
         removed = dict.fromkeys((each.subject.name for each in all_due), 0)
         for each in all_due:
             for count in self._remove(each):
@@ -97,11 +98,11 @@ class Pruning:
         return removed
 
     def count(self, all_due: list[Due]) -> dict[str, int]:
-        """What `run` would remove, without what only goes because something else has gone."""
+        """What `run` would remove, without rows that can be removed only after other rows."""
         return {each.subject.name: sum(len(ids) for ids in self.pages(each)) for each in all_due}
 
     def pages(self, each: Due) -> Iterator[list[Any]]:
-        """The ids of what would be removed; only reads."""
+        """The ids of the rows to remove, page by page. This only reads."""
         last = None
         while not self._stopping.is_set():
             began = time.perf_counter()
@@ -114,7 +115,7 @@ class Pruning:
                 return
 
     def _remove(self, each: Due) -> Iterator[int]:
-        # A text is a thousand times as large as a gate.
+        # Each subject has its own pace, because a text is a thousand times as large as a gate.
         pace = self._new_pace()
         for page in self.pages(each):
             left = page
@@ -136,7 +137,7 @@ class Pruning:
 
 
 class PruningLoop:
-    """A thread that prunes when its turn comes. Any number of processes may have one: the database gives the turn to one of them."""
+    """A thread that prunes once an hour. Many processes may have such a thread: the database gives the turn to one of them."""
 
     def __init__(self, settings: Settings, database: Database, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -160,12 +161,12 @@ class PruningLoop:
             except StillpointError as error:
                 _logger.warning("pruning_put_off", detail=error.detail)
             except Exception:
-                # The edge of the thread: whatever goes wrong in one round, the next one comes.
+                # The edge of the thread: after any error the next round comes.
                 _logger.exception("pruning_failed")
             self._stopping.wait(LOOK_S)
 
     def look(self) -> None:
-        """Prune if it is time to, and this process's turn. Raises DatabaseUnavailable."""
+        """Prune if the hour is over and this process gets the turn. Raises DatabaseUnavailable."""
         with self._database.read() as session:
             now = database_now(session)
             last = session.scalar(select(DatabaseIdentity.pruned_at))
@@ -179,7 +180,7 @@ class PruningLoop:
             _logger.info("pruned", **removed)
 
     def _may_have_jumped(self, last: datetime | None, now: datetime) -> bool:
-        """A machine whose clock is years ahead for an hour must not lose years of its record in it."""
+        """A clock that is years ahead for an hour must not cost years of records."""
         if last is None or abs(now - last) <= JUMP:
             self._jump_seen = None
             return False
@@ -190,7 +191,7 @@ class PruningLoop:
 
 
 def take_turn(session: Session) -> bool:
-    """Whether the caller is the one that prunes now; nobody else is for an hour."""
+    """Take the turn to prune. False: another process has pruned within the last hour."""
     now = database_now(session)
     pruned_at = DatabaseIdentity.pruned_at
     is_due = or_(pruned_at.is_(None), pruned_at <= now - EVERY, pruned_at > now + EVERY)

@@ -1,4 +1,4 @@
-"""What would keep this host from working, found before a job finds it."""
+"""Checks what would prevent this host from working, before a job fails because of it."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """One finding after the other, so that a slow one does not hide the quick ones."""
+    """Yields one finding after the other, so that a slow check does not delay the findings before it."""
     yield from _state_dir(settings.state_dir)
     yield from _database(settings)
     yield _token_file(settings.token_file)
@@ -55,7 +55,7 @@ def _state_dir(path: Path) -> Iterator[Finding]:
         existing = next(folder for folder in path.parents if folder.is_dir())
         if path.exists() or not os.access(existing, os.W_OK | os.X_OK):
             remedy = "Set STILLPOINT_STATE_DIR, or give this user the folder."
-            yield Finding(Health.fail, subject, f"{path} is not there and cannot be made", remedy)
+            yield Finding(Health.fail, subject, f"{path} does not exist and cannot be made", remedy)
         else:
             yield Finding(Health.ok, subject, f"{path} does not exist yet and will be made")
         return
@@ -68,7 +68,7 @@ def _state_dir(path: Path) -> Iterator[Finding]:
         yield Finding(Health.ok, subject, str(path))
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        yield Finding(Health.warn, subject, f"{path} has mode {mode:04o}: others can see what is in it", f"chmod 700 {path}")
+        yield Finding(Health.warn, subject, f"{path} has mode {mode:04o}: other users can see its files", f"chmod 700 {path}")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
@@ -89,15 +89,15 @@ def _connected(settings: Settings, database: Database) -> Iterator[Finding]:
     try:
         belonging.check(settings, database.engine)
         if database.file is not None and not database.file.path.exists():
-            remedy = "`stillpoint all` makes it, and so does `stillpoint migrate`."
+            remedy = "`stillpoint all` makes the file, and so does `stillpoint migrate`."
             yield Finding(Health.warn, "database", f"{database.file.path} does not exist yet", remedy)
             return
         with translated_errors(), database.engine.connect():
             yield Finding(Health.ok, "database", f"{shown} answers")
         check_schema(database)
-        yield Finding(Health.ok, "schema", "it fits this version")
+        yield Finding(Health.ok, "schema", "the tables fit this version")
         Trial(database).check()
-        yield Finding(Health.ok, "database", "it can be written")
+        yield Finding(Health.ok, "database", "the worker can write to the database")
     except SchemaOutdated as error:
         yield _failed("schema", error)
     except DatabaseUnavailable as error:
@@ -108,7 +108,7 @@ def _connected(settings: Settings, database: Database) -> Iterator[Finding]:
 
 
 def _files_of(database: Database) -> Iterator[Finding]:
-    """With its -wal, which has what was written last."""
+    """Checks the rights of the database file and of its -wal, which holds the last writes."""
     if database.file is None:
         return
     path = database.file.path
@@ -117,20 +117,20 @@ def _files_of(database: Database) -> Iterator[Finding]:
         mode = stat.S_IMODE(file.stat().st_mode)
         if mode & 0o077:
             yield Finding(
-                Health.fail, "database", f"{file} has mode {mode:04o}: others can read the evidence of all jobs", f"chmod 600 {file}"
+                Health.fail, "database", f"{file} has mode {mode:04o}: other users can read the evidence of all jobs", f"chmod 600 {file}"
             )
 
 
 def _token_file(path: Path) -> Finding:
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
-        return Finding(Health.ok, "token file", f"{path} is not there: the first start writes it, unless there are tokens already")
+        return Finding(Health.ok, "token file", f"{path} does not exist: the first start writes it, unless a token exists already")
     except OSError as error:
         return Finding(Health.warn, "token file", f"{path}: {error.strerror}")
-    mode = stat.S_IMODE(found.st_mode)
+    mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
-        return Finding(Health.fail, "token file", f"{path} has mode {mode:04o}: others can read the token", f"chmod 600 {path}")
+        return Finding(Health.fail, "token file", f"{path} has mode {mode:04o}: other users can read the token", f"chmod 600 {path}")
     return Finding(Health.ok, "token file", f"{path} has mode {mode:04o}")
 
 
@@ -155,7 +155,7 @@ def _libvirt(uri: str) -> Finding:
 def _overlays(settings: Settings) -> Finding:
     folder = settings.overlay_dir
     if folder is None:
-        return Finding(Health.ok, "overlays", "are made beside each disk; preflight checks the space there")
+        return Finding(Health.ok, "overlays", "each overlay is made in the folder of its disk; preflight checks the space there")
     try:
         return bounded_io.answered("looking at", folder, lambda: _overlay_folder(folder, settings.overlay_reserve_bytes))
     except StorageNotAnswering as error:
@@ -166,7 +166,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
     try:
         from service.worker import doctor_domains, doctor_files
     except ImportError:
-        # Without libvirt-python it runs no jobs, and that is said already.
+        # Without libvirt-python this machine runs no jobs. The finding about libvirt has said so.
         return
     yield from doctor_files.examine(settings)
     yield from doctor_domains.examine(settings)

@@ -1,4 +1,4 @@
-"""Whether libvirt knows where the disks of its running domains are."""
+"""Checks that libvirt names the files that the disks of its running domains are on."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +16,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     try:
         yield from look_at(connection.guests())
     except LibvirtUnavailable:
-        # The finding about libvirt itself says this.
+        # The finding about libvirt itself has said so.
         return
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""Whether libvirt and QEMU's user reach the files that this service makes: tried with a small file, which is removed again."""
+"""Checks that libvirt and QEMU's user reach the files that this service makes. A small file is made for the check, and removed again."""
 
 import os
 import shutil
@@ -20,6 +20,7 @@ from service.model.file_identity import FileIdentity
 from service.worker.doctor import Finding, Health
 
 QEMU_IMG_ANSWERS_S = 10
+"""Seconds for `qemu-img --version`. After that qemu-img counts as not working."""
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -30,7 +31,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     try:
         yield from _tried_in(folder, connection, is_for_qemu=settings.overlay_dir is not None)
     except LibvirtUnavailable:
-        # Said by the finding about libvirt itself.
+        # The finding about libvirt itself has said so.
         return
     except StillpointError as error:
         yield Finding(Health.fail, "files", error.detail, error.remedy)
@@ -41,20 +42,20 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def _qemu_img() -> Finding:
     remedy = "Install it (`apt install qemu-utils`), and see that `qemu-img --version` works."
     if shutil.which(QEMU_IMG) is None:
-        return Finding(Health.fail, QEMU_IMG, "it is not found: no overlay can be made", remedy)
+        return Finding(Health.fail, QEMU_IMG, "the program is not installed: no overlay can be made", remedy)
     try:
-        told = subprocess.run(
+        version = subprocess.run(
             [QEMU_IMG, "--version"], check=True, capture_output=True, text=True, errors="replace", timeout=QEMU_IMG_ANSWERS_S
         )
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding(Health.fail, QEMU_IMG, f"it does not work: {error}", remedy)
-    return Finding(Health.ok, QEMU_IMG, told.stdout.partition("\n")[0])
+        return Finding(Health.fail, QEMU_IMG, f"the program does not work: {error}", remedy)
+    return Finding(Health.ok, QEMU_IMG, version.stdout.partition("\n")[0])
 
 
 def _tried_in(folder: Path, connection: HostConnection, *, is_for_qemu: bool) -> Iterator[Finding]:
     """Raises StorageRefused, StorageNotAnswering."""
     if not bounded_io.examined("looking at", folder, folder.is_dir):
-        # Said by the finding about the folder itself.
+        # The finding about the folder itself has said so.
         return
     probe = folder / f".stillpoint-doctor-{uuid4().hex}"
     made = bounded_io.examined("making a file in", folder, partial(_make, probe))
@@ -79,11 +80,11 @@ def _make(probe: Path) -> FileIdentity:
 def _seen_by_libvirt(probe: Path, connection: HostConnection) -> Finding:
     number = connection.file_error(str(probe))
     if number is None:
-        return Finding(Health.ok, "libvirt's files", "libvirt cannot be asked; preflight looks again")
+        return Finding(Health.ok, "libvirt's files", "this libvirt cannot be asked; preflight asks again")
     if number:
         fault = LibvirtSeesOtherFiles(path=str(probe), uri=connection.uri, who="libvirt", reason=os.strerror(number))
         return Finding(Health.fail, "libvirt's files", fault.detail, fault.remedy)
-    return Finding(Health.ok, "libvirt's files", f"libvirt sees what is made in {probe.parent}")
+    return Finding(Health.ok, "libvirt's files", f"libvirt sees files that are made in {probe.parent}")
 
 
 def _opened_by_qemu(probe: Path, connection: HostConnection) -> Finding:

@@ -1,4 +1,4 @@
-"""One claimed job from its claim to its end: which function runs it, and what its errors become."""
+"""Runs one claimed job: chooses its handler, and decides what an error does to the job."""
 
 import time
 
@@ -11,8 +11,9 @@ from service.model.kinds import kind_of
 from service.model.lifecycle import PhaseName
 
 DESCRIPTORS_PATIENCE_S = 300.0
-"""How long a job waits, with nothing made and nothing frozen, for a host on which too many files are open."""
+"""Seconds that a job waits, with nothing made and nothing frozen, while the host has too many open files. After that the job fails."""
 DESCRIPTORS_PAUSE_S = 1.0
+"""Seconds between two tries."""
 
 _logger = log.get(__name__)
 
@@ -24,13 +25,13 @@ class Execution:
         self.descriptors_patience_s = DESCRIPTORS_PATIENCE_S
 
     def execute(self, run: JobRun) -> None:
-        """Run the job; every way in which it can end is in its row afterwards, or recovery will write it."""
+        """Run the job. Afterwards the job's row has the end of the job, or recovery will write it."""
         claim = run.claim
         log.bind(job_id=claim.job_id, domain=claim.domain_name, kind=claim.kind, attempt=claim.attempt)
         try:
             self._carry_out(run)
         except LeaseLost as error:
-            # Also where the last write had been made, and an error came after it.
+            # This can also come after the last write of the job.
             _logger.warning("lease_lost", detail=error.detail)
         finally:
             log.unbind_all()
@@ -44,12 +45,12 @@ class Execution:
         except StillpointError as error:
             self._end_by(run, error)
         except Exception as error:
-            # The edge of the thread: whatever this is, the guest and its disks must be looked at before the job ends.
+            # The edge of the thread: after any error, recovery must look at the guest and its disks before the job ends.
             _logger.exception("job_crashed")
             _leave(run, MustRecover(what=f"the job crashed ({type(error).__name__})"))
 
     def _run_when_files_can_be_opened(self, run: JobRun) -> Ending:
-        """A host that has no descriptor to spare has one again in a moment, as a rule: that costs the job no attempt."""
+        """Run the handler again while the host has too many open files. Such a state is usually short, so it costs the job no attempt."""
         until = time.monotonic() + self.descriptors_patience_s
         while True:
             try:
@@ -58,10 +59,10 @@ class Execution:
                 if not self._may_wait(run) or time.monotonic() > until:
                     raise
                 _logger.warning("host_out_of_descriptors", detail=error.detail, again_in_s=DESCRIPTORS_PAUSE_S)
-                # Nothing was frozen and nothing is left: the story of the job begins anew.
+                # Nothing was frozen and no file is left, so the phases of this try are dropped.
                 run.phases[:] = run.claim.phases
             run.cancel_requested.wait(DESCRIPTORS_PAUSE_S)
-            # Here, and not only in what is tried again: that may find no descriptor before its own first one.
+            # Here, because the next try may fail again before its own first safe point.
             run.safe_point(PhaseName.preflight)
 
     @staticmethod
@@ -75,7 +76,7 @@ class Execution:
         if isinstance(error, MustRecover):
             _leave(run, error)
         elif run.may_have_point or run.ended.is_set():
-            # Whatever went wrong after the window began, it does not tell what became of the disks: libvirt does.
+            # An error after the window began does not show the state of the disks. Recovery asks libvirt.
             _leave(run, MustRecover(what=f"{error.title}: {error.detail}"))
         else:
             run.finish(self._handler(run).ended_early(run, error))
@@ -83,7 +84,7 @@ class Execution:
 
 def _leave(run: JobRun, why: MustRecover) -> None:
     if run.ended.is_set():
-        # The row says how it ended, and a final state never changes.
+        # The job's row has its end already, and a final state never changes.
         _logger.error("error_after_the_end", detail=why.detail)
         return
     _logger.warning("left_to_recovery", detail=why.detail)

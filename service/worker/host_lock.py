@@ -1,4 +1,7 @@
-"""The lock file of a host's worker: a second worker with this state folder is refused, and who comes after a dead one can prove it."""
+"""The lock file of a host's worker. It refuses a second worker with this state folder.
+
+A worker that gets the lock of a dead worker can prove that the other is dead.
+"""
 
 import fcntl
 import os
@@ -13,7 +16,10 @@ from service.this_boot import boot_id
 
 @dataclass(frozen=True)
 class LockId:
-    """Which lock file a worker holds. `file` is written in it, and a copy of it has another `inode`; `boot` is the running kernel."""
+    """Identifies the lock file that a worker holds. `file` is an id in the file. A copy of the file has another `inode`.
+
+    `boot` identifies the boot of the running kernel.
+    """
 
     file: str
     boot: str
@@ -28,11 +34,11 @@ class LockId:
         return cls(*parts) if len(parts) == 3 else None
 
     def proves_death_of(self, other: "LockId | None") -> bool:
-        """The holder of a lock knows that its earlier holder is dead."""
+        """The holder of a lock knows that the earlier holder of the same lock is dead."""
         return self == other and "" not in (self.file, self.boot)
 
     def is_of_an_earlier_boot(self, other: "LockId | None") -> bool:
-        """The same machine, or a copy of it with its state folder: that cannot be told apart."""
+        """The other lock is from an earlier boot of this machine, or from a copy of the machine. The two cannot be told apart."""
         return other is not None and self.file == other.file and self.boot != other.boot
 
 
@@ -54,8 +60,8 @@ class HostLock:
         except BlockingIOError as error:
             self.release()
             raise WorkerAlreadyRuns(lock=str(self._path), host=self._host_id) from error
-        found = os.fstat(self._file.fileno())
-        return LockId(_name_of(self._file), boot_id(), f"{found.st_dev}:{found.st_ino}")
+        status = os.fstat(self._file.fileno())
+        return LockId(_name_of(self._file), boot_id(), f"{status.st_dev}:{status.st_ino}")
 
     def release(self) -> None:
         if self._file is not None:
@@ -64,7 +70,7 @@ class HostLock:
 
 
 def _name_of(file: IO[str]) -> str:
-    """What is written in it; written now, where nobody has before."""
+    """The id in the lock file. An empty file gets a new id."""
     file.seek(0)
     name = file.read(64).strip()
     if not name:

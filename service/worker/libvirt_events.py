@@ -1,4 +1,4 @@
-"""Whether libvirt's event thread goes round: a timer of its own beats in it."""
+"""Watches libvirt's event thread. A timer in that thread beats while the thread runs."""
 
 from service import metrics
 from service.heartbeat import Heartbeat
@@ -6,7 +6,7 @@ from service.hypervisor.connection import EVENT_BEAT_S, event_loop_silent_s
 
 
 class LibvirtEvents(Heartbeat):
-    """The thread of the process, as a loop that is watched like the others."""
+    """libvirt's event thread of this process, as a loop that is watched like the other loops."""
 
     def __init__(self) -> None:
         super().__init__("libvirt-events", EVENT_BEAT_S)

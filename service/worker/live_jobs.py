@@ -1,4 +1,4 @@
-"""The jobs that this worker has in its hands: each once, in a thread of its own."""
+"""The jobs that this worker runs or recovers. Each has one thread of its own."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from service.jobs.run import JobRun
 
 @dataclass(frozen=True)
 class _LiveJob:
-    """`run` None: the job is being recovered. `is_look`: it was forgotten, and what is left of it is looked at."""
+    """`run` None: the job is being recovered. `is_look`: the host was forgotten, and a look at the job's guest is under way."""
 
     thread: threading.Thread
     run: JobRun | None
@@ -29,7 +29,7 @@ class LiveJobs:
         self._ends_at: float | None = None
 
     def start(self, job_id: str, run: JobRun | None, work: Callable[[], None], *, is_look: bool = False) -> None:
-        """Run `work` in a thread, once per job: a job that is being recovered is not recovered a second time. `work` calls `ended`."""
+        """Run `work` in a thread, unless this job has a thread already: two recoveries of one job must not run. `work` calls `ended`."""
         with self._lock:
             if job_id in self._jobs:
                 return
@@ -49,7 +49,7 @@ class LiveJobs:
             return list(self._jobs)
 
     def runs(self) -> list[JobRun]:
-        """Those that still have their lease."""
+        """The runs that still have their lease."""
         with self._lock:
             return [live.run for live in self._jobs.values() if live.run is not None and not live.run.lease_lost.is_set()]
 
@@ -59,12 +59,12 @@ class LiveJobs:
             return frozenset(domain_id for domain_id in domains if domain_id is not None)
 
     def has_looks(self) -> bool:
-        """A forgotten job is looked at."""
+        """Whether a look at a forgotten job is under way."""
         with self._lock:
             return any(live.is_look for live in self._jobs.values())
 
     def end_at(self, deadline: float) -> float:
-        """All are told when the worker leaves them behind (time.monotonic). Asked for twice, the first deadline counts; it is answered."""
+        """Tell all jobs when the worker leaves them to recovery (time.monotonic). Returns the deadline; that of the first call counts."""
         with self._lock:
             self._ends_at = self._ends_at or deadline
             for live in self._jobs.values():
@@ -72,7 +72,7 @@ class LiveJobs:
             return self._ends_at
 
     def join(self, deadline: float) -> bool:
-        """Wait for the threads that run now; False when some did not end in time."""
+        """Wait for the threads that run now. False: some did not end in time."""
         with self._lock:
             running = [live.thread for live in self._jobs.values()]
         for thread in running:

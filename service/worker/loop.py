@@ -1,4 +1,4 @@
-"""A thread that should run until its service stops, what keeps it running, and what is told when it ends all the same."""
+"""A thread that should run until its service stops. An error in one round does not end the thread; if it ends, it is reported."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ _logger = log.get(__name__)
 
 class Loop:
     def __init__(self, name: str, target: Callable[[Heartbeat], None], stopping: threading.Event, interval_s: float) -> None:
-        """`target` returns when `stopping` is set, and only then; it beats in each turn, of which one comes every `interval_s`."""
+        """`target` returns only after `stopping` is set. It beats in each round, at least every `interval_s`."""
         self._heartbeat = Heartbeat(name, interval_s)
         metrics.watch(self._heartbeat)
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -33,19 +33,19 @@ class Loop:
             return None
         if self._reason is None and self.thread.is_alive():
             return self._heartbeat.problem()
-        return LoopDied(thread=self.thread.name, reason=self._reason or "it ended without a word")
+        return LoopDied(thread=self.thread.name, reason=self._reason or "the thread ended without an error")
 
     def _run(self) -> None:
         try:
             self._target(self._heartbeat)
         except BaseException as error:
-            # The edge of the thread: whatever ends it is told here or nowhere.
+            # The edge of the thread: an error that is not reported here is not reported at all.
             _logger.critical("loop_died", thread=self.thread.name, exc_info=True)
             self._died(f"{type(error).__name__}: {error}")
         else:
             if not self._stopping.is_set():
                 _logger.critical("loop_died", thread=self.thread.name)
-                self._died("it returned though nobody had stopped it")
+                self._died("the thread returned, but the service is not stopping")
 
     def _died(self, reason: str) -> None:
         metrics.LOOPS_DIED.labels(thread=self.thread.name).inc()
@@ -54,7 +54,7 @@ class Loop:
 
 @contextmanager
 def surviving(database: Absence) -> Iterator[None]:
-    """One round of a loop. Whatever goes wrong in it, the next round comes: a worker without leases or claims is a dead one."""
+    """One round of a loop. After any error the next round comes, because a worker without its loops keeps no leases and claims no jobs."""
     try:
         yield
         database.note(None)

@@ -1,4 +1,4 @@
-"""The guest of a job whose worker died is not on this host any more: what is left here."""
+"""The files that are left on this host if the guest of a job whose worker died is on another host now."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Many things read side by side; one that hangs hides none of the others, now or the next time."""
+"""Reads many things at the same time. A read that hangs delays no other read, in this round or the next."""
 
 import threading
 import time
@@ -9,10 +9,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 LOOK_S = 0.05
+"""Seconds between two looks whether all reads have ended."""
 
 
 class ParallelReads(Generic[T]):
-    """Daemon threads, unlike those of concurrent.futures: a reader that hangs must not hold up the end of the process."""
+    """Uses daemon threads, unlike concurrent.futures: a read that hangs must not delay the end of the process."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -20,25 +21,25 @@ class ParallelReads(Generic[T]):
         self._under_way: set[str] = set()
 
     def read(self, work: Mapping[str, Callable[[], T]], patience_s: float) -> dict[str, T]:
-        """What was read in time; a key whose reading of an earlier round has not ended is left out. Raises what a reading raised."""
+        """The results that came in time. A key whose read of an earlier round still hangs is left out. Raises the error of a read."""
         reading = self.begin(work)
-        found = reading.so_far(patience_s)
+        results = reading.results(patience_s)
         reading.stop()
-        return found
+        return results
 
     def begin(self, work: Mapping[str, Callable[[], T]]) -> "Reading[T]":
-        """The same, to be looked at more than once."""
+        """Like `read`, for a caller that asks for results more than once."""
         with self._lock:
             todo = deque(key for key in work if key not in self._under_way)
-        found: dict[str, T] = {}
+        results: dict[str, T] = {}
         errors: list[Exception] = []
-        args = (work, todo, found, errors)
+        args = (work, todo, results, errors)
         threads = [threading.Thread(target=self._work, args=args, name="reader", daemon=True) for _ in range(min(self._count, len(todo)))]
         for thread in threads:
             thread.start()
-        return Reading(threads, todo, found, errors)
+        return Reading(threads, todo, results, errors)
 
-    def _work(self, work: Mapping[str, Callable[[], T]], todo: deque[str], found: dict[str, T], errors: list[Exception]) -> None:
+    def _work(self, work: Mapping[str, Callable[[], T]], todo: deque[str], results: dict[str, T], errors: list[Exception]) -> None:
         while todo:
             try:
                 key = todo.popleft()
@@ -47,8 +48,8 @@ class ParallelReads(Generic[T]):
             with self._lock:
                 self._under_way.add(key)
             try:
-                found[key] = work[key]()
-            except Exception as error:  # noqa: BLE001 - raised by `so_far`, in the thread that asked
+                results[key] = work[key]()
+            except Exception as error:  # noqa: BLE001 - raised by `results`, in the thread that asked
                 errors.append(error)
             finally:
                 with self._lock:
@@ -56,27 +57,27 @@ class ParallelReads(Generic[T]):
 
 
 class Reading(Generic[T]):
-    """One round of readings, under way."""
+    """One round of reads."""
 
-    def __init__(self, threads: list[threading.Thread], todo: deque[str], found: dict[str, T], errors: list[Exception]) -> None:
+    def __init__(self, threads: list[threading.Thread], todo: deque[str], results: dict[str, T], errors: list[Exception]) -> None:
         self._threads = threads
         self._todo = todo
-        self._found = found
+        self._results = results
         self._errors = errors
 
-    def so_far(self, patience_s: float, has_no_time: Callable[[], bool] = lambda: False) -> dict[str, T]:
-        """What was read after `patience_s` at most, sooner when all is read or `has_no_time`. Raises what a reading raised."""
+    def results(self, patience_s: float, has_no_time: Callable[[], bool] = lambda: False) -> dict[str, T]:
+        """The results by key, after at most `patience_s`: sooner if all reads have ended or `has_no_time`. Raises the error of a read."""
         deadline = time.monotonic() + patience_s
         while not self.is_over and (left := deadline - time.monotonic()) > 0 and not has_no_time():
             next(thread for thread in self._threads if thread.is_alive()).join(min(left, LOOK_S))
         if self._errors:
             raise self._errors[0]
-        return dict(self._found)
+        return dict(self._results)
 
     @property
     def is_over(self) -> bool:
         return not any(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
-        """Those that hang go on to nothing else when they return."""
+        """A thread whose read hangs begins no other read when it returns."""
         self._todo.clear()

@@ -1,4 +1,4 @@
-"""Publishing the host: that it lives, and what its domains are. The API knows hosts through this alone."""
+"""Publishes that the host lives, and its domains. The API knows hosts only by these rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +24,15 @@ from service.records import freeze_lease
 from service.worker.parallel_reads import ParallelReads, Reading
 
 READERS = 8
+"""Threads that ask guests at the same time. If all hang, no other guest is asked until one returns."""
 PUBLISH_S = 30.0
-SAID = ("filesystems", "agent", "os", "frozen", "frozen_since", "frozen_by")
+"""Seconds between two publications, without a setting and without events."""
+AGENT_FIELDS = ("filesystems", "agent", "os", "frozen", "frozen_since", "frozen_by")
 """Fields read from the agent. The agent is not asked while a job has the guest. The last published values are kept then."""
 FIRST_PATIENCE_S = 0.5
 """Seconds. Then the domains that were read by then are published, so that a guest that hangs does not hide a new domain."""
 LOOK_PATIENCE_S = 1.0
+"""Seconds for a guest to answer whether it is still frozen by another client. After that its published state stays."""
 READ_PATIENCE_S = 20.0
 """Seconds that one publication waits for its slowest domain. After them that domain keeps its last published row."""
 
@@ -42,18 +45,18 @@ _logger = log.get(__name__)
 
 @dataclass(frozen=True)
 class _Before:
-    """What was published last, and when that was read: by the clock of the database, before any guest is asked."""
+    """The rows that were published last. `read_at`: the database's time when they were read, before any guest is asked."""
 
     read_at: datetime
     rows: dict[str, Domain]
 
-    def said(self, uuid: str) -> dict[str, Any]:
+    def agent_fields(self, uuid: str) -> dict[str, Any]:
         row = self.rows.get(uuid)
-        return {name: row.document.get(name) for name in SAID} if row is not None else {}
+        return {name: row.document.get(name) for name in AGENT_FIELDS} if row is not None else {}
 
 
 class Inventory:
-    """Reads the host and writes what it saw. One instance per worker; `publish` is called from one thread."""
+    """Reads the host and writes its rows. One instance per worker. `publish` is called from one thread."""
 
     def __init__(
         self,
@@ -67,17 +70,17 @@ class Inventory:
         is_mine: Callable[[Session], bool] = lambda _: True,
         must_begin_again: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`inventory_seconds`: how often `publish` is called. `has_job`: whether a job has this domain now; it may have begun since the
-        publication did.
+        """`inventory_seconds`: how often `publish` is called.
 
-        `is_mine`: whether this worker is still that of the host; nothing is published by another.
-        `must_begin_again`: something has happened on the host, so that a publication must not wait for a slow guest any longer.
+        `has_job`: whether a job has this domain now. The job may have begun after the publication.
+        `is_mine`: whether this worker is still the worker of the host. Otherwise nothing is published.
+        `must_begin_again`: something has happened on the host, so a publication must not wait longer for a slow guest.
         """
         self._database = database
         self._connection = connection
         self._host_id = host_id
         self._inventory_seconds = inventory_seconds
-        #: By the clock of the database, as all that others compare; None: nothing was written yet.
+        #: By the clock of the database, because other processes compare this time. None: nothing was written yet.
         self._started_at: datetime | None = None
         #: UUIDs of the guests that are published as frozen by another client.
         self._foreign: frozenset[str] = frozenset()
@@ -88,7 +91,7 @@ class Inventory:
         self._is_mine = is_mine
         self._must_begin_again = must_begin_again
         self.away: LibvirtUnavailable | None = None
-        """Why libvirt did not answer when it was asked last; None: it did, or was not asked yet."""
+        """Why libvirt did not answer the last question. None: libvirt answered, or was not asked yet."""
 
     def publish(self, busy_domains: frozenset[str]) -> bool:
         """Read libvirt and write hosts and domains; False while libvirt is away. Agents of busy domains are not asked."""
@@ -100,7 +103,7 @@ class Inventory:
         try:
             versions = self._connection.versions()
             guests = self._connection.guests()
-            # Side by side: an agent that hangs costs ten seconds, and must not hide the other domains for so long.
+            # At the same time: an agent that hangs costs ten seconds, and must not hide the other domains for so long.
             reading = self._readers.begin({guest.uuid: partial(self._row, guest, busy_domains, before) for guest in guests})
             rows = self._first_rows(guests, reading, before)
             self.away = None
@@ -123,7 +126,7 @@ class Inventory:
             return True
         with self._database.read() as session:
             now = database_now(session)
-        # One that does not answer in time says nothing new, and must not hold up what happens on the host.
+        # A guest that does not answer in time keeps its state, and must not delay the next publication.
         answers = self._lookers.read({uuid: partial(self._is_still_frozen, uuid) for uuid in asked}, LOOK_PATIENCE_S)
         still = {uuid for uuid, is_frozen in answers.items() if is_frozen}
         with self._database.write() as session:
@@ -158,8 +161,8 @@ class Inventory:
             return False
 
     def _first_rows(self, guests: list[Guest], reading: Reading[Row], before: _Before) -> dict[str, Row]:
-        """By domain id. None: it is not read yet, and stays as it was last seen; a new one is shown without what its guest says."""
-        read = reading.so_far(min(FIRST_PATIENCE_S, self._read_patience_s))
+        """By domain id. None: the domain is not read yet, and its row stays. A new domain gets a row without the agent's fields."""
+        read = reading.results(min(FIRST_PATIENCE_S, self._read_patience_s))
         rows = {guest.uuid: read.get(guest.uuid) for guest in guests if read.get(guest.uuid) is not _GONE}
         for guest in guests:
             if guest.uuid not in read and guest.uuid not in before.rows:
@@ -169,7 +172,7 @@ class Inventory:
     def _publish_the_slow(self, guests: list[Guest], reading: Reading[Row], first: dict[str, Row], before: _Before) -> None:
         read: dict[str, Row] = {}
         try:
-            read = reading.so_far(self._read_patience_s, self._must_begin_again)
+            read = reading.results(self._read_patience_s, self._must_begin_again)
         except LibvirtUnavailable as error:
             self.away = error
         reading.stop()
@@ -183,9 +186,9 @@ class Inventory:
                     self._write_domains(session, dict.fromkeys(first) | late, before)
 
     def _unasked(self, guest: Guest) -> Row:
-        """One that hangs in libvirt, too, may cost the first look of its life a few seconds."""
+        """The row of a new domain, without asking its agent. If libvirt hangs for this domain, this may take a few seconds."""
         try:
-            return self._row_of(guest, _said(guest, lambda: False))
+            return self._row_of(guest, _ask_agent(guest, lambda: False))
         except LibvirtUnavailable:
             raise
         except StillpointError as error:
@@ -194,30 +197,30 @@ class Inventory:
 
     def _row(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any] | None:
         try:
-            return self._row_of(guest, self._asked(guest, busy, before))
+            return self._row_of(guest, self._agent_fields(guest, busy, before))
         except LibvirtUnavailable:
             raise
         except LibvirtCallTimedOut as error:
             _logger.warning("domain_not_answering", domain=guest.name, reason=error.detail)
             return None
         except StillpointError as error:
-            # It was undefined between the list and the look: the next publication is right again.
+            # The domain was undefined after libvirt listed it. The next publication is right again.
             _logger.info("domain_left_out", domain=guest.name, reason=error.detail)
             return _GONE
 
     @staticmethod
-    def _row_of(guest: Guest, said: dict[str, Any]) -> dict[str, Any]:
-        document = said | {"persistent": guest.is_persistent(), "disks": [disk.as_document() for disk in guest.disks()]}
+    def _row_of(guest: Guest, agent_fields: dict[str, Any]) -> dict[str, Any]:
+        document = agent_fields | {"persistent": guest.is_persistent(), "disks": [disk.as_document() for disk in guest.disks()]}
         return {"id": guest.uuid, "name": guest.name, "state": guest.state().value, "document": document}
 
-    def _asked(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any]:
-        # libvirt runs one agent command at a time: asking a guest that is being frozen would stand in the way of its thaw.
+    def _agent_fields(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any]:
+        # libvirt runs one agent command at a time, so a question to a guest that is being frozen would delay its thaw.
         def may_ask() -> bool:
             return guest.uuid not in busy and not self._has_job(guest.uuid)
 
-        said = _said(guest, may_ask) if may_ask() else {}
-        # A job began while it was asked: what it said is part of the truth at most, and a freeze may be that job's own.
-        return said if said and may_ask() else before.said(guest.uuid) or _said(guest, lambda: False)
+        answers = _ask_agent(guest, may_ask) if may_ask() else {}
+        # If a job began during the questions, the answers may be incomplete, and a freeze may be that job's own.
+        return answers if answers and may_ask() else before.agent_fields(guest.uuid) or _ask_agent(guest, lambda: False)
 
     def _write_host(self, session: Session, versions: dict[str, Any], problem: str | None) -> None:
         now = database_now(session)
@@ -239,7 +242,7 @@ class Inventory:
         session.flush()
 
     def _write_domains(self, session: Session, rows: dict[str, dict[str, Any] | None], before: _Before) -> None:
-        """A domain whose row is None stays as it was."""
+        """A row None leaves the row of that domain unchanged."""
         read = [row for row in rows.values() if row is not None]
         for row in read:
             row["document"] |= _freeze(session, row, before)
@@ -250,24 +253,24 @@ class Inventory:
 
 
 def _freeze(session: Session, row: dict[str, Any], before: _Before) -> dict[str, Any]:
-    """`frozen`, and since when and by whom where it is not by a job that runs."""
+    """`frozen`. For a freeze that no running job holds, also since when and by which client."""
     frozen = row["document"]["frozen"]
-    earlier, said = before.rows.get(row["id"]), before.said(row["id"])
+    earlier, published = before.rows.get(row["id"]), before.agent_fields(row["id"])
     if frozen is False or row["state"] not in (DomainState.running, DomainState.paused):
         return {"frozen": frozen, "frozen_since": None, "frozen_by": None}
-    known = {"frozen_since": said.get("frozen_since"), "frozen_by": in_one_shape(said.get("frozen_by"))}
+    known = {"frozen_since": published.get("frozen_since"), "frozen_by": in_one_shape(published.get("frozen_by"))}
     if frozen is None or known["frozen_since"]:
-        # An agent that fell silent does not end a freeze.
+        # A freeze does not end because its agent stops to answer.
         return {"frozen": frozen, **known}
-    thawed_at = earlier.published_at if earlier is not None and said["frozen"] is False else None
+    thawed_at = earlier.published_at if earlier is not None and published["frozen"] is False else None
     by = freeze_lease.freezer_of(session, row["id"], thawed_at=thawed_at, looked_at=before.read_at)
     if by is None:
         # One of our jobs started or ended during the read, so "frozen" does not prove a foreign freeze.
-        return {"frozen": said.get("frozen"), **known}
+        return {"frozen": published.get("frozen"), **known}
     return {"frozen": True, "frozen_since": rfc3339(before.read_at), "frozen_by": by}
 
 
-def _said(guest: Guest, may_ask: Callable[[], bool]) -> dict[str, Any]:
+def _ask_agent(guest: Guest, may_ask: Callable[[], bool]) -> dict[str, Any]:
     agent = AgentFacts(channel=guest.has_agent_channel())
     filesystems = None
     ask = guest.state() is DomainState.running and agent.channel and guest.agent_is_connected() is not False and may_ask()

@@ -1,7 +1,7 @@
-"""Jobs whose worker died: libvirt and the agent are asked what is true before anything is decided (lifecycle e, f, g, i).
+"""Recovers jobs whose worker died. libvirt and the agent are asked what is true before anything is decided (lifecycle e, f, g, i).
 
-A guest that may be frozen and cannot be thawed now is not given up: its job stays `interrupted`, says what it waits for,
-and is looked at again until the guest is thawed or shut off. So does one whose disks libvirt may still move.
+If a guest may be frozen and cannot be thawed now, its job stays `interrupted`. The job says what it waits for, and recovery looks again
+until the guest is thawed or shut off. The job also stays `interrupted` while libvirt may still move its disks.
 """
 
 import time
@@ -34,11 +34,14 @@ from service.worker import moved_guest
 from service.worker.recovery_schedule import Schedule
 
 THAW_PATIENCE_S = 30.0
-"""How long one look repeats an unanswered thaw; the next look goes on with it."""
-GUARD_MOMENT_S = 0.2
-"""Before recovery thaws the guest itself: a guard that works needs less, and one that is stopped must not be waited for."""
+"""Seconds for which one look repeats an unanswered thaw. The next look continues."""
+GUARD_FIRST_WAIT_S = 0.2
+"""Seconds that recovery waits for the guard before it thaws the guest itself. A guard that works needs less; a guard that hangs must not
+delay the thaw."""
 GUARD_PATIENCE_S = 3.0
-"""After it did: a guard that thawed watches for two seconds that it stays so, and writes then."""
+"""Seconds that recovery waits for the guard's report after the thaw. A guard that thawed watches the guest for 2 s, and then writes."""
+CANNOT_JUDGE_DISKS = "Recovery cannot judge the disks yet: {why}"
+WAITED = "Recovery waited since {since}, for {seconds:.0f} s: {why}"
 
 _logger = log.get(__name__)
 
@@ -49,13 +52,13 @@ class _Look:
 
     lost: LostJob
     report: GuardReport | None
-    #: A newer version made the job: its guest is thawed, and what else it had intended is left to that version.
+    #: A newer version made the job. This version thaws the guest, and leaves the rest of the job's intent to the newer version.
     unreadable: StillpointError | None = None
-    #: Set where the domain is not on this host any more, and libvirt told so by an error.
+    #: The error by which libvirt said that the domain is not on this host any more.
     gone: DomainGone | None = None
-    #: It went to another host, perhaps frozen: a thaw follows it there.
+    #: The domain may have moved to another host while it was frozen. Then a job there thaws it.
     moved_frozen: bool = False
-    #: What has to end before the job can be resolved.
+    #: The problem that must end before the job can be resolved.
     waits_for: StillpointError | None = None
     resolution: Resolution = field(default_factory=Resolution)
 
@@ -69,14 +72,14 @@ class _Look:
 
     @property
     def error(self) -> StillpointError | None:
-        """With which the job ends; None: it is tried again."""
+        """The error that ends the job. None: the job is tried again."""
         if self.resolution.is_tried_again and self.job.attempt < self.job.max_attempts:
             return None
         return self.gone or self.resolution.error or WorkerLost(story=" ".join(self.story).rstrip("."))
 
 
 class Recovery:
-    """`state_dir`: where the thaw guards of this host leave their reports; None: there are none."""
+    """`state_dir`: the folder of the reports of this host's thaw guards. None: this host has no guards."""
 
     def __init__(
         self,
@@ -98,19 +101,19 @@ class Recovery:
         connection.on_change(self._schedule.make_all_due)
 
     def is_due(self, job_id: str) -> bool:
-        """False: it was looked at a moment ago, nothing has happened on the host since, and it is not its turn again."""
+        """False: recovery looked at the job lately, nothing has happened on the host since then, and the pause is not over."""
         return self._schedule.is_due(job_id)
 
     def recover(self, job_id: str) -> None:
-        """Thaw, look at the disks, and decide. Raises LibvirtUnavailable or DatabaseUnavailable: then it is tried again later."""
-        # First, so that no failure below is repeated at once.
+        """Thaw the guest, look at the disks, and decide. Raises LibvirtUnavailable or DatabaseUnavailable: call this again later then."""
+        # Before anything that can fail, so that a failure is not repeated at once.
         self._schedule.put_off(job_id)
         with self._database.read() as session:
             job = session.get(Job, job_id)
         if job is None or job.state != JobState.interrupted:
             self._schedule.forget(job_id)
             return
-        report = self._guard(job_id, GUARD_MOMENT_S)
+        report = self._guard(job_id, GUARD_FIRST_WAIT_S)
         unreadable = self._why_unreadable(job)
         intent = Intent.from_document(job.intent) if unreadable is None else Intent.freeze_of(job.intent)
         look = _Look(LostJob(job, intent, self._database), report, unreadable)
@@ -130,15 +133,15 @@ class Recovery:
 
     def _end_guard(self, job_id: str) -> None:
         if self._state_dir:
-            # Thawed or shut off by now: a guard that still tried would thaw the next window.
+            # The guest is thawed or shut off by now. A guard that still tried to thaw would end the next freeze.
             if guard_report.end(self._state_dir, job_id, 0.0):
                 guard_report.remove(self._state_dir, job_id)
             else:
-                # Its report stays: by it the next window of this guest finds it.
+                # The report stays, so that the next window of this guest can find the guard.
                 _logger.error("guard_does_not_end", job_id=job_id)
 
     def _guard(self, job_id: str, patience_s: float) -> GuardReport | None:
-        """What the guard of the job did; one that is at its work is given a moment, because its reply is the evidence."""
+        """The report of the job's guard. Waits up to `patience_s` for a guard that is alive, because its reply is evidence."""
         if self._state_dir is None:
             return None
         deadline = time.monotonic() + patience_s
@@ -174,7 +177,7 @@ class Recovery:
         return None
 
     def _guest_at_rest(self, look: _Look) -> Guest | None:
-        """Thawed, and with disks that nothing moves; None: it went to another host. Raises DomainGone."""
+        """The guest, thawed, and with disks that nothing can move. None: the domain went to another host. Raises DomainGone."""
         lost = look.lost
         guest = self._connection.guest(the_domain(lost.job.domain_id))
         if guest.was_migrated_away():
@@ -187,9 +190,9 @@ class Recovery:
         else:
             after_death.report_foreign_freeze(guest, look.story)
         if look.waits_for is None:
-            look.waits_for = interrupted_disks.what_may_move_them(guest, lost.intent)
+            look.waits_for = interrupted_disks.what_may_move_disks(guest, lost.intent)
             if look.waits_for is not None:
-                look.story.append(f"What became of the disks cannot be judged yet: {look.waits_for.detail}")
+                look.story.append(CANNOT_JUDGE_DISKS.format(why=look.waits_for.detail))
         return guest
 
     def _resolution(self, look: _Look) -> Resolution:
@@ -201,7 +204,7 @@ class Recovery:
             return handler.recover(look.lost, self._host)
 
     def _note(self, look: _Look, waits_for: StillpointError) -> None:
-        """The job waits; its row says for what. Written when that changes, and not at every look."""
+        """Write into the job's row what the job waits for. Only a change is written, not every look."""
         job, document = look.job, waits_for.as_document()
         if job.error is not None and job.error["code"] == document["code"]:
             return
@@ -238,7 +241,7 @@ def _tell_of_the_move(look: _Look) -> None:
 
 
 def _columns(look: _Look) -> tuple[JobState, dict[str, Any]]:
-    """What becomes of the job, and its columns."""
+    """The next state of the job, and the columns to write."""
     error, resolution = look.error, look.resolution
     to = JobState.failed if error is not None else JobState.queued
     if error is None and look.job.cancel_requested:
@@ -251,7 +254,7 @@ def _columns(look: _Look) -> tuple[JobState, dict[str, Any]]:
         "evidence": _evidence(look),
     }
     if to is JobState.queued:
-        # What was intended and seen is settled: the next attempt must not be judged by it.
+        # The intent and the evidence of this attempt are settled. The next attempt must not be judged by them.
         return to, values | {"intent": None, "freeze": None, "timing": None}
     if resolution.judgement is not None:
         values |= judgement_columns(resolution.judgement)
@@ -263,7 +266,7 @@ def _columns(look: _Look) -> tuple[JobState, dict[str, Any]]:
 
 
 def _beginning(job: Job) -> str:
-    # What happens inside the window is recorded after it: nobody knows how far it had come.
+    # The phases inside the window are recorded after the window, so the exact phase is not known.
     place = "the freeze window" if job.phase == PhaseName.freeze else f"phase {job.phase or 'start'}"
     if job.error is not None and job.error["code"] == MustRecover.code:
         return f"The worker gave up in {place} of attempt {job.attempt}: {job.error['detail'].rstrip('.')}."
@@ -272,7 +275,7 @@ def _beginning(job: Job) -> str:
 
 
 def _waiting(job: Job) -> dict[str, Any] | None:
-    """The phase of an earlier look that found the job waiting: it has not ended yet."""
+    """The phase `recover` of an earlier look that left the job waiting. That phase has not ended yet."""
     last: dict[str, Any] | None = job.phases[-1] if job.phases else None
     return last if last is not None and last["name"] == PhaseName.recover and last["duration_ms"] is None else None
 
@@ -298,7 +301,7 @@ def _tell_waiting(look: _Look) -> None:
     job, waiting = look.job, _waiting(look.job)
     if waiting is not None and job.error is not None:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(waiting["started_at"])).total_seconds()
-        look.story.append(f"This was waited for since {waiting['started_at']}, for {seconds:.0f} s: {job.error['detail']}")
+        look.story.append(WAITED.format(since=waiting["started_at"], seconds=seconds, why=job.error["detail"]))
 
 
 def _evidence(look: _Look) -> dict[str, Any] | None:

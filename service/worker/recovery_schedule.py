@@ -1,10 +1,12 @@
-"""When a job whose worker died is looked at again: at once after a change on the host, else less and less often."""
+"""Says when recovery looks at a job again: at once after a change on the host, otherwise after a pause that grows."""
 
 import threading
 import time
 
 LOOK_AGAIN_S = 1.0
+"""Seconds before the second look. The pause doubles with each look."""
 LOOK_AGAIN_MAX_S = 30.0
+"""Seconds at which the pause stops to grow. Recovery never gives up a job."""
 
 
 class Schedule:

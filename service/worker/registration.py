@@ -1,8 +1,8 @@
-"""Which process is the worker of a host. The database refuses a second one, wherever that one runs.
+"""Registers one process as the worker of a host. The database refuses a second worker of that host, on any machine.
 
-A worker reports every few seconds. The row of the host names the instance that does, and the lock file that it holds. A new one takes
-over when it holds that very lock file, so that the one before is dead; everybody else must wait until nothing was heard for longer than
-the leases of its jobs last.
+A worker reports every few seconds. The row of the host names the instance that reports, and the lock file that it holds. A new worker
+takes over at once if it holds the same lock file, because the earlier worker is dead then. Any other worker must wait until the earlier
+worker has been silent for longer than the leases of its jobs last.
 """
 
 import os
@@ -25,12 +25,12 @@ from service.worker.host_lock import LockId
 REPORT_S = 5.0
 """Seconds between two reports of a worker, at most."""
 REPORTS_MISSED = 3
-"""After a reboot: after so many missing reports the other worker counts as dead. Until then it may be a copy of this machine."""
+"""Missing reports, after a reboot, until the other worker counts as dead. Until then the other worker may run on a copy of this machine."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a worker says of itself: others tell by it when it is silent."""
+    """Facts that a worker stores about itself. Other processes use them to decide whether the worker is silent."""
 
     lease_seconds: float
     inventory_seconds: float
@@ -38,7 +38,7 @@ class Terms:
 
 
 class Registration:
-    """Of one process. Each function is a part of the caller's transaction."""
+    """The registration of one process. Each function is a part of the caller's transaction."""
 
     def __init__(self, host_id: str, terms: Terms) -> None:
         self.instance_id = str(uuid4())
@@ -46,7 +46,7 @@ class Registration:
         self._terms = terms
 
     def take(self, session: Session, lock: LockId) -> bool:
-        """Be the worker of this host; answers whether the host was known before. Raises HostTaken."""
+        """Become the worker of this host. Returns whether the host was known before. Raises HostTaken."""
         now = database_now(session)
         host = _locked(session, self._host_id)
         was_known = host is not None
@@ -63,7 +63,7 @@ class Registration:
         return was_known
 
     def report(self, session: Session) -> bool:
-        """Only that the worker lives. False: another worker took the host, or it was forgotten."""
+        """Report that the worker lives. False: another worker took the host, or the host was forgotten."""
         seen = update(Host).where(Host.id == self._host_id, Host.instance_id == self.instance_id)
         return session.scalar(seen.values(last_seen=database_now(session)).returning(Host.id)) is not None
 
@@ -72,7 +72,7 @@ class Registration:
         return session.scalar(mine) is not None
 
     def release(self, session: Session) -> None:
-        """Whoever comes next need not wait."""
+        """Give up the host, so that the next worker need not wait."""
         session.execute(update(Host).where(Host.id == self._host_id, Host.instance_id == self.instance_id).values(instance_id=None))
 
     def _added(self, session: Session, now: datetime) -> Host:
@@ -84,13 +84,13 @@ class Registration:
             libvirt_uri=self._terms.libvirt_uri,
             versions={},
             libvirt_connected=False,
-            libvirt_error="it was not asked yet",
+            libvirt_error="the worker has not asked libvirt yet",
         )
         try:
             with session.begin_nested():
                 session.add(new)
         except IntegrityError:
-            # Two workers of a new host start at once, and the other one was first.
+            # Two workers of a new host started at the same time, and the other worker was first.
             other = _locked(session, self._host_id)
             if other is None:
                 raise
@@ -98,20 +98,20 @@ class Registration:
         return new
 
     def _refuse(self, host: Host, lock: LockId, now: datetime) -> None:
-        """Raises HostTaken, unless the other one is dead or has been silent for long enough."""
+        """Raises HostTaken, unless the other worker is dead or has been silent for long enough."""
         other = LockId.read(host.lock_id)
         if lock.proves_death_of(other):
             return
         silence = silence_of(host)
         if lock.is_of_an_earlier_boot(other):
             silence = min(silence, timedelta(seconds=REPORTS_MISSED * REPORT_S))
-        heard_ago = abs(now - host.last_seen)
-        if heard_ago <= silence:
+        seen_ago = abs(now - host.last_seen)
+        if seen_ago <= silence:
             raise HostTaken(
                 host=host.id,
                 held_by=host.held_by or "another process",
-                seen_ago_s=round(heard_ago.total_seconds(), 1),
-                free_in_s=round((silence - heard_ago).total_seconds(), 1),
+                seen_ago_s=round(seen_ago.total_seconds(), 1),
+                free_in_s=round((silence - seen_ago).total_seconds(), 1),
             )
 
 

@@ -1,6 +1,6 @@
-"""A host that was forgotten came back after all: what its jobs may have left frozen is thawed, and what became of the disks is told.
+"""A forgotten host came back: guests that its jobs may have left frozen are thawed, and the jobs say which files the disks are on.
 
-The jobs stay failed, and their disks stay as they are: another host may have gone on with them meanwhile.
+The jobs stay failed, and the disks stay as they are, because another host may have used them meanwhile.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from service.records.locks import the_domain
 from service.worker.recovery_schedule import Schedule
 
 THAW_PATIENCE_S = 5.0
-"""No job is claimed while a guest is looked at; one that does not answer is looked at again later."""
+"""Seconds for which one look repeats an unanswered thaw. No job is claimed during a look, so a silent guest is looked at again later."""
 
 _logger = log.get(__name__)
 
@@ -38,14 +38,14 @@ class ReturnedHost:
         connection.on_change(self._schedule.make_all_due)
 
     def due(self) -> list[str]:
-        """Jobs that were forgotten, and are to be looked at now. Not while another job has the guest: a thaw would end its freeze."""
+        """Forgotten jobs to look at now. A job waits while another job has the guest, because a thaw would end that job's freeze."""
         with self._database.read() as session:
             left = session.execute(select(Job.id, Job.domain_id).where(Job.host_id == self._host_id, Job.forgotten_at.is_not(None))).all()
             busy = queue.busy_domains(session, [job.domain_id for job in left])
         return [job.id for job in left if job.domain_id not in busy and self._schedule.is_due(job.id)]
 
     def look(self, job_id: str) -> None:
-        """Raises LibvirtUnavailable, DatabaseUnavailable: then it is tried again later."""
+        """Look at one job. Raises LibvirtUnavailable, DatabaseUnavailable: call this again later then."""
         self._schedule.put_off(job_id)
         with self._database.read() as session:
             job = session.get(Job, job_id)
@@ -63,7 +63,7 @@ class ReturnedHost:
         _logger.warning("forgotten_job_looked_at", job_id=job_id, story=story)
 
     def _look_at_the_guest(self, job: Job, story: list[str]) -> StillpointError | None:
-        """Answers what has to be waited for."""
+        """Returns the problem that must end first. None: the look is done."""
         intent = Intent.freeze_of(job.intent)
         try:
             guest = self._connection.guest(the_domain(job.domain_id))
@@ -81,14 +81,14 @@ class ReturnedHost:
         return None
 
     def _end_guard(self, job_id: str) -> None:
-        """A guard that still tried would thaw the next window."""
+        """End a guard that still tries to thaw, because it would end the next freeze."""
         if self._state_dir is not None:
             guard_report.end(self._state_dir, job_id, 0.0)
             guard_report.remove(self._state_dir, job_id)
 
     def _record(self, job: Job, story: list[str]) -> None:
         with self._database.write() as session:
-            found = session.get_one(Job, job.id, with_for_update=True)
+            row = session.get_one(Job, job.id, with_for_update=True)
             looked = {
                 "name": PhaseName.recover.value,
                 "started_at": rfc3339(database_now(session)),
@@ -96,15 +96,15 @@ class ReturnedHost:
                 "outcome": PhaseOutcome.warning.value,
                 "detail": " ".join(story),
             }
-            found.phases = [*found.phases, looked]
-            # Nothing of it is frozen any more.
-            found.intent = {**(found.intent or {}), "will_freeze": False}
-            found.forgotten_at = None
+            row.phases = [*row.phases, looked]
+            # The guest is thawed now.
+            row.intent = {**(row.intent or {}), "will_freeze": False}
+            row.forgotten_at = None
 
 
 def _whereabouts(guest: Guest, intent: Intent) -> str:
     if not intent.overlays:
-        return "It had made no files yet."
+        return "The job had made no files yet."
     sources = guest.sources()
     where = [f"{overlay.target} is on {sources.get(overlay.target) or 'no file'}" for overlay in intent.overlays]
     return f"Nothing was changed: {', '.join(where)}."

@@ -1,4 +1,4 @@
-"""Whether the state folder of a worker takes what it must write there: without the reports of guards no guest can be frozen."""
+"""Checks that the worker can write to its state folder. Without the reports of guards there, no guest can be frozen."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ class StateFolder:
         self._log = Absence("state_folder")
 
     def problem(self) -> StateFolderUnwritable | None:
-        """Tried now; the log and the metrics are told of it, too."""
-        found = None
+        """Try to write now. The result also goes to the log and the metrics."""
+        problem = None
         try:
             room.find(self._path)
         except OSError as error:
-            found = StateFolderUnwritable(path=str(self._path), reason=error.strerror or str(error))
-        self._log.note(found)
-        metrics.STATE_FOLDER_WRITABLE.set(found is None)
-        return found
+            problem = StateFolderUnwritable(path=str(self._path), reason=error.strerror or str(error))
+        self._log.note(problem)
+        metrics.STATE_FOLDER_WRITABLE.set(problem is None)
+        return problem

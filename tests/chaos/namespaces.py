@@ -20,12 +20,15 @@ def libvirt_pids() -> list[str]:
 def ways_into(pids: Iterable[str]) -> Iterator[list[list[str]]]:
     """What to put before a command that is to run in each mount namespace of the processes which is not this process's own.
 
+    Only namespaces with this process's root count: a libvirtd in another root (`scripts/debian13`) has other files under the same names.
     The namespaces are held open until the end of the block: the process by which one was found may end meanwhile.
     """
     with ExitStack() as stack:
         found: dict[int, list[str]] = {}
         for pid in pids:
             with suppress(OSError):
+                if not Path(f"/proc/{pid}/root").samefile("/"):
+                    continue
                 handle = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
                 stack.callback(os.close, handle)
                 found[os.fstat(handle).st_ino] = ["nsenter", f"--mount=/proc/{os.getpid()}/fd/{handle}"]

@@ -123,10 +123,10 @@ def test_real_encrypted_images_of_old_are_known(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_definition_says_is_a_reason(tmp_path: Path, words: DiskWords) -> None:
-    assert Disk("vda", "disk", "file", str(tmp_path / "a"), "qcow2", False, said=words).why_not
+    assert Disk("vda", "disk", "file", str(tmp_path / "a"), "qcow2", False, words=words).why_not
 
 
 @pytest.mark.parametrize("snapshot", [None, "external", "internal"])
 def test_what_the_definition_prefers_is_not_a_reason(tmp_path: Path, snapshot: str | None) -> None:
     """The snapshot that is asked for names its kind for each disk."""
-    assert Disk("vda", "disk", "file", str(tmp_path / "a"), "qcow2", False, said=DiskWords(snapshot=snapshot)).why_not is None
+    assert Disk("vda", "disk", "file", str(tmp_path / "a"), "qcow2", False, words=DiskWords(snapshot=snapshot)).why_not is None

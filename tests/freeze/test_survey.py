@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.freeze.survey import as_document, hook_path_of, hook_state, survey
+from service.freeze.survey import as_document, hook_path_of, hook_state, survey_of
 from service.hypervisor.guest import Guest
 from service.model.inventory import DomainState, OsFamily
 from service.model.verdict import HookState
@@ -23,7 +23,7 @@ def guest(domain: FakeDomain) -> Guest:
 
 
 def test_a_running_guest_tells_everything(guest: Guest) -> None:
-    found = survey(guest)
+    found = survey_of(guest)
     assert (found.domain, found.state, found.busy, found.hook) == ("db1", DomainState.running, {}, HookState.absent)
     assert (found.agent.version, found.agent.frozen, found.agent.fault, found.agent.os_family) == ("7.2.22", False, None, OsFamily.linux)
     assert [fs.mountpoint for fs in found.filesystems or []] == ["/data"]
@@ -38,7 +38,7 @@ def test_loop_and_network_mounts_are_found(domain: FakeDomain, guest: Guest) -> 
         "server:/export /home nfs4 rw 0 0",
         "tmpfs /run tmpfs rw 0 0",
     )
-    linux = survey(guest).linux
+    linux = survey_of(guest).linux
     assert linux is not None
     assert (linux.loop_mounts, linux.network_mounts) == (("/mnt/image",), ("/home",))
 
@@ -56,14 +56,14 @@ def test_the_hook_of_the_guest_is_read_and_judged(
     domain: FakeDomain, guest: Guest, text: str, scripts: tuple[str, ...], state: HookState
 ) -> None:
     domain.agent.hook, domain.agent.hook_text, domain.agent.hook_scripts = "ok", text, scripts
-    assert survey(guest).hook is state
+    assert survey_of(guest).hook is state
 
 
 def test_a_hook_that_cannot_be_read_is_not_inspected(domain: FakeDomain, guest: Guest) -> None:
     domain.agent.hook = "ok"
     domain.when_next("guest-exec", lambda: None)
     domain.fail_next("guest-exec", agent_silent())
-    assert survey(guest).hook is HookState.not_inspected
+    assert survey_of(guest).hook is HookState.not_inspected
 
 
 @pytest.mark.parametrize(
@@ -89,21 +89,21 @@ def test_the_declaration_of_a_hook_needs_a_script_behind_it() -> None:
 
 def test_a_shut_off_domain_is_not_asked_for_its_guest(domain: FakeDomain, guest: Guest) -> None:
     domain.shut_off()
-    found = survey(guest)
+    found = survey_of(guest)
     assert (found.state, found.shut_off_cleanly, found.filesystems) == (DomainState.shut_off, True, None)
     assert not [call for call in domain.log if call.startswith("guest-")]
 
 
 def test_a_frozen_guest_is_not_asked_further(domain: FakeDomain, guest: Guest) -> None:
     domain.agent.freeze_by_somebody_else()
-    found = survey(guest)
+    found = survey_of(guest)
     assert (found.agent.frozen, found.filesystems, found.linux) == (True, None, None)
     assert "guest-exec" not in domain.log
 
 
 def test_a_silent_agent_is_a_fact(domain: FakeDomain, guest: Guest) -> None:
     domain.agent.answers = False
-    found = survey(guest)
+    found = survey_of(guest)
     assert found.agent.fault is not None
     assert found.agent.fault.code == "agent_not_answering"
     assert as_document(found)["agent"]["fault"] == "agent_not_answering"
@@ -112,9 +112,9 @@ def test_a_silent_agent_is_a_fact(domain: FakeDomain, guest: Guest) -> None:
 def test_jobs_of_libvirt_are_named(domain: FakeDomain, guest: Guest) -> None:
     domain.block_jobs["vda"] = {"type": 4, "cur": 1, "end": 2}
     domain.domain_job = 2
-    assert survey(guest).busy == {"vda": "block job (active commit)", "": "a backup, migration or save"}
+    assert survey_of(guest).busy == {"vda": "block job (active commit)", "": "a backup, migration or save"}
 
 
 def test_of_an_operating_system_only_words_are_kept(domain: FakeDomain, guest: Guest) -> None:
     domain.agent.os = {"id": "debian", "version": {"nested": 1}, "pretty-name": 7}
-    assert survey(guest).agent.os == {"id": "debian"}
+    assert survey_of(guest).agent.os == {"id": "debian"}

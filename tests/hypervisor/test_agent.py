@@ -164,8 +164,8 @@ LOCKED = [
     ("nedaří se získat zámek změny stavu (drženo agent=remoteDispatch)", "agent=remoteDispatch"),
     ("no se puede conseguir el bloqueo de cambio de estado (retenido por el agente=remoteDispatch)", "agent=remoteDispatch"),
     ("不能获取状态更改锁（由 monitor=remoteA agent=remoteB 持有）", "monitor=remoteA agent=remoteB"),
-    ("max_queued 제한으로 인해 상태 변경 잠금을 획득할 수 없습니다", "libvirt does not say whom"),
-    ("Kann Status-Änderungs-Lock nicht abrufen", "libvirt does not say whom"),
+    ("max_queued 제한으로 인해 상태 변경 잠금을 획득할 수 없습니다", agent.HOLDER_UNKNOWN),
+    ("Kann Status-Änderungs-Lock nicht abrufen", agent.HOLDER_UNKNOWN),
 ]
 
 

@@ -69,7 +69,7 @@ def test_a_program_is_waited_for(domain: FakeDomain, guest: Guest) -> None:
 
 def test_a_program_that_takes_too_long_is_not_waited_for(domain: FakeDomain, guest: Guest) -> None:
     domain.agent.exec_polls = 1_000
-    with pytest.raises(AgentNotAnswering, match="guest-exec /bin/sync within 50 ms: it still runs"):
+    with pytest.raises(AgentNotAnswering, match="guest-exec /bin/sync within 50 ms"):
         guest.execute("/bin/sync", budget_ms=50)
 
 

@@ -53,7 +53,7 @@ def test_an_emergency_thaw_closes_the_gate(database: Database, tmp_path: Path, m
     scene = Scene(database, tmp_path, ("vda", "vdb"))
     thaws: list[Job] = []
     job = open_until(scene, lambda: thaws.append(scene.run("thaw")))
-    must_have_closed_early(scene, job, "an emergency thaw was asked for")
+    must_have_closed_early(scene, job, gate_hold.EMERGENCY_THAW)
     (thaw,) = thaws
     assert thaw.result is not None
     assert (thaw.state, thaw.result["was_frozen"], thaw.result["thawed"]) == ("succeeded", True, 2)
@@ -70,7 +70,7 @@ def test_the_gate_is_closed_when_the_thaw_has_ended_and_a_release_after_it_chang
         scene.run("thaw")
         assert scene.gate(job_id).state == GateState.closed
         scene.release(job_id)
-    must_have_closed_early(scene, scene.job(job_id), "an emergency thaw")
+    must_have_closed_early(scene, scene.job(job_id), gate_hold.EMERGENCY_THAW)
 
 
 def test_a_gate_that_was_about_to_open_does_not_open_after_an_emergency_thaw(scene: Scene) -> None:
@@ -78,7 +78,7 @@ def test_a_gate_that_was_about_to_open_does_not_open_after_an_emergency_thaw(sce
     scene.domain.when_next(FREEZE, lambda: scene.run("thaw"))
     job = scene.run_alone(job_id)
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "none", "gate_not_opened")
-    assert "an emergency thaw was asked for" in error_of(job)["detail"]
+    assert gate_hold.EMERGENCY_THAW in error_of(job)["detail"]
     assert scene.domain.agent.frozen == set()
 
 
@@ -95,7 +95,7 @@ def test_the_gate_of_another_domain_stays_open(scene: Scene) -> None:
 
 def test_a_gate_whose_guest_somebody_thaws_with_other_means_closes(scene: Scene) -> None:
     job = open_until(scene, scene.domain.agent.thaw_by_somebody_else)
-    must_have_closed_early(scene, job, "another client thawed the guest")
+    must_have_closed_early(scene, job, gate_hold.THAWED_BY_OTHERS)
 
 
 def test_an_agent_that_does_not_say_whether_it_is_frozen_closes_no_gate(scene: Scene) -> None:

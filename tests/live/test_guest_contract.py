@@ -20,7 +20,7 @@ from service.errors import (
     StillpointError,
 )
 from service.freeze.guard import Unguarded
-from service.freeze.survey import survey
+from service.freeze.survey import survey_of
 from service.freeze.window import WindowPlan, run
 from service.hypervisor.guest import Guest
 from service.hypervisor.handle import LibvirtDomain
@@ -288,7 +288,7 @@ def test_the_result_of_a_program_is_given_once(guest: Guest) -> None:
 
 
 def test_the_survey_reads_a_linux_guest(guest: Guest) -> None:
-    found = survey(guest)
+    found = survey_of(guest)
     assert (found.agent.fault, found.agent.frozen, found.busy) == (None, False, {})
     assert found.linux is not None
     assert found.linux.uptime_s is not None
@@ -407,7 +407,7 @@ def test_a_hook_that_fails_on_thaw_is_told_and_the_guest_is_thawed(make_subject:
 
 
 def test_a_hook_is_found_by_the_survey(make_subject: MakeSubject) -> None:
-    found = survey(make_subject(Wish(hook="fail")).guest)
+    found = survey_of(make_subject(Wish(hook="fail")).guest)
     assert found.linux is not None
     assert (found.linux.hook_path, found.hook) == ("/etc/qemu/fsfreeze-hook", HookState.unknown)
 

@@ -12,7 +12,7 @@ from service.freeze import hung_hook
 from service.freeze import window as freeze_window
 from service.freeze.frozen_pass import PassSettings
 from service.freeze.guard import NoGuards
-from service.freeze.survey import survey
+from service.freeze.survey import survey_of
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from service.jobs.kind import Host
@@ -78,7 +78,7 @@ def test_a_frozen_guest_writes_nothing_and_is_not_taken_for_one_with_a_hook_that
     lab_guest = make_guest(GuestOptions(hook="ok")).start_and_wait()
     connection = HostConnection(uri())
     guest = connection.guest(lab_guest.name)
-    found = survey(guest)
+    found = survey_of(guest)
 
     lab_guest.domain.fsFreeze()
     while_frozen = hung_hook.disks_that_go_on(guest, found)

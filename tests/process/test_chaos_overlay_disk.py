@@ -142,9 +142,24 @@ def test_the_own_namespace_and_a_process_that_is_no_more_give_no_way() -> None:
         assert ways == []
 
 
+def test_a_namespace_with_another_root_is_left_alone(tmp_path: Path) -> None:
+    """A path of this machine means nothing there."""
+    with namespace_of_its_own(into_another_root(tmp_path)) as process, ways_into([str(process.pid)]) as ways:
+        assert ways == []
+
+
+def into_another_root(root: Path) -> str:
+    """As `scripts/debian13` does it; the programs of this machine stay in reach."""
+    for name in ("bin", "lib", "lib64", "usr", ".outside"):
+        (root / name).mkdir()
+    binds = "".join(f"mount --rbind /{name} {name}; " for name in ("bin", "lib", "lib64", "usr"))
+    return f"set -e; mount --bind {root} {root}; cd {root}; {binds} pivot_root . .outside; "
+
+
 @contextmanager
-def namespace_of_its_own() -> Iterator[Any]:
-    with subprocess.Popen(["unshare", "--mount", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE) as process:
+def namespace_of_its_own(first: str = "") -> Iterator[Any]:
+    """`first`: shell commands before it says that it is there."""
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", f"{first}echo; exec sleep 60"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         try:

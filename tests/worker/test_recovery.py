@@ -10,6 +10,7 @@ from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import LibvirtUnavailable
 from service.freeze import after_death
+from service.jobs.interrupted_disks import NOTHING_MADE
 from service.jobs.run import JobRun
 from service.records import queue
 from tests.scenes.host import FREEZE, THAW, Scene, error_of, phases_of
@@ -79,7 +80,7 @@ def test_a_job_that_had_made_nothing_is_queued_again(database: Database, tmp_pat
     corpse.run.write({"phase": "preflight"})
     job = corpse.recover()
     assert (job.state, job.verdict, job.error) == ("queued", None, None)
-    assert story(job) == "The worker was lost in phase preflight of attempt 1. Nothing was made yet."
+    assert story(job) == f"The worker was lost in phase preflight of attempt 1. {NOTHING_MADE}"
     assert phases_of(job)[-1] == ("recover", "warning")
 
 

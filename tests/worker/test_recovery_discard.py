@@ -10,6 +10,7 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import LibvirtUnavailable
+from service.jobs.interrupted_disks import DISCARD_BEGUN, DISCARD_ENDED
 from tests.fakes import libvirt_error
 from tests.scenes.deaths import die, doomed, recovered, story
 from tests.scenes.host import Scene, error_of, phases_of
@@ -56,7 +57,7 @@ def test_wherever_the_worker_dies_the_discard_is_finished(scene: Scene, moment: 
     assert (scene.overlays(), scene.points(), job.recovery_point) == ([], [], None)
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "verdict_below_required")
     assert "was removed again" in error_of(job)["detail"]
-    assert "The worker was lost in phase discard of attempt 1. The point was being taken back. That was finished" in story(job)
+    assert f"The worker was lost in phase discard of attempt 1. {DISCARD_BEGUN} {DISCARD_ENDED}" in story(job)
     assert scene.run().state == "succeeded"
 
 

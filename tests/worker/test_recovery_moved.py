@@ -12,6 +12,7 @@ from service.errors import DatabaseUnavailable
 from service.freeze import after_death, guard_report
 from service.model.intent import Overlay
 from service.records import queue
+from service.records.following_thaw import THAWED_BY_JOB
 from tests.fakes.domain import MIGRATED
 from tests.scenes.deaths import die, doomed, recovered, story
 from tests.scenes.host import FREEZE, THAW, Scene, error_of
@@ -85,7 +86,7 @@ def test_a_frozen_guest_that_was_migrated_is_thawed_on_its_new_host(database: Da
     job = recovered(scene, job_id)
     (thaw,) = thaws_of(scene, "hv2")
     assert (thaw.domain_id, thaw.request["domain"]) == (scene.domain.uuid(), "db1")
-    assert f"It runs on host hv2 now, where job {thaw.id} thaws it." in story(job)
+    assert THAWED_BY_JOB.format(host="hv2", job=thaw.id) in story(job)
     assert (job.state, error_of(job)["code"], scene.overlays()) == ("failed", "worker_lost", left)
 
 
@@ -178,7 +179,7 @@ def test_a_point_that_somebody_merges_back_meanwhile_is_no_point(scene: Scene) -
     scene.domain.block_commit_active("vda")
     job = recovered(scene, job_id)
     assert (job.state, job.verdict, scene.points()) == ("failed", "none", [])
-    assert "somebody merges vda back" in story(job)
+    assert "merges vda back" in story(job)
 
 
 # --- its files ------------------------------------------------------------------------------------

@@ -9,20 +9,16 @@ import pytest
 
 from service.db.engine import Database
 from service.freeze import after_death
+from service.jobs.interrupted_disks import KEPT, NOT_JUDGED, NOT_RECORDED, NOTHING_MADE, ROLLED_BACK
 from service.model.fuse import FuseState
 from tests.fakes import FakeDomain, libvirt_error
 from tests.scenes.deaths import die, doomed, recovered, story
 from tests.scenes.host import FREEZE, THAW, Scene, error_of, phases_of
 from tests.scenes.windows import WindowsScene
 
-NOTHING_MADE = "Nothing was made yet."
-ROLLED_BACK = "The disks are as they were; overlays that were made are removed."
-KEPT = "The disks are on their overlays: the point in time was taken, and is kept as crash-consistent."
-PUT_OUT = after_death.FUSE_STORIES[FuseState.disarmed]
-THAWED = f"{after_death.THAWED.format(count=2)} {PUT_OUT}"
-NOT_FROZEN = f"{after_death.NOT_FROZEN} {PUT_OUT}"
-UNRECORDED = "The worker did not come to record whether the freeze held."
-UNJUDGED = "The worker did not come to judge what it had seen of the freeze window."
+DISARMED = after_death.FUSE_STORIES[FuseState.disarmed]
+THAWED = f"{after_death.THAWED.format(count=2)} {DISARMED}"
+NOT_FROZEN = f"{after_death.NOT_FROZEN} {DISARMED}"
 
 
 @dataclass(frozen=True)
@@ -46,9 +42,9 @@ DEATHS: dict[str, Death] = {
     "before freeze is sent": Death(FREEZE, "the freeze window", (NOT_FROZEN, ROLLED_BACK)),
     "before freeze is answered": Death(FREEZE, "the freeze window", (THAWED, ROLLED_BACK), after=True, frozen=True),
     "before the point in time": Death("snapshot_create", "the freeze window", (THAWED, ROLLED_BACK), frozen=True),
-    "after the point in time": Death("snapshot_create", "the freeze window", (THAWED, KEPT), after=True, frozen=True, point=UNRECORDED),
-    "before thaw is sent": Death(THAW, "the freeze window", (THAWED, KEPT), frozen=True, point=UNRECORDED),
-    "before thaw is answered": Death(THAW, "the freeze window", (NOT_FROZEN, KEPT), after=True, point=UNRECORDED),
+    "after the point in time": Death("snapshot_create", "the freeze window", (THAWED, KEPT), after=True, frozen=True, point=NOT_RECORDED),
+    "before thaw is sent": Death(THAW, "the freeze window", (THAWED, KEPT), frozen=True, point=NOT_RECORDED),
+    "before thaw is answered": Death(THAW, "the freeze window", (NOT_FROZEN, KEPT), after=True, point=NOT_RECORDED),
 }
 
 
@@ -92,7 +88,7 @@ def test_a_death_after_the_window_keeps_what_was_seen_and_says_that_it_was_not_j
     job = recovered(scene, die(scene, run.at_the_end, run))
     assert story(job) == f"The worker was lost in phase evaluate of attempt 1. {KEPT}"
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "worker_lost")
-    assert [reason["detail"] for reason in job.verdict_reasons] == [UNJUDGED]
+    assert [reason["detail"] for reason in job.verdict_reasons] == [NOT_JUDGED]
     assert job.freeze is not None
     assert job.timing is not None
     assert (job.freeze["outcome"], job.freeze["thaw_outcome"]) == ("frozen", "completed")

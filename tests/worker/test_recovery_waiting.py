@@ -12,6 +12,7 @@ from service.errors import LeaseLost
 from service.freeze import after_death
 from service.model.lifecycle import JobState
 from service.records import queue
+from service.worker.recovery import WAITED
 from service.worker.recovery_schedule import LOOK_AGAIN_S
 from tests.scenes.deaths import die, recovered, story
 from tests.scenes.host import FREEZE, HOST, THAW, Scene, error_of, phases_of
@@ -66,7 +67,7 @@ def test_a_paused_guest_is_thawed_when_it_runs_again_and_the_wait_is_told_once(s
     assert (job.state, job.error) == ("queued", None)
     assert [name for name, _ in phases_of(job)].count("recover") == 1
     assert after_death.THAWED.format(count=2) in story(job)
-    assert "This was waited for since" in story(job)
+    assert WAITED.partition("{")[0] in story(job)
     assert "db1 is paused" in story(job)
     assert job.phases[-1]["duration_ms"] is not None
 

@@ -1,4 +1,4 @@
-"""/docs: Swagger UI from files of our own. A bearer token is typed into this page, so nothing of it comes from anywhere else."""
+"""/docs: Swagger UI. A user types a bearer token into this page, so all its files come from this service."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ ASSETS = {
     "start.js": (STATIC / "start.js", "text/javascript"),
 }
 HEADERS = {
-    # Swagger UI sets styles on its elements, and has its icons as data in its style sheet.
+    # Swagger UI sets styles on its elements, and its style sheet contains icons as data.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -1,4 +1,4 @@
-"""Domains: what the hosts published, and what can be asked of one."""
+"""Domains: list them, read one, check one, thaw one."""
 
 import json
 from typing import Annotated, Any
@@ -41,7 +41,7 @@ DomainPath = Annotated[Name, Path(description="Name or UUID.", examples=[example
     responses=answers(200, DomainPage, {"items": [examples.DOMAIN], "next_cursor": None}, ValidationFailed, CursorInvalid),
 )
 def list_domains(request: Request) -> Response:
-    """As last published by each host's worker; `stale` says when that is too long ago to be believed."""
+    """The domains that each host's worker has published. `stale`: the last publication is too old to be trusted."""
     wanted = query_of(request, DomainFilter)
     context = context_of(request)
     with context.database.read() as session:
@@ -57,13 +57,13 @@ def list_domains(request: Request) -> Response:
     responses=answers(200, DomainAnswer, examples.DOMAIN, DomainUnknown, DomainAmbiguous, ValidationFailed),
 )
 def get_domain(request: Request, domain: DomainPath) -> Response:
-    """Its disks and which of them can take part in a snapshot, its filesystems, its agent, its newest recovery point."""
+    """The disks of the domain and which of them can take part in a snapshot, its filesystems, its agent, its newest recovery point."""
     host = query_of(request, HostChoice).host
     context = context_of(request)
     with context.database.read() as session:
         place = place_of(session, domain, host)
-        found = Inventory(session).domain(place.domain_id, place.host_id)
-    return _json(found)
+        document = Inventory(session).domain(place.domain_id, place.host_id)
+    return _json(document)
 
 
 @router.post(
@@ -89,7 +89,7 @@ def get_domain(request: Request, domain: DomainPath) -> Response:
 def preflight(
     request: Request, domain: DomainPath, body: PreflightRequest | None = None, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """A job that changes nothing; its `result` holds every check with pass, warn or fail, and the remedy."""
+    """Creates a job that changes nothing. Its `result` has every check with pass, warn or fail, and the remedy."""
     host = query_of(request, HostChoice).host
     asked = (body or PreflightRequest()).model_dump(mode="json")
 
@@ -109,7 +109,7 @@ def preflight(
     responses=answers(202, JobAnswer, examples.THAW_JOB, DomainUnknown, DomainAmbiguous, ValidationFailed, IdempotencyMismatch),
 )
 def thaw(request: Request, domain: DomainPath, idempotency_key: IdempotencyKey = None) -> Response:
-    """For emergencies: overtakes every other job of the domain. `stillpoint thaw` on the host needs neither API nor database."""
+    """For emergencies: this does not wait for other jobs of the domain. `stillpoint thaw` on the host needs neither API nor database."""
     host = query_of(request, HostChoice).host
 
     def order(session: Session) -> JobOrder:

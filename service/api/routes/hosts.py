@@ -1,4 +1,4 @@
-"""Hosts: the workers, when they were last seen, and what they run on."""
+"""Hosts: list them, and forget one."""
 
 import json
 from typing import Annotated
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/api/v1/hosts", tags=["hosts"])
     responses=answers(200, HostPage, {"items": [examples.HOST], "next_cursor": None}, ValidationFailed, CursorInvalid),
 )
 def list_hosts(request: Request) -> Response:
-    """Only a host's own worker can run the jobs of its domains, so a host that is not seen is a host without backups."""
+    """Only the worker of a host can run the jobs of its domains, so a host that does not report has no backups."""
     wanted = query_of(request, Filter)
     context = context_of(request)
     with context.database.read() as session:
@@ -41,11 +41,11 @@ def list_hosts(request: Request) -> Response:
     responses=answers(200, ForgottenHost, examples.FORGOTTEN_HOST, HostUnknown, HostNotSilent, ValidationFailed),
 )
 def forget_host(request: Request, host_id: Annotated[HostName, Path(examples=["hv1"])]) -> Response:
-    """For a machine that is lost, or has another STILLPOINT_HOST_ID now. Refused while its worker may be alive.
+    """For a machine that is lost, or that has another STILLPOINT_HOST_ID now. Refused while its worker may be alive.
 
-    Jobs that it ran fail with `host_forgotten`: nobody has looked at their guests and disks. Its queued jobs are cancelled. Its domains
-    leave the list, and whichever host has them now can run jobs of them. Recovery points stay on record. A host that comes back after all
-    registers anew, thaws what its jobs may have left frozen, and writes into them what it found.
+    Its running jobs fail with `host_forgotten`, because nobody has looked at their guests and disks. Its queued jobs are cancelled. Its
+    domains leave the list, and the host that has them now can run their jobs. Recovery points stay on record. If the host comes back, it
+    registers again, thaws guests that its jobs may have left frozen, and writes into these jobs which files the disks are on.
     """
     with context_of(request).database.write() as session:
         forgotten = forgotten_host.forget(session, host_id)

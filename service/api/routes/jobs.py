@@ -1,4 +1,4 @@
-"""Jobs: ask for one, follow it, cancel it, retry it, have it explained."""
+"""Jobs: create, list, read, explain, cancel and retry them."""
 
 import json
 from uuid import UUID
@@ -68,7 +68,7 @@ _ONE_JOB = Statement(select(JOB_DOCUMENT).where(Job.id == bindparam("id")))
     ),
 )
 def create(request: Request, body: JobRequest, idempotency_key: IdempotencyKey = None) -> Response:
-    """The job is recorded before anything happens; follow it under the address in `Location`."""
+    """The job is recorded before anything happens. Follow the job at the address in `Location`."""
     asked = body.model_dump(mode="json")
 
     def order(session: Session) -> JobOrder:
@@ -85,9 +85,9 @@ def create(request: Request, body: JobRequest, idempotency_key: IdempotencyKey =
     responses=answers(200, JobPage, {"items": [examples.JOB_SUMMARY], "next_cursor": None}, ValidationFailed, CursorInvalid),
 )
 async def list_jobs(request: Request) -> Response:
-    """Filters narrow together. New jobs never shift a page that is being read.
+    """A job must match all filters. New jobs never shift a page that is being read.
 
-    `vss`, `auto_recovery` and `evidence` are left out here: read the job for them.
+    The list leaves out `vss`, `auto_recovery` and `evidence`: read the job for them.
     """
     wanted = query_of(request, JobFilter)
     page, parameters = page_of_jobs(wanted)
@@ -101,18 +101,18 @@ async def list_jobs(request: Request) -> Response:
     responses=answers(200, JobAnswer, examples.WINDOWS_JOB, JobNotFound, ValidationFailed),
 )
 async def get_job(request: Request, job_id: UUID) -> Response:
-    """Everything that is known of it so far; what is not known yet is null."""
+    """Everything that is known about the job so far. A field that is not known yet is null."""
     return Response(await _document(request, job_id), media_type="application/json")
 
 
 @router.get(
     "/{job_id}/explain",
     operation_id="explain_job",
-    summary="Why this job came out as it did, and what would lift it",
+    summary="Why this job has this verdict, and what would raise it",
     responses=answers(200, Explanation, examples.EXPLANATION, JobNotFound, ValidationFailed),
 )
 async def explain_job(request: Request, job_id: UUID) -> Response:
-    """In plain words, from the evidence on record."""
+    """Explains the job in plain words, from its recorded evidence."""
     document = json.loads(await _document(request, job_id))
     return Response(json.dumps(explain(document)), media_type="application/json")
 
@@ -125,7 +125,7 @@ async def explain_job(request: Request, job_id: UUID) -> Response:
     responses=answers(202, JobAnswer, examples.CANCELLED_JOB, JobNotFound, CancelRefused, ValidationFailed),
 )
 def cancel(request: Request, job_id: UUID) -> Response:
-    """A queued job ends at once; a running one at its next safe point, never between freeze and thaw."""
+    """A queued job ends at once. A running job ends at its next safe point, and never between freeze and thaw."""
     with context_of(request).database.write() as session:
         queue.request_cancel(session, str(job_id))
         document = document_of_job(session, str(job_id))
@@ -152,7 +152,7 @@ def cancel(request: Request, job_id: UUID) -> Response:
     ),
 )
 def retry(request: Request, job_id: UUID, idempotency_key: IdempotencyKey = None) -> Response:
-    """Final states never change, so the answer is a new job, with the same request and `retry_of` naming this one."""
+    """A final state never changes, so this creates a new job with the same request. Its `retry_of` names this job."""
     return create_job(request, idempotency_key, {}, lambda session: _again(session, str(job_id)))
 
 
@@ -161,13 +161,13 @@ def _again(session: Session, job_id: str) -> JobOrder:
     if job is None:
         raise JobNotFound(job_id=job_id)
     if job.state not in RETRYABLE:
-        reason = "it has succeeded" if job.state == JobState.succeeded else "it is not finished"
+        reason = "the job has succeeded" if job.state == JobState.succeeded else "the job is not finished"
         raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
     kind = kind_of(job.kind)
     if not kind.retryable:
-        reason = "nobody waits for it any more: ask for a new one"
+        reason = "no caller waits for this job any more: create a new job"
         raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
-    # The count of the tries that the service made by itself begins anew.
+    # The new job counts its automatic follow-up jobs from zero.
     request = requests.read(kind.name, job.request, job.request_version)
     return JobOrder(request, place_of(session, the_domain(job.domain_id), request.host), dict(job.labels), retry_of=job_id)
 

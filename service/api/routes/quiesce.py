@@ -1,4 +1,4 @@
-"""The quiesce gate: a guest is held while the caller takes the point in time with means of its own."""
+"""The gate: a guest is held frozen while the caller takes the point in time with the caller's own tools."""
 
 import asyncio
 import json
@@ -58,9 +58,11 @@ from service.model.verdict import Verdict
 from service.records import gates, queue
 
 POLL_S = 0.02
+"""Seconds before the second look at a gate of another process. The pause grows with the time waited."""
 MAX_POLL_S = 0.2
+"""Seconds at which that pause stops to grow."""
 RELEASE_WAIT_S = 120.0
-"""The writers of a Windows guest are waited for after the thaw; what takes longer than this is asked for again."""
+"""Seconds that a release waits for the end of its job, which reads the writers of a Windows guest after the thaw. Then 202 is answered."""
 
 router = APIRouter(prefix="/api/v1/domains", tags=["domains"])
 _STATES = Statement(
@@ -83,7 +85,7 @@ class _States:
 
     @property
     def is_decided(self) -> bool:
-        """A gate that closed before it opened says nothing yet: the error of its job comes a moment later."""
+        """Whether the caller can be answered. If a gate closed before it opened, the error of its job comes a little later."""
         return self.has_ended or self.gate in (GateState.open, GateState.releasing)
 
 
@@ -111,9 +113,9 @@ class _States:
     },
 )
 async def quiesce(request: Request, domain: DomainPath, body: QuiesceRequest, idempotency_key: IdempotencyKey = None) -> Response:
-    """201: the guest is held now; copy, then release. 202: it is not yet; the same request again, under the same Idempotency-Key, waits on.
+    """201: the guest is held now. Copy, then release. 202: the guest is not held yet. Send the same request and Idempotency-Key again.
 
-    Nobody needs to be trusted with the release: when `deadline_ms` have passed the guest is thawed.
+    If nobody releases the gate, the guest is thawed when `deadline_ms` have passed.
     """
     placed = await run_sync(_place, request, domain, body, idempotency_key)
     context = context_of(request)
@@ -131,9 +133,9 @@ async def quiesce(request: Request, domain: DomainPath, body: QuiesceRequest, id
     },
 )
 async def release(request: Request, domain: DomainPath, job_id: UUID, body: ReleaseRequest) -> Response:
-    """Asked again, it answers the same. A gate that had closed by itself is answered too, with `held` false.
+    """A second call gets the same answer. For a gate that had closed by itself, `held` is false.
 
-    202, with `held` null, where the job has not ended after two minutes: ask again.
+    202, with `held` null: the job has not ended after two minutes. Call again.
     """
     context, wanted = context_of(request), str(job_id)
     await run_sync(_mark_released, context, domain, wanted, body.token)
@@ -142,7 +144,7 @@ async def release(request: Request, domain: DomainPath, job_id: UUID, body: Rele
 
 
 async def _wait(context: Context, job_id: str, is_over: Callable[[_States], bool], seconds: float) -> None:
-    """A worker in this process rings; for one elsewhere the row is asked, less and less often."""
+    """Wait until `is_over`. A worker in this process rings a bell. For other workers the row is read, with growing pauses."""
     began, rang = time.monotonic(), asyncio.Event()
     loop = asyncio.get_running_loop()
     with context.database.bells.listening(job_id, lambda: loop.call_soon_threadsafe(rang.set)):
@@ -166,7 +168,7 @@ def _place(request: Request, domain: str, body: QuiesceRequest, key: str | None)
     wanted = requests.QuiesceRequest(domain, body.host, freeze, required)
 
     def order(session: Session) -> JobOrder:
-        return JobOrder(wanted, place_of(session, domain, body.host), body.labels, beside=add_gate)
+        return JobOrder(wanted, place_of(session, domain, body.host), body.labels, also_insert=add_gate)
 
     def add_gate(session: Session, job_id: str) -> None:
         gates.add(session, job_id, _token(request, job_id), body.deadline_ms)
@@ -175,7 +177,7 @@ def _place(request: Request, domain: str, body: QuiesceRequest, key: str | None)
 
 
 def _token(request: Request, job_id: str) -> str:
-    """From the caller's own token: nothing of it is stored, and a repeated request gets it again."""
+    """Derived from the caller's own token: only its digest is stored, and a repeated request gets the same token again."""
     return tokens.derived(secret_in(request.scope), f"gate {job_id}")
 
 
@@ -183,7 +185,7 @@ def _gate_answer(request: Request, placed: OrderResult) -> Response:
     with context_of(request).database.read() as session:
         job, gate, now = session.get_one(Job, placed.job_id), session.get(Gate, placed.job_id), database_now(session)
     if gate is None:
-        # It closed long ago, and was pruned.
+        # The gate closed long ago, and its row was pruned.
         raise GateClosed(job_id=job.id)
     if job.error is not None and gate.opened_at is None:
         return job_problem_response(job.error, job.id, request.url.path)
@@ -217,16 +219,16 @@ def _headers(job: Job, placed: OrderResult) -> dict[str, str]:
 
 def _mark_released(context: Context, domain: str, job_id: str, token: str) -> None:
     """Raises GateNotFound, GateTokenWrong."""
-    # A guest is frozen until it is committed.
+    # Urgent, because the guest is frozen until this is committed.
     with context.database.write(urgent=True) as session:
         job, gate = session.get(Job, job_id), session.get(Gate, job_id)
         if job is None or gate is None or not (job.domain_id == domain.lower() or job.domain_name == domain):
             raise GateNotFound(job_id=job_id, domain=domain)
         if not tokens.opens(token, gate.token_digest):
             raise GateTokenWrong(job_id=job_id)
-        is_given_up = gate.state == GateState.opening and job.state not in FINAL_STATES
+        is_unopened = gate.state == GateState.opening and job.state not in FINAL_STATES
         gates.request_release(session, job_id)
-        if is_given_up:
+        if is_unopened:
             queue.request_cancel(session, job_id)
     context.database.bells.ring(job_id)
 

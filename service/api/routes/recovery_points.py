@@ -1,4 +1,4 @@
-"""Recovery points: what can be restored."""
+"""Recovery points: list them, and read one."""
 
 from uuid import UUID
 
@@ -29,7 +29,7 @@ _ONE_POINT = Statement(select(RECOVERY_POINT_DOCUMENT).where(RecoveryPoint.id ==
     responses=answers(200, RecoveryPointPage, {"items": [examples.RECOVERY_POINT], "next_cursor": None}, ValidationFailed, CursorInvalid),
 )
 async def list_recovery_points(request: Request) -> Response:
-    """Filters narrow together."""
+    """A recovery point must match all filters."""
     wanted = query_of(request, RecoveryPointFilter)
     statement, parameters = page_of_recovery_points(wanted)
     return await page_response(context_of(request).reader, statement, parameters, wanted.limit)
@@ -42,7 +42,7 @@ async def list_recovery_points(request: Request) -> Response:
     responses=answers(200, RecoveryPointAnswer, examples.RECOVERY_POINT, RecoveryPointNotFound, ValidationFailed),
 )
 async def get_recovery_point(request: Request, recovery_point_id: UUID) -> Response:
-    """Its disks, its verdict, and the job that made it."""
+    """The disks of the point, its verdict, and the job that made the point."""
     text = await context_of(request).reader.text(_ONE_POINT, {"id": str(recovery_point_id)})
     if text is None:
         raise RecoveryPointNotFound(recovery_point_id=str(recovery_point_id))

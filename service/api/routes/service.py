@@ -1,4 +1,4 @@
-"""The service itself: does it live, is it ready, what does it count, how is it used."""
+"""The service itself: health, readiness, metrics, documentation."""
 
 import json
 
@@ -31,7 +31,7 @@ router = APIRouter(tags=["service"])
 
 @router.get("/healthz", operation_id="health", summary="Does the process live?", response_model=Health)
 async def health() -> Response:
-    """Needs no token and asks nothing else."""
+    """Needs no token, and depends on nothing else."""
     return Response(OK, media_type="application/json")
 
 
@@ -53,7 +53,7 @@ async def health() -> Response:
     ),
 )
 def readiness(request: Request) -> Response:
-    """Needs no token. 200 when the database can be written and fits this version, and a worker in this process can work."""
+    """Needs no token. 200: the service can write to the database, the database fits this version, and a worker in this process can work."""
     context = context_of(request)
     check_readiness(context.trial, context.worker_problem)
     return Response(OK, media_type="application/json")

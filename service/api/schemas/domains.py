@@ -1,4 +1,4 @@
-"""Domains as they are listed and answered."""
+"""The documents of domains."""
 
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ class NewestRecoveryPoint(BaseModel):
 
 class FrozenBy(BaseModel):
     kind: Literal["job", "not_stillpoint", "unknown"]
-    job_id: str | None = Field(description="Of kind `job`; else null.")
+    job_id: str | None = Field(description="The job, if `kind` is `job`. Otherwise null.")
 
 
 class DomainAnswer(Answer):
@@ -49,7 +49,7 @@ class DomainAnswer(Answer):
     persistent: bool | None
     frozen: bool | None = Field(
         description="True from the moment a job of Stillpoint sends freeze, and when another client has frozen the guest. "
-        "Null: its agent did not say."
+        "Null: the agent did not say."
     )
     frozen_since: str | None = Field(
         description="When the job of Stillpoint sent freeze, or when a freeze of another client was first seen. "
@@ -57,7 +57,7 @@ class DomainAnswer(Answer):
     )
     frozen_by: FrozenBy | None = Field(
         description="`job`: the job that holds the guest, or that ended without an answer to its thaw. `not_stillpoint`: the guest was "
-        "seen thawed, and no job froze it since. `unknown`: neither is known. Null: the guest is not frozen."
+        "seen thawed, and no job has frozen the guest since then. `unknown`: neither is known. Null: the guest is not frozen."
     )
     disks: list[dict[str, Any]]
     filesystems: list[dict[str, Any]] | None

@@ -1,4 +1,4 @@
-"""What the fields of requests and answers may hold, and what all of them share."""
+"""The types of fields in requests and answers, and the base classes of both."""
 
 import re
 from datetime import UTC, datetime
@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema
 
-# No control characters anywhere: PostgreSQL refuses NUL, and the rest only hides what a name really is.
+# Names have no control characters: PostgreSQL refuses NUL, and the others only hide the real name.
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 LABEL_KEY = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$"
 RFC_3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$", re.ASCII)
 MAX_LABELS = 32
+"""Labels of a job. A request with more is refused."""
 MAX_DISKS = 64
+"""Disks that a request may name. A request with more is refused."""
 
 
 def _without_repetition(values: list[str]) -> list[str]:
@@ -23,11 +25,11 @@ def _without_repetition(values: list[str]) -> list[str]:
 def _instant(value: Any) -> datetime:
     if not isinstance(value, str) or not RFC_3339.match(value):
         raise ValueError("give an RFC 3339 time such as 2026-01-31T22:00:00Z; a + in a query is written %2B")
-    moment = datetime.fromisoformat(value.upper())
+    instant = datetime.fromisoformat(value.upper())
     try:
-        return moment.astimezone(UTC)
+        return instant.astimezone(UTC)
     except OverflowError:
-        return datetime.max.replace(tzinfo=UTC) if moment.year > 2000 else datetime.min.replace(tzinfo=UTC)
+        return datetime.max.replace(tzinfo=UTC) if instant.year > 2000 else datetime.min.replace(tzinfo=UTC)
 
 
 def _whole(value: Any) -> Any:
@@ -40,7 +42,7 @@ def _true_or_false(value: Any) -> Any:
 
 
 Flag = Annotated[StrictBool, BeforeValidator(_true_or_false)]
-"""Of a query: JSON's words, and not all that Python would take for a boolean."""
+"""A boolean in a query: only `true` and `false`, and not the other texts that pydantic accepts."""
 WholeNumber = Annotated[StrictInt, BeforeValidator(_whole)]
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
 HostName = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]

@@ -1,4 +1,4 @@
-"""Requests and answers of the quiesce gate."""
+"""Requests and answers of the gate."""
 
 from typing import Annotated, Literal
 
@@ -11,8 +11,11 @@ from service.model.gate import GateState
 from service.model.policy import DEFAULT_FREEZE_TIMEOUT_MS, WINDOWS_HOLD_MS
 
 MAX_HOLD_MS = 600_000
+"""Milliseconds. A request for a longer hold is refused."""
 DEFAULT_WAIT_MS = 30_000
+"""Milliseconds that a call waits for its gate to open, if the request does not say. Then 202 is answered."""
 MAX_WAIT_MS = 120_000
+"""Milliseconds. A request for a longer wait is refused."""
 
 
 class QuiesceRequest(Request):
@@ -21,7 +24,7 @@ class QuiesceRequest(Request):
     deadline_ms: WholeNumber = Field(
         ge=100,
         le=MAX_HOLD_MS,
-        description="How long the guest may be held, from the moment it is frozen. Then it is thawed, whatever happens. "
+        description="How long the guest may be held, from the moment it is frozen. Then it is thawed in any case. "
         f"Windows cannot hold its writes for {WINDOWS_HOLD_MS} or more.",
     )
     timeout_ms: WholeNumber = Field(
@@ -45,7 +48,7 @@ class QuiesceRequest(Request):
         default=DEFAULT_WAIT_MS,
         ge=0,
         le=MAX_WAIT_MS,
-        description="How long this call waits for the gate to open. When it has passed the answer is 202, and the gate may open later.",
+        description="How long this call waits for the gate to open. After that the answer is 202, and the gate may open later.",
     )
 
 
@@ -53,7 +56,7 @@ class ReleaseRequest(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [examples_gate.RELEASE_REQUEST]})
 
     token: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")] = Field(
-        description="Of the answer to the quiesce."
+        description="The `token` in the answer to the quiesce."
     )
 
 
@@ -79,6 +82,6 @@ class ReleaseAnswer(BaseModel):
 
     held: bool | None = Field(
         description="True: from the opening of the gate to its release the guest was held, and the evidence shows it. "
-        "False: do not trust what was copied meanwhile. Null: the job has not ended yet."
+        "False: do not trust the copy. Null: the job has not ended yet."
     )
     job: JobAnswer

@@ -1,4 +1,4 @@
-"""Hosts as they are listed and answered."""
+"""The documents of hosts."""
 
 from typing import Any
 
@@ -32,6 +32,6 @@ class ForgottenHost(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.FORGOTTEN_HOST]})
 
     id: str
-    jobs_failed: list[str] = Field(description="Jobs that ran on it: they failed with `host_forgotten`.")
-    jobs_cancelled: int = Field(description="How many jobs were queued for it.")
+    jobs_failed: list[str] = Field(description="The running jobs of the host. They failed with `host_forgotten`.")
+    jobs_cancelled: int = Field(description="How many queued jobs of the host were cancelled.")
     domains: int = Field(description="How many domains left the list.")

@@ -1,4 +1,4 @@
-"""Jobs as they are asked for, listed and answered. The database writes the answers; here they are described."""
+"""The requests and documents of jobs. The database writes the documents; the classes here describe them."""
 
 from typing import Annotated, Any, Literal
 
@@ -45,7 +45,7 @@ class FreezeRequest(Request):
 
     mode: FreezeMode = Field(
         default=FreezeMode.required,
-        description="`required`: no freeze, no snapshot. `preferred`: freeze where it works. `off`: do not freeze.",
+        description="`required`: no freeze, no snapshot. `preferred`: freeze if that works. `off`: do not freeze.",
     )
     timeout_ms: WholeNumber = Field(
         default=DEFAULT_FREEZE_TIMEOUT_MS, ge=1_000, le=600_000, description="How long the guest may take until it is frozen."
@@ -53,11 +53,11 @@ class FreezeRequest(Request):
     hold_limit_ms: Hold | None = Field(
         default=None,
         description="How long writes may be held before the guest is thawed in any case. Left out: "
-        f"{DEFAULT_HOLD_LIMIT_MS}, for Windows {WINDOWS_HOLD_LIMIT_MS}. Windows cannot hold them for {WINDOWS_HOLD_MS} or more.",
+        f"{DEFAULT_HOLD_LIMIT_MS}, for Windows {WINDOWS_HOLD_LIMIT_MS}. Windows cannot hold writes for {WINDOWS_HOLD_MS} or more.",
     )
     hold_soft_ms: Hold | None = Field(
         default=None,
-        description="Do not begin the point in time later than this after the freeze: late is worse than never. Left out: "
+        description="Do not begin the point in time later than this after the freeze, and thaw instead. Left out: "
         f"no such limit, for Windows {WINDOWS_HOLD_SOFT_MS}.",
     )
     preflush: StrictBool = Field(
@@ -65,14 +65,14 @@ class FreezeRequest(Request):
     )
     fuse: StrictBool = Field(
         default=True,
-        description="Start something in a Linux guest before the freeze that thaws the guest by itself if nobody on the host did so "
-        f"{FUSE_MARGIN_S} s after `timeout_ms` and the hold limit together. It needs guest-exec; a guest that cannot have it is "
-        "frozen without, and the job's `freeze.fuse` says why.",
+        description="Start a program in a Linux guest before the freeze that thaws the guest by itself if nobody on the host did so "
+        f"{FUSE_MARGIN_S} s after `timeout_ms` and the hold limit together. It needs guest-exec. A guest that cannot have a fuse is "
+        "frozen without a fuse, and the job's `freeze.fuse` says why.",
     )
 
 
 class WorkRequest(Request):
-    """What is looked at, and how."""
+    """The disks that a job looks at, and how it freezes."""
 
     disks: Disks | None = Field(default=None, description="Targets of the disks (`vda`); left out: every disk that can take part.")
     freeze: FreezeRequest = Field(default_factory=FreezeRequest)
@@ -107,9 +107,9 @@ class JobRequest(WorkRequest):
     )
     on_shortfall: OnShortfall = Field(
         default=OnShortfall.keep,
-        description="What becomes of a point that is worse than that. `keep`: it stays, with its true verdict. `discard`: its overlays "
-        f"are merged back. `retry`: it stays, and after a pause a new job tries again, up to {RETRIES} times; so does a freeze that "
-        "VSS refused for a reason that passes. The job itself fails in every case.",
+        description="What happens to a point whose verdict is worse than required. `keep`: the point stays, with its true verdict. "
+        "`discard`: its overlays are merged back. `retry`: the point stays, and after a pause a new job tries again, up to "
+        f"{RETRIES} times; so does a job whose freeze VSS refused for a transient reason. The job itself fails in every case.",
     )
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict,
@@ -128,8 +128,8 @@ class JobFilter(Filter):
     vss_outcome: VssOutcome | None = Field(default=None, description="How VSS ended in a Windows guest.")
     writer_failed: Flag | None = Field(
         default=None,
-        description="`true`: after the thaw a VSS writer was in a failed state. `false`: the list could be read, and none was. "
-        "Jobs of which neither is known are found by neither.",
+        description="`true`: after the thaw a VSS writer was in a failed state. `false`: the list could be read, and no writer was. "
+        "A job of which neither is known matches neither.",
     )
     label: list[Annotated[str, Field(max_length=320, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}:[^\x00-\x1f\x7f]*$")]] = Field(
         default_factory=list, max_length=8, description="`key:value`; repeat it to ask for several labels at once."
@@ -146,7 +146,7 @@ class Phase(Answer):
 
 
 class JobSummary(Answer):
-    """A job as it stands in a list: without `evidence`, `vss` and `auto_recovery`."""
+    """A job in a list: without `evidence`, `vss` and `auto_recovery`."""
 
     id: str
     kind: JobKind
@@ -165,9 +165,9 @@ class JobSummary(Answer):
     request: dict[str, Any]
     verdict: Verdict | None
     verdict_reasons: list[dict[str, Any]]
-    vss_outcome: VssOutcome | None = Field(description="How VSS ended; null: it had no part in this job, or not yet.")
+    vss_outcome: VssOutcome | None = Field(description="How VSS ended. Null: VSS had no part in this job, or not yet.")
     writer_failed: bool | None = Field(
-        description="A VSS writer was in a failed state after the thaw; null: that is not known, or there are no writers."
+        description="A VSS writer was in a failed state after the thaw. Null: that is not known, or there are no writers."
     )
     freeze: dict[str, Any] | None
     timing: dict[str, Any] | None
@@ -179,15 +179,15 @@ class JobSummary(Answer):
 
 
 class JobAnswer(JobSummary):
-    """A job with everything that is known of it; what is not known yet is null."""
+    """A job with everything that is known about it. A field that is not known yet is null."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.WINDOWS_JOB, examples.JOB]})
 
     vss: VssRecord | VssNotApplicable | None
     auto_recovery: AutoRecovery | None
     evidence: dict[str, Any] | None = Field(
-        description="The facts that the verdict rests on. `windows` has what the programs of a Windows guest printed, or only "
-        "`aged_out_at`: when that was removed because of its age."
+        description="The facts that the verdict rests on. `windows` has the output of programs in a Windows guest, or only "
+        "`aged_out_at`: when the output was removed because of its age."
     )
 
 

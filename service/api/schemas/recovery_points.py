@@ -1,4 +1,4 @@
-"""Recovery points as they are listed and answered."""
+"""The documents of recovery points."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the service says of itself, and every problem."""
+"""The documents of health and of problems."""
 
 from typing import Any, Literal
 

@@ -1,4 +1,4 @@
-"""What a job answers about VSS in a Windows guest, as it is documented; jobs write it, and the API passes it on."""
+"""Describes what a job says about VSS in a Windows guest. Jobs write these documents, and the API passes them on."""
 
 from typing import Literal
 
@@ -21,25 +21,25 @@ class Recorded(BaseModel):
 
 
 class VssStep(Recorded):
-    """One of the ten steps of a shadow copy, with what this job saw of it and no more."""
+    """One of the ten steps of a shadow copy, with only what this job saw of the step."""
 
     step: int = Field(ge=1, le=10)
     name: str
     who: Literal["requester", "writers", "vss", "provider"] = Field(description="Who has control in this step.")
-    observation: Observation = Field(description="`inferred`: not seen, but what was seen cannot be without it.")
+    observation: Observation = Field(description="`inferred`: the step was not seen, but follows from other steps that were seen.")
     detail: str
-    limit_ms: float | None = Field(description="The time that Windows allows; null: there is none to speak of.")
+    limit_ms: float | None = Field(description="The time that Windows allows. Null: Windows has no limit for this step.")
     limit_source: str | None
-    started_at: str | None = Field(description="Null: when it began is not known.")
-    duration_ms: float | None = Field(description="Null: how long it took is not known. Only the hold, step 6, can have one.")
+    started_at: str | None = Field(description="Null: the beginning is not known.")
+    duration_ms: float | None = Field(description="Null: the duration is not known. Only the hold, step 6, can have a duration.")
 
 
 class WriterState(Recorded):
     state: int = Field(description="VSS_WRITER_STATE, the number that vssadmin prints in brackets.")
     state_name: str
     last_error: str = Field(description="As vssadmin printed it, in the language of the guest.")
-    error: WriterError | None = Field(description="What is understood of it; null: no error, or a text that is not known.")
-    failed: bool | None = Field(description="Null: whether it failed cannot be told from its texts.")
+    error: WriterError | None = Field(description="The meaning of that text. Null: no error, or a text that is not known.")
+    failed: bool | None = Field(description="Null: the texts do not tell whether the writer failed.")
 
 
 class VssWriter(Recorded):
@@ -48,11 +48,11 @@ class VssWriter(Recorded):
     name: str
     class_id: str
     instance_id: str
-    application: str | None = Field(description="What it speaks for; null: the class is not known.")
-    before: WriterState | None = Field(description="Null: it was not listed then.")
-    after: WriterState | None = Field(description="Null: it was not listed then.")
+    application: str | None = Field(description="The application of the writer. Null: the class is not known.")
+    before: WriterState | None = Field(description="Null: the writer was not listed then.")
+    after: WriterState | None = Field(description="Null: the writer was not listed then.")
     change: ChangeKind
-    newly_failed: bool = Field(description="It failed after the thaw, and not like this before the freeze.")
+    newly_failed: bool = Field(description="The writer failed after the thaw, and had not failed in the same way before the freeze.")
     note: str | None
 
 
@@ -67,25 +67,25 @@ class SqlEvent(Recorded):
 class SqlInstance(Recorded):
     instance: str
     state: InstanceState
-    databases: list[str] | None = Field(description="Those that are online; null: they could not be asked for.")
+    databases: list[str] | None = Field(description="The databases that are online. Null: they could not be read.")
 
 
 class SqlServer(Recorded):
-    """SQL Server's own word in the guest's event log, newer than this job's beginning."""
+    """SQL Server's own events in the guest's event log, newer than the beginning of this job."""
 
     is_proof: bool
     problem: SqlProblem | None
     databases: list[str]
     about: list[str] = Field(default=[], description="The databases or instances that the problem is about.")
     instances: list[SqlInstance] | None = Field(
-        default=None, description="Those of the guest, whose databases must all be among the events. Null: not asked for, or not known."
+        default=None, description="The instances in the guest. All their databases must be among the events. Null: not read, or not known."
     )
     events: list[SqlEvent]
     detail: str
 
 
 class Drift(Recorded):
-    """Something that is remembered of this guest and has changed since the last look at it."""
+    """A remembered fact of this guest that has changed since the last job."""
 
     code: str
     fact: Fact
@@ -99,25 +99,25 @@ class Drift(Recorded):
 
 
 class VssRecord(Recorded):
-    """What VSS did in the guest."""
+    """The work of VSS in the guest."""
 
     applicable: Literal[True]
     outcome: VssOutcome
     detail: str
-    doubt: VssDoubt | None = Field(description="Why `completed` may not be what it says.")
-    hresult: str | None = Field(pattern=r"^0x[0-9A-F]{8}$", description="The Windows error code, where the agent told it.")
-    backup_type: BackupType = Field(description="As the agent asks VSS for it: the registry value VssOption decides.")
-    context: Context | None = Field(description="VSS_SNAPSHOT_CONTEXT that the agent asks for; null: not known.")
+    doubt: VssDoubt | None = Field(description="Why `completed` may be wrong.")
+    hresult: str | None = Field(pattern=r"^0x[0-9A-F]{8}$", description="The Windows error code, if the agent reported one.")
+    backup_type: BackupType = Field(description="The type that the agent asks VSS for. The registry value VssOption decides.")
+    context: Context | None = Field(description="The VSS_SNAPSHOT_CONTEXT that the agent asks for. Null: not known.")
     steps: list[VssStep] = Field(min_length=10, max_length=10)
     writers: list[VssWriter]
-    writers_source: Literal["vssadmin"] | None = Field(description="Null: the writers after the thaw could not be had.")
+    writers_source: Literal["vssadmin"] | None = Field(description="Null: the writers after the thaw could not be read.")
     writers_unavailable_reason: str | None
     sql_server: SqlServer | None = Field(description="Null: the guest has no SqlServerWriter.")
     drift: list[Drift]
 
 
 class VssNotApplicable(BaseModel):
-    """VSS had no part in this job: the guest is not Windows, or was not to be frozen."""
+    """VSS had no part in this job: the guest is not Windows, or the job did not freeze."""
 
     applicable: Literal[False]
 
@@ -131,7 +131,7 @@ class AutoRecovery(Recorded):
     """Step 10: whether VSS recovered the copy, and what the person who restores must do."""
 
     mode: RecoveryMode
-    source: Literal["derived"] = Field(description="The agent has no field for it: it follows from its version and the guest's.")
+    source: Literal["derived"] = Field(description="The agent has no field for the mode. The versions of agent and guest decide.")
     on_restore: OnRestore
     context: Context | None
     detail: str
