@@ -104,7 +104,8 @@ def prune(
 @app.command()
 def doctor() -> None:
     """Show the settings in effect (passwords masked), and check everything that a job needs. Exit code 1: a check fails."""
-    from service.worker.doctor import Health, effective_settings, examine
+    from service.worker.doctor import effective_settings, examine
+    from service.worker.finding import Health
 
     settings = _settings()
     log.configure(settings.log_format, "error")

@@ -23,16 +23,6 @@ from service.errors import DatabaseReplaced, DatabaseUnavailable, SettingInvalid
 SQLITE_BUSY_TIMEOUT_MS = 5_000
 SQLITE_BUSY_PAUSE_S = 0.005
 CONNECT_TIMEOUT_S = 5
-ANSWER_S = 20.0
-"""How long an answer of PostgreSQL is waited for."""
-TCP: dict[str, int] = {
-    "keepalives": 1,
-    "keepalives_idle": 10,
-    "keepalives_interval": 3,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
-"""Parameters of libpq that tell a dead network."""
 POOL_PATIENCE_S = 10.0
 """How long a thread waits until one of the connections is free."""
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

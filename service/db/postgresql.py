@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from sqlalchemy import Dialect, Engine
 
-from service.db.engine import ANSWER_S, CONNECT_TIMEOUT_S, TCP
+from service.db.engine import CONNECT_TIMEOUT_S
+from service.db.postgresql_limits import ANSWER_S, TCP
 from service.errors import DatabaseUnavailable
 
 QUICK_SECONDS = 0.0005

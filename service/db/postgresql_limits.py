@@ -12,9 +12,18 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection
 
-from service.db.engine import ANSWER_S, TCP
 from service.db.postgresql_trips import LateConnection, LateCursor
 
+ANSWER_S = 20.0
+"""How long an answer of PostgreSQL is waited for."""
+TCP: dict[str, int] = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""Parameters of libpq that tell a dead network."""
 STATEMENT_S = 15
 LOCK_S = 10
 IDLE_IN_TRANSACTION_S = 60

@@ -126,8 +126,7 @@ def run(guest: FreezableGuest, take: Take, plan: WindowPlan, guard: WindowGuard)
             hold = Hold(record.freeze.count or 0, deadline, watchdog.guard_is_gone)
             watchdog.arm(deadline, record.freeze.count)
             at.point_sent = time.monotonic_ns()
-            late = at.point_sent > at.freeze_reply + plan.latest_ms * NS_PER_MS
-            record.was_too_late = late or watchdog.fired or watchdog.guard_died
+            record.was_too_late = at.point_sent > at.freeze_reply + plan.latest_ms * NS_PER_MS or watchdog.fired or watchdog.guard_died
             if not record.was_too_late:
                 record.point_was_requested = True
                 record.point_error = _error_of(take, hold)

@@ -117,10 +117,10 @@ class PreflightRequest(SnapshotRequest):
 JobRequest = SnapshotRequest | PreflightRequest | QuiesceRequest | ThawRequest
 #: `POST /api/v1/jobs` takes these; the others have an address of their own.
 POSTED: tuple[type[JobRequest], ...] = (SnapshotRequest, PreflightRequest)
-_TYPES: Mapping[JobKind, type[JobRequest]] = {form.kind: form for form in get_args(JobRequest)}
+_TYPES: Mapping[str, type[JobRequest]] = {form.kind: form for form in get_args(JobRequest)}
 
 
-def read(kind: JobKind, document: Mapping[str, Any], version: int = VERSION) -> JobRequest:
+def read(kind: str, document: Mapping[str, Any], version: int = VERSION) -> JobRequest:
     """Of the job's row. Raises VersionUnknown."""
     if version > VERSION:
         raise VersionUnknown(what="request", version=version, known=VERSION)

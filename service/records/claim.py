@@ -16,7 +16,7 @@ from service.db.engine import database_now
 from service.db.tables import Job
 from service.errors import VersionUnknown
 from service.model import requests
-from service.model.kinds import JobKind, kind_of
+from service.model.kinds import kind_of
 from service.model.lifecycle import JobState
 from service.model.requests import JobRequest
 from service.records import slots
@@ -69,7 +69,7 @@ def claim(
     search = NextJob(host_id, now, only_kinds)
     while (job := search.locked(session)) is not None:
         try:
-            request = requests.read(JobKind(job.kind), job.request, job.request_version)
+            request = requests.read(job.kind, job.request, job.request_version)
         except VersionUnknown as error:
             # A newer API made the job. The job waits until this worker is restarted with the newer version.
             _logger.warning("job_of_a_newer_version", job_id=job.id, detail=error.detail)

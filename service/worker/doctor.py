@@ -4,8 +4,6 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from service import bounded_io
@@ -15,20 +13,7 @@ from service.db.engine import Database, open_engine, translated_errors
 from service.db.schema import check_schema
 from service.db.writable import Trial
 from service.errors import DatabaseUnavailable, SchemaOutdated, StillpointError, StorageNotAnswering
-
-
-class Health(StrEnum):
-    ok = "ok"
-    warn = "warn"
-    fail = "FAIL"
-
-
-@dataclass(frozen=True)
-class Finding:
-    health: Health
-    subject: str
-    detail: str
-    remedy: str | None = None
+from service.worker.finding import Finding, Health
 
 
 def examine(settings: Settings) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from service.disks.disk_user import disk_user_of
 from service.errors import DomainGone, LibvirtUnavailable, StillpointError
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
-from service.worker.doctor import Finding, Health
+from service.worker.finding import Finding, Health
 
 
 def examine(settings: Settings) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from service.errors import LibvirtSeesOtherFiles, LibvirtUnavailable, Stillpoint
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.security_labels import DAC, user_of
 from service.model.file_identity import FileIdentity
-from service.worker.doctor import Finding, Health
+from service.worker.finding import Finding, Health
 
 QEMU_IMG_ANSWERS_S = 10
 """Seconds for `qemu-img --version`. After that qemu-img counts as not working."""

@@ -24,7 +24,6 @@ from service.jobs.kind import Handlers, Host, LostJob, Resolution
 from service.jobs.run import MustRecover
 from service.model import requests
 from service.model.intent import Intent
-from service.model.kinds import JobKind
 from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.model.window import GuardReport
 from service.records import points, queue
@@ -171,7 +170,7 @@ class Recovery:
             return KindUnknown(kind=job.kind)
         try:
             Intent.from_document(job.intent)
-            requests.read(JobKind(job.kind), job.request, job.request_version)
+            requests.read(job.kind, job.request, job.request_version)
         except VersionUnknown as error:
             return error
         return None

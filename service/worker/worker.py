@@ -49,14 +49,7 @@ class Worker:
     """Three threads (claims, leases, inventory) and one more for each running job. One worker per host: a lock file, and the database."""
 
     def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        connection: HostConnection,
-        wake: Wake,
-        guards: GuardSource,
-        *,
-        handlers: Handlers,
+        self, settings: Settings, database: Database, connection: HostConnection, wake: Wake, guards: GuardSource, *, handlers: Handlers
     ) -> None:
         self._settings = settings
         self._database = database
@@ -67,15 +60,7 @@ class Worker:
         terms = Terms(settings.lease_seconds, settings.inventory_seconds, connection.uri)
         self._registration = Registration(settings.host_id, terms)
         self._publish = threading.Event()
-        self._inventory = Inventory(
-            database,
-            connection,
-            settings.host_id,
-            inventory_seconds=settings.inventory_seconds,
-            has_job=lambda domain_id: domain_id in self._live.busy_domains(),
-            is_mine=self._registration.holds,
-            must_begin_again=self._publish.is_set,
-        )
+        self._inventory = self._new_inventory()
         host = Host(connection.guest, connection.guests, guards)
         self._execution = Execution(host, handlers)
         self._recovery = Recovery(database, connection, host, handlers, state_dir=settings.state_dir)
@@ -95,6 +80,17 @@ class Worker:
         #: Cleared while another worker has this host; `_taken` says which.
         self._registered = threading.Event()
         self._taken: HostTaken | None = None
+
+    def _new_inventory(self) -> Inventory:
+        return Inventory(
+            self._database,
+            self._connection,
+            self._host_id,
+            inventory_seconds=self._settings.inventory_seconds,
+            has_job=lambda domain_id: domain_id in self._live.busy_domains(),
+            is_mine=self._registration.holds,
+            must_begin_again=self._publish.is_set,
+        )
 
     # --- life -----------------------------------------------------------------------------------
 

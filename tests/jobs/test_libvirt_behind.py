@@ -12,7 +12,7 @@ from service.disks.merging import merge_back
 from service.errors import LibvirtBehindQemu
 from service.model.intent import Intent, Overlay
 from service.worker import doctor_domains
-from service.worker.doctor import Health
+from service.worker.finding import Health
 from tests.fakes import libvirt_error
 from tests.fakes.qemu import FakeQemu, guest_writes
 from tests.scenes.deaths import die, recovered, story

@@ -49,7 +49,7 @@ OWN_FILES = frozenset({"model/kinds.py", "model/requests.py", "app.py", "jobs/em
 IN_SQL = re.compile(r"\bkind\s*(=|<>|!=|in\b)\s*\(?'", re.IGNORECASE)
 
 
-def kinds_in(tree: ast.AST) -> Iterator[ast.AST]:
+def kinds_in(tree: ast.AST) -> Iterator[ast.expr]:
     """Where a single kind is named: an attribute of JobKind, its name as a text, or SQL about one.
 
     A text that only names a field or a phase is not meant: the key of a dict, what `get` is asked for, a member of an enumeration.

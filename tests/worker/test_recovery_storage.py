@@ -13,7 +13,7 @@ from service.config import Settings
 from service.db.engine import Database
 from service.deadlines import HELPERS
 from service.worker import doctor
-from service.worker.doctor import Health
+from service.worker.finding import Health
 from tests.scenes.deaths import die, recovered, story
 from tests.scenes.host import FREEZE, Scene, error_of
 

@@ -49,6 +49,14 @@ HostName = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
 DiskTarget = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=255, pattern=PRINTABLE)]
+Labels = Annotated[
+    dict[LabelKey, LabelValue],
+    Field(
+        max_length=MAX_LABELS,
+        description="Your own marks; jobs can be listed by them.",
+        json_schema_extra={"additionalProperties": False},
+    ),
+]
 Disks = Annotated[
     list[DiskTarget],
     Field(min_length=1, max_length=MAX_DISKS, json_schema_extra={"uniqueItems": True}),

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from service.api.schemas import examples_gate
-from service.api.schemas.fields import MAX_LABELS, HostName, LabelKey, LabelValue, Request, WholeNumber
+from service.api.schemas.fields import HostName, Labels, Request, WholeNumber
 from service.api.schemas.jobs import JobAnswer
 from service.model.gate import GateState
 from service.model.policy import DEFAULT_FREEZE_TIMEOUT_MS, WINDOWS_HOLD_MS
@@ -38,12 +38,7 @@ class QuiesceRequest(Request):
     required_verdict: Literal["crash", "filesystem", "application_unverified", "application"] | None = Field(
         default=None, description="The least verdict that counts as success. Left out: `filesystem`."
     )
-    labels: dict[LabelKey, LabelValue] = Field(
-        default_factory=dict,
-        max_length=MAX_LABELS,
-        description="Your own marks; jobs can be listed by them.",
-        json_schema_extra={"additionalProperties": False},
-    )
+    labels: Labels = Field(default_factory=dict)
     wait_ms: WholeNumber = Field(
         default=DEFAULT_WAIT_MS,
         ge=0,

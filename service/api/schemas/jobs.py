@@ -7,7 +7,6 @@ from pydantic_core import PydanticCustomError
 
 from service.api.schemas import examples
 from service.api.schemas.fields import (
-    MAX_LABELS,
     Answer,
     Disks,
     Filter,
@@ -15,8 +14,7 @@ from service.api.schemas.fields import (
     Hold,
     HostName,
     Instant,
-    LabelKey,
-    LabelValue,
+    Labels,
     Name,
     Reference,
     Request,
@@ -111,12 +109,7 @@ class JobRequest(WorkRequest):
         "`discard`: its overlays are merged back. `retry`: the point stays, and after a pause a new job tries again, up to "
         f"{RETRIES} times; so does a job whose freeze VSS refused for a transient reason. The job itself fails in every case.",
     )
-    labels: dict[LabelKey, LabelValue] = Field(
-        default_factory=dict,
-        max_length=MAX_LABELS,
-        description="Your own marks; jobs can be listed by them.",
-        json_schema_extra={"additionalProperties": False},
-    )
+    labels: Labels = Field(default_factory=dict)
 
 
 class JobFilter(Filter):
