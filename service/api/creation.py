@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.api.context import context_of, token_id_of
 from service.api.documents import JOB_DOCUMENT
 from service.api.frozen import refuse_if_frozen
-from service.api.placement import DomainLocation
+from service.api.placement import JobLocation
 from service.db.tables import Job
 from service.errors import IdempotencyMismatch
 from service.model.kinds import KINDS
@@ -35,12 +35,14 @@ IdempotencyKey = Annotated[
 
 @dataclass(frozen=True)
 class JobOrder:
-    """A job to create, with the location of its domain."""
+    """A job to create, and where the job runs. `point_id`, `repository_id`: what its kind locks, or where the job works."""
 
     request: JobRequest
-    place: DomainLocation
+    place: JobLocation
     labels: dict[str, str] = field(default_factory=dict)
     retry_of: str | None = None
+    point_id: str | None = None
+    repository_id: str | None = None
     #: Called with the id of the new job, to insert further rows in the same transaction.
     also_insert: Callable[[Session, str], None] | None = None
 
@@ -123,7 +125,8 @@ def _new_job(order: JobOrder, token_id: str, key: str | None, digest: str) -> Ne
         request=order.request.as_document(),
         labels=order.labels,
         retry_of=order.retry_of,
-        max_attempts=KINDS[order.request.kind].attempts,
+        point_id=order.point_id,
+        repository_id=order.repository_id,
         token_id=token_id,
         idempotency_key=key,
         idempotency_digest=digest if key is not None else None,

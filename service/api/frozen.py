@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from service.api.placement import DomainLocation
+from service.api.placement import DomainLocation, JobLocation
 from service.db.engine import database_now
 from service.db.tables import Domain, Job
 from service.errors import GuestAlreadyFrozen
@@ -17,12 +17,12 @@ from service.records import freeze_lease
 THAWS = names_of(lambda kind: kind.thaws)
 
 
-def refuse_if_frozen(session: Session, place: DomainLocation) -> None:
+def refuse_if_frozen(session: Session, place: JobLocation) -> None:
     """Raises GuestAlreadyFrozen, but only if the host has seen the freeze lately. Otherwise the worker finds out by itself.
 
     A guest that a job of this service holds is not refused: the new job waits in the queue.
     """
-    if not place.is_frozen:
+    if not (isinstance(place, DomainLocation) and place.is_frozen):
         return
     domain = session.get(Domain, (place.host_id, place.domain_id))
     if domain is None or domain.document.get("frozen") is not True or domain.document.get("frozen_since") is None:

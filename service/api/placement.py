@@ -25,6 +25,18 @@ class DomainLocation:
     is_frozen: bool = False
 
 
+@dataclass(frozen=True)
+class HostLocation:
+    """Of a job that is not about a domain: the host that runs it."""
+
+    host_id: str
+    domain_id: None = None
+    domain_name: None = None
+
+
+JobLocation = DomainLocation | HostLocation
+
+
 def place_of(session: Session, domain: str, host: str | None) -> DomainLocation:
     """The only domain of this name or UUID. Raises DomainUnknown, DomainAmbiguous."""
     frozen_since = Domain.document["frozen_since"].as_string().label("frozen_since")

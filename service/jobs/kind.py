@@ -31,14 +31,14 @@ class Host:
 
 @dataclass
 class LostJob:
-    """A job whose worker died. The handler gets the job after the guest was thawed, when nothing can move the disks any more."""
+    """A job whose worker died. The handler gets the job after its guest was thawed, when nothing can move the disks any more."""
 
     job: Job
     intent: Intent
     database: Database
     #: Sentences about what recovery saw and did. The job shows them.
     story: list[str] = field(default_factory=list)
-    #: None: the domain is not on this host any more.
+    #: None: the domain is not on this host any more, or the job is not about a domain.
     guest: Guest | None = None
 
     def in_transaction(self, work: Callable[[Session], T]) -> T:

@@ -70,7 +70,6 @@ class Shortfall:
             request=claim.request.as_document(),
             shortfall_try=claim.shortfall_try + 1,
             labels=dict(claim.labels),
-            max_attempts=claim.max_attempts,
             pause_s=self._run.shortfall_pause_s,
             retry_of=claim.job_id,
         )

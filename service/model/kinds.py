@@ -82,7 +82,8 @@ _ROWS = (
     Kind(JobKind.quiesce, freezes=True, makes_point=False, has_gate=True, locks=Locks.domain, lane=Lane.quick, attempts=1, retryable=False),
 )
 
-KINDS: Mapping[str, Kind] = MappingProxyType({row.name: row for row in _ROWS})
+_TABLE: dict[str, Kind] = {row.name: row for row in _ROWS}
+KINDS: Mapping[str, Kind] = MappingProxyType(_TABLE)
 
 
 def names_of(is_so: Callable[[Kind], bool]) -> tuple[str, ...]:

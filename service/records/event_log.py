@@ -56,6 +56,7 @@ def as_line(event: Event) -> str:
     """For people: `17  2026-11-27T01:02:03.000000Z  job 5f…  snapshot of db1 on hv1: queued -> running  attempt=1`."""
     is_job = event.kind == EventKind.job
     subject = f"job {event.job_id}  {event.job_kind}" if is_job else f"recovery point {event.point_id}"
+    about = f" of {event.domain_name}" if event.domain_name is not None else ""
     moved = f"{event.moved_from} -> {event.moved_to}" if event.moved_from is not None else event.moved_to
     facts = " ".join(f"{name}={value}" for name, value in event.facts.items())
-    return f"{event.id}  {rfc3339(event.at)}  {subject} of {event.domain_name} on {event.host_id}: {moved}  {facts}".rstrip()
+    return f"{event.id}  {rfc3339(event.at)}  {subject}{about} on {event.host_id}: {moved}  {facts}".rstrip()

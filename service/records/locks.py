@@ -14,6 +14,12 @@ def the_domain(domain_id: str | None) -> str:
     return domain_id
 
 
+def point_in(lock_key: str | None) -> str | None:
+    """The point that such a key locks; None: it locks no point."""
+    locks, _, named = (lock_key or "").partition(":")
+    return named if locks == Locks.point else None
+
+
 def key_of(kind: str, *, domain_id: str | None, point_id: str | None, repository_id: str | None) -> str | None:
     """None: jobs of this kind lock nothing. Raises ValueError if the job does not name the thing that it locks."""
     locks = kind_of(kind).locks

@@ -13,6 +13,7 @@ from service.db.engine import database_now, take_turn
 from service.db.tables import Job, JobLabel
 from service.errors import DomainQueueFull, IdempotencyMismatch
 from service.model import requests
+from service.model.kinds import kind_of
 from service.model.lifecycle import JobState
 from service.records import moves
 from service.records.locks import key_of
@@ -29,7 +30,8 @@ class NewJob:
     host_id: str
     request: dict[str, Any]
     labels: dict[str, str]
-    max_attempts: int = 3
+    #: None: as often as the table of kinds says.
+    max_attempts: int | None = None
     #: How long after it was asked for it may begin, by the clock of the database.
     pause_s: float = 0.0
     token_id: str | None = None
@@ -105,7 +107,7 @@ def _insert(session: Session, new: NewJob, now: datetime, limit: int | None) -> 
         "created_at": now,
         "run_after": run_after,
         "attempt": 0,
-        "max_attempts": new.max_attempts,
+        "max_attempts": new.max_attempts if new.max_attempts is not None else kind_of(new.kind).attempts,
         "cancel_requested": False,
         "request": new.request,
         "request_version": new.request_version,
@@ -121,7 +123,7 @@ def _insert(session: Session, new: NewJob, now: datetime, limit: int | None) -> 
     facts = {"retry_of": new.retry_of} if new.retry_of is not None else None
     has_room = _waiting(new, limit) < limit if limit is not None else None
     if not moves.add(session, values, now=now, facts=facts, only_if=has_room):
-        raise DomainQueueFull(domain=new.domain_name, limit=limit)
+        raise DomainQueueFull(domain=new.domain_name or new.lock_key or new.host_id, limit=limit)
     if new.labels:
         rows = [{"key": key, "value": value, "created_at": now, "job_id": job_id} for key, value in new.labels.items()]
         session.execute(insert(JobLabel), rows)

@@ -28,7 +28,6 @@ from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.model.window import GuardReport
 from service.records import points, queue
 from service.records.following_thaw import thaw_after
-from service.records.locks import the_domain
 from service.worker import moved_guest
 from service.worker.recovery_schedule import Schedule
 
@@ -176,9 +175,14 @@ class Recovery:
         return None
 
     def _guest_at_rest(self, look: _Look) -> Guest | None:
-        """The guest, thawed, and with disks that nothing can move. None: the domain went to another host. Raises DomainGone."""
+        """The guest, thawed, and with disks that nothing can move. None: the domain went to another host, or there is none.
+
+        Raises DomainGone.
+        """
         lost = look.lost
-        guest = self._connection.guest(the_domain(lost.job.domain_id))
+        if lost.job.domain_id is None:
+            return None
+        guest = self._connection.guest(lost.job.domain_id)
         if guest.was_migrated_away():
             look.story.append("The domain was migrated to another host.")
             _tell_of_the_move(look)

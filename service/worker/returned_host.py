@@ -19,7 +19,6 @@ from service.model import requests
 from service.model.intent import Intent
 from service.model.lifecycle import PhaseName, PhaseOutcome
 from service.records import queue
-from service.records.locks import the_domain
 from service.worker.recovery_schedule import Schedule
 
 THAW_PATIENCE_S = 5.0
@@ -64,9 +63,12 @@ class ReturnedHost:
 
     def _look_at_the_guest(self, job: Job, story: list[str]) -> StillpointError | None:
         """Returns the problem that must end first. None: the look is done."""
+        if job.domain_id is None:
+            story.append("The job is not about a domain: nothing was looked at.")
+            return None
         intent = Intent.freeze_of(job.intent)
         try:
-            guest = self._connection.guest(the_domain(job.domain_id))
+            guest = self._connection.guest(job.domain_id)
             if guest.was_migrated_away():
                 story.append("The domain was migrated to another host.")
                 return None

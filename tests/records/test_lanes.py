@@ -1,8 +1,5 @@
 """Locks and permits as data: what each kind locks, and that jobs of one lane never wait for those of another."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
@@ -10,40 +7,25 @@ from sqlalchemy.exc import IntegrityError
 from service.db.base import table_of
 from service.db.engine import Database
 from service.db.tables import Job
-from service.model import kinds
-from service.model.kinds import KINDS, JobKind, Kind, Lane, Locks
+from service.model.kinds import KINDS, JobKind, Lane, Locks
 from service.model.lifecycle import JobState
 from service.records import slots
 from service.records.new_job import NewJob
 from service.records.slots import TRANSFERS_OF_HOST
+from tests.scenes.kinds import add_kind
 from tests.scenes.orders import a_snapshot, a_thaw
 from tests.scenes.queue import add, allow, claimed, everything_expires, finish, job_of, resolve, slots_in_use, try_to_claim
 
 HOST = "hv1"
 
 
-def a_kind(name: str, lane: Lane, locks: Locks) -> Kind:
-    named: Any = name
-    return Kind(named, freezes=False, makes_point=False, has_gate=False, locks=locks, lane=lane, attempts=1, retryable=False)
-
-
 @pytest.fixture(autouse=True)
-def _kinds_of_the_other_lanes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _kinds_of_the_other_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which do not exist yet: a copy of a domain, a copy that needs no lock, a check of a point, and what tidies a repository."""
-    more = [
-        a_kind("copy", Lane.transfer, Locks.domain),
-        a_kind("export", Lane.transfer, Locks.nothing),
-        a_kind("check", Lane.quick, Locks.point),
-        a_kind("tidy", Lane.maintenance, Locks.repository),
-    ]
-    table = {**KINDS, **{kind.name: kind for kind in more}}
-    monkeypatch.setattr(kinds, "KINDS", table)
-    monkeypatch.setattr("service.records.locks.kind_of", table.__getitem__)
-    monkeypatch.setattr("service.records.claim.kind_of", table.__getitem__)
-    # Their requests have no types yet.
-    monkeypatch.setattr("service.records.claim.JobKind", str)
-    monkeypatch.setattr("service.model.requests.read", lambda _kind, document, _version: document)
-    yield
+    add_kind(monkeypatch, "copy", Lane.transfer, Locks.domain)
+    add_kind(monkeypatch, "export", Lane.transfer, Locks.nothing)
+    add_kind(monkeypatch, "check", Lane.quick, Locks.point)
+    add_kind(monkeypatch, "tidy", Lane.maintenance, Locks.repository)
 
 
 @pytest.fixture(autouse=True)

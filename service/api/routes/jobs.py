@@ -13,7 +13,7 @@ from service.api.documents import JOB_DOCUMENT
 from service.api.openapi import answers
 from service.api.pages import page_of_jobs
 from service.api.paging import versioned_page_response
-from service.api.placement import place_of
+from service.api.placement import HostLocation, place_of
 from service.api.query import documented, query_of
 from service.api.schemas import examples
 from service.api.schemas.jobs import Explanation, JobAnswer, JobFilter, JobPage, JobRequest
@@ -33,13 +33,14 @@ from service.errors import (
     RetryRefused,
     UnsupportedMediaType,
     ValidationFailed,
+    VersionUnknown,
 )
 from service.model import requests
 from service.model.explain import explain
-from service.model.kinds import kind_of
+from service.model.kinds import KINDS
 from service.model.lifecycle import JobState
 from service.records import queue
-from service.records.locks import the_domain
+from service.records.locks import point_in
 
 RETRYABLE = frozenset({JobState.failed, JobState.cancelled})
 
@@ -160,16 +161,29 @@ def _again(session: Session, job_id: str) -> JobOrder:
     job = session.get(Job, job_id)
     if job is None:
         raise JobNotFound(job_id=job_id)
+    if job.kind not in KINDS:
+        raise RetryRefused(job_id=job_id, state=job.state, reason=f"a newer version made the job, and {job.kind} is not known here")
+    kind = KINDS[job.kind]
     if job.state not in RETRYABLE:
         reason = "the job has succeeded" if job.state == JobState.succeeded else "the job is not finished"
         raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
-    kind = kind_of(job.kind)
     if not kind.retryable:
         reason = "no caller waits for this job any more: create a new job"
         raise RetryRefused(job_id=job_id, state=job.state, reason=reason)
-    # The new job counts its automatic follow-up jobs from zero.
-    request = requests.read(kind.name, job.request, job.request_version)
-    return JobOrder(request, place_of(session, the_domain(job.domain_id), request.host), dict(job.labels), retry_of=job_id)
+    try:
+        # The new job counts its automatic follow-up jobs from zero.
+        request = requests.read(job.kind, job.request, job.request_version)
+    except VersionUnknown as error:
+        raise RetryRefused(job_id=job_id, state=job.state, reason=error.detail) from error
+    place = place_of(session, job.domain_id, request.host) if job.domain_id is not None else HostLocation(job.host_id)
+    return JobOrder(
+        request,
+        place,
+        dict(job.labels),
+        retry_of=job_id,
+        point_id=point_in(job.lock_key),
+        repository_id=job.repository_id,
+    )
 
 
 async def _document(request: Request, job_id: UUID) -> str:
