@@ -172,11 +172,11 @@ def token_list() -> None:
     from service.db import tokens
 
     with _migrated_database().read() as session:
-        found = tokens.list_all(session)
-    for token in found:
+        listed = tokens.list_all(session)
+    for token in listed:
         used = f"used {token.last_used_at:%Y-%m-%d %H:%M}Z" if token.last_used_at is not None else "never used"
         typer.echo(f"{token.id}  {token.prefix}…  {_token_state(token.revoked_at, token.expires_at):<20}  {used:<23}  {token.name}")
-    if not found:
+    if not listed:
         typer.echo("There are no tokens. The first start of the service makes one.", err=True)
 
 
@@ -196,12 +196,12 @@ def host_list() -> None:
     from service.records import host_list as hosts
 
     with _migrated_database().read() as session:
-        found = hosts.hosts(session)
-    for host in found:
-        heard = "silent" if host.is_silent else "alive"
+        lines = hosts.hosts(session)
+    for host in lines:
+        health = "silent" if host.is_silent else "alive"
         work = f"{host.running} jobs running, {host.queued} queued"
-        typer.echo(f"{host.host_id}  {heard}, last seen {host.seen_ago_s:.0f} s ago  {work}, {host.domains} domains")
-    if not found:
+        typer.echo(f"{host.host_id}  {health}, last seen {host.seen_ago_s:.0f} s ago  {work}, {host.domains} domains")
+    if not lines:
         typer.echo("No worker has reported yet.", err=True)
 
 

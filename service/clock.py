@@ -4,8 +4,8 @@ import time
 from datetime import UTC, datetime
 
 
-def rfc3339(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def rfc3339(instant: datetime) -> str:
+    return instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class WallClock:

@@ -27,8 +27,8 @@ def _is_ip(value: str) -> bool:
 
 def _is_address(value: str) -> bool:
     """`tcp://10.96.0.12:80`, `tcp://[fd00::1]:80`."""
-    found = _ADDRESS.fullmatch(value)
-    return found is not None and _is_ip(found["v6"] or found["v4"]) and _is_port(found["port"])
+    match = _ADDRESS.fullmatch(value)
+    return match is not None and _is_ip(match["v6"] or match["v4"]) and _is_port(match["port"])
 
 
 _PORT = r"[A-Z0-9_]+_PORT_\d{1,5}_(?:TCP|UDP|SCTP)"

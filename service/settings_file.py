@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def _assignments(path: Path, text: str) -> list[tuple[str, str]]:
-    found, at = [], 0
+    assignments, at = [], 0
     while at < len(text):
         blank = _BLANK_OR_COMMENT.match(text, at)
         if blank is not None and blank.end() > at:
@@ -49,8 +49,8 @@ def _assignments(path: Path, text: str) -> list[tuple[str, str]]:
             # The error does not quote the line: the line may hold a part of a password.
             raise SettingsFileUnusable(path, f"line {line} is not NAME=value (without `export`, and without spaces in the name)")
         value, at = _value(path, line, text, at + len(name) + 1)
-        found.append((name.strip(), value))
-    return found
+        assignments.append((name.strip(), value))
+    return assignments
 
 
 def _value(path: Path, line: int, text: str, at: int) -> tuple[str, int]:

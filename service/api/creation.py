@@ -108,12 +108,12 @@ def _earlier(session: Session, token_id: str, key: str | None, digest: str) -> s
     """The job that this key has created before. It is looked up before the domain, because the domain may be gone meanwhile."""
     if key is None:
         return None
-    found = session.execute(select(Job.id, Job.idempotency_digest).where(Job.token_id == token_id, Job.idempotency_key == key)).first()
-    if found is None:
+    row = session.execute(select(Job.id, Job.idempotency_digest).where(Job.token_id == token_id, Job.idempotency_key == key)).first()
+    if row is None:
         return None
-    if found.idempotency_digest != digest:
-        raise IdempotencyMismatch(key=key, job_id=found.id)
-    return str(found.id)
+    if row.idempotency_digest != digest:
+        raise IdempotencyMismatch(key=key, job_id=row.id)
+    return str(row.id)
 
 
 def _new_job(order: JobOrder, token_id: str, key: str | None, digest: str) -> NewJob:

@@ -115,8 +115,8 @@ def _freeze(domain: Domain, window: Window | None) -> dict[str, Any]:
     return {"frozen": seen.get("frozen"), "frozen_since": seen.get("frozen_since"), "frozen_by": in_one_shape(seen.get("frozen_by"))}
 
 
-def rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def rfc3339(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _domain_rows() -> Select[*tuple[Any, ...]]:

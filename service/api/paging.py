@@ -44,8 +44,8 @@ def statement_of_page(rows: Select[*tuple[Any, ...]]) -> Statement:
 
     It needs the parameter `limit`.
     """
-    *texts, moment, identifier = rows.limit(bindparam("limit")).subquery().c
-    return Statement(select(*(joined(text, moment, identifier) for text in texts)))
+    *texts, created_at, identifier = rows.limit(bindparam("limit")).subquery().c
+    return Statement(select(*(joined(text, created_at, identifier) for text in texts)))
 
 
 async def page_response(reader: Reader, statement: Statement, parameters: Parameters, limit: int) -> Response:
@@ -58,8 +58,8 @@ async def versioned_page_response(reader: Reader, page: VersionedPage, parameter
     """What is on the page is asked each time; only the writing of documents that are final is saved, which is most of the cost."""
     given = {**parameters, "limit": limit + 1}
     versions = _split(await reader.row(page.versions, given), 0)
-    found = [(version, reader.kept.get(version)) for version in versions]
-    documents = {version: document for version, document in found if document is not None}
+    kept = [(version, reader.kept.get(version)) for version in versions]
+    documents = {version: document for version, document in kept if document is not None}
     if len(documents) == len(versions):
         return _response(list(documents.values()), limit)
     # The page may have changed in between: what counts from here on is what this second look sees.

@@ -33,10 +33,10 @@ def check(settings: Settings, engine: Engine) -> None:
             raise DatabaseLost(database=name, found="is empty", traces=shlex.join(traces))
         # A database of an earlier version has no id yet.
         has_id = DatabaseIdentity.__tablename__ in tables
-        found = connection.scalar(select(DatabaseIdentity.id)) if has_id else None
+        identity = connection.scalar(select(DatabaseIdentity.id)) if has_id else None
     known = _noted(settings)
-    if known is not None and found is not None and found != known:
-        raise DatabaseForeign(database=name, found=found, known=known, marker=str(marker_of(settings)))
+    if known is not None and identity is not None and identity != known:
+        raise DatabaseForeign(database=name, found=identity, known=known, marker=str(marker_of(settings)))
 
 
 def note(settings: Settings, engine: Engine) -> None:
@@ -44,11 +44,11 @@ def note(settings: Settings, engine: Engine) -> None:
     if _noted(settings) is not None:
         return
     with translated_errors(), engine.execution_options(stillpoint_read_only=True).connect() as connection:
-        found = connection.scalar(select(DatabaseIdentity.id))
-    if found is None:
+        identity = connection.scalar(select(DatabaseIdentity.id))
+    if identity is None:
         return
     try:
-        private_file.write(marker_of(settings), found + "\n")
+        private_file.write(marker_of(settings), identity + "\n")
     except OSError as error:
         # An API needs no state folder once it has tokens.
         _logger.warning("database_id_not_noted", path=str(marker_of(settings)), reason=error.strerror or str(error))

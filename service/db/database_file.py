@@ -33,17 +33,17 @@ class DatabaseFile:
 
     def connected(self) -> None:
         if self._known is None:
-            self._known = self._found()
+            self._known = self._identity()
 
     def check_unchanged(self) -> None:
         """Raises DatabaseReplaced. Costs some microseconds: every write asks."""
         if self._known is None:
             return
-        found = self._found()
-        if found != self._known:
-            raise DatabaseReplaced(what=f"{self.path} was {'deleted' if found is None else 'replaced by another file'}")
+        current = self._identity()
+        if current != self._known:
+            raise DatabaseReplaced(what=f"{self.path} was {'deleted' if current is None else 'replaced by another file'}")
 
-    def _found(self) -> tuple[int, int] | None:
+    def _identity(self) -> tuple[int, int] | None:
         try:
             status = self.path.stat()
         except OSError:

@@ -30,9 +30,9 @@ def migrate(engine: Engine) -> None:
     if current_revision(engine) == REVISION:
         return
     with translated_errors(), alone(engine) as connection:
-        found = _revision(connection)
-        if found != REVISION:
-            _upgrade(connection, found)
+        revision = _revision(connection)
+        if revision != REVISION:
+            _upgrade(connection, revision)
 
 
 def current_revision(engine: Engine) -> str | None:
@@ -43,9 +43,9 @@ def current_revision(engine: Engine) -> str | None:
 
 def check_schema(database: Database) -> None:
     """Raises SchemaOutdated, DatabaseUnavailable."""
-    found = current_revision(database.engine)
-    if found != REVISION:
-        raise SchemaOutdated(found=found or "none", needed=REVISION)
+    revision = current_revision(database.engine)
+    if revision != REVISION:
+        raise SchemaOutdated(found=revision or "none", needed=REVISION)
 
 
 def alembic_config(connection: Connection) -> "Config":
@@ -58,14 +58,14 @@ def alembic_config(connection: Connection) -> "Config":
     return config
 
 
-def _upgrade(connection: Connection, found: str | None) -> None:
+def _upgrade(connection: Connection, revision: str | None) -> None:
     from alembic import command
     from alembic.script import ScriptDirectory
 
     config = alembic_config(connection)
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if found is not None and found not in known:
-        raise SchemaUnknown(found=found, needed=REVISION)
+    if revision is not None and revision not in known:
+        raise SchemaUnknown(found=revision, needed=REVISION)
     command.upgrade(config, REVISION)
 
 

@@ -68,9 +68,9 @@ def create_first(session: Session, token_file: Path) -> Path | None:
 def find_valid(session: Session, digests: Collection[str]) -> dict[str, str]:
     """The ids of the tokens with these digests that were not revoked and have not expired, by digest."""
     rows = select(Token.digest, Token.id, Token.expires_at).where(Token.digest.in_(digests), Token.revoked_at.is_(None))
-    found = session.execute(rows).all()
-    now = database_now(session) if any(row.expires_at is not None for row in found) else None
-    return {row.digest: row.id for row in found if now is None or row.expires_at is None or row.expires_at > now}
+    tokens = session.execute(rows).all()
+    now = database_now(session) if any(row.expires_at is not None for row in tokens) else None
+    return {row.digest: row.id for row in tokens if now is None or row.expires_at is None or row.expires_at > now}
 
 
 def list_all(session: Session) -> list[Token]:

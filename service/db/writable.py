@@ -73,10 +73,10 @@ class Trial:
     def _write(self) -> None:
         with self._database.write() as session:
             tried = update(DatabaseIdentity).values(tried_at=database_now(session)).returning(DatabaseIdentity.id)
-            found = session.scalars(tried).first()
-        if found is None or self._identity not in (None, found):
-            self._database.refuse_writes(DatabaseReplaced(what=f"The database has the id {found} now, and had {self._identity} before"))
-        self._identity = found
+            identity = session.scalars(tried).first()
+        if identity is None or self._identity not in (None, identity):
+            self._database.refuse_writes(DatabaseReplaced(what=f"The database has the id {identity} now, and had {self._identity} before"))
+        self._identity = identity
 
     def _find_room(self) -> None:
         file = self._database.file

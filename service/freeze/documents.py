@@ -15,7 +15,7 @@ from service.model.windows.writer_rules import WriterRules
 
 
 def evidence(passed: Passed, rules: WriterRules, *, point_was_taken: bool, was_running: bool = True) -> Evidence:
-    terms, found, scope = passed.terms, passed.terms.survey, passed.terms.scope
+    terms, survey, scope = passed.terms, passed.terms.survey, passed.terms.scope
     writers = passed.vss.judge_writers(rules) if passed.vss is not None else None
     selection, is_linux = terms.selection, writers is None
     return Evidence(
@@ -23,13 +23,13 @@ def evidence(passed: Passed, rules: WriterRules, *, point_was_taken: bool, was_r
         point_taken=point_was_taken,
         window=passed.window,
         hold_limit_ms=float(terms.hold_limits.hard_ms),
-        hook=found.hook,
-        shut_off_cleanly=found.shut_off_cleanly,
+        hook=survey.hook,
+        shut_off_cleanly=survey.shut_off_cleanly,
         expected_filesystems=scope.expected if scope else None,
         unfreezable_filesystems=scope.unfreezable if scope else (),
-        unheld_filesystems=unheld_filesystems(found, terms.taken) if is_linux else (),
-        uncovered_disks=uncovered_disks(found, terms.taken) if is_linux else (),
-        left_out=left_out_with_data(found, selection.left_out, by_name=selection.is_by_name) if selection else (),
+        unheld_filesystems=unheld_filesystems(survey, terms.taken) if is_linux else (),
+        uncovered_disks=uncovered_disks(survey, terms.taken) if is_linux else (),
+        left_out=left_out_with_data(survey, selection.left_out, by_name=selection.is_by_name) if selection else (),
         windows=vss_record.windows_evidence(passed, passed.vss, writers) if passed.vss is not None and writers is not None else None,
         fuse=passed.fuse.report if passed.fuse else None,
     )

@@ -53,12 +53,12 @@ def why_not_held(guest: Guest, passed: Passed) -> StillpointError | None:
 
 def still_frozen(guest: Guest, passed: Passed) -> StillpointError:
     """No thaw was answered. What the guest writes to its disks tells whether it is frozen."""
-    window, found = passed.window, passed.terms.survey
+    window, survey = passed.window, passed.terms.survey
     message = (window.thaw.message or "no answer").rstrip(".")
     if window.writes_afterwards:
         return ThawUnanswered(domain=guest.name, message=message)
     tried_ms = timing_document(passed)["thaw_ms"]
-    disks = () if window.thaw.agent_is_lost else hung_hook.disks_that_go_on(guest, found)
+    disks = () if window.thaw.agent_is_lost else hung_hook.disks_that_go_on(guest, survey)
     if not disks:
         left_s = passed.fuse.seconds_left() if passed.fuse is not None else None
         fuse = f". The fuse in the guest thaws it in {left_s:.0f} s at the latest" if left_s is not None else ""
@@ -69,5 +69,5 @@ def still_frozen(guest: Guest, passed: Passed) -> StillpointError:
         command="its thaw" if was_frozen else "its freeze and then a thaw",
         tried_ms=tried_ms,
         disks=", ".join(disks),
-        hook=(found.linux.hook_path if found.linux else None) or "one that could not be read",
+        hook=(survey.linux.hook_path if survey.linux else None) or "one that could not be read",
     )

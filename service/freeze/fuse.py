@@ -51,23 +51,23 @@ class Fuse:
         return left if left > 0 else None
 
 
-def arm_for(guest: Guest, found: Survey, policy: FreezePolicy) -> Fuse | None:
+def arm_for(guest: Guest, survey: Survey, policy: FreezePolicy) -> Fuse | None:
     """Arm a fuse, if the policy asks for one and the guest supports it; None: the policy asks for none. A failure does not stop the job."""
     if not policy.fuse:
         return None
-    after_s = fires_after_s(policy.timeout_ms, policy.hold_limits(is_windows=found.is_windows).hard_ms)
-    why_not = _why_not(found)
+    after_s = fires_after_s(policy.timeout_ms, policy.hold_limits(is_windows=survey.is_windows).hard_ms)
+    why_not = _why_not(survey)
     if why_not is not None:
         return Fuse(None, FuseReport(FuseState.unavailable, after_s, why_not))
     return arm(guest, after_s)
 
 
-def _why_not(found: Survey) -> str | None:
-    if found.is_windows:
+def _why_not(survey: Survey) -> str | None:
+    if survey.is_windows:
         return "Windows releases the writes by itself"
-    if found.agent.os_family is not OsFamily.linux:
+    if survey.agent.os_family is not OsFamily.linux:
         return "the guest is not known to be a Linux"
-    if not found.agent.allows("guest-exec"):
+    if not survey.agent.allows("guest-exec"):
         return "the guest's agent does not allow guest-exec"
     return None
 

@@ -13,9 +13,9 @@ WATCH_S = 15.0
 """Seconds that the host watches for writes. A filesystem in use commits its journal every few seconds. Else the guest counts as frozen."""
 
 
-def disks_that_go_on(guest: Guest, found: Survey) -> tuple[str, ...]:
+def disks_that_go_on(guest: Guest, survey: Survey) -> tuple[str, ...]:
     """The disks under every filesystem that the agent may have frozen, if the guest has a hook and writes to all of them; else none."""
-    if found.is_windows or found.hook is HookState.absent:
+    if survey.is_windows or survey.hook is HookState.absent:
         return ()
-    targets = freezable_disks(found)
+    targets = freezable_disks(survey)
     return tuple(sorted(targets)) if targets and writes_to_all(guest, targets, WATCH_S) else ()

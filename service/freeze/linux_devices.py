@@ -73,19 +73,19 @@ def read_devices(guest: Guest, disks: Sequence[Disk], guest_disks: Mapping[str, 
     Raises StillpointError.
     """
     result = guest.execute("/bin/sh", ["-c", _READ_DEVICES], budget_ms=READ_BUDGET_MS)
-    found = parse_devices(result.output.decode(errors="replace"), disks, guest_disks)
-    if found is None:
+    parsed = parse_devices(result.output.decode(errors="replace"), disks, guest_disks)
+    if parsed is None:
         return None
-    unknown = [name for target in found.targets.values() for name in found.leaves_of(target) if _is_unknown(found, name)]
+    unknown = [name for target in parsed.targets.values() for name in parsed.leaves_of(target) if _is_unknown(parsed, name)]
     if unknown:
         script = _READ_CONTENTS % " ".join(unknown)
         contents = guest.execute("/bin/sh", ["-c", script], budget_ms=READ_BUDGET_MS)
-        found.contents = parse_contents(contents.output.decode(errors="replace"))
-    return found
+        parsed.contents = parse_contents(contents.output.decode(errors="replace"))
+    return parsed
 
 
-def _is_unknown(found: GuestDevices, name: str) -> bool:
-    return not (name in found.mounted or name in found.swaps or name in found.elsewhere) and _NAME.fullmatch(name) is not None
+def _is_unknown(parsed: GuestDevices, name: str) -> bool:
+    return not (name in parsed.mounted or name in parsed.swaps or name in parsed.elsewhere) and _NAME.fullmatch(name) is not None
 
 
 def parse_devices(text: str, disks: Sequence[Disk], guest_disks: Mapping[str, str]) -> GuestDevices | None:
@@ -94,14 +94,14 @@ def parse_devices(text: str, disks: Sequence[Disk], guest_disks: Mapping[str, st
     if not devices or "open" not in parts:
         return None
     names = {device.number: device.name for device in devices.values()}
-    found = GuestDevices(devices, dict(guest_disks) or targets_by_serial(devices, {d.target: d.serial for d in disks if d.serial}))
-    found.btrfs = _btrfs(parts.get("btrfs", []))
-    found.mounted = dict(_mounts(parts.get("mounts", []), names))
-    found.swaps = frozenset(name for line in parts.get("swaps", []) if (name := _swap(line, devices)) is not None)
-    here = {member for name in found.mounted for member in found.members(name)}
-    found.elsewhere = {name: words for name, words in _elsewhere(parts, names).items() if name in devices and name not in here}
-    found.open_by = _open_by(parts["open"], devices)
-    return found
+    parsed = GuestDevices(devices, dict(guest_disks) or targets_by_serial(devices, {d.target: d.serial for d in disks if d.serial}))
+    parsed.btrfs = _btrfs(parts.get("btrfs", []))
+    parsed.mounted = dict(_mounts(parts.get("mounts", []), names))
+    parsed.swaps = frozenset(name for line in parts.get("swaps", []) if (name := _swap(line, devices)) is not None)
+    here = {member for name in parsed.mounted for member in parsed.members(name)}
+    parsed.elsewhere = {name: words for name, words in _elsewhere(parts, names).items() if name in devices and name not in here}
+    parsed.open_by = _open_by(parts["open"], devices)
+    return parsed
 
 
 def parse_contents(text: str) -> dict[str, Content]:
@@ -117,14 +117,14 @@ def parse_contents(text: str) -> dict[str, Content]:
 
 def sections(text: str) -> dict[str, list[str]]:
     """Lines under each `@name` line."""
-    found: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
     current: list[str] = []
     for line in text.splitlines():
         if line.startswith("@"):
-            current = found.setdefault(line[1:], [])
+            current = by_name.setdefault(line[1:], [])
         else:
             current.append(line)
-    return found
+    return by_name
 
 
 def _device(line: str) -> BlockDevice | None:
@@ -157,7 +157,7 @@ def _mounts(lines: Iterable[str], names: Mapping[str, str]) -> Iterable[tuple[st
 
 
 def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
 def _swap(line: str, devices: Mapping[str, BlockDevice]) -> str | None:
@@ -168,10 +168,10 @@ def _swap(line: str, devices: Mapping[str, BlockDevice]) -> str | None:
 
 def _elsewhere(parts: Mapping[str, list[str]], names: Mapping[str, str]) -> dict[str, str]:
     """A superblock that is alive without a mount that can be seen is mounted in a namespace that no process is in."""
-    found: dict[str, str] = {}
+    holders: dict[str, str] = {}
     for line in parts.get("live", []):
         kind, _, name = line.partition(" ")
-        found[name] = f"{kind}, in a mount namespace of its own"
+        holders[name] = f"{kind}, in a mount namespace of its own"
     process = ""
     for line in parts.get("elsewhere", []):
         if line.startswith("process "):
@@ -180,19 +180,19 @@ def _elsewhere(parts: Mapping[str, list[str]], names: Mapping[str, str]) -> dict
             continue
         for name, mount in _mounts([line], names):
             if mount.read_only:
-                found.pop(name, None)
+                holders.pop(name, None)
                 continue
-            found[name] = f"{mount.type} at {mount.mountpoint}, in the mount namespace {process}"
-    return found
+            holders[name] = f"{mount.type} at {mount.mountpoint}, in the mount namespace {process}"
+    return holders
 
 
 def _open_by(lines: Iterable[str], devices: Mapping[str, BlockDevice]) -> dict[str, tuple[int, ...]]:
-    found: dict[str, set[int]] = defaultdict(set)
+    pids_of: dict[str, set[int]] = defaultdict(set)
     pid = 0
     for line in lines:
         word, _, number = line.partition(" ")
         if word == "process" and number.isdigit():
             pid = int(number)
         elif (name := line.strip().replace("/", "!")) in devices:
-            found[name].add(pid)
-    return {name: tuple(sorted(pids)) for name, pids in found.items()}
+            pids_of[name].add(pid)
+    return {name: tuple(sorted(pids)) for name, pids in pids_of.items()}

@@ -19,12 +19,12 @@ FUSE_LATE_S = 5.0
 _SEEN = "seen from outside: the guest wrote to its disks again when the fuse was due"
 
 
-def look_from_outside(guest: Guest, found: Survey, window: WindowRecord, fuse: Fuse | None) -> Fuse | None:
+def look_from_outside(guest: Guest, survey: Survey, window: WindowRecord, fuse: Fuse | None) -> Fuse | None:
     """Record in `window` whether the guest writes to every disk that may be frozen. Answers the fuse in its new state. Raises nothing.
 
     The agent and the fuse always freeze or thaw all of these filesystems. So writes to all disks show that nothing is frozen.
     """
-    targets = freezable_disks(found)
+    targets = freezable_disks(survey)
     if not targets:
         return fuse
     window.writes_afterwards = writes_to_all(guest, targets, _patience_s(fuse))

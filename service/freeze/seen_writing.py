@@ -10,9 +10,9 @@ from service.model.inventory import Survey
 PAUSE_S = 0.1
 
 
-def freezable_disks(found: Survey) -> frozenset[str]:
+def freezable_disks(survey: Survey) -> frozenset[str]:
     """The disks under every filesystem that the agent may have frozen."""
-    return frozenset(disk for filesystem in found.filesystems or () if filesystem.is_freezable for disk in filesystem.disks)
+    return frozenset(disk for filesystem in survey.filesystems or () if filesystem.is_freezable for disk in filesystem.disks)
 
 
 def writes_to_all(guest: Guest, targets: Collection[str], within_s: float) -> bool | None:

@@ -76,10 +76,10 @@ class VssEvidence:
         return shortest_freeze_limit_ms(self.class_ids) if self.class_ids else APPLICATION_FREEZE_LIMIT_MS
 
 
-def read_before(guest: Guest, found: Survey) -> VssEvidence:
+def read_before(guest: Guest, survey: Survey) -> VssEvidence:
     """While the guest still runs. Never raises for what the guest does not tell."""
-    evidence = VssEvidence(generation_of(found.agent.version), auto_recovery.kernel_version(found.agent.os))
-    if not found.agent.allows("guest-exec"):
+    evidence = VssEvidence(generation_of(survey.agent.version), auto_recovery.kernel_version(survey.agent.os))
+    if not survey.agent.allows("guest-exec"):
         evidence.before = evidence.after = WriterList(None, EXEC_BLOCKED)
         return evidence
     evidence.before = _list_writers(guest)
@@ -94,9 +94,9 @@ def read_before(guest: Guest, found: Survey) -> VssEvidence:
     return evidence
 
 
-def read_after(guest: Guest, found: Survey, evidence: VssEvidence, budget_s: float = SETTLE_BUDGET_S) -> None:
+def read_after(guest: Guest, survey: Survey, evidence: VssEvidence, budget_s: float = SETTLE_BUDGET_S) -> None:
     """After the thaw: asked again while a writer is between two states, which is normal for a while (F§5.3)."""
-    if not found.agent.allows("guest-exec"):
+    if not survey.agent.allows("guest-exec"):
         return
     deadline = time.monotonic() + budget_s
     while True:

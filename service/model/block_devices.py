@@ -81,9 +81,9 @@ class GuestDevices:
 
 def targets_by_serial(devices: Mapping[str, BlockDevice], serials: Mapping[str, str]) -> dict[str, str]:
     """`serials`: libvirt's name of a disk to its serial. A virtio disk shows the first 20 characters of its serial."""
-    found = {}
+    targets = {}
     for target, serial in serials.items():
         same = [device.name for device in devices.values() if device.parent is None and device.serial == serial[:20]]
         if len(same) == 1:
-            found[same[0]] = target
-    return found
+            targets[same[0]] = target
+    return targets

@@ -59,13 +59,19 @@ class PreflightResult:
         }
 
 
-def evaluate(found: Circumstances) -> PreflightResult:
+def evaluate(facts: Circumstances) -> PreflightResult:
     """Every check, in the order of a job."""
-    checks = [*_domain(found), *_disks(found), *(found.host.checks() if found.host is not None else ()), *_agent(found), *_guest(found)]
-    if found.windows is not None:
-        checks += checks_windows.checks(found.windows)
+    checks = [
+        *_domain(facts),
+        *_disks(facts),
+        *(facts.host.checks() if facts.host is not None else ()),
+        *_agent(facts),
+        *_guest(facts),
+    ]
+    if facts.windows is not None:
+        checks += checks_windows.checks(facts.windows)
     blocking = any(check.status is CheckStatus.fail for check in checks)
-    return PreflightResult(not blocking, Verdict.none if blocking else _expected(found), checks)
+    return PreflightResult(not blocking, Verdict.none if blocking else _expected(facts), checks)
 
 
 def why_not_freezable(survey: Survey, scope: FreezeScope | None = None) -> StillpointError | None:
@@ -104,19 +110,19 @@ _EXEC_BLOCKED_IN_WINDOWS = (
 )
 
 
-def _expected(found: Circumstances) -> Verdict:
-    if found.survey.state is DomainState.shut_off:
+def _expected(facts: Circumstances) -> Verdict:
+    if facts.survey.state is DomainState.shut_off:
         return Verdict.offline
-    if found.freeze_mode is FreezeMode.off or why_not_freezable(found.survey, found.scope) is not None:
+    if facts.freeze_mode is FreezeMode.off or why_not_freezable(facts.survey, facts.scope) is not None:
         return Verdict.crash
-    if found.windows is not None:
-        expected = checks_windows.expected_verdict(found.windows)
-        return Verdict.filesystem if found.selection and _costs_application(found.survey, found.selection) else expected
-    taken = found.selection.taken if found.selection else []
-    if uncovered_disks(found.survey, taken) or unheld_filesystems(found.survey, taken):
+    if facts.windows is not None:
+        expected = checks_windows.expected_verdict(facts.windows)
+        return Verdict.filesystem if facts.selection and _costs_application(facts.survey, facts.selection) else expected
+    taken = facts.selection.taken if facts.selection else []
+    if uncovered_disks(facts.survey, taken) or unheld_filesystems(facts.survey, taken):
         return Verdict.crash
-    is_whole = found.selection is None or not _costs_application(found.survey, found.selection)
-    return Verdict.application if found.survey.hook is HookState.truthful and is_whole else Verdict.filesystem
+    is_whole = facts.selection is None or not _costs_application(facts.survey, facts.selection)
+    return Verdict.application if facts.survey.hook is HookState.truthful and is_whole else Verdict.filesystem
 
 
 def _costs_application(survey: Survey, selection: DiskSelection) -> bool:
@@ -124,18 +130,18 @@ def _costs_application(survey: Survey, selection: DiskSelection) -> bool:
     return any(disk.costs_application for disk in left_out)
 
 
-def _domain(found: Circumstances) -> Iterator[Check]:
-    state, name = found.survey.state, found.survey.domain
-    if found.hold_fault is not None:
-        yield failed("hold_limits", found.hold_fault.detail, found.hold_fault.remedy)
-    if state is DomainState.paused and found.freeze_mode is not FreezeMode.off:
+def _domain(facts: Circumstances) -> Iterator[Check]:
+    state, name = facts.survey.state, facts.survey.domain
+    if facts.hold_fault is not None:
+        yield failed("hold_limits", facts.hold_fault.detail, facts.hold_fault.remedy)
+    if state is DomainState.paused and facts.freeze_mode is not FreezeMode.off:
         remedy = f"Resume the domain (`virsh resume {name}`), or set freeze.mode to off."
         yield failed("domain_state", "The domain is paused, so its agent cannot answer.", remedy)
     elif state is DomainState.other:
         yield failed("domain_state", "The state of the domain does not allow a snapshot.", "Wait until the domain runs or is shut off.")
     else:
         yield passed("domain_state", f"The domain is {state.value.replace('_', ' ')}.")
-    busy = found.survey.busy
+    busy = facts.survey.busy
     if busy:
         what = "; ".join(f"{target or 'domain'}: {job}" for target, job in busy.items())
         remedy = f"Wait until the job ends: `virsh domjobinfo {name}`, `virsh blockjob {name} DISK`."
@@ -144,20 +150,20 @@ def _domain(found: Circumstances) -> Iterator[Check]:
         yield passed("libvirt_job", "No job or block job of libvirt runs on the domain.")
 
 
-def _disks(found: Circumstances) -> Iterator[Check]:
-    if found.selection is None:
-        fault = found.selection_fault
+def _disks(facts: Circumstances) -> Iterator[Check]:
+    if facts.selection is None:
+        fault = facts.selection_fault
         yield failed("disks", fault.detail if fault else "No disk can take part.", fault.remedy if fault else "")
         return
-    yield passed("disks", f"In the snapshot: {', '.join(disk.target for disk in found.selection.taken)}.")
-    for target, reason in found.selection.left_out.items():
+    yield passed("disks", f"In the snapshot: {', '.join(disk.target for disk in facts.selection.taken)}.")
+    for target, reason in facts.selection.left_out.items():
         yield warned(
             "disk_left_out", f"{target} is not in the snapshot: {reason}.", "If the disk holds data, back the disk up by other means."
         )
-    yield from checks_images.checks(found.survey.domain, found.selection.taken, found.image_fault, found.libvirt_snapshots)
-    for disk in found.selection.taken:
-        yield from _chain(disk, found.max_chain_depth)
-    for space in found.spaces:
+    yield from checks_images.checks(facts.survey.domain, facts.selection.taken, facts.image_fault, facts.libvirt_snapshots)
+    for disk in facts.selection.taken:
+        yield from _chain(disk, facts.max_chain_depth)
+    for space in facts.spaces:
         if space.is_enough:
             yield passed("space", f"{space.path} has {_mib(space.free_bytes)} MiB free for overlays.")
         else:
@@ -179,19 +185,19 @@ def _chain(disk: Disk, limit: int) -> Iterator[Check]:
         yield passed("chain_depth", f"{disk.target} has {disk.chain_depth} file(s) below the active file.")
 
 
-def _agent(found: Circumstances) -> Iterator[Check]:
-    survey = found.survey
+def _agent(facts: Circumstances) -> Iterator[Check]:
+    survey = facts.survey
     if survey.state is not DomainState.running:
         return
-    if found.freeze_mode is FreezeMode.off:
+    if facts.freeze_mode is FreezeMode.off:
         yield warned(
             "freeze", "The job turns the freeze off: the point will be crash-consistent at best.", "Leave freeze.mode at its default."
         )
         return
-    fault = why_not_freezable(survey, found.scope)
+    fault = why_not_freezable(survey, facts.scope)
     if fault is None:
         yield passed("freeze", f"The agent {survey.agent.version or 'of unknown version'} answers, is thawed, and may freeze the guest.")
-    elif found.freeze_mode is FreezeMode.required:
+    elif facts.freeze_mode is FreezeMode.required:
         yield failed(fault.code, fault.detail, fault.remedy)
     else:
         yield warned(fault.code, f"{fault.detail} The point will be crash-consistent.", fault.remedy)
@@ -199,17 +205,17 @@ def _agent(found: Circumstances) -> Iterator[Check]:
         yield warned("agent_exec_blocked", *(_EXEC_BLOCKED_IN_WINDOWS if survey.is_windows else _EXEC_BLOCKED))
 
 
-def _guest(found: Circumstances) -> Iterator[Check]:
-    if found.survey.state is not DomainState.running or not found.survey.agent.answers:
+def _guest(facts: Circumstances) -> Iterator[Check]:
+    if facts.survey.state is not DomainState.running or not facts.survey.agent.answers:
         return
-    yield from _coverage(found)
-    yield from _linux(found)
-    yield from _hook(found)
+    yield from _coverage(facts)
+    yield from _linux(facts)
+    yield from _hook(facts)
 
 
-def _coverage(found: Circumstances) -> Iterator[Check]:
-    filesystems, selection = found.survey.filesystems, found.selection
-    if filesystems is None and found.windows is not None:
+def _coverage(facts: Circumstances) -> Iterator[Check]:
+    filesystems, selection = facts.survey.filesystems, facts.selection
+    if filesystems is None and facts.windows is not None:
         # The checks of Windows report this, because the cause is another one there.
         return
     if filesystems is None or selection is None:
@@ -221,8 +227,8 @@ def _coverage(found: Circumstances) -> Iterator[Check]:
         return
     taken = {disk.target for disk in selection.taken}
     outside = [fs.mountpoint for fs in filesystems if fs.disks and not taken.issuperset(fs.disks)]
-    uncovered = uncovered_disks(found.survey, selection.taken) if found.windows is None else ()
-    unheld = unheld_filesystems(found.survey, selection.taken) if found.windows is None else ()
+    uncovered = uncovered_disks(facts.survey, selection.taken) if facts.windows is None else ()
+    unheld = unheld_filesystems(facts.survey, selection.taken) if facts.windows is None else ()
     if outside:
         yield warned(
             "filesystem_not_covered",
@@ -230,15 +236,15 @@ def _coverage(found: Circumstances) -> Iterator[Check]:
             "Add the disks of these filesystems to the job.",
         )
     # If the freeze is required, a job without a good freeze fails.
-    outcome = failed if found.freeze_mode is FreezeMode.required else warned
+    outcome = failed if facts.freeze_mode is FreezeMode.required else warned
     for disk in uncovered:
         yield outcome("disk_not_covered", f"{disk.target}: {disk.why}. The point will be crash-consistent.", _UNCOVERED)
     if unheld:
         names = ", ".join(unheld)
         detail = f"Filesystems that are mounted for writing and cannot be frozen: {names}. The point will be crash-consistent."
         yield outcome("filesystems_not_held", detail, "Keep data on ext4, xfs or btrfs, or unmount these filesystems for the backup.")
-    if found.scope is not None and found.scope.unfreezable:
-        names = ", ".join(found.scope.unfreezable)
+    if facts.scope is not None and facts.scope.unfreezable:
+        names = ", ".join(facts.scope.unfreezable)
         yield warned(
             "filesystem_not_freezable",
             f"Filesystems of a type that cannot be frozen: {names}.",
@@ -254,8 +260,8 @@ _UNCOVERED = (
 )
 
 
-def _linux(found: Circumstances) -> Iterator[Check]:
-    linux = found.survey.linux
+def _linux(facts: Circumstances) -> Iterator[Check]:
+    linux = facts.survey.linux
     if linux is None:
         return
     if linux.loop_mounts:
@@ -282,11 +288,11 @@ def _linux(found: Circumstances) -> Iterator[Check]:
         yield passed("guest_booted_recently", f"The guest has been up for {linux.uptime_s:.0f} s.")
 
 
-def _hook(found: Circumstances) -> Iterator[Check]:
-    if found.survey.agent.os_family is not OsFamily.linux:
+def _hook(facts: Circumstances) -> Iterator[Check]:
+    if facts.survey.agent.os_family is not OsFamily.linux:
         return
-    where = (found.survey.linux.hook_path if found.survey.linux else None) or "the hook"
-    match found.survey.hook:
+    where = (facts.survey.linux.hook_path if facts.survey.linux else None) or "the hook"
+    match facts.survey.hook:
         case HookState.truthful:
             yield passed("fsfreeze_hook", f"{where} declares that it reports failures. The verdict `application` is possible.")
         case HookState.absent:

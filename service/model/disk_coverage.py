@@ -43,23 +43,23 @@ def unheld_filesystems(survey: Survey, taken: Sequence[Disk]) -> tuple[str, ...]
 def left_out_with_data(survey: Survey, left_out: Mapping[str, str], *, by_name: bool) -> tuple[LeftOut, ...]:
     """`left_out`: target to the reason. `by_name`: the caller named the disks. A CD-ROM or floppy does not hold data of the guest."""
     disks = {disk.target: disk for disk in survey.disks}
-    found = []
+    with_data = []
     for target, reason in left_out.items():
         mountpoints = tuple(fs.mountpoint for fs in survey.filesystems or () if target in fs.disks)
         disk = disks.get(target)
         if mountpoints and disk is not None and disk.device in ("disk", "lun"):
-            found.append(LeftOut(target, reason, mountpoints, not disk.read_only and not by_name))
-    return tuple(found)
+            with_data.append(LeftOut(target, reason, mountpoints, not disk.read_only and not by_name))
+    return tuple(with_data)
 
 
 def uncovered_disks(survey: Survey, taken: Sequence[Disk]) -> tuple[Uncovered, ...]:
     """In the order of the disks. The filesystems are those of the survey: the freeze must have reached every one of them."""
-    found = []
+    uncovered = []
     for disk in taken:
         why = _why_not(survey, disk.target)
         if why is not None:
-            found.append(Uncovered(disk.target, why))
-    return tuple(found)
+            uncovered.append(Uncovered(disk.target, why))
+    return tuple(uncovered)
 
 
 def _why_not(survey: Survey, target: str) -> str | None:

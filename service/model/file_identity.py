@@ -16,11 +16,11 @@ class FileIdentity:
     boot: str
 
     @classmethod
-    def of(cls, found: os.stat_result) -> "FileIdentity":
-        return cls(found.st_dev, found.st_ino, boot_id())
+    def of(cls, status: os.stat_result) -> "FileIdentity":
+        return cls(status.st_dev, status.st_ino, boot_id())
 
-    def is_of(self, found: os.stat_result) -> bool:
-        return self.inode == found.st_ino and (self.device == found.st_dev or self.boot != boot_id())
+    def is_of(self, status: os.stat_result) -> bool:
+        return self.inode == status.st_ino and (self.device == status.st_dev or self.boot != boot_id())
 
     def as_document(self) -> dict[str, Any]:
         return {"device": self.device, "inode": self.inode, "boot": self.boot}

@@ -97,20 +97,20 @@ class Intent:
     @classmethod
     def freeze_of(cls, document: dict[str, Any] | None) -> "Intent":
         """Only what a thaw needs. These fields are the same in every version."""
-        found = document or {}
-        return cls(will_freeze=bool(found.get("will_freeze")), instance=found.get("instance"))
+        stored = document or {}
+        return cls(will_freeze=bool(stored.get("will_freeze")), instance=stored.get("instance"))
 
     @classmethod
     def from_document(cls, document: dict[str, Any] | None) -> "Intent":
         """None: the job had not come so far that it intended anything. Raises VersionUnknown."""
-        found = document or {}
-        if found.get("v", VERSION) > VERSION:
-            raise VersionUnknown(what="intent", version=found["v"], known=VERSION)
-        discard, window = found.get("discard"), found.get("window")
+        stored = document or {}
+        if stored.get("v", VERSION) > VERSION:
+            raise VersionUnknown(what="intent", version=stored["v"], known=VERSION)
+        discard, window = stored.get("discard"), stored.get("window")
         return cls(
-            will_freeze=bool(found.get("will_freeze")),
-            overlays=tuple(Overlay.from_document(overlay) for overlay in found.get("overlays", [])),
-            instance=found.get("instance"),
+            will_freeze=bool(stored.get("will_freeze")),
+            overlays=tuple(Overlay.from_document(overlay) for overlay in stored.get("overlays", [])),
+            instance=stored.get("instance"),
             window=WindowIntent.from_document(window) if window else None,
             discard=DiscardIntent(discard["verdict"], discard["required"]) if discard else None,
         )

@@ -164,7 +164,7 @@ def _crash_reasons(evidence: Evidence) -> Iterator[Reason]:
 
 def _freeze_reasons(evidence: Evidence) -> Iterator[Reason]:
     freeze = evidence.window.freeze
-    said = f" The message: {freeze.message}" if freeze.message else ""
+    message = f" The message: {freeze.message}" if freeze.message else ""
     match freeze.outcome:
         case FreezeOutcome.frozen:
             if freeze.count is None or freeze.count <= 0:
@@ -174,13 +174,13 @@ def _freeze_reasons(evidence: Evidence) -> Iterator[Reason]:
         case FreezeOutcome.absurd:
             yield lowers("freeze_count_invalid", f"The agent's count of frozen filesystems is {freeze.count}, which is impossible.")
         case FreezeOutcome.refused:
-            yield lowers("freeze_refused", f"The agent refused to freeze.{said}")
+            yield lowers("freeze_refused", f"The agent refused to freeze.{message}")
         case FreezeOutcome.blocked:
-            yield lowers("freeze_blocked", f"The agent refused the freeze, although it accepted commands just before.{said}")
+            yield lowers("freeze_blocked", f"The agent refused the freeze, although it accepted commands just before.{message}")
         case FreezeOutcome.hook_failed:
-            yield lowers("freeze_hook_failed", f"The guest's fsfreeze hook failed, so nothing was frozen.{said}")
+            yield lowers("freeze_hook_failed", f"The guest's fsfreeze hook failed, so nothing was frozen.{message}")
         case FreezeOutcome.unanswered:
-            yield lowers("freeze_unanswered", f"The agent did not answer the freeze in time.{said}")
+            yield lowers("freeze_unanswered", f"The agent did not answer the freeze in time.{message}")
         case FreezeOutcome.not_possible:
             yield lowers("freeze_not_possible", freeze.message or "The guest could not be frozen.")
         case FreezeOutcome.not_requested:

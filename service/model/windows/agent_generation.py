@@ -140,8 +140,8 @@ class _Build:
 
 
 def _numbers(version: str | None) -> Version:
-    found = re.match(r"\s*([0-9]{1,5})\.([0-9]{1,5})(?:\.([0-9]{1,5}))?", version or "")
-    return tuple(int(part) for part in found.groups() if part is not None) if found else ()
+    match = re.match(r"\s*([0-9]{1,5})\.([0-9]{1,5})(?:\.([0-9]{1,5}))?", version or "")
+    return tuple(int(part) for part in match.groups() if part is not None) if match else ()
 
 
 def _family(numbers: Version) -> AgentFamily:

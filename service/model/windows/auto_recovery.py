@@ -113,10 +113,10 @@ def read_vss_option(output: bytes, *, exit_code: int | None, truncated: bool = F
     """`reg query … /v VssOption`. Exit code 1: the value does not exist; None: the program did not end."""
     if exit_code == 1:
         return VssOption(VssOptionState.absent)
-    found = _VSS_OPTION.search(output)
-    if exit_code != 0 or truncated or found is None:
+    match = _VSS_OPTION.search(output)
+    if exit_code != 0 or truncated or match is None:
         return VssOption(VssOptionState.unreadable)
-    number = _number(*found.groups())
+    number = _number(*match.groups())
     if number is None:
         return VssOption(VssOptionState.invalid)
     return VssOption(VssOptionState.present if number in _TYPES else VssOptionState.invalid, number)
@@ -135,8 +135,8 @@ def _number(kind: bytes, value: bytes) -> int | None:
 
 def kernel_version(os: Mapping[str, Any] | None) -> tuple[int, int] | None:
     """Windows' NT version as numbers: 10.0 is newer than 6.2. The names in osinfo do not identify the release (F§3)."""
-    found = re.match(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])", str((os or {}).get("kernel-version") or ""))
-    return (int(found[1]), int(found[2])) if found else None
+    match = re.match(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])", str((os or {}).get("kernel-version") or ""))
+    return (int(match[1]), int(match[2])) if match else None
 
 
 _VSS_OPTION = re.compile(rb"VssOption[ \t]+(REG_\w+)[ \t]+([^\r\n]*?)[ \t]*(?:\r|\n)", re.IGNORECASE)

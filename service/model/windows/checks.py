@@ -84,37 +84,37 @@ class WindowsCircumstances:
         return any(writer.class_id == class_id for writer in self._listed)
 
 
-def expected_verdict(found: WindowsCircumstances) -> Verdict:
+def expected_verdict(facts: WindowsCircumstances) -> Verdict:
     """The verdict of a job that would run now, if nothing changes."""
-    if found.coverage.not_held or found.coverage.bare_disks:
+    if facts.coverage.not_held or facts.coverage.bare_disks:
         return Verdict.filesystem
-    if not _writers_may_vouch(found) or found.coverage.unproven or found.volumes is None or found.nt is None or found.nt <= (6, 1):
+    if not _writers_may_vouch(facts) or facts.coverage.unproven or facts.volumes is None or facts.nt is None or facts.nt <= (6, 1):
         return Verdict.application_unverified
     return Verdict.application
 
 
-def _writers_may_vouch(found: WindowsCircumstances) -> bool:
+def _writers_may_vouch(facts: WindowsCircumstances) -> bool:
     """Whether the list after the thaw can prove what `application` needs, if nothing changes until then."""
-    report = found.writers
+    report = facts.writers
     if report is None or report.problem is not None or report.no_error_is_inferred:
         return False
-    if any(change.fact is Fact.writers for change in found.drift):
+    if any(change.fact is Fact.writers for change in facts.drift):
         return False
     return not any(writer.failed and writer_class(writer.class_id).on_new_failure is WriterEffect.lowers for writer in report.writers)
 
 
-def checks(found: WindowsCircumstances) -> Iterator[Check]:
-    yield from _agent(found)
-    yield from _system(found)
-    yield from _backup_type(found)
-    yield from _writers(found)
-    yield from _volumes(found)
-    for change in found.drift:
+def checks(facts: WindowsCircumstances) -> Iterator[Check]:
+    yield from _agent(facts)
+    yield from _system(facts)
+    yield from _backup_type(facts)
+    yield from _writers(facts)
+    yield from _volumes(facts)
+    for change in facts.drift:
         yield warned(change.code, change.detail, change.remedy)
 
 
-def _agent(found: WindowsCircumstances) -> Iterator[Check]:
-    generation = found.generation
+def _agent(facts: WindowsCircumstances) -> Iterator[Check]:
+    generation = facts.generation
     about = (
         f"{generation.family.value.replace('_', '-')}, about QEMU {generation.qemu_guess}"
         if generation.qemu_guess
@@ -125,21 +125,23 @@ def _agent(found: WindowsCircumstances) -> Iterator[Check]:
         yield warned(fault.code, fault.detail, fault.remedy)
 
 
-def _system(found: WindowsCircumstances) -> Iterator[Check]:
-    if found.nt is None:
+def _system(facts: WindowsCircumstances) -> Iterator[Check]:
+    if facts.nt is None:
         yield warned("windows_version_unknown", "The agent did not report the Windows version.", "Update the guest agent (2.10 or newer).")
-    elif found.nt <= (6, 1):
+    elif facts.nt <= (6, 1):
         yield warned(
-            "windows_is_old", f"NT {found.nt[0]}.{found.nt[1]}: {found.recovery.detail}", "Upgrade the guest, or accept the doubt."
+            "windows_is_old",
+            f"NT {facts.nt[0]}.{facts.nt[1]}: {facts.recovery.detail}",
+            "Upgrade the guest, or accept the doubt.",
         )
     else:
-        system = f"NT {found.nt[0]}.{found.nt[1]}, build {found.build or 'unknown'}, {found.variant or 'unknown variant'}"
-        yield passed("windows_version", f"{system}; VSS context {found.recovery.context or 'unknown'} (derived).")
+        system = f"NT {facts.nt[0]}.{facts.nt[1]}, build {facts.build or 'unknown'}, {facts.variant or 'unknown variant'}"
+        yield passed("windows_version", f"{system}; VSS context {facts.recovery.context or 'unknown'} (derived).")
 
 
-def _backup_type(found: WindowsCircumstances) -> Iterator[Check]:
-    kind = found.backup_type
-    if kind is BackupType.full and found.has(SQL_SERVER):
+def _backup_type(facts: WindowsCircumstances) -> Iterator[Check]:
+    kind = facts.backup_type
+    if kind is BackupType.full and facts.has(SQL_SERVER):
         detail = (
             "The agent asks VSS for a FULL backup, and SQL Server is in the guest: a job may become the base of its differential backups."
         )
@@ -152,10 +154,10 @@ def _backup_type(found: WindowsCircumstances) -> Iterator[Check]:
         yield passed("backup_type", f"The VSS backup type is {kind.value.upper()}.")
 
 
-def _writers(found: WindowsCircumstances) -> Iterator[Check]:
-    report = found.writers
+def _writers(facts: WindowsCircumstances) -> Iterator[Check]:
+    report = facts.writers
     if report is None:
-        why = found.writers_unavailable or "they were not read"
+        why = facts.writers_unavailable or "they were not read"
         yield warned("writers_unavailable", f"The VSS writers are unknown: {why}.", "Allow guest-exec and guest-exec-status in the agent.")
         return
     if report.problem is not None:
@@ -171,21 +173,21 @@ def _writers(found: WindowsCircumstances) -> Iterator[Check]:
         )
     else:
         yield passed("writers", f"{len(report.writers)} VSS writers, all stable and without an error.")
-    if found.has(EXCHANGE):
+    if facts.has(EXCHANGE):
         detail = "The Exchange writer times out after 20 s of freeze. Other writers time out after 60 s."
         yield warned("exchange_20_s", detail, "Keep freeze.hold_limit_ms small, and take the backup when the guest writes little.")
 
 
-def _volumes(found: WindowsCircumstances) -> Iterator[Check]:
-    if found.volumes is None:
+def _volumes(facts: WindowsCircumstances) -> Iterator[Check]:
+    if facts.volumes is None:
         remedy = (
             "Allow guest-get-fsinfo in the agent, or update the agent. "
             "An agent up to QEMU 9.0 also disables guest-get-fsinfo if VSS cannot be used."
         )
         yield warned("volumes_unknown", "The agent did not list the volumes.", remedy)
         return
-    mine, coverage = found.mine(), found.coverage
-    odd = [volume for volume in mine if volume.is_optical and found.drive_types is None]
+    mine, coverage = facts.mine(), facts.coverage
+    odd = [volume for volume in mine if volume.is_optical and facts.drive_types is None]
     if coverage.not_held:
         detail = f"Volumes that will not be frozen, so the verdict will be `filesystem`: {'; '.join(coverage.not_held)}."
         yield warned("volumes_not_frozen", detail, "Keep data on fixed NTFS or ReFS volumes; detach removable disks before the backup.")
@@ -199,7 +201,7 @@ def _volumes(found: WindowsCircumstances) -> Iterator[Check]:
         detail = f"No volume on {target} is listed. Nothing on {target} will be held, so the verdict will be `filesystem`."
         yield warned("disk_not_covered", detail, f"Name the other disks in the job, or put an NTFS or ReFS volume on {target}.")
     # Of all disks: the agent's count is for the whole guest, so a volume on any disk can lower the verdict.
-    doubtful = [volume for volume in found.volumes if found.may_be_removable(volume)]
+    doubtful = [volume for volume in facts.volumes if facts.may_be_removable(volume)]
     if doubtful:
         yield warned(
             "volumes_may_not_be_frozen",
@@ -208,7 +210,7 @@ def _volumes(found: WindowsCircumstances) -> Iterator[Check]:
             "fails then.",
             "Keep data on fixed NTFS or ReFS volumes; detach removable disks before the backup.",
         )
-    unmapped = [volume for volume in found.volumes if volume.is_windows_volume and not volume.disks]
+    unmapped = [volume for volume in facts.volumes if volume.is_windows_volume and not volume.disks]
     if unmapped:
         names = ", ".join(volume.mountpoint for volume in unmapped)
         yield warned("volume_disk_unknown", f"The disks under {names} are unknown.", "Give the domain's disks serials.")

@@ -66,8 +66,8 @@ _STOPPED = 1
 
 def instances_in(output: bytes) -> list[str]:
     """`reg query` of the key that names each instance as a value."""
-    found = (_VALUE.match(line) for line in oem_text.decode(output).text.splitlines())
-    return [match[1] for match in found if match is not None and not match[1].upper().startswith(_INTERNAL)]
+    matches = (_VALUE.match(line) for line in oem_text.decode(output).text.splitlines())
+    return [match[1] for match in matches if match is not None and not match[1].upper().startswith(_INTERNAL)]
 
 
 def databases_in(output: bytes) -> tuple[str, ...] | None:

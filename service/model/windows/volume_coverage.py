@@ -63,8 +63,8 @@ class VolumeFacts:
 
 def read_drive_types(output: bytes) -> dict[str, DriveType] | None:
     """Volume name in small letters to its drive type; None: nothing in it is a volume."""
-    found = {match[1].decode().lower(): _DRIVE_TYPES.get(int(match[2]), DriveType.other) for match in _VOLUME.finditer(output)}
-    return found or None
+    types = {match[1].decode().lower(): _DRIVE_TYPES.get(int(match[2]), DriveType.other) for match in _VOLUME.finditer(output)}
+    return types or None
 
 
 _VOLUME = re.compile(rb"(\\\\\?\\Volume\{[0-9a-f-]{36}\}\\) +([0-9]{1,3})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)

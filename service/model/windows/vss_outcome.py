@@ -174,8 +174,8 @@ TRANSIENT_CODES = frozenset(
 
 def hresult_in(message: str) -> int | None:
     """The Windows error code in a text, as QEMU 10.2 and later write it."""
-    found = _CODE.search(message)
-    return int(found[1], 16) if found else None
+    match = _CODE.search(message)
+    return int(match[1], 16) if match else None
 
 
 def read_freeze_error(message: str) -> FreezeFailure:

@@ -18,17 +18,17 @@ def why_agent_fails(domain: str, fault: StillpointError) -> StillpointError:
     return fault
 
 
-def why_not_offered(found: Survey) -> StillpointError | None:
+def why_not_offered(survey: Survey) -> StillpointError | None:
     """The error if the agent does not offer every freeze command; None: the agent offers all of them."""
-    missing = [command for command in FREEZE_COMMANDS if not found.agent.allows(command)]
+    missing = [command for command in FREEZE_COMMANDS if not survey.agent.allows(command)]
     if not missing:
         return None
-    if not found.is_windows:
-        return AgentCommandBlocked(domain=found.domain, command=missing[0], message=_NOT_LISTED)
+    if not survey.is_windows:
+        return AgentCommandBlocked(domain=survey.domain, command=missing[0], message=_NOT_LISTED)
     # Up to QEMU 9.0 an agent that cannot load VSS disables exactly these. A later agent never does: there an administrator blocked them.
-    is_older = generation_of(found.agent.version).disabled_text is not DisabledText.not_allowed
-    if is_older and not any(found.agent.allows(command) for command in _DISABLED_WITHOUT_VSS):
-        agent = f"the agent {found.agent.version or 'of unknown version'}"
+    is_older = generation_of(survey.agent.version).disabled_text is not DisabledText.not_allowed
+    if is_older and not any(survey.agent.allows(command) for command in _DISABLED_WITHOUT_VSS):
+        agent = f"the agent {survey.agent.version or 'of unknown version'}"
         why = f"{agent} has disabled the freeze commands and guest-get-fsinfo, as agents up to QEMU 9.0 do if they cannot load VSS"
-        return VssNotUsable(domain=found.domain, why=why)
-    return WindowsCommandBlocked(domain=found.domain, command=missing[0], message=_NOT_LISTED)
+        return VssNotUsable(domain=survey.domain, why=why)
+    return WindowsCommandBlocked(domain=survey.domain, command=missing[0], message=_NOT_LISTED)

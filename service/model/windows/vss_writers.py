@@ -154,7 +154,7 @@ def _blocks(text: str) -> Iterator[_Block]:
         ids = _GUID.findall(first), _GUID.findall(second)
         number = _STATE.search(state)
         together = filled[at + 4] - filled[at + 1] == 3
-        if [len(found) for found in ids] == [1, 1] and not _GUID.search(name) and number is not None and together:
+        if [len(matches) for matches in ids] == [1, 1] and not _GUID.search(name) and number is not None and together:
             writer = Writer(_name(name), ids[0][0].lower(), ids[1][0].lower(), int(number[1]), _after_colon(error), None)
             yield _Block(writer, filled[at + 4])
             at += 5
