@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 
 Announce = Callable[[str], None]
 SIGNAL_LOOK_S = 1.0
-"""The kernel gives a signal to another thread while this one starts a program. That wakes nobody who waits here without a limit."""
+"""Seconds. The kernel may give a signal to another thread, which does not wake this thread, so it never waits without a limit."""
 GRACE_SECONDS = 5
-"""How long open requests may take to end after a stop was asked for; jobs have `shutdown_seconds` of their own."""
+"""Seconds that open requests may take after a stop was asked for. Then they are cut off. Jobs have `shutdown_seconds` instead."""
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 
 

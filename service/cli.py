@@ -140,11 +140,11 @@ def thaw(domain: Annotated[str, typer.Argument(help="Name or UUID of a domain of
 
 @app.command()
 def events(
-    after: Annotated[int, typer.Option(min=0, max=2**63 - 1, metavar="ID", help="Only what came after the event with this id.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes from now on, until Ctrl-C.")] = False,
+    after: Annotated[int, typer.Option(min=0, max=2**63 - 1, metavar="ID", help="Only events after the event with this id.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for further events, until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Every move of a job or a recovery point, oldest first. Whoever goes on after the last id that was shown misses nothing."""
+    """Every move of a job or a recovery point, oldest first. A reader that continues after the last id misses nothing."""
     from service.records import event_log
 
     with suppress(KeyboardInterrupt):

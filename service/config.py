@@ -106,7 +106,7 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         description="Seconds that a stopping worker waits until its jobs reach a safe point.",
     )
-    overlay_dir: Path | None = Field(default=None, description="Folder for new overlays. Default: beside the disk.")
+    overlay_dir: Path | None = Field(default=None, description="Folder for new overlays. Default: the folder of the disk.")
     overlay_reserve_bytes: int = Field(
         default=256 * 1024 * 1024, ge=0, le=2**50, description="Free space that must be left for each overlay before anything is frozen."
     )

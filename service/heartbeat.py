@@ -1,4 +1,4 @@
-"""Whether a loop still turns: one that hangs is as good as dead, and nothing else tells of it."""
+"""Watches whether a loop still turns. A loop that hangs is as useless as a dead loop, and nothing else reports it."""
 
 import time
 
@@ -7,7 +7,7 @@ from service.errors import LoopHangs
 MISSED = 3
 """Turns in a row that a loop may be late before it is said to hang."""
 PATIENCE_S = 60.0
-"""A turn may take so long by itself: each question to a database, to libvirt and to guests that do not answer has its own limit."""
+"""Seconds that one turn may take, because each question to a database, to libvirt and to silent guests has its own limit."""
 
 
 class Heartbeat:

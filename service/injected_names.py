@@ -45,7 +45,7 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = (
 
 
 def without_them(environment: Mapping[str, str]) -> dict[str, str]:
-    """What somebody has set. A name in lower case is nobody's but a person's."""
+    """The names that a person has set. A name in lower case never comes from Docker or Kubernetes."""
     links = tuple(f"{alias}_ENV_" for alias in _links(environment))
     return {
         name: value
@@ -59,7 +59,7 @@ def _is_injected(name: str, value: str) -> bool:
 
 
 def _links(environment: Mapping[str, str]) -> list[str]:
-    """What the links of Docker are called: it copies the environment of the other container beside NAME."""
+    """The names of Docker's links. For each link Docker also copies the environment of the other container."""
     return [name.removesuffix("_NAME") for name, value in environment.items() if _is_name_of_a_link(name, value)]
 
 

@@ -1,4 +1,4 @@
-"""Logging: one set-up; `job_id` and `domain` are bound once per job and stand on every line of it."""
+"""Sets up logging. `job_id` and `domain` are bound once per job, and are on every line about the job."""
 
 import logging
 import sys

@@ -72,7 +72,7 @@ def observe_window(window: WindowRecord) -> None:
 
 
 def watch(heartbeat: Heartbeat) -> None:
-    """Asked whenever the metrics are: a loop that hangs can tell nobody."""
+    """Read whenever the metrics are read, because a loop that hangs cannot report itself."""
     LOOP_SILENT.labels(thread=heartbeat.thread).set_function(heartbeat.silent_s)
     LOOP_HANGS.labels(thread=heartbeat.thread).set_function(lambda: float(heartbeat.problem() is not None))
 

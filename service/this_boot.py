@@ -1,4 +1,4 @@
-"""Which boot of the machine this is: what the kernel numbers, such as devices, it numbers anew in the next one."""
+"""Identifies the boot of the machine, because the kernel numbers devices and other things differently in each boot."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """Of the running kernel; empty where it does not tell."""
+    """The id of the running kernel's boot. Empty: the kernel has no such id."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:

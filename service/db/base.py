@@ -1,4 +1,4 @@
-"""What all tables have in common: names of constraints, times in UTC, JSON that is never the text `null`."""
+"""The base of all tables: names of constraints, times in UTC, JSON that is never the text `null`."""
 
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ from sqlalchemy.types import TypeDecorator
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC datetimes on both databases; SQLite has no time zones, so UTC goes in and UTC comes out."""
+    """Aware UTC datetimes on both databases. SQLite has no time zones, so all times are stored and read as UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -41,5 +41,5 @@ class Base(DeclarativeBase):
 
 
 def table_of(entity: type[Base]) -> Table:
-    """For statements that a session is not to look into."""
+    """The table of an entity, for statements that bypass the objects of a session."""
     return Base.metadata.tables[entity.__tablename__]

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 
 class Bells:
-    """One bell for each key. Whoever waits still asks now and then: the change may be made by another process."""
+    """One bell for each key. A waiting thread must also ask the database now and then, because another process may make the change."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners: dict[str, list[Callable[[], object]]] = {}
 
     def ring(self, key: str) -> None:
-        """Call it after the commit."""
+        """Call this after the commit."""
         with self._lock:
             called = list(self._listeners.get(key, ()))
         for call in called:
@@ -25,7 +25,7 @@ class Bells:
 
     @contextmanager
     def listening(self, key: str, call: Callable[[], object]) -> Iterator[None]:
-        """`call` is made in the thread that rings, and must not wait for anything."""
+        """`call` runs in the thread that rings, and must not wait for anything."""
         with self._lock:
             self._listeners.setdefault(key, []).append(call)
         try:

@@ -1,4 +1,4 @@
-"""Which database a state folder belongs to: an id that stands in both, so that an empty or another database is never taken for it."""
+"""Binds a state folder to its database by an id that both store, so that an empty or another database is never used by mistake."""
 
 import shlex
 from contextlib import suppress
@@ -20,7 +20,7 @@ _logger = log.get(__name__)
 
 
 def check(settings: Settings, engine: Engine) -> None:
-    """To be asked before anything is made or brought up to date. Raises DatabaseLost, DatabaseForeign, DatabaseUnavailable."""
+    """Call this before a database is made or migrated. Raises DatabaseLost, DatabaseForeign, DatabaseUnavailable."""
     traces = [str(path) for path in (marker_of(settings), settings.token_file) if path.exists()]
     if not traces:
         return
@@ -40,7 +40,7 @@ def check(settings: Settings, engine: Engine) -> None:
 
 
 def note(settings: Settings, engine: Engine) -> None:
-    """Write down which database it is. Raises DatabaseUnavailable."""
+    """Store the id of the database in the state folder. Raises DatabaseUnavailable."""
     if _noted(settings) is not None:
         return
     with translated_errors(), engine.execution_options(stillpoint_read_only=True).connect() as connection:
@@ -50,7 +50,7 @@ def note(settings: Settings, engine: Engine) -> None:
     try:
         private_file.write(marker_of(settings), identity + "\n")
     except OSError as error:
-        # An API needs no state folder once it has tokens.
+        # An API whose database has tokens needs no state folder, so this is only a warning.
         _logger.warning("database_id_not_noted", path=str(marker_of(settings)), reason=error.strerror or str(error))
 
 
@@ -65,6 +65,6 @@ def _noted(settings: Settings) -> str | None:
 
 
 def _file_is_missing(engine: Engine) -> bool:
-    """Asked before a connection is made: that would make the file."""
+    """Call this before a connection is made, because a connection makes the file."""
     name = engine.url.database or ""
     return engine.dialect.name == "sqlite" and not name.startswith("file:") and not Path(name).exists()

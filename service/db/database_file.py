@@ -1,6 +1,6 @@
-"""The file of a SQLite database: whether it can be one, and whether it is still the one that this process began with.
+"""The file of a SQLite database: checks that the file can be a database, and that it is still the file that this process opened first.
 
-SQLite goes on writing into a file that was deleted or replaced under it: everything would look well, and nothing would be kept.
+SQLite continues to write into a file that was deleted or replaced. Everything would look well, and nothing would be kept.
 """
 
 import os
@@ -14,16 +14,16 @@ PRIVATE = 0o600
 
 
 class DatabaseFile:
-    """One per engine. It is remembered when the first connection has opened it."""
+    """One object per engine. The identity of the file is stored when the first connection has opened it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: tuple[int, int] | None = None
 
     def before_connecting(self) -> None:
-        """Raises DatabaseUnusable, DatabaseReplaced. A file that is not there yet is made, for nobody else to read."""
+        """Check the file, or make it with mode 0600. Raises DatabaseUnusable, DatabaseReplaced."""
         if self._known is not None:
-            # SQLite would make a new file in the place of one that is gone.
+            # If the file is gone, SQLite would make a new one.
             self.check_unchanged()
             return
         try:
@@ -36,7 +36,7 @@ class DatabaseFile:
             self._known = self._identity()
 
     def check_unchanged(self) -> None:
-        """Raises DatabaseReplaced. Costs some microseconds: every write asks."""
+        """Raises DatabaseReplaced. Every write calls this, which costs some microseconds."""
         if self._known is None:
             return
         current = self._identity()
@@ -53,15 +53,15 @@ class DatabaseFile:
     def _make_or_look(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            # -wal and -shm get the mode of the file that they belong to.
+            # SQLite gives -wal and -shm the mode of this file.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
         except FileExistsError:
             self._look()
 
     def _look(self) -> None:
         if not stat.S_ISREG(self.path.stat().st_mode):
-            raise DatabaseUnusable(path=str(self.path), reason="it is not a file")
+            raise DatabaseUnusable(path=str(self.path), reason="the path is not a file")
         with self.path.open("r+b") as file:
             beginning = file.read(len(MAGIC))
         if beginning not in (MAGIC, b""):
-            raise DatabaseUnusable(path=str(self.path), reason="it is not a SQLite database")
+            raise DatabaseUnusable(path=str(self.path), reason="the file is not a SQLite database")

@@ -1,4 +1,4 @@
-"""One engine for SQLite and PostgreSQL; everything that differs between the two stands here."""
+"""One engine for SQLite and PostgreSQL. Everything that differs between the two is in this module."""
 
 import hashlib
 import sqlite3
@@ -21,13 +21,16 @@ from service.db.turns import Turns, WriteTurnMissed
 from service.errors import DatabaseReplaced, DatabaseUnavailable, SettingInvalid
 
 SQLITE_BUSY_TIMEOUT_MS = 5_000
+"""Milliseconds that a statement waits for SQLite's lock. After that the database counts as unavailable."""
 SQLITE_BUSY_PAUSE_S = 0.005
+"""Seconds between two tries to switch a new database to WAL."""
 CONNECT_TIMEOUT_S = 5
+"""Seconds for a new connection to PostgreSQL. After that the database counts as unavailable."""
 POOL_PATIENCE_S = 10.0
-"""How long a thread waits until one of the connections is free."""
+"""Seconds that a thread waits for a free connection. After that the database counts as unavailable."""
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 WRITE_PATIENCE_S = 10.0
-"""How long a write waits for the others of its process."""
+"""Seconds that a write waits for other writes of its process. After that the database counts as unavailable."""
 
 
 def open_engine(url: str | URL) -> Engine:
@@ -47,10 +50,10 @@ def _open_postgresql(url: str | URL) -> Engine:
         max_overflow=20,
         pool_timeout=POOL_PATIENCE_S,
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
-        # Each statement sees what is committed by then, whatever the database has as its default: the queue and the events rely on it.
+        # Each statement sees what was committed before it. The queue and the events need this, whatever the default of the database is.
         isolation_level="READ COMMITTED",
     )
-    # Here, because the driver is not installed everywhere.
+    # Imported here, because the driver is not installed everywhere.
     from service.db import postgresql_limits, postgresql_trips
 
     event.listen(engine, "do_connect", postgresql_limits.connect)
@@ -81,7 +84,7 @@ def _open_sqlite(url: str | URL) -> Engine:
         # transaction that will write takes the lock at once instead of failing half-way.
         connection.isolation_level = None
         _switch_to_wal(connection)
-        # FULL: in WAL, NORMAL may lose the last commits when the power fails, and with them a recovery point that the disks are on.
+        # FULL: with NORMAL, WAL may lose the last commits at a power failure, and with them a recovery point whose overlays are in use.
         for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
         if file is not None:
@@ -98,13 +101,13 @@ def _open_sqlite(url: str | URL) -> Engine:
 
 
 def _file_of(url: URL) -> DatabaseFile | None:
-    """None: it is in memory, or named in a way of SQLite's own (`file:…`)."""
+    """None: the database is in memory, or has a name in SQLite's own form (`file:…`)."""
     name = url.database or ""
     return None if name in ("", ":memory:") or name.startswith("file:") else DatabaseFile(Path(name).absolute())
 
 
 def _switch_to_wal(connection: Any) -> None:
-    """SQLite answers "locked" at once, without its busy timeout, when two connections switch a new file together: so we wait."""
+    """Switch to WAL, and try again: if two connections switch a new file together, SQLite answers "locked" at once, without a timeout."""
     deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT_MS / 1000
     while True:
         try:
@@ -117,7 +120,7 @@ def _switch_to_wal(connection: Any) -> None:
 
 
 class Database:
-    """Sessions on one engine. `read` never takes a write lock; `write` commits at the end of the block."""
+    """Sessions on one engine. `read` never takes a write lock. `write` commits at the end of the block."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -126,14 +129,14 @@ class Database:
         self._write = sessionmaker(engine, expire_on_commit=False)
         self._read = sessionmaker(engine.execution_options(stillpoint_read_only=True), expire_on_commit=False)
         self.bells = Bells()
-        # PostgreSQL takes many writers at once.
+        # PostgreSQL accepts many writers at the same time.
         self._turns = Turns() if engine.dialect.name == "sqlite" else None
 
     @contextmanager
     def write(self, *, urgent: bool = False) -> Iterator[Session]:
-        """A transaction that may write. `urgent`: it passes what waits in this process, because a guest waits for it.
+        """A transaction that may write. `urgent`: it goes before other writes of this process, because a guest waits for it.
 
-        Raises DatabaseUnavailable when the database is locked or away.
+        Raises DatabaseUnavailable if the database is locked or away.
         """
         if self._refused is not None:
             raise DatabaseReplaced(**self._refused.facts)
@@ -142,12 +145,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that only reads. Raises DatabaseUnavailable when the database is locked or away."""
+        """A session that only reads. Raises DatabaseUnavailable if the database is locked or away."""
         with translated_errors(), self._read() as session:
             yield session
 
     def refuse_writes(self, reason: DatabaseReplaced) -> NoReturn:
-        """From now on, for as long as this process lives. Raises `reason`."""
+        """Refuse all further writes of this process. Raises `reason`."""
         self._refused = reason
         raise reason
 
@@ -160,17 +163,17 @@ class Database:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """A database that is locked, full, read-only or away is one error of ours; a programming error stays what it is."""
+    """Translate the errors of a database that is locked, full, read-only or away. A programming error is not translated."""
     try:
         yield
     except WriteTurnMissed as error:
         raise DatabaseUnavailable(reason=f"other writes of this process did not end within {error}") from error
     except PoolTimeoutError as error:
-        raise DatabaseUnavailable(reason=f"none of its connections was free within {POOL_PATIENCE_S:g} s") from error
+        raise DatabaseUnavailable(reason=f"no connection was free within {POOL_PATIENCE_S:g} s") from error
     except (OperationalError, InterfaceError) as error:
         raise DatabaseUnavailable(reason=_first_line(error)) from error
     except DBAPIError as error:
-        # Without a statement it was the connection that failed: a file that is not a database, a parameter that the driver does not know.
+        # No statement means that the connection failed: the file is not a database, or the driver does not know a parameter.
         if error.connection_invalidated or error.statement is None or _is_damaged(error):
             raise DatabaseUnavailable(reason=_first_line(error)) from error
         raise
@@ -181,7 +184,7 @@ def _is_damaged(error: DBAPIError) -> bool:
 
 
 def is_busy(error: DatabaseUnavailable) -> bool:
-    """Somebody else holds SQLite's lock: it is in use, and not away."""
+    """Whether another process holds SQLite's lock. The database is then in use, and not away."""
     cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else None
     return isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
@@ -191,10 +194,9 @@ def _first_line(error: DBAPIError) -> str:
 
 
 def take_turn(session: Session, name: str) -> datetime:
-    """Wait until no other transaction holds the turn of this name, and hold it until this one ends. Answers the time then.
+    """Wait until no other transaction holds the turn of this name, and hold the turn until this transaction ends. Returns the time.
 
-    What a later statement of the transaction reads, and what it writes, is then not changed by another holder in between. On SQLite
-    a transaction that writes is alone anyway.
+    So no other holder changes anything between the statements of this transaction. On SQLite only one transaction writes at a time anyway.
     """
     if session.get_bind().dialect.name != "postgresql":
         return database_now(session)
@@ -204,7 +206,7 @@ def take_turn(session: Session, name: str) -> datetime:
 
 
 def database_now(session: Session) -> datetime:
-    """The clock of leases: PostgreSQL's own, because many hosts have many clocks; the machine's for SQLite."""
+    """The clock of leases: the clock of PostgreSQL, because many hosts have many clocks. For SQLite the clock of the machine."""
     if session.get_bind().dialect.name == "postgresql":
         now = session.scalar(select(func.clock_timestamp()))
         assert isinstance(now, datetime)

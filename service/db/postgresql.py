@@ -1,7 +1,7 @@
-"""PostgreSQL asked from the event loop, with no thread and no cursor in between.
+"""Asks PostgreSQL from the event loop, without a thread and without a cursor.
 
-A thread that has its answer must first get the interpreter back from a busy event loop, and a cursor costs several times
-what the database takes for a row. What is left here is libpq, as psycopg wraps it: send, wait until readable, take the result.
+A thread that has its answer must first get the interpreter back from a busy event loop, and a cursor takes several times as long as
+the database needs for a row. So this module uses libpq, as psycopg wraps it: send, wait until readable, take the result.
 """
 
 import asyncio
@@ -20,20 +20,22 @@ from service.db.postgresql_limits import ANSWER_S, TCP
 from service.errors import DatabaseUnavailable
 
 QUICK_SECONDS = 0.0005
+"""Seconds. A statement that takes longer than this counts as slow."""
 PATIENT_SECONDS = 0.1
-PREPARED_MAX = 100
-"""Statements that a connection keeps planned; the server holds memory for each."""
+"""Seconds for which the event loop does not wait for a slow statement at once."""
+MAX_PREPARED = 100
+"""Prepared statements of a connection. With more, the connection is closed after use, because the server needs memory for each."""
 Row = tuple[Any, ...]
 Value = str | int | datetime | None
 
 
 class Connections:
-    """At most `limit` connections of one event loop; a statement that finds them all in use waits for its turn."""
+    """At most `limit` connections of one event loop. If all are in use, a statement waits for its turn."""
 
     def __init__(self, engine: Engine, limit: int) -> None:
         dialect: Any = type(engine.dialect)
         self.dialect: Dialect = dialect(paramstyle="numeric_dollar")
-        """What statements are to be compiled with: libpq takes parameters by number."""
+        """The dialect to compile statements with. libpq takes parameters by number."""
         self._engine = engine
         self._driver: Any = engine.dialect.loaded_dbapi
         self._errors: tuple[type[Exception], ...] = (self._driver.OperationalError, self._driver.InterfaceError)
@@ -46,7 +48,7 @@ class Connections:
         try:
             async with asyncio.timeout(ANSWER_S), self._turns:
                 if self._idle:
-                    # It may have died while it was idle (the database was restarted); then a fresh one may work.
+                    # The connection may have died while it was idle (the database was restarted). A new connection may work.
                     with suppress(*self._errors):
                         return await self._ask(self._idle.pop(), sql, values)
                 return await self._ask(await self._connect(), sql, values)
@@ -59,7 +61,7 @@ class Connections:
         for connection in self._idle:
             connection.close()
         self._idle.clear()
-        # A semaphore belongs to the event loop in which it was waited for.
+        # A semaphore belongs to the event loop that waited for it, so each event loop gets a new one.
         self._turns = asyncio.Semaphore(self._limit)
 
     async def _ask(self, connection: "_Connection", sql: str, values: Sequence[Value]) -> Row | None:
@@ -69,8 +71,8 @@ class Connections:
             answered = True
             return row
         finally:
-            # One that failed, or whose caller went away, may still have an answer under way.
-            if answered and connection.prepared <= PREPARED_MAX:
+            # If the statement failed or its caller went away, an answer may still come over this connection.
+            if answered and connection.prepared <= MAX_PREPARED:
                 self._idle.append(connection)
             else:
                 connection.close()
@@ -82,7 +84,7 @@ class Connections:
 
 
 class _Connection:
-    """One statement at a time, each a transaction by itself: a lone select needs no BEGIN and no ROLLBACK."""
+    """Runs one statement at a time. Each is a transaction of its own, because a single select needs no BEGIN and no ROLLBACK."""
 
     def __init__(self, connection: Any, driver: Any) -> None:
         self._driver = driver
@@ -107,7 +109,7 @@ class _Connection:
             self._libpq.send_prepare(plan.name, sql.encode())
             await self._result()
             self._plans[sql] = plan
-        # Results in binary: as text, a page would travel as hexadecimal digits.
+        # Results are binary, because a page as text would be sent as hexadecimal digits.
         self._libpq.send_query_prepared(plan.name, [_as_text(value) for value in values], result_format=1)
         self._look_at_once(plan)
         result = await self._result()
@@ -118,14 +120,14 @@ class _Connection:
         return cast("Row", transformer.load_row(0, tuple))
 
     def _look_at_once(self, plan: "_Plan") -> None:
-        """A row is often there in less time than the event loop takes to come back to it.
+        """Wait a very short time for the row, which often takes less time than a round of the event loop.
 
-        A statement that takes longer, or whose server is far away, is not waited for like this for a while.
+        If the row takes longer, for example because the server is far away, this wait is left out for PATIENT_SECONDS.
         """
         now = time.monotonic()
         if now < plan.slow_until:
             return
-        # One millisecond is the shortest that poll can wait.
+        # One millisecond is the shortest wait of poll.
         if self._readable.poll(1):
             self._libpq.consume_input()
         if time.monotonic() - now > QUICK_SECONDS:

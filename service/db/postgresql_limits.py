@@ -1,7 +1,7 @@
-"""Limits of a connection to PostgreSQL: a server that stopped answering, and a network that swallows everything, are noticed.
+"""Limits of a connection to PostgreSQL, so that a server that does not answer and a dead network are noticed.
 
-The server's own limits end what is slow. Where the server itself stands still, only the client can tell, so each answer is waited for
-no longer than a little more than the server is given. A dead network is told by keepalives, and by data that nobody acknowledges.
+The server's own limits end slow statements. If the server itself hangs, only the client can notice, so the client's limit for an answer
+is a little longer than the server's. A dead network is noticed by keepalives, and by data that the other side does not acknowledge.
 """
 
 import time
@@ -25,9 +25,11 @@ TCP: dict[str, int] = {
 }
 """Parameters of libpq that tell a dead network."""
 STATEMENT_S = 15
+"""Seconds for one statement. After that the server ends it."""
 LOCK_S = 10
+"""Seconds that a statement waits for a lock. After that the server ends it."""
 IDLE_IN_TRANSACTION_S = 60
-"""A process that was stopped in the middle of a transaction keeps rows from all others for no longer."""
+"""Seconds that a transaction may be idle. After that the server ends it: a stopped process must not keep its locks for longer."""
 _LIMITS = (
     f"SET statement_timeout = '{STATEMENT_S}s'; SET lock_timeout = '{LOCK_S}s'; "
     f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_S}s'"
@@ -39,7 +41,7 @@ _NO_LIMITS = (
 
 
 class BoundedConnection(LateConnection):
-    """A connection that is closed when the server does not answer within `answer_s`."""
+    """A connection that is closed if the server does not answer within `answer_s`."""
 
     answer_s: float | None = ANSWER_S
 
@@ -54,7 +56,7 @@ class BoundedConnection(LateConnection):
         try:
             wanted = next(gen)
             while True:
-                # Nothing is sent in when the driver has waited in vain for a moment.
+                # The driver sends an empty value after a short wait without an answer.
                 ready = yield wanted
                 if not ready and time.monotonic() > deadline:
                     self.pgconn.finish()
@@ -70,13 +72,13 @@ def connect(_dialect: object, _record: object, arguments: Any, parameters: dict[
 
 
 def set_limits(connection: BoundedConnection, _record: object) -> None:
-    """For SQLAlchemy's event `connect`. By statement, because a pooler in between refuses them as parameters of the connection."""
+    """For SQLAlchemy's event `connect`. The limits are set by a statement, because a connection pooler may refuse them as parameters."""
     connection.execute(_LIMITS)
 
 
 @contextmanager
 def may_take_long(connection: Connection) -> Iterator[None]:
-    """For the transaction of a migration."""
+    """Lift the limits, for the transaction of a migration."""
     driver = connection.connection.dbapi_connection
     assert isinstance(driver, BoundedConnection)
     driver.answer_s = None

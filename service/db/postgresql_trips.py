@@ -1,7 +1,7 @@
-"""Fewer ways to PostgreSQL and back: each costs a request as much as the network takes.
+"""Saves round trips to PostgreSQL, each of which costs a request the time of the network.
 
-A transaction begins together with its first statement. A connection that was just in use is not asked whether it lives: a server that
-hung up can be told from the socket alone. One that has rested for a while is asked, because a silent network tells nothing.
+A transaction begins together with its first statement. A connection that was just in use is not tested, because its socket shows whether
+the server hung up. A connection that was idle for a while is tested, because its socket does not show a dead network.
 """
 
 import select
@@ -14,14 +14,14 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
 
 TRUSTED_S = 1.0
-"""For so long after its last use, a connection whose socket is silent is taken to be alive."""
+"""Seconds after its last use for which a connection with a silent socket counts as alive. After that it is tested."""
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
-"""Whatever the database does by default: who has waited for a turn or a lock must see what was committed meanwhile."""
+"""The isolation level is named, because a transaction that has waited for a turn or a lock must see what was committed meanwhile."""
 _RESTS_SINCE = "stillpoint_rests_since"
 
 
 class LateConnection(psycopg.Connection[Any]):
-    """In the driver's eyes it commits by itself: the driver waits for the answer to BEGIN before it sends the first statement."""
+    """The driver is in autocommit mode, because it would otherwise wait for the answer to BEGIN before it sends the first statement."""
 
     must_begin = False
     """A transaction was begun, and nothing of it was sent yet."""
@@ -49,7 +49,7 @@ class LateCursor(psycopg.Cursor[Any]):
 
 
 def save_round_trips(engine: Engine) -> None:
-    """For an engine whose connections are LateConnections."""
+    """Set up an engine whose connections are LateConnections."""
 
     @event.listens_for(engine, "connect")
     def _leave_begin_to_us(connection: LateConnection, _record: object) -> None:
@@ -63,23 +63,23 @@ def save_round_trips(engine: Engine) -> None:
 
     @event.listens_for(engine, "checkin")
     def _rest(connection: LateConnection | None, record: Any) -> None:
-        # None: it was found dead.
+        # None: the connection is known to be dead.
         if connection is not None:
             connection.must_begin = False
-            # SQLAlchemy has reset what it takes for the usual state.
+            # SQLAlchemy has reset the connection to its own default, which is not autocommit.
             connection.autocommit = True
             record.info[_RESTS_SINCE] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
     def _look_whether_it_lives(connection: LateConnection, record: Any, _proxy: object) -> None:
         rests_since = record.info.pop(_RESTS_SINCE, None)
-        # None: it was just made.
+        # None: the connection was just made.
         if rests_since is not None and (time.monotonic() - rests_since > TRUSTED_S or _has_news(connection)):
             _ping(engine, connection)
 
 
 def _has_news(connection: LateConnection) -> bool:
-    """The server has said something unasked, or has hung up."""
+    """Whether the server has sent something without a question, or has hung up."""
     if connection.closed:
         return True
     socket = select.poll()
@@ -88,7 +88,7 @@ def _has_news(connection: LateConnection) -> bool:
 
 
 def _ping(engine: Engine, connection: LateConnection) -> None:
-    """Raises InvalidatePoolError: the pool makes a new connection, and no longer trusts the older ones."""
+    """Raises InvalidatePoolError: the pool then makes a new connection, and drops the older connections."""
     try:
         engine.dialect.do_ping(cast("DBAPIConnection", connection))
     except psycopg.Error as error:

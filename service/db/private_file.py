@@ -1,4 +1,4 @@
-"""Small files of the state folder that nobody else may read."""
+"""Writes small files of the state folder that no other user may read."""
 
 import os
 from contextlib import suppress
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write(path: Path, text: str) -> None:
-    """The name appears only when the content is complete, and never with wider rights, not even for a moment. Raises OSError."""
+    """Write the file. Its name appears only when the content is complete, and never with other rights than 0600. Raises OSError."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:

@@ -1,11 +1,11 @@
-"""Whether a folder takes what a job may have to write: asked of the file system, and given back at once."""
+"""Checks that a folder has room for the writes of a job. The space is allocated, and freed at once."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
 
 ROOM_BYTES = 256 * 1024
-"""SQLite finds room for a small change in what it has; a job needs new pages."""
+"""Bytes that must be free. SQLite can store a small change in the pages that it has, but a job needs new pages."""
 
 
 def find(folder: Path) -> None:

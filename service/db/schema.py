@@ -1,4 +1,4 @@
-"""The schema of the database: bringing it up to date, and refusing to work on another one."""
+"""Migrates the schema of the database, and refuses to work on another schema."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 REVISION = "0011"
-"""The newest migration, known without loading Alembic: that takes longer than everything else at a usual start."""
+"""The newest migration. It is named here, because loading Alembic would take longer than the rest of a usual start."""
 SQLITE_PATIENCE_MS = 600_000
-"""How long a process waits on SQLite for another that migrates. Then it gives up with DatabaseUnavailable."""
+"""Milliseconds that a process waits on SQLite for another process that migrates. Then it gives up with DatabaseUnavailable."""
 ADVISORY_LOCK = 0x5717_7901
 """Number of an advisory lock on PostgreSQL. Its holder migrates. The others wait and then have nothing to do."""
 
@@ -25,7 +25,7 @@ ADVISORY_LOCK = 0x5717_7901
 def migrate(engine: Engine) -> None:
     """Bring the database to REVISION, in one transaction. Processes that start together migrate once.
 
-    Raises DatabaseUnavailable, and SchemaUnknown when a newer version of Stillpoint has been here.
+    Raises DatabaseUnavailable, and SchemaUnknown if a newer version of Stillpoint has migrated the database.
     """
     if current_revision(engine) == REVISION:
         return
@@ -49,7 +49,7 @@ def check_schema(database: Database) -> None:
 
 
 def alembic_config(connection: Connection) -> "Config":
-    """What `alembic.ini` says to the command line, for a connection of ours."""
+    """The configuration of `alembic.ini`, for a connection of the service."""
     from alembic.config import Config
 
     config = Config(attributes={"connection": connection})
@@ -78,7 +78,7 @@ def _revision(connection: Connection) -> str | None:
 
 @contextmanager
 def alone(engine: Engine) -> Iterator[Connection]:
-    """A transaction that no other migration shares; it commits at the end of the block."""
+    """A transaction during which no other migration runs. It commits at the end of the block."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             yield from _alone_on_sqlite(connection)
@@ -92,13 +92,13 @@ def alone(engine: Engine) -> Iterator[Connection]:
 
 def _alone_on_sqlite(connection: Connection) -> Iterator[Connection]:
     # Alembic copies a table to alter it and drops the old one, which would delete every row that refers to it.
-    # The pragma does nothing inside a transaction, so it stands before.
+    # The pragma has no effect inside a transaction, so it comes before.
     driver = connection.connection.cursor()
     driver.execute("PRAGMA foreign_keys=OFF")
-    # A large database takes its time: those that wait here must not give up after the patience of an ordinary write.
+    # The migration of a large database takes long, so processes that wait here need more patience than for an ordinary write.
     driver.execute(f"PRAGMA busy_timeout={SQLITE_PATIENCE_MS}")
     try:
-        with connection.begin():  # BEGIN IMMEDIATE: the others wait here
+        with connection.begin():  # BEGIN IMMEDIATE: other migrations wait here
             yield connection
             broken = connection.execute(text("PRAGMA foreign_key_check")).all()
             if broken:

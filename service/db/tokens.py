@@ -1,4 +1,4 @@
-"""Bearer tokens: made once, shown once, kept as SHA-256 only."""
+"""Bearer tokens. A token is made once and shown once. Only its SHA-256 is stored."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ from service.errors import TokenFileUnwritable, TokenNotFound
 PREFIX = "sp_"
 DERIVED_PREFIX = "spg_"
 SHOWN_CHARACTERS = 10
-"""How much of a token is kept readable, so that a person can tell two of them apart."""
+"""Characters of a token that are stored readable, so that a person can tell two tokens apart."""
 FIRST_TOKEN_NAME = "admin"  # noqa: S105 - the name of the first token, not a token
 
 
@@ -51,9 +51,9 @@ def create(session: Session, name: str, expires_in: timedelta | None = None) -> 
 
 
 def create_first(session: Session, token_file: Path) -> Path | None:
-    """Where no token exists yet, make one and write it to `token_file` with mode 0600.
+    """If no token exists, make one and write it to `token_file` with mode 0600.
 
-    None: there is one already. Raises TokenFileUnwritable, and then the caller's transaction must not commit.
+    None: a token exists already. Raises TokenFileUnwritable; then the caller's transaction must not commit.
     """
     if session.scalar(select(func.count()).select_from(Token)):
         return None
@@ -78,7 +78,7 @@ def list_all(session: Session) -> list[Token]:
 
 
 def revoke(session: Session, token_id: str) -> Token:
-    """Revoking twice keeps the first time. Raises TokenNotFound."""
+    """Revoke the token. A second call keeps the time of the first. Raises TokenNotFound."""
     token = session.get(Token, token_id)
     if token is None:
         raise TokenNotFound(token_id=token_id)

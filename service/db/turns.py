@@ -1,4 +1,4 @@
-"""Who of this process writes next, on a database that takes one writer at a time."""
+"""Decides which thread of this process writes next, for a database that accepts one writer at a time."""
 
 import threading
 from collections import deque
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 class WriteTurnMissed(Exception):
-    """No turn came; the text says within what time."""
+    """No turn came. The text is the time that was waited."""
 
 
 class Turns:
-    """One writer at a time, first come, first served; the urgent pass the others.
+    """One writer at a time, in the order of arrival. Urgent writers go before the others.
 
-    Without them every waiting thread sleeps in SQLite's busy handler for up to 100 ms at a time, whoever comes at the right
-    moment wins, and the unlucky ones wait for seconds.
+    Without turns every waiting thread sleeps in SQLite's busy handler for up to 100 ms at a time. Then it is a matter of luck which thread
+    gets the lock, and some threads wait for seconds.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Turns:
 
     @contextmanager
     def turn(self, *, urgent: bool, patience_s: float) -> Iterator[None]:
-        """Raises WriteTurnMissed when no turn came within `patience_s`."""
+        """Raises WriteTurnMissed if no turn came within `patience_s`."""
         self._wait(urgent=urgent, patience_s=patience_s)
         try:
             yield
@@ -52,7 +52,7 @@ class Turns:
             if mine in queue:
                 queue.remove(mine)
                 raise WriteTurnMissed(f"{patience_s:g} s")
-        # It was given to us in this very moment.
+        # The turn was given to this thread just after its wait had ended.
 
     def _pass_on(self) -> None:
         with self._lock:

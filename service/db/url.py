@@ -1,4 +1,4 @@
-"""The database's URL: read from the settings, and shown without what is secret in it."""
+"""Reads the database's URL from the settings, and shows it without its secrets."""
 
 import re
 from typing import Final
@@ -44,9 +44,9 @@ HARMLESS = frozenset(
     ]
 )
 _USER = re.compile(r"(://[^:@/]*):.*@", re.DOTALL)
-"""Up to the last @: a password that was not encoded may have one in it."""
+"""Up to the last @, because a password that was not encoded may contain an @."""
 _PARAMETER = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
-"""The path of a key file is hidden with the rest, which hurts nobody."""
+"""Parts of names whose values are hidden. The path of a key file is hidden, too, which does no harm."""
 
 
 def database_url(settings: Settings) -> URL:
@@ -63,11 +63,11 @@ def database_url(settings: Settings) -> URL:
 
 
 def shown(url: URL | str) -> str:
-    """A database's URL without any secret, for people and logs."""
+    """A database's URL without its secrets, for people and logs."""
     try:
-        # Read and written again, a name such as `p%61ssword` is `password`.
+        # Decode and encode the query again, because `p%61ssword` is also `password`.
         parsed = make_url(url)
-        # A misspelt `pasword` holds one as well: what is not known to be harmless is hidden.
+        # A value is hidden unless its name is known to be harmless, because a misspelt `pasword` has a password as well.
         query = {name: value if name in HARMLESS else HIDDEN for name, value in parsed.query.items()}
         plain = parsed.set(query=query).render_as_string(hide_password=False)
     except (ArgumentError, ValueError):
@@ -76,7 +76,7 @@ def shown(url: URL | str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """The same for a URL of any kind."""
+    """Any URL without its secrets."""
     return _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1:{HIDDEN}@", url))
 
 

@@ -1,4 +1,4 @@
-"""Whether the database can be written: tried, never concluded. A full disk still answers every question."""
+"""Tests whether the database can be written to, by a write. A database on a full disk still answers every read."""
 
 import threading
 import time
@@ -13,14 +13,14 @@ from service.db.tables import DatabaseIdentity
 from service.errors import DatabaseReplaced, DatabaseUnavailable, StillpointError
 
 EVERY_SECONDS = 0.2
-"""However often somebody asks: readiness needs no token, and must cost no more than this."""
+"""Seconds between two tries. Between them the last result is given again, because readiness needs no token and must cost little."""
 BUSY_PATIENCE_SECONDS = 30.0
-"""A database that others write to is not one that cannot be written; from here on it is as good as that."""
+"""Seconds for which other writers may hold the lock. After that the database counts as not writable."""
 _logger = log.get(__name__)
 
 
 class Trial:
-    """Writes one value, at most five times a second for all who ask; what came out is told until the next time."""
+    """Writes one value, at most five times a second for all callers. Until the next write all callers get the last result."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -37,11 +37,11 @@ class Trial:
                 self._note(self._try())
                 self._tried_at = time.monotonic()
             if self._problem is not None:
-                # A new one: an error that is raised again and again would gather tracebacks.
+                # A new error each time, because an error that is raised again and again would gather tracebacks.
                 raise type(self._problem)(**self._problem.facts)
 
     def _is_gone(self) -> bool:
-        """A glance at the file costs next to nothing."""
+        """Check the file, which costs almost nothing."""
         try:
             if self._database.file is not None:
                 self._database.file.check_unchanged()

@@ -26,7 +26,7 @@ FUSE_STORIES = {
 
 
 def thaw(guest: Guest, instance: int | None, story: list[str], patience_s: float, *, may_have_fuse: bool = False) -> StillpointError | None:
-    """End a freeze that may have been sent. Answers an error if the thaw failed and must be tried again.
+    """End a freeze that may have been sent. Returns an error if the thaw failed and must be tried again.
 
     `instance`: `Guest.instance` of the guest that was to be frozen; None: not known.
     `may_have_fuse`: the dead worker may have left a fuse in the guest. The fuse is disarmed after the agent has answered `thawed`.
@@ -74,7 +74,7 @@ def _disarm_left_fuse(guest: Guest, story: list[str], may_have_fuse: bool) -> No
 
 
 def report_foreign_freeze(guest: Guest, story: list[str]) -> None:
-    """For a job that holds nothing. If the guest is frozen, another client froze it, and the guest is left frozen."""
+    """For a job that froze nothing. If the guest is frozen, another client froze the guest, and it is left frozen."""
     if guest.state() is not DomainState.running or not guest.agent_is_connected():
         return
     try:

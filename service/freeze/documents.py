@@ -1,4 +1,4 @@
-"""What a pass came to: the evidence that its verdict is made from, and the documents that its job shows."""
+"""The results of a frozen pass: the evidence for its verdict, and the documents that its job shows."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def evidence(passed: Passed, rules: WriterRules, *, point_was_taken: bool, was_r
 
 
 def count(passed: Passed) -> None:
-    """In the metrics of this process."""
+    """Count the pass in the metrics of this process."""
     metrics.observe_window(passed.window)
     metrics.count_vss(vss_record.newly_failed_classes(passed.vss), hold_was_lost=vss_record.was_lost(passed))
 
@@ -45,7 +45,7 @@ def count(passed: Passed) -> None:
 
 
 def freeze_document(passed: Passed) -> dict[str, Any]:
-    """The freeze as the job shows it: what was asked, what came of it."""
+    """The `freeze` of the job: the request, and its result."""
     window, scope = passed.window, passed.terms.scope
     reply, thaw = window.freeze, window.thaw
     return {
@@ -75,9 +75,9 @@ def timing_document(passed: Passed) -> dict[str, Any]:
 
 
 def evidence_document(passed: Passed, disks_after: dict[str, str]) -> dict[str, Any]:
-    """The facts that the verdict rests on: they stay as long as the job. What programs printed is in `raw_texts`.
+    """The facts that the verdict rests on. They stay as long as the job. The output of programs is in `raw_texts`.
 
-    `disks_after`: target to where the disk was found; empty: nobody looked.
+    `disks_after`: by target, where the disk was after the window. Empty: the service did not look.
     """
     selection = passed.terms.selection
     document: dict[str, Any] = {
@@ -90,7 +90,7 @@ def evidence_document(passed: Passed, disks_after: dict[str, str]) -> dict[str, 
 
 
 def raw_texts(passed: Passed) -> dict[str, dict[str, Any]]:
-    """By the key under which each stands in the evidence."""
+    """The raw texts, by their key in the evidence."""
     return {"windows": windows_evidence.raw_document(passed.vss)} if passed.vss is not None else {}
 
 

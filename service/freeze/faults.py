@@ -1,4 +1,4 @@
-"""Why a window failed, as the error of its job."""
+"""The error of a job whose window failed."""
 
 from service.clock import rfc3339
 from service.errors import (
@@ -22,12 +22,12 @@ from service.model.windows.vss_outcome import read_freeze_error
 
 
 def why_not_held(guest: Guest, passed: Passed) -> StillpointError | None:
-    """None: as far as the window tells, the freeze held when the point was asked for, or was not wanted."""
+    """None: by the record of the window, the freeze held when the point was asked for, or no freeze was wanted."""
     window, scope = passed.window, passed.terms.scope
     if window.freeze.outcome is FreezeOutcome.blocked and window.frozen_afterwards:
         seen = window.instants.freeze_reply
         since = rfc3339(passed.wall.at(seen)) if seen is not None else None
-        # It was thawed when this job looked, and this job froze nothing.
+        # The guest was thawed when this job looked, and this job froze nothing.
         return GuestAlreadyFrozen(domain=guest.name, frozen_by=by_another(), frozen_since=since)
     if passed.vss is not None and window.freeze.outcome is FreezeOutcome.refused:
         failure = read_freeze_error(window.freeze.message or "")
@@ -52,7 +52,7 @@ def why_not_held(guest: Guest, passed: Passed) -> StillpointError | None:
 
 
 def still_frozen(guest: Guest, passed: Passed) -> StillpointError:
-    """No thaw was answered. What the guest writes to its disks tells whether it is frozen."""
+    """The error of a guest that answered no thaw. Its writes to the disks show whether the guest is frozen."""
     window, survey = passed.window, passed.terms.survey
     message = (window.thaw.message or "no answer").rstrip(".")
     if window.writes_afterwards:

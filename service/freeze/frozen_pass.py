@@ -1,7 +1,7 @@
 """One frozen pass: everything around one freeze window, for every kind of job that has one.
 
-In this order: `look`; then of a FrozenPass
-`read_writers`, `flush`, `announce`, `window`, `record`, `read_writers_again`. What came of it is a Passed.
+The order of calls: `look`; then the functions of FrozenPass: `read_writers`, `flush`, `announce`, `window`, `record`,
+`read_writers_again`. The result is a Passed.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ class PhaseNotes(Protocol):
 
 
 class JobOfPass(Protocol):
-    """What a pass asks of its job. A write is committed when it returns; the docstrings are those of JobRun."""
+    """The functions of a job that a pass needs. A write is committed when it returns. See the docstrings of JobRun."""
 
     def phase(self, name: PhaseName) -> AbstractContextManager[PhaseNotes]: ...
 
@@ -128,7 +128,7 @@ class FrozenPass:
                 phase.warn(vss.before.unavailable)
 
     def flush(self, phase: PhaseNotes) -> None:
-        """The dirty pages of a guest that will be frozen, if that is wanted and can be done; what went wrong is a warning."""
+        """Write the dirty pages of a guest that will be frozen, if that is wanted and possible. A failure is a warning."""
         agent, policy = self.terms.survey.agent, self.terms.policy
         if self.terms.will_freeze and policy.preflush and agent.os_family is OsFamily.linux and agent.allows("guest-exec"):
             flushed = preflush(self._guest)
@@ -137,7 +137,7 @@ class FrozenPass:
                 phase.warn(f"pre-flush: {flushed.message}")
 
     def announce(self, intended: Intent) -> None:
-        """The last safe point, and the last write before the freeze. `intended`: what the kind is about to do to the disks."""
+        """The last safe point, and the last write before the freeze. `intended`: what the job will do to the disks."""
         instance = self._guest.instance() if self.terms.will_freeze else None
         if self.terms.will_freeze:
             self._require_agent()
@@ -151,7 +151,7 @@ class FrozenPass:
         self._run.point_is_pending()
 
     def _with_window(self, intended: Intent, instance: int | None, now: datetime) -> Intent:
-        """The row says from now on, also after our death, that the guest may be frozen, since when and for how long."""
+        """From now on the job's row says that the guest may be frozen, since when and for how long, also if this worker dies."""
         if not self.terms.will_freeze:
             return intended
         limit_ms = self.terms.policy.timeout_ms + self.terms.hold_limits.hard_ms
@@ -167,12 +167,12 @@ class FrozenPass:
                 raise
             if guest.running_libvirt_job():
                 raise DomainBusy(domain=guest.name, what="a backup, migration or save began after it was looked at") from fault
-            # What was read of the writers speaks of a freeze that is not sent.
+            # The writers were read for a freeze that is not sent now.
             self._writers = NO_WRITERS
             self.go_on_without_freeze(fault)
 
     def go_on_without_freeze(self, fault: StillpointError) -> None:
-        """Where a freeze is only preferred: the job says at once why there is none."""
+        """For a job that only prefers a freeze: write into the job at once why there is no freeze."""
         self.terms = replace(self.terms, unfrozen=FreezeReply(FreezeOutcome.not_possible, message=fault.detail))
         self._run.write({"freeze": freeze_document(self.without_window())})
 

@@ -1,4 +1,4 @@
-"""Reading the block devices of a Linux guest: who mounts, swaps on, or has open what, and what the rest holds.
+"""Reads the block devices of a Linux guest: which are mounted, used for swap or open, and what the other devices contain.
 
 The agent lists what is mounted where it runs. Containers, `unshare -m`, ZFS and programs that use a disk raw are seen only
 in /proc and /sys. Shell and busybox are all that the guest needs.
@@ -68,7 +68,7 @@ _NAME = re.compile(r"[A-Za-z0-9!_.:-]+")
 
 
 def read_devices(guest: Guest, disks: Sequence[Disk], guest_disks: Mapping[str, str]) -> GuestDevices | None:
-    """None: the guest's shell did not tell. `guest_disks`: whole disks of the guest to libvirt's names, as libvirt matched them.
+    """None: the guest's shell gave no answer. `guest_disks`: by whole disk of the guest, libvirt's name, as libvirt matched them.
 
     Raises StillpointError.
     """
@@ -116,7 +116,7 @@ def parse_contents(text: str) -> dict[str, Content]:
 
 
 def sections(text: str) -> dict[str, list[str]]:
-    """Lines under each `@name` line."""
+    """The lines under each `@name` line."""
     by_name: dict[str, list[str]] = {}
     current: list[str] = []
     for line in text.splitlines():
@@ -144,7 +144,7 @@ def _btrfs(lines: Iterable[str]) -> tuple[frozenset[str], ...]:
 
 
 def _mounts(lines: Iterable[str], names: Mapping[str, str]) -> Iterable[tuple[str, Mount]]:
-    """Device name and mount of each line of a mountinfo whose device is known."""
+    """The device name and the mount of each line in a mountinfo whose device is known."""
     for line in lines:
         before, separator, after = line.partition(" - ")
         fields, more = before.split(" "), after.split(" ")
@@ -167,7 +167,7 @@ def _swap(line: str, devices: Mapping[str, BlockDevice]) -> str | None:
 
 
 def _elsewhere(parts: Mapping[str, list[str]], names: Mapping[str, str]) -> dict[str, str]:
-    """A superblock that is alive without a mount that can be seen is mounted in a namespace that no process is in."""
+    """By device: a mount in another namespace. A live superblock without a visible mount is mounted in a namespace without processes."""
     holders: dict[str, str] = {}
     for line in parts.get("live", []):
         kind, _, name = line.partition(" ")

@@ -20,7 +20,7 @@ _SEEN = "seen from outside: the guest wrote to its disks again when the fuse was
 
 
 def look_from_outside(guest: Guest, survey: Survey, window: WindowRecord, fuse: Fuse | None) -> Fuse | None:
-    """Record in `window` whether the guest writes to every disk that may be frozen. Answers the fuse in its new state. Raises nothing.
+    """Record in `window` whether the guest writes to every disk that may be frozen. Returns the fuse in its new state. Raises nothing.
 
     The agent and the fuse always freeze or thaw all of these filesystems. So writes to all disks show that nothing is frozen.
     """

@@ -1,4 +1,4 @@
-"""What a frozen pass has found and done, as values."""
+"""The results of a frozen pass, as values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ from service.model.windows.drift import Change
 
 @dataclass(frozen=True)
 class Terms:
-    """What is frozen, and for which disks, as the preflight decided."""
+    """The decision of the preflight: what is frozen, and for which disks."""
 
     policy: FreezePolicy
     survey: Survey
-    #: None: what a caller copies is not known.
+    #: None: the service does not know which disks the caller will copy.
     selection: DiskSelection | None
     #: None: the guest does not run, or no freeze was asked for.
     scope: FreezeScope | None = None

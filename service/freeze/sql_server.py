@@ -1,4 +1,4 @@
-"""SQL Server's word about a freeze, asked for in the guest after the thaw: its events, and which databases should be among them."""
+"""SQL Server's evidence of a freeze, read in the guest after the thaw: its events, and the databases that should be among them."""
 
 import time
 from dataclasses import replace
@@ -32,7 +32,7 @@ def read_events(guest: Guest, newest_before: int | None) -> SqlEvidence:
 
 
 def _read_all(guest: Guest, newest_before: int) -> SqlEvidence:
-    """Page by page: a guest may have more databases than one reading tells of."""
+    """Read page by page, because a guest may have more databases than one page holds."""
     events: list[WrittenEvent] = []
     after, deadline = newest_before, time.monotonic() + READING_BUDGET_S
     for _ in range(MAX_PAGES):
@@ -50,7 +50,7 @@ def _read_all(guest: Guest, newest_before: int) -> SqlEvidence:
 
 
 def _page(guest: Guest, after: int) -> EventPage | None:
-    """None: it cannot be relied on. One that the agent cut off tells what it holds; the rest is asked for next."""
+    """None: the output cannot be relied on. An output that the agent cut off is used as far as it goes. The rest is read next."""
     printed = windows_programs.sql_events_after(guest, after)
     if printed.problem is not None:
         return None
@@ -63,7 +63,7 @@ def _page(guest: Guest, after: int) -> EventPage | None:
 def _instances(guest: Guest) -> list[SqlInstance] | None:
     names: list[str] = []
     for printed in windows_programs.query_sql_instances(guest):
-        # Exit code 1: there is no such key, as where no instance of that width is installed.
+        # Exit code 1: the key does not exist, because no instance of that width is installed.
         if printed.exit_code not in (0, 1) or printed.cut_off:
             return None
         names += sql_server.instances_in(printed.output) if printed.exit_code == 0 else []

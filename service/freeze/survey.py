@@ -1,4 +1,4 @@
-"""Reading a domain and its guest before anything is frozen; judged by `service.model.checks` and `scope`."""
+"""Reads a domain and its guest before anything is frozen. `service.model.checks` and `scope` judge the result."""
 
 import math
 import shlex
@@ -16,21 +16,21 @@ from service.model.verdict import HookState
 
 READ_BUDGET_MS = 10_000
 ANSWERED = (AgentCommandFailed, AgentCommandBlocked, AgentAnswerUnreadable)
-"""The agent answered, and told nothing: it answers other questions all the same."""
+"""Errors of an agent that answered without a result. Such an agent still answers other questions."""
 DEFAULT_HOOK = "/etc/qemu/fsfreeze-hook"
 HOOK_DECLARATION = "stillpoint: reports-failures"
-"""A line with these words in the hook is its author's word that its scripts' failures reach its exit status."""
+"""With a line of these words the author of a hook declares that failures of its scripts reach its exit status."""
 
 _NETWORK_TYPES = ("nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "9p", "virtiofs")
 
-# One program and one round trip for everything; the agent is the parent of what it executes.
+# One program and one round trip for everything. The agent is the parent of the program.
 _READ_LINUX = r"""
 echo @agent; tr '\0' '\n' < /proc/$PPID/cmdline
 echo @config; cat /etc/qemu/qemu-ga.conf 2>/dev/null
 echo @uptime; cat /proc/uptime
 echo @mounts; cat /proc/mounts
 """
-# Scripts are what the hook would run: executable files, without what editors and package managers leave behind.
+# Scripts are the executable files that the hook would run, without the files that editors and package managers leave behind.
 _READ_HOOK = r"""
 head -c 16384 {hook} 2>/dev/null; echo; echo @scripts
 for script in {hook}.d/*; do
@@ -43,7 +43,7 @@ _BLOCK_JOB_TYPES = {1: "pull", 2: "copy", 3: "commit", 4: "active commit", 5: "b
 
 
 def survey_of(guest: Guest) -> Survey:
-    """Read everything. Faults of the agent are facts in the result; faults of libvirt are raised."""
+    """Read everything. Faults of the agent are facts in the result. Faults of libvirt are raised."""
     state = guest.state()
     survey = Survey(guest.name, state, guest.disks(), AgentFacts(channel=guest.has_agent_channel()))
     if state is DomainState.shut_off:
@@ -70,10 +70,10 @@ def _busy(guest: Guest, targets: list[str]) -> dict[str, str]:
 
 
 def read_agent(guest: Guest, agent: AgentFacts, may_ask: Callable[[], bool] = lambda: True) -> None:
-    """Fill `agent`; a fault is kept in it as a fact. `may_ask` False: ask no further, a freeze window may be near.
+    """Fill `agent`, also with its fault. `may_ask` False: ask nothing more, because a freeze window may be near.
 
-    A question that the agent answers with an error, or with nonsense, costs what it would have told. One that it does not
-    answer at all costs the agent: whatever is asked next would wait as long.
+    If the agent answers a question with an error or with nonsense, only that answer is missing. If the agent does not answer at all, no
+    more questions are asked, because each would wait as long.
     """
     try:
         for ask in (_ask_alive, _ask_version, _ask_frozen, _ask_os):
@@ -170,7 +170,7 @@ def _first_number(lines: list[str]) -> float | None:
 
 
 def hook_path_of(command_line: list[str], config: list[str]) -> str | None:
-    """The hook that this agent runs: -F[PATH] or --fsfreeze-hook[=PATH], else `fsfreeze-hook` in qemu-ga.conf; None: none."""
+    """The hook that this agent runs: -F[PATH] or --fsfreeze-hook[=PATH], otherwise `fsfreeze-hook` in qemu-ga.conf. None: no hook."""
     for argument in command_line[1:]:
         if argument in ("-F", "--fsfreeze-hook"):
             return DEFAULT_HOOK
@@ -195,7 +195,7 @@ def _read_hook(guest: Guest, path: str) -> HookState:
 
 
 def hook_state(text: str, *, has_scripts: bool) -> HookState:
-    """Whether a hook's exit status can be believed. A declaration without any script behind it proves nothing."""
+    """Whether a hook's exit status can be trusted. A declaration without any script proves nothing."""
     if HOOK_DECLARATION in text:
         return HookState.truthful if has_scripts else HookState.absent
     if "fsfreeze-hook.d" in text and text.rstrip().endswith("exit 0"):

@@ -42,7 +42,7 @@ def _coverage(terms: Terms, evidence: VssEvidence, window: WindowRecord) -> Volu
 
 @dataclass(frozen=True)
 class VssRecord:
-    """What a job says of VSS, column by column."""
+    """The columns of a job about VSS."""
 
     vss: dict[str, Any]
     auto_recovery: dict[str, Any]
@@ -81,7 +81,7 @@ def record(passed: Passed, judgement: Judgement, *, is_tried_again: bool = False
 
 
 def newly_failed_classes(vss: VssEvidence | None) -> list[str]:
-    """Class ids of the writers that this freeze saw fail."""
+    """Class ids of the writers that failed during this freeze."""
     if vss is None:
         return []
     return [change.class_id for change in vss.comparison.of(ChangeKind.newly_failed)]

@@ -1,7 +1,7 @@
 """The freeze window: freeze, point in time, thaw. Nothing else happens in here.
 
-No database, no logging, no retry library, no callback: whatever the window needs is made before it, and
-whatever it saw is interpreted after it. The order of calls is F§6.1, the instants are F§6.2.
+No database, no logging, no retry library, no callback: everything that the window needs is made before it, and everything that it
+recorded is interpreted after it. The order of calls is F§6.1, the instants are F§6.2.
 """
 
 import math
@@ -29,9 +29,9 @@ from service.model.window import (
 THAW_TIMEOUT_MS = 60_000
 """Milliseconds for one thaw. A reply may be slow (hooks, VSS), and a thaw that is given up early loses the evidence in its reply."""
 THAW_PATIENCE_S = 600.0
-"""Seconds that an unanswered thaw is repeated. Then the job ends with guest_still_frozen, and the guard goes on."""
+"""Seconds that an unanswered thaw is repeated. Then the job ends with guest_still_frozen, and the guard continues."""
 LOST_AGENT_PATIENCE_S = 10.0
-"""Seconds that a thaw is repeated if libvirt does not send it. Then a person must restart the agent. Guard and recovery go on."""
+"""Seconds that a thaw is repeated if libvirt does not send it. Then a person must restart the agent. Guard and recovery continue."""
 LOCK_WAIT_MS = 30_000
 """Milliseconds that libvirt waits for an agent command of another client (VIR_JOB_WAIT_TIME, F§4.1) before it sends ours."""
 NS_PER_MS = 1_000_000
@@ -50,10 +50,10 @@ class FreezableGuest(Protocol):
 
 
 class WindowGuard(Protocol):
-    """A process that thaws when we cannot. Nothing here waits, but for `dismiss`; instants are of time.monotonic_ns."""
+    """A process that thaws if the worker cannot. Only `dismiss` waits. Instants are of time.monotonic_ns."""
 
     def fileno(self) -> int | None:
-        """Readable when the guard has something to say or died; None: there is no guard."""
+        """Readable if the guard has sent a message or died. None: there is no guard."""
         ...
 
     def is_gone(self) -> bool: ...
@@ -71,7 +71,7 @@ class WindowGuard(Protocol):
 
 @dataclass(frozen=True)
 class Hold:
-    """What takes the point in time is told: writes are held until `deadline_ns` (of time.monotonic_ns), or until `cut_short` is set."""
+    """For the code that takes the point: writes are held until `deadline_ns` (of time.monotonic_ns), or until `cut_short` is set."""
 
     filesystems: int
     deadline_ns: int
@@ -84,18 +84,18 @@ Take = Callable[[Hold], None]
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Decided before the window. `mountpoints` None: every filesystem."""
+    """The decisions that are made before the window. `mountpoints` None: every filesystem."""
 
     mountpoints: Sequence[str] | None
     freeze_timeout_ms: int
     hold_limit_ms: int
-    #: Do not begin the point in time later than this after the freeze reply: late is worse than never.
+    #: Do not begin the point in time later than this after the freeze reply. Thaw without a point instead.
     hold_soft_ms: int | None = None
-    #: A count above this is noise and no count (F§1.1); None: any number may be true.
+    #: A higher count of frozen filesystems cannot be true (F§1.1). None: any count may be true.
     max_filesystems: int | None = None
-    #: Ask the agent once more before the thaw: where a hook may fail on thaw, its error would eat the count.
+    #: Ask the agent once more before the thaw, because the error of a hook that fails on thaw replaces the count.
     confirm_before_thaw: bool = False
-    #: The guest is a Linux without a hook: where its agent answered that it froze nothing, there is nothing of ours to end.
+    #: The guest is a Linux without a hook. If its agent answered that it froze nothing, no thaw is needed.
     spares_foreign_freeze: bool = False
     thaw_patience_s: float = THAW_PATIENCE_S
 
@@ -108,9 +108,9 @@ class WindowPlan:
 def run(guest: FreezableGuest, take: Take, plan: WindowPlan, guard: WindowGuard) -> WindowRecord:
     """Freeze, take the point in time, thaw. Returns only after a thaw was answered, or was tried for `thaw_patience_s`.
 
-    The point is taken only inside a freeze that was answered. Thaw is sent whatever else happened: a freeze
-    that failed or timed out may have frozen the guest all the same (F§4.1). Only a freeze that the agent did not take, or
-    that froze nothing, is not ours to end: then another client holds the guest, and our thaw would end that hold.
+    The point is taken only inside a freeze that was answered. Thaw is sent in nearly every case, because a freeze that failed or timed out
+    may have frozen the guest nevertheless (F§4.1). Thaw is not sent if the agent did not accept the freeze, or if the freeze froze
+    nothing: then another client may hold the guest, and our thaw would end that hold.
     """
     record = WindowRecord()
     at = record.instants
@@ -148,7 +148,7 @@ def run(guest: FreezableGuest, take: Take, plan: WindowPlan, guard: WindowGuard)
 
 
 def _is_somebody_elses(guest: FreezableGuest, plan: WindowPlan, freeze: FreezeReply) -> bool:
-    """Whatever is frozen in the guest now. A thaw of the agent ends every freeze, also one that was made from inside the guest."""
+    """Whether a freeze in the guest is not ours. A thaw of the agent ends every freeze, also a freeze from inside the guest."""
     if freeze.outcome is FreezeOutcome.blocked:
         return True
     return plan.spares_foreign_freeze and freeze.outcome is FreezeOutcome.empty and freeze.count == 0 and _status(guest) is False
@@ -167,7 +167,7 @@ def _adopt_guard_thaw(guard: WindowGuard, record: WindowRecord) -> None:
 
 
 def thaw_until_answered(guest: FreezableGuest, frozen: int | None, patience_s: float) -> ThawReply:
-    """Repeat the thaw until the agent answers it; an error that the *agent* answers is an answer (F§0.2)."""
+    """Repeat the thaw until the agent answers. An error that comes from the *agent* is an answer, too (F§0.2)."""
     deadline = time.monotonic() + patience_s
     attempts, pause = 0, THAW_PAUSE_S
     lost_since = math.inf
@@ -191,16 +191,20 @@ def thaw_until_answered(guest: FreezableGuest, frozen: int | None, patience_s: f
 
 
 def _lost_since(since: float, error: StillpointError) -> float:
-    """Of time.monotonic; infinity: libvirt has the agent. On a busy host a refusal may come so late that it looks like silence."""
+    """Since when libvirt has lost the agent (time.monotonic). Infinity: libvirt has the agent.
+
+    On a busy host a refusal may come so late that it looks like silence.
+    """
     if isinstance(error, AgentLost):
         return min(since, time.monotonic())
     return since if isinstance(error, AgentNotAnswering) else math.inf
 
 
 class _Watchdog:
-    """Thaws from a thread of its own: when the hold limit passes while what takes the point is still out, and when the guard dies.
+    """Thaws from a thread of its own if the hold limit passes before the point is taken, and if the guard dies.
 
-    It can: libvirt's agent lock is another one than the snapshot's (F§4.1). The thread runs before the freeze is sent.
+    This works during a snapshot, because libvirt has different locks for the agent and for the snapshot (F§4.1). The thread runs before
+    the freeze is sent.
     """
 
     def __init__(self, guest: FreezableGuest, plan: WindowPlan, guard: WindowGuard) -> None:
@@ -221,7 +225,7 @@ class _Watchdog:
         self._thread.start()
 
     def arm(self, deadline: int, frozen: int | None) -> None:
-        """The guest is frozen; `deadline` in time.monotonic_ns."""
+        """The guest is frozen. `deadline`: of time.monotonic_ns."""
         self._deadline, self._frozen = deadline, frozen
         os.eventfd_write(self._woken, 1)
 
@@ -230,7 +234,7 @@ class _Watchdog:
         return self.guard_is_gone.is_set()
 
     def stop(self) -> bool:
-        """True when it fired; then its thaw has ended and `reply` is set."""
+        """Stop the watchdog. True: it has fired, its thaw has ended, and `reply` is set."""
         with self._lock:
             self._settled = True
         os.eventfd_write(self._woken, 1)
@@ -251,7 +255,7 @@ class _Watchdog:
             if guard in ready and self._guard.is_gone():
                 self.guard_is_gone.set()
                 events.unregister(guard)
-            # Before the freeze is answered a thaw would only wait behind it, or come before it.
+            # Before the freeze is answered, a thaw would only wait behind the freeze, or come before it.
             if self._deadline is not None and (self.guard_died or self._milliseconds_left() == 0):
                 self._fire()
                 return

@@ -1,7 +1,7 @@
 """Evidence around the window of a Windows guest: the writers before and after, the backup type, SQL Server's events.
 
-The writers are listed while the guest is thawed, by another program than the requester: what they say is indirect
-(F§5.3). What cannot be had is recorded with its reason and lowers the verdict; nothing is guessed.
+The writers are listed while the guest is thawed, and not by the requester, so their states are indirect evidence (F§5.3). If something
+cannot be read, the reason is recorded and lowers the verdict. Nothing is guessed.
 """
 
 import time
@@ -29,7 +29,7 @@ EXEC_BLOCKED = "the agent does not allow guest-exec"
 
 @dataclass(frozen=True)
 class WriterList:
-    """`report` None: it could not be had, for the reason in `unavailable`."""
+    """`report` None: the list could not be read, for the reason in `unavailable`."""
 
     report: WriterReport | None
     unavailable: str | None = None
@@ -37,16 +37,16 @@ class WriterList:
 
 @dataclass
 class VssEvidence:
-    """Filled before the freeze and after the thaw."""
+    """The evidence of VSS. It is filled before the freeze and after the thaw."""
 
     generation: AgentGeneration
     nt: tuple[int, int] | None
     option: VssOption = field(default_factory=lambda: VssOption(VssOptionState.unreadable))
     before: WriterList = field(default_factory=lambda: WriterList(None, "it was not read"))
     after: WriterList = field(default_factory=lambda: WriterList(None, "it was not read"))
-    #: Those that earlier jobs saw, and this one before the freeze.
+    #: The writers that earlier jobs saw, and the writers that this job saw before the freeze.
     known_writers: tuple[KnownWriter, ...] = ()
-    #: Volume name to its drive type, as Windows tells it; None: it could not be read.
+    #: By volume name: its drive type in Windows. None: the types could not be read.
     drive_types: dict[str, DriveType] | None = None
     newest_record: int | None = None
     sql: SqlEvidence | None = None
@@ -72,12 +72,12 @@ class VssEvidence:
 
     @property
     def writer_limit_ms(self) -> float:
-        """How long the applications of this guest can stay frozen: 60 s, or less where a writer says so."""
+        """How long the applications of this guest can stay frozen: 60 s, or less for some writers."""
         return shortest_freeze_limit_ms(self.class_ids) if self.class_ids else APPLICATION_FREEZE_LIMIT_MS
 
 
 def read_before(guest: Guest, survey: Survey) -> VssEvidence:
-    """While the guest still runs. Never raises for what the guest does not tell."""
+    """Read the evidence while the guest still runs. Never raises if the guest gives no answer."""
     evidence = VssEvidence(generation_of(survey.agent.version), auto_recovery.kernel_version(survey.agent.os))
     if not survey.agent.allows("guest-exec"):
         evidence.before = evidence.after = WriterList(None, EXEC_BLOCKED)
@@ -95,7 +95,7 @@ def read_before(guest: Guest, survey: Survey) -> VssEvidence:
 
 
 def read_after(guest: Guest, survey: Survey, evidence: VssEvidence, budget_s: float = SETTLE_BUDGET_S) -> None:
-    """After the thaw: asked again while a writer is between two states, which is normal for a while (F§5.3)."""
+    """Read the writers after the thaw, again while a writer is between two states, which is normal for a while (F§5.3)."""
     if not survey.agent.allows("guest-exec"):
         return
     deadline = time.monotonic() + budget_s
@@ -113,12 +113,12 @@ def _list_writers(guest: Guest) -> WriterList:
     listed = windows_programs.list_writers(guest)
     if listed.exit_code is None:
         return WriterList(None, listed.problem)
-    # Also after a bad exit code: vssadmin then prints its error, which the parser keeps and calls no list.
+    # Parse the output also after a bad exit code: vssadmin prints its error, which the parser keeps, and does not take for a list.
     return WriterList(vss_writers.parse(listed.output, truncated=listed.cut_off))
 
 
 def raw_document(evidence: VssEvidence) -> dict[str, Any]:
-    """What the guest's programs printed, kept beside what was made of it."""
+    """The output of the guest's programs, which is stored together with the results."""
     return {
         "agent": evidence.generation.as_document(),
         "vss_option": {"state": evidence.option.state.value, "value": evidence.option.value},

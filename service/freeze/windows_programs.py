@@ -1,7 +1,7 @@
-"""What is read inside a Windows guest through guest-exec: writers, VssOption, volumes, SQL Server's events. Raw; judged in the model.
+"""Reads raw texts inside a Windows guest through guest-exec: writers, VssOption, volumes, SQL Server's events. The model judges them.
 
-guest-exec works only while the guest is thawed (F§0.4). A finished status can be read once (F§3), so a lost reply is a
-lost output and is reported as such, never repeated in the hope of the same answer.
+guest-exec works only while the guest is thawed (F§0.4). The status of an ended program can be read once (F§3), so a lost reply means a
+lost output. It is reported as lost, and the program is not run again.
 """
 
 from collections.abc import Iterator

@@ -98,7 +98,7 @@ def test_a_caller_that_goes_away_leaves_no_answer_for_the_next_one(engine: Engin
 
 
 def test_a_connection_keeps_few_statements_planned(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgresql, "PREPARED_MAX", 5)
+    monkeypatch.setattr(postgresql, "MAX_PREPARED", 5)
 
     async def ask(connections: Connections) -> list[Any]:
         for n in range(20):
