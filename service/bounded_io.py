@@ -13,6 +13,7 @@ from service.errors import HostOutOfDescriptors, StillpointError, StorageNotAnsw
 T = TypeVar("T")
 
 PATIENCE_S = 20.0
+"""Seconds for one call, if the caller does not say. After that the storage counts as not answering."""
 NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 

@@ -33,6 +33,7 @@ _CLASS_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _DAY_S = 86_400
 _MAX_DAYS = 36_500
+"""Days. A setting with a longer time is refused."""
 
 
 def _default_state_dir() -> Path:

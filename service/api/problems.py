@@ -13,6 +13,7 @@ from service.errors import StillpointError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+"""Seconds in the header `Retry-After` of the answers 429 and 503."""
 
 STATUS: dict[type[StillpointError], int] = {
     errors.MalformedJson: 400,

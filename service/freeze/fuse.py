@@ -16,10 +16,13 @@ from service.model.inventory import OsFamily, Survey
 from service.model.policy import FreezePolicy
 
 ARM_BUDGET_MS = 5_000
+"""Milliseconds for the program that arms the fuse. After that the job continues without a fuse."""
 DISARM_BUDGET_MS = 10_000
+"""Milliseconds for the program that disarms the fuse. After that the fuse stays armed, and ends by itself."""
 FOREIGN_HOLD_S = 3.0
 """Seconds to wait for the thaw of another client, because the fuse would end its hold too. Then the fuse stays armed."""
 DISARM_PAUSE_S = 0.2
+"""Seconds between two tries to disarm a fuse in a guest that another client has frozen."""
 
 
 @dataclass(frozen=True)

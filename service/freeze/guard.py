@@ -23,8 +23,11 @@ from service.model.window import GuardReport
 READY_S = 20.0
 """Seconds that a new guard may need to connect to libvirt. Then the job fails with guard_not_ready. Nothing is frozen before."""
 DISMISS_S = 2.0
+"""Seconds that a dismissed guard may need to answer. Then it is killed."""
 OTHERS_S = 5.0
+"""Seconds that the guard of an earlier job may need to end by itself. Then it is killed."""
 MESSAGE_BYTES = 65536
+"""The largest message on the socket. The rest of a longer message is lost."""
 MAX_GUARDS_STARTED = 1000
 """Jobs whose guard is remembered. At the limit the oldest is forgotten: a job that failed early never discards its report."""
 

@@ -16,6 +16,7 @@ from service.model.window import GuardReason, GuardReport, GuardState, ThawOutco
 
 T = TypeVar("T")
 POLL_S = 0.05
+"""Seconds between two looks at the report of a guard that is still alive."""
 MAX_BYTES = 65536
 """Bytes that are read of a report. A report has 4096 bytes. A larger file is not a report, and must not fill the memory."""
 DIES_WITHIN_S = 2.0

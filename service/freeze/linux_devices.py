@@ -13,6 +13,7 @@ from service.model.block_devices import BlockDevice, Content, GuestDevices, Moun
 from service.model.inventory import Disk
 
 READ_BUDGET_MS = 20_000
+"""Milliseconds for one program in the guest. After that the devices of the guest, or their contents, are not known."""
 
 _READ_DEVICES = r"""
 echo @devices

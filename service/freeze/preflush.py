@@ -12,7 +12,9 @@ from service.errors import StillpointError
 from service.hypervisor.guest import Guest
 
 BUDGET_MS = 60_000
+"""Milliseconds for all rounds of `sync` together. After that the job continues, with a warning."""
 MAX_ROUNDS = 4
+"""Rounds of `sync`. After the last round the job continues, even if that round was long."""
 SHORT_ROUND_MS = 200.0
 """Milliseconds. After a longer round there may be new dirty pages, so another round follows, up to MAX_ROUNDS."""
 

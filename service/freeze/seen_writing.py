@@ -8,6 +8,7 @@ from service.hypervisor.guest import Guest
 from service.model.inventory import Survey
 
 PAUSE_S = 0.1
+"""Seconds between two looks at the guest's writes."""
 
 
 def freezable_disks(survey: Survey) -> frozenset[str]:

@@ -12,14 +12,17 @@ from service.model.windows.sql_evidence import SqlEvidence
 from service.model.windows.sql_server import InstanceState, SqlInstance
 
 MAX_PAGES = 64
+"""Pages of events that are read. With more, the events count as not readable."""
 READING_BUDGET_S = 60.0
+"""Seconds to read all pages. After that the events count as not readable."""
 RESUMED_BUDGET_S = 2.0
 """Seconds to wait for the event that I/O was resumed, which SQL Server writes after the thaw. Then the event counts as missing."""
 RESUMED_PAUSE_S = 0.5
+"""Seconds between two reads of the events."""
 
 
 def read_events(guest: Guest, newest_before: int | None) -> SqlEvidence:
-    """`newest_before`: the newest record from before the freeze; None: it is not known. Never raises for what the guest does not tell."""
+    """`newest_before`: the newest record from before the freeze. None: that record is not known. Never raises if the guest gives no answer."""
     if newest_before is None:
         return sql_evidence.not_remembered()
     deadline = time.monotonic() + RESUMED_BUDGET_S

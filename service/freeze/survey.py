@@ -15,6 +15,7 @@ from service.model.inventory import AgentFacts, DomainState, LinuxFacts, Survey
 from service.model.verdict import HookState
 
 READ_BUDGET_MS = 10_000
+"""Milliseconds for one program in the guest. After that the facts that the program reads are not known."""
 ANSWERED = (AgentCommandFailed, AgentCommandBlocked, AgentAnswerUnreadable)
 """Errors of an agent that answered without a result. Such an agent still answers other questions."""
 DEFAULT_HOOK = "/etc/qemu/fsfreeze-hook"

@@ -36,7 +36,9 @@ LOCK_WAIT_MS = 30_000
 """Milliseconds that libvirt waits for an agent command of another client (VIR_JOB_WAIT_TIME, F§4.1) before it sends ours."""
 NS_PER_MS = 1_000_000
 THAW_PAUSE_S = 0.05
+"""Seconds before an unanswered thaw is repeated. The pause doubles with each try."""
 THAW_PAUSE_MAX_S = 0.5
+"""Seconds at which that pause stops to grow."""
 
 
 class FreezableGuest(Protocol):

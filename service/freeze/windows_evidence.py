@@ -23,7 +23,9 @@ from service.model.windows.writer_changes import WriterComparison
 from service.model.windows.writer_rules import WriterRules, WritersJudgement
 
 SETTLE_BUDGET_S = 60.0
+"""Seconds that writers may need after the thaw until their states are final. After that their last states count."""
 SETTLE_PAUSE_S = 1.0
+"""Seconds between two reads of the writers."""
 EXEC_BLOCKED = "the agent does not allow guest-exec"
 
 

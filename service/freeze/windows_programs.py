@@ -13,7 +13,9 @@ from service.hypervisor.guest import Guest
 from service.model.windows.sql_server import DATABASES_QUERY, DEFAULT_INSTANCE
 
 WRITERS_BUDGET_MS = 60_000
+"""Milliseconds for `vssadmin list writers`. At the limit the writers count as not readable."""
 QUERY_BUDGET_MS = 20_000
+"""Milliseconds for one other program. At the limit its output counts as not readable."""
 VOLUMES_BUDGET_MS = 60_000
 """Milliseconds. PowerShell needs many seconds to start in a busy guest. At the limit the drive types count as unknown."""
 VSS_PROVIDER_KEY = r"HKLM\SYSTEM\CurrentControlSet\Services\QEMU Guest Agent VSS Provider"

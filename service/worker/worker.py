@@ -35,12 +35,15 @@ from service.worker.returned_host import ReturnedHost
 from service.worker.state_folder import StateFolder
 
 RECONNECT_S = 1.0
+"""Seconds between two publications while libvirt does not answer."""
 STOP_LOOPS_S = 5.0
+"""Seconds that a stop waits for the loops of the worker. After that the process ends without waiting for them."""
 SWITCH_INTERVAL_S = 0.001
+"""Seconds that a thread may hold the interpreter while other threads wait. Then it must give the interpreter up."""
 LONGEST_RENEWAL_S = REPORT_S
-"""Cancel requests are seen when a lease is renewed, so a long lease is renewed sooner than it must be."""
+"""Seconds between two renewals of a lease at most. Cancel requests are seen at a renewal, so a long lease is renewed early."""
 EVENT_SETTLE_S = 0.2
-"""libvirt's events come in bursts (a start is three); the inventory is published once for all of them."""
+"""Seconds to wait after an event of libvirt. Events come in bursts (a start is three), and one publication serves them all."""
 
 _logger = log.get(__name__)
 
@@ -64,7 +67,7 @@ class Worker:
         host = Host(connection.guest, connection.guests, guards)
         self._execution = Execution(host, handlers)
         self._recovery = Recovery(database, connection, host, handlers, state_dir=settings.state_dir)
-        #: A newer API may create others, while this worker has not been restarted yet: those wait for it.
+        #: A newer API may create jobs of other kinds. Those wait until this worker is restarted with the newer version.
         self._kinds = tuple(handlers)
         self._returned = ReturnedHost(database, connection, settings.host_id, settings.state_dir)
         self._stopping = threading.Event()
@@ -95,7 +98,7 @@ class Worker:
     # --- life -----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Become the worker of the host, hand what a dead one left to recovery, and begin.
+        """Become the worker of the host, give the jobs of a dead worker to recovery, and begin.
 
         Raises WorkerAlreadyRuns, HostTaken, DatabaseUnavailable.
         """
@@ -120,16 +123,16 @@ class Worker:
             loop.start()
 
     def _register(self, session: Session, lock: LockId) -> list[str]:
-        """Answers the jobs that an earlier worker of the host left. Raises HostTaken."""
+        """Returns the jobs that an earlier worker of the host left. Raises HostTaken."""
         self._registration.take(session, lock)
         mine = self._live.ids()
-        # In this order: slots that a dead worker held are free when their number is set.
+        # Before the number of slots is set, because this frees the slots of a dead worker.
         left = queue.release_expired(session, self._host_id, all_running=True, live=mine)
         slots.ensure_lanes(session, self._host_id, self._settings.jobs_per_host)
         return left
 
     def stop(self, timeout_seconds: float) -> bool:
-        """Claim nothing more and wait for the running jobs; False when some did not end in time (recovery takes them at the next start)."""
+        """Claim nothing more, and wait for the running jobs. False: some did not end in time, and are recovered at the next start."""
         all_ended = self.wind_down(timeout_seconds)
         self._abandoned.set()
         deadline = time.monotonic() + STOP_LOOPS_S
@@ -140,19 +143,19 @@ class Worker:
         return all_ended
 
     def wind_down(self, timeout_seconds: float) -> bool:
-        """The first half of a stop: the jobs end, and leases are kept meanwhile. Asked for twice, the first time limit counts."""
+        """The first half of a stop: the jobs end, and their leases are renewed meanwhile. The limit of the first call counts."""
         self._stopping.set()
         self._wake.wake()
         self._publish.set()
         deadline = self._live.end_at(time.monotonic() + timeout_seconds)
-        # First, because what it has just claimed is begun by it, and is waited for like the others.
+        # The claim loop first, because it starts the job that it has just claimed. That job is then waited for, too.
         for loop in self._loops[:1]:
             loop.join(max(0.0, deadline - time.monotonic()))
         return self._live.join(deadline)
 
     @property
     def has_host(self) -> bool:
-        """False while another worker has the host: then this one claims nothing."""
+        """False while another worker has the host. This worker then claims nothing."""
         return self._registered.is_set()
 
     @property
@@ -160,7 +163,7 @@ class Worker:
         return self._stopping.is_set()
 
     def problem(self) -> StillpointError | None:
-        """What keeps this worker from doing its work now."""
+        """The problem that stops this worker from working now."""
         died = next((problem for loop in self._loops if (problem := loop.problem()) is not None), None)
         return died or self._events.problem() or self._taken or self._state_folder.problem() or self._inventory.away
 
@@ -169,7 +172,7 @@ class Worker:
             with self._database.write() as session:
                 self._registration.release(session)
         except DatabaseUnavailable as error:
-            # The next worker with this lock file need not wait all the same.
+            # The next worker with this lock file need not wait, even without the release.
             _logger.warning("database_away", detail=error.detail)
         self._lock.release()
 
@@ -209,7 +212,7 @@ class Worker:
             self._start(job_id, None, partial(self._recovery.recover, job_id))
 
     def _look_at_forgotten(self) -> None:
-        """Before anything is claimed: a thaw that comes late would end the freeze of a new job."""
+        """Call this before jobs are claimed, because a late thaw would end the freeze of a new job."""
         for job_id in self._returned.due():
             self._start(job_id, None, partial(self._returned.look, job_id), is_look=True)
 
@@ -220,7 +223,7 @@ class Worker:
         try:
             work()
         except StillpointError as error:
-            # The database or libvirt went away for good: the lease runs out and recovery takes the job.
+            # The database or libvirt stayed away. The lease expires, and recovery takes the job.
             _logger.error("job_abandoned", job_id=job_id, code=error.code, detail=error.detail)
         finally:
             self._live.ended(job_id)
@@ -245,7 +248,7 @@ class Worker:
                     self._release_expired()
 
     def _report(self) -> bool:
-        """That this worker lives; False while another one has the host. Its running jobs are told by their leases."""
+        """Report that this worker lives. False: another worker has the host. Running jobs notice that by their leases."""
         with self._database.write() as session:
             if self._registration.report(session):
                 return True
@@ -260,7 +263,7 @@ class Worker:
                 return False
         self._registered.set()
         self._taken = None
-        _logger.warning("host_registered_anew", host=self._host_id, jobs=left)
+        _logger.warning("host_registered_again", host=self._host_id, jobs=left)
         self._publish.set()
         self._wake.wake()
         return True
@@ -293,11 +296,11 @@ class Worker:
             with surviving(database):
                 self._publish_host()
             if self._wait_for_change(database):
-                # Events come in bursts; one publication serves them all.
+                # Events come in bursts, and one publication serves them all.
                 time.sleep(EVENT_SETTLE_S)
 
     def _wait_for_change(self, database: Absence) -> bool:
-        """False: the next publication is due. A guest that another client has frozen is asked more often, because its jobs are refused."""
+        """False: the next publication is due. A guest that another client has frozen is asked often, because its jobs are refused."""
         due = time.monotonic() + self._pause()
         while (left := due - time.monotonic()) > 0:
             if self._publish.wait(min(left, FOREIGN_FREEZE_POLL_S) if self._inventory.sees_foreign_freezes else left):
@@ -309,7 +312,7 @@ class Worker:
 
     def _publish_host(self) -> None:
         busy = self._live.busy_domains()
-        # Before the agents are asked: jobs must not wait for guests that do not answer.
+        # Before the agents are asked, because jobs must not wait for guests that do not answer.
         self._note_libvirt(self._inventory.libvirt_answers())
         self._note_libvirt(self._inventory.publish(busy))
 

@@ -14,6 +14,7 @@ Version = tuple[int, ...]
 FREEZE_LOOP_MS = 60_000.0
 """Milliseconds that the agent waits until VSS has frozen, since QEMU 6.1.0. Then the freeze fails (F§1.7)."""
 FREEZE_LOOP_OLD_MS = 10_000.0
+"""The same for agents before QEMU 6.1.0."""
 
 
 class AgentFamily(StrEnum):

@@ -14,8 +14,9 @@ MAX_VOLUMES = 64
 """A shadow copy set holds no more volumes (F§5.1); the agent returns noise when there is no fixed volume (F§1.1)."""
 
 RETRY_PAUSE_S = 600.0
+"""Seconds before a job is repeated: Microsoft's advice for transient failures is ten minutes (F§5.2)."""
 RETRIES = 3
-"""Microsoft's advice for transient failures: wait ten minutes and repeat, up to three times (F§5.2)."""
+"""Microsoft's advice for transient failures: repeat up to three times (F§5.2). After that no job follows."""
 
 BEFORE_VSS = 0
 """In place of a step: the agent failed or refused before it asked VSS for anything."""
