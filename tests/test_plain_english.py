@@ -1,4 +1,4 @@
-"""Rules of plain English that a program can check, for every comment, docstring and text in service/.
+"""Rules of plain English that a program can check, for every comment, docstring, text and name in service/.
 
 The rules are in docs/development.md. What a program cannot check stays a matter of review.
 """
@@ -19,9 +19,31 @@ FILES = sorted(SERVICE.rglob("*.py"))
 _IS_NO = re.compile(
     r"(?<!there )\b(?:is|are|was|were|be) no\b(?! (?:longer|more than|better|worse|older|newer|later|earlier|larger|smaller))", re.I
 )
+#: Words and phrases that make a reader guess who or what is meant, and what to say instead.
+_INSTEAD = {
+    r"who(?:m|so)?ever": "the process, the caller, ...",
+    r"somebody|someone": "another client, a caller, ...",
+    r"besides": "also, other",
+    r"anew": "again, new",
+    r"go(?:es)? on": "continue",
+    r"all the same": "anyway, nevertheless",
+    r"as good as": "the thing itself",
+    r"that of it|of theirs": "the thing itself",
+    r"puts? out": "disarm",
+    r"answers (?:the|its|their|whether|how|which|what|an?)(?= [a-z]+\b)": "return",
+}
+#: The API answers, and so does an agent. A function returns.
+_MAY_ANSWER = re.compile(r"\b(?:API|agent|server|service|gate|thaw|call) answers|\banswers the (?:first|second|full)")
 _SENTENCE_END = re.compile(r"(?<=[.!?:])\s|\n\s*\n|\n\s*[-*|]\s")
 #: Programs and tables that stand in a string: their semicolons are not those of a sentence.
 _CODE = re.compile(r"; then\b|; do\b|^echo @|-src '|^SET ", re.MULTILINE)
+
+
+#: Words that are not a part of a name, because they do not say what the thing is.
+_NOT_IN_NAMES = frozenset({"found", "told", "beside", "besides", "moment", "anew", "most", "whoever", "heard", "said", "deed", "burning"})
+#: Names that stand for words of the API, of Python or of HTTP.
+_NAMES_ALLOWED = re.compile(r"not_?found$", re.IGNORECASE)
+_LIMIT = re.compile(r"^_?(?:MAX|MIN)_|_(?:S|MS|SECONDS|BYTES)$")
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
@@ -52,14 +74,59 @@ def _comments(source: str) -> Iterator[tuple[int, str]]:
 
 
 def breaches(file: Path) -> Iterator[str]:
-    for line, text in texts(file.read_text()):
-        if found := _IS_NO.search(text):
-            yield f"{file.relative_to(SERVICE.parent)}:{line}: “{found[0]}” instead of “not a”"
+    source = file.read_text()
+    for line, breach in [*_of_texts(source), *_of_names(source), *_of_limits(source)]:
+        yield f"{file.relative_to(SERVICE.parent)}:{line}: {breach}"
+
+
+def _of_texts(source: str) -> Iterator[tuple[int, str]]:
+    for line, text in texts(source):
+        if match := _IS_NO.search(text):
+            yield line, f"“{match[0]}” instead of “not a”"
         if _CODE.search(text):
             continue
+        for word, instead in _INSTEAD.items():
+            for match in re.finditer(rf"\b(?:{word})\b", text, re.IGNORECASE):
+                if not _MAY_ANSWER.search(text, max(0, match.start() - 12), match.end() + 12):
+                    yield line, f"“{match[0]}”; say: {instead}"
         for sentence in _SENTENCE_END.split(text):
             if sentence.count("; ") > 1:
-                yield f"{file.relative_to(SERVICE.parent)}:{line}: two semicolons in one sentence: {sentence.strip()[:80]}"
+                yield line, f"two semicolons in one sentence: {sentence.strip()[:80]}"
+
+
+def _of_names(source: str) -> Iterator[tuple[int, str]]:
+    for line, name in _names(ast.parse(source)):
+        parts = set(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_"))
+        if parts & _NOT_IN_NAMES and not _NAMES_ALLOWED.search(name):
+            yield line, f"the name {name} does not say what the thing is"
+
+
+def _names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """What a module names itself. The keywords of a call are the names of others: facts of errors are a part of the API."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.lineno, node.name
+            case ast.Name(ctx=ast.Store()):
+                yield node.lineno, node.id
+            case ast.Attribute(ctx=ast.Store()):
+                yield node.lineno, node.attr
+            case ast.arg():
+                yield node.lineno, node.arg
+
+
+def _of_limits(source: str) -> Iterator[tuple[int, str]]:
+    """A constant that is a limit is followed by its docstring, which says the unit and what happens at the limit."""
+    body = ast.parse(source).body
+    for node, following in zip(body, [*body[1:], None], strict=False):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=int() | float()) | ast.BinOp()):
+                is_described = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                if _LIMIT.search(name) and name not in CONVERSIONS and not is_described:
+                    yield node.lineno, f"the limit {name} says neither its unit nor what happens at it"
+
+
+CONVERSIONS = frozenset({"NS_PER_MS", "_DAY_S"})
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SERVICE)))
@@ -77,6 +144,20 @@ def test_texts_follow_the_rules_that_can_be_checked(file: Path) -> None:
         ('"One; two; three."', True),
         ('"One; two. Three; four."', False),
         ("# One;\n# two; three.", True),
+        ('"Whoever comes later waits."', True),
+        ('"The guard goes on."', True),
+        ('"It is begun anew."', True),
+        ('"Writes the row; answers the id."', True),
+        ('"The agent answers the second time."', False),
+        ("found = 1", True),
+        ("row.told_at = 1", True),
+        ("def f(moment): ...", True),
+        ("class JobNotFound: ...", False),
+        ("error(found=1)", False),
+        ("PAUSE_S = 0.1", True),
+        ('PAUSE_S = 0.1\n"""Seconds between two looks."""', False),
+        ("PAUSE_S = pause", False),
+        ("MAX_ROWS = 16 * 2**20", True),
     ],
 )
 def test_the_check_finds_what_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, is_found: bool) -> None:

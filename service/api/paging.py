@@ -17,8 +17,6 @@ from service.db.postgresql import Row
 from service.db.reader import Parameters, Reader, Statement
 from service.errors import CursorInvalid
 
-DEFAULT_LIMIT = 50
-MAX_LIMIT = 200
 BETWEEN = BETWEEN_ITEMS.encode()
 
 

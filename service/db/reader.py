@@ -24,6 +24,7 @@ from service.errors import DatabaseUnavailable
 
 CONNECTIONS = 8
 QUICK_SECONDS = 0.005
+"""Seconds that a statement may keep the event loop. After that it is ended, and a thread runs it again."""
 PROGRESS_INSTRUCTIONS = 2_000
 """How often SQLite asks whether the time is up: some 0.1 ms apart."""
 KEPT_BYTES = 16 * 2**20

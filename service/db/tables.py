@@ -315,7 +315,7 @@ class DatabaseIdentity(Base):
     __tablename__ = "database_identity"
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    #: Written when somebody wants to know whether the database can be written.
+    #: Written to test whether the service can write to the database.
     tried_at: Mapped[datetime | None]
     #: When a process last began to remove what is too old.
     pruned_at: Mapped[datetime | None]

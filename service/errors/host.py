@@ -29,8 +29,8 @@ class LoopHangs(StillpointError):
     title = "A part of the service hangs"
     detail_template = "The thread {thread} has not made a turn for {silent_s} s; it should every {limit_s:.0f} s at the latest."
     remedy_template = (
-        "Look what the host does (`dmesg`, load, storage that hangs) and at the service's log. If it does not go on by itself, "
-        "restart the service: what it left is put in order first."
+        "Look at the host (`dmesg`, load, storage that hangs) and at the service's log. If the thread does not continue by itself, "
+        "restart the service: it recovers its jobs first."
     )
 
 
@@ -74,9 +74,7 @@ class OverlayReplaced(OverlaysLeft):
     code = "overlay_replaced"
     title = "Another file lies where an overlay was made"
     detail_template = "{paths} was not removed: {reason}."
-    remedy_template = (
-        "See whose file it is: `ls -li {paths}`. The overlay that was taken away is used by no disk: whoever took it can delete it."
-    )
+    remedy_template = "See who owns the file: `ls -li {paths}`. No disk uses the overlay that was replaced, so its new owner can delete it."
 
 
 class OverlayInUse(OverlaysLeft):

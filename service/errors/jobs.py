@@ -78,7 +78,7 @@ class VersionUnknown(StillpointError):
     code = "version_unknown"
     title = "The job was written by a newer version"
     detail_template = "The {what} of the job has version {version}; this program reads versions up to {known}."
-    remedy_template = "Run the newer version on this host again; its worker goes on with the job."
+    remedy_template = "Run the newer version on this host again; its worker continues the job."
 
 
 class HostForgotten(StillpointError):

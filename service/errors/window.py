@@ -93,7 +93,7 @@ class GateNotFound(StillpointError):
     code = "gate_not_found"
     title = "No such gate"
     detail_template = "Job {job_id} is not a quiesce of {domain}."
-    remedy_template = "POST /api/v1/domains/{{domain}}/quiesce makes a gate and answers the id of its job."
+    remedy_template = "POST /api/v1/domains/{{domain}}/quiesce makes a gate and gives the id of its job."
 
 
 class GateTokenWrong(StillpointError):

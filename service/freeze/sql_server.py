@@ -22,7 +22,7 @@ RESUMED_PAUSE_S = 0.5
 
 
 def read_events(guest: Guest, newest_before: int | None) -> SqlEvidence:
-    """`newest_before`: the newest record from before the freeze. None: that record is not known. Never raises if the guest gives no answer."""
+    """`newest_before`: the newest record from before the freeze. None: it is not known. Never raises if the guest gives no answer."""
     if newest_before is None:
         return sql_evidence.not_remembered()
     deadline = time.monotonic() + RESUMED_BUDGET_S

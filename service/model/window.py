@@ -14,7 +14,7 @@ HOOK_FAILURE_TEXTS = (
     "failed to execute fsfreeze hook",
     "child process has terminated abnormally",
 )
-"""F§2: the agent's texts for a hook; matched as substrings because they go on with a path, a status or what the hook wrote."""
+"""F§2: the agent's texts for a hook; matched as substrings, because a path, a status or the output of the hook follows."""
 
 
 class FreezeOutcome(StrEnum):
@@ -85,7 +85,7 @@ class GuardReason(StrEnum):
 
 @dataclass
 class GuardReport:
-    """What a thaw guard did. The guard fills this object, writes it into its file, and answers a dismissal with it.
+    """What a thaw guard did. The guard fills this object, writes it into its file, and sends it when it is dismissed.
 
     A reader of the file sets the last two fields. `is_alive`: the guard still holds the lock of the file. `fault`: why the file could not
     be read. Then nothing else is known.

@@ -52,7 +52,7 @@ def move(
     now: datetime,
     facts: dict[str, Any] | None = None,
 ) -> list[str]:
-    """Make the change, with which jobs go from `source` to `to`, and record its events; answers the ids of the jobs that went.
+    """Make the change, with which jobs go from `source` to `to`, and record its events. Returns the ids of the moved jobs.
 
     An insert comes from None. An update reaches only jobs that are in `source`. A job that no longer runs has no lease and no slot.
     Raises ValueError for a move that the table of moves does not have.

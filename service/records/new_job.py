@@ -68,7 +68,7 @@ def enqueue(session: Session, new: NewJob, *, queue_limit: int | None = None, no
     Raises IdempotencyMismatch when the key was used for another request, and DomainQueueFull.
     """
     if queue_limit is not None:
-        # Whoever counts is alone with the domain until the new row is committed: else two creates count the same rows.
+        # Only one transaction counts the jobs of a lock at a time. Otherwise two creates could count the same rows.
         now = take_turn(session, f"queue:{new.host_id}:{new.lock_key}")
     now = now or database_now(session)
     if new.idempotency_key is None:
@@ -130,7 +130,7 @@ def _insert(session: Session, new: NewJob, now: datetime, limit: int | None) -> 
     return Enqueued(job_id, run_after, created=True)
 
 
-def _waiting(new: NewJob, most: int) -> ScalarSelect[int]:
-    """How many jobs wait for the same lock, counted up to `most`."""
+def _waiting(new: NewJob, limit: int) -> ScalarSelect[int]:
+    """How many jobs wait for the same lock, counted up to `limit`."""
     rows = select(Job.id).where(Job.host_id == new.host_id, Job.lock_key == new.lock_key, Job.state == as_sql(JobState.queued))
-    return select(func.count()).select_from(rows.limit(most).subquery()).scalar_subquery()
+    return select(func.count()).select_from(rows.limit(limit).subquery()).scalar_subquery()

@@ -33,7 +33,7 @@ def add(session: Session, point: RecoveryPoint, now: datetime) -> None:
 def move(
     session: Session, change: Insert | Update, source: PointState | None, to: PointState, *, now: datetime, facts: dict[str, Any]
 ) -> Sequence[Any]:
-    """Make the change, with which points go from `source` to `to`, and record its events; answers their subjects.
+    """Make the change, with which points go from `source` to `to`, and record its events. Returns the subjects of the events.
 
     An insert comes from None. An update reaches only points that are in `source`.
     Raises ValueError for a move that the table of moves does not have.

@@ -188,6 +188,6 @@ def _in_pairs(sequence: list[int]) -> list[int]:
     return [IO_FROZEN, IO_RESUMED] * (len(sequence) // 2)
 
 
-def _named(names: Sequence[str], most: int = 20) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+def _named(names: Sequence[str], limit: int = 20) -> str:
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest

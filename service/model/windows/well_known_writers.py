@@ -1,4 +1,4 @@
-"""The writer classes that are known by their id (F§5.4): what stands behind them, and how a failure of theirs counts."""
+"""The writer classes that are known by their id (F§5.4): their applications, and the effect of a failed writer."""
 
 from dataclasses import dataclass
 from enum import StrEnum
