@@ -27,8 +27,6 @@ class Bounds:
     query_s: float = 40.0
     #: Added to the limit of an agent command: 30 s for the agent's job lock, 5 s for guest-sync.
     agent_margin_s: float = 35.0
-    #: Agent commands that libvirt sends by itself, without a limit.
-    agent_query_s: float = 45.0
     #: The call flushes the guest's writes and switches the disks. Slow storage alone must not put the disks in doubt.
     snapshot_s: float = 120.0
     block_job_s: float = 60.0
@@ -106,12 +104,6 @@ class BoundedDomain:
 
     def snapshot_create(self, xml: str, flags: int) -> None:
         self._run(SNAPSHOT_CALL, self._bounds.snapshot_s, lambda: self._handle.snapshot_create(xml, flags))
-
-    def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
-        return self._run("virDomainGetFSInfo", self._bounds.agent_query_s, self._handle.filesystems, lane=self._agent_lane)
-
-    def guest_disks(self) -> dict[str, Any]:
-        return self._run("virDomainGetGuestInfo", self._bounds.agent_query_s, self._handle.guest_disks, lane=self._agent_lane)
 
     def block_job(self, target: str) -> dict[str, Any]:
         return self._run("virDomainGetBlockJobInfo", self._bounds.query_s, lambda: self._handle.block_job(target))

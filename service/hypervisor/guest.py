@@ -18,6 +18,7 @@ from service.errors import (
 )
 from service.hypervisor import agent, security_labels, states
 from service.hypervisor.bounded_domain import PIVOT_CALL, SNAPSHOT_CALL, domain_lane
+from service.hypervisor.disk_addresses import DiskAddresses
 from service.hypervisor.exec_result import ExecResult, result_of
 from service.hypervisor.handle import DomainHandle, LibvirtError, libvirt
 from service.hypervisor.security_labels import SecurityLabel
@@ -202,30 +203,24 @@ class Guest:
 
     def filesystems(self) -> list[Filesystem]:
         """Mounted filesystems, with the targets of the disks below them. Fails while the guest is frozen (F§4.1)."""
-        # libvirt's own call below has no limit, and an agent that hangs in that call cannot thaw. So the same command is sent with a limit
-        # first. A dead network mount in the guest is enough to hang it.
-        self.agent("guest-get-fsinfo")
-        try:
-            rows = self._handle.filesystems()
-        except LibvirtError as error:
-            raise agent.translate(self._handle, "guest-get-fsinfo", agent.QUERY_TIMEOUT_MS, error) from error
-        return [Filesystem(mountpoint, name, kind, tuple(targets)) for mountpoint, name, kind, targets in rows]
+        rows = self.agent("guest-get-fsinfo")
+        addresses = self._disk_addresses()
+        with agent.reading(self.name, "guest-get-fsinfo"):
+            return [
+                Filesystem(str(row["mountpoint"]), str(row["name"]), str(row["type"]), addresses.targets_of(row["disk"])) for row in rows
+            ]
 
     def disks_in_guest(self) -> dict[str, str]:
-        """By the name in the guest's kernel: libvirt's target of each whole disk that libvirt can match."""
-        self.agent("guest-get-disks")
-        try:
-            answer = self._handle.guest_disks()
-        except LibvirtError as error:
-            raise agent.translate(self._handle, "guest-get-disks", agent.QUERY_TIMEOUT_MS, error) from error
+        """By the name in the guest's kernel: libvirt's target of each whole disk that is a disk of the domain."""
+        rows = self.agent("guest-get-disks")
+        addresses = self._disk_addresses()
         with agent.reading(self.name, "guest-get-disks"):
-            numbers = range(int(answer.get("disk.count", 0)))
-            whole = [number for number in numbers if not answer.get(f"disk.{number}.partition")]
-            return {
-                str(answer[f"disk.{number}.name"]).removeprefix("/dev/"): str(answer[f"disk.{number}.alias"])
-                for number in whole
-                if f"disk.{number}.alias" in answer
-            }
+            whole = [row for row in rows if not row["partition"] and row.get("address") is not None]
+            targets = {str(row["name"]).removeprefix("/dev/"): addresses.target_of(row["address"]) for row in whole}
+        return {name: target for name, target in targets.items() if target is not None}
+
+    def _disk_addresses(self) -> DiskAddresses:
+        return DiskAddresses(self._libvirt("virDomainGetXMLDesc", self._handle.xml))
 
     def freeze(self, mountpoints: Sequence[str] | None, timeout_ms: int) -> int:
         """Freeze all filesystems, or only those of `mountpoints`. Returns the agent's count.

@@ -53,14 +53,6 @@ class DomainHandle(Protocol):
 
     def snapshot_create(self, xml: str, flags: int) -> None: ...
 
-    def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
-        """(mountpoint, name, type, disk targets) of each mounted filesystem."""
-        ...
-
-    def guest_disks(self) -> dict[str, Any]:
-        """The disks that the agent knows, as typed parameters (VIR_DOMAIN_GUEST_INFO_DISKS)."""
-        ...
-
     def block_job(self, target: str) -> dict[str, Any]:
         """Empty if no block job runs on this disk."""
         ...
@@ -146,13 +138,6 @@ class LibvirtDomain:
 
     def snapshot_create(self, xml: str, flags: int) -> None:
         self._live().snapshotCreateXML(xml, flags)
-
-    def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
-        rows = self._live().fsInfo()
-        return [(str(mount), str(name), str(kind), [str(target) for target in targets or []]) for mount, name, kind, targets in rows]
-
-    def guest_disks(self) -> dict[str, Any]:
-        return dict(self._live().guestInfo(libvirt.VIR_DOMAIN_GUEST_INFO_DISKS))
 
     def block_job(self, target: str) -> dict[str, Any]:
         return dict(self._live().blockJobInfo(target, 0) or {})

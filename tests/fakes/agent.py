@@ -33,6 +33,16 @@ class FakeFilesystem:
     options: str = "rw,relatime"
 
 
+def pci_of(target: str) -> dict[str, int]:
+    """Where the fake domain has a disk: another place for each target."""
+    return {"domain": 0, "bus": int.from_bytes(target.encode()), "slot": 0, "function": 0}
+
+
+def address_of(target: str) -> dict[str, Any]:
+    """A GuestDiskAddress, as the agent of a guest with virtio disks answers it."""
+    return {"bus-type": "virtio", "bus": 0, "target": 0, "unit": 0, "pci-controller": pci_of(target)}
+
+
 @dataclass
 class _Process:
     polls_left: int
@@ -170,10 +180,14 @@ class FakeAgent:
         return dict(self.os)
 
     def _get_fsinfo(self) -> list[dict[str, Any]]:
-        return [{"name": fs.name, "mountpoint": fs.mountpoint, "type": fs.type, "disk": []} for fs in self.filesystems]
+        return [
+            {"name": fs.name, "mountpoint": fs.mountpoint, "type": fs.type, "disk": [address_of(target) for target in fs.disks]}
+            for fs in self.filesystems
+        ]
 
     def _get_disks(self) -> list[dict[str, Any]]:
-        return [{"name": f"/dev/{name}", "partition": False} for name in self.disks]
+        # The fake's kernel names its disks as libvirt does.
+        return [{"name": f"/dev/{name}", "partition": False, "address": address_of(name)} for name in self.disks]
 
     def _shutdown(self) -> dict[str, Any]:
         return {}

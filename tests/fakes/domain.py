@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import libvirt as _libvirt
 
 from service.errors import LibvirtUnavailable
-from tests.fakes.agent import FakeAgent, FakeFilesystem
+from tests.fakes.agent import FakeAgent, FakeFilesystem, pci_of
 from tests.fakes.libvirt_errors import connection_lost, libvirt_error, no_channel, no_domain, not_running
 
 libvirt: Any = _libvirt
@@ -250,12 +250,6 @@ class FakeDomain:
         for chains in (self._live, self._saved):
             chains[target].files.pop(0)
 
-    def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
-        return self._call("guest-get-fsinfo", self._filesystems)
-
-    def guest_disks(self) -> dict[str, Any]:
-        return self._call("guest-get-disks", self._guest_disks)
-
     def block_job(self, target: str) -> dict[str, Any]:
         return self._call("block_job", lambda: self._only_active(lambda: self._of_disk(target, self.block_jobs.get(target, {}))))
 
@@ -342,21 +336,6 @@ class FakeDomain:
     def _agent(self, name: str, arguments: dict[str, Any]) -> str:
         self._must_run()
         return json.dumps({"return": self.agent.command(name, arguments)})
-
-    def _filesystems(self) -> list[tuple[str, str, str, list[str]]]:
-        self._must_run()
-        self.agent.command("guest-get-fsinfo", {})
-        return [(fs.mountpoint, fs.name, fs.type, list(fs.disks)) for fs in self.agent.filesystems]
-
-    def _guest_disks(self) -> dict[str, Any]:
-        rows = self.agent.command("guest-get-disks", {})
-        found: dict[str, Any] = {"disk.count": len(rows)}
-        for number, row in enumerate(rows):
-            found |= {f"disk.{number}.name": row["name"], f"disk.{number}.partition": row["partition"]}
-            # The fake's kernel names its disks as libvirt does.
-            if (target := row["name"].removeprefix("/dev/")) in self._live:
-                found[f"disk.{number}.alias"] = target
-        return found
 
     def _snapshot(self, xml: str, flags: int) -> None:
         assert flags & libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY, "a snapshot with memory"
@@ -460,6 +439,7 @@ def _add_disk(devices: ET.Element, chain: _Chain, *, live: bool) -> ET.Element:
         element.set("snapshot", disk.snapshot)
     element.extend(ET.fromstring(f"<more>{disk.says}</more>"))
     ET.SubElement(element, "serial").text = f"serial-{disk.target}"
+    ET.SubElement(element, "address", {"type": "pci", **{part: hex(number) for part, number in pci_of(disk.target).items()}})
     return element
 
 

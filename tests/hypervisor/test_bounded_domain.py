@@ -19,7 +19,7 @@ from tests.fakes import FakeDisk, FakeDomain, libvirt_error
 from tests.fakes.libvirt_errors import agent_busy
 
 libvirt: Any = _libvirt
-SHORT = Bounds(read_s=0.1, query_s=0.1, agent_margin_s=-0.9, agent_query_s=0.1, snapshot_s=0.1, block_job_s=0.1)
+SHORT = Bounds(read_s=0.1, query_s=0.1, agent_margin_s=-0.9, snapshot_s=0.1, block_job_s=0.1)
 THAW = "guest-fsfreeze-thaw"
 
 
@@ -73,24 +73,14 @@ def test_every_call_that_hangs_ends_with_its_name(subject: Subject, call: str, f
     assert subject.hangs == 1
 
 
-def test_a_guest_that_hangs_in_reading_its_filesystems_is_given_up_with_a_limit_inside_libvirt_too(subject: Subject) -> None:
-    """virDomainGetFSInfo has none, and would keep the agent from the thaw: a command that has one is sent first."""
-    sent: list[str] = []
-
-    class Listening(FakeDomain):
-        def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
-            sent.append("virDomainGetFSInfo")
-            return super().filesystems()
-
-    domain = Listening("db2", [])
-    guest = Guest(domain, "fake:///")
+@pytest.mark.parametrize("ask", [Guest.filesystems, Guest.disks_in_guest], ids=["filesystems", "disks"])
+def test_a_guest_that_hangs_in_reading_its_disks_is_given_up_with_a_limit_inside_libvirt_too(ask: Callable[[Guest], object]) -> None:
+    """Calls in which libvirt asks the agent by itself have no limit, and would keep the agent from the thaw."""
+    domain = FakeDomain("db2", [])
     domain.agent.answers = False
-    with pytest.raises(AgentNotAnswering, match="guest-get-fsinfo"):
-        guest.filesystems()
-    assert sent == []
-    domain.agent.answers = True
-    guest.filesystems()
-    assert sent == ["virDomainGetFSInfo"]
+    with pytest.raises(AgentNotAnswering) as caught:
+        ask(Guest(domain, "fake:///"))
+    assert caught.value.facts["timeout_ms"] > 0
 
 
 def test_hung_questions_about_a_domain_do_not_stand_in_the_way_of_its_thaw(subject: Subject) -> None:

@@ -19,7 +19,7 @@ from service.records import queue
 from tests.fakes import agent_silent
 from tests.scenes.host import FREEZE, STATUS, THAW, Scene, error_of
 
-SHORT = Bounds(read_s=0.2, query_s=0.2, agent_margin_s=1, agent_query_s=0.2, snapshot_s=0.2, block_job_s=0.2)
+SHORT = Bounds(read_s=0.2, query_s=0.2, agent_margin_s=1, snapshot_s=0.2, block_job_s=0.2)
 
 
 @pytest.fixture

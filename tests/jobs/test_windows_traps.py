@@ -89,9 +89,7 @@ class _Listening(WindowsDomain):
         self.limits: list[int] = []
 
     def agent_command(self, command: str, timeout_s: int) -> str:
-        # Asked by libvirt itself, inside virDomainGetFSInfo.
-        if "guest-get-fsinfo" not in command:
-            self.limits.append(timeout_s)
+        self.limits.append(timeout_s)
         return super().agent_command(command, timeout_s)
 
 

@@ -23,6 +23,7 @@ class Disk:
     #: Names of empty elements: shareable, transient.
     says: tuple[str, ...] = ()
     copy_on_read: bool = False
+    bus: str = "virtio"
     #: UUID of the secret in libvirt that opens its LUKS.
     secret: str | None = None
 
@@ -62,6 +63,8 @@ def _add_devices(domain: ElementTree.Element, options: GuestOptions, disks: list
     for disk in disks:
         _add_disk(devices, disk, options)
     _add(devices, "controller", type="usb", model="none")
+    if any(disk.bus == "scsi" for disk in disks):
+        _add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
     serial = _add(devices, "serial", type="file")
     _add(serial, "source", path=str(folder / "serial.log"))
     if options.agent_channel:
@@ -87,7 +90,7 @@ def _add_disk(devices: ElementTree.Element, disk: Disk, options: GuestOptions) -
             _add(_add(source, "encryption", format="luks"), "secret", type="passphrase", uuid=disk.secret)
     for word in disk.says:
         _add(element, word)
-    _add(element, "target", dev=disk.target, bus="ide" if disk.device == "cdrom" else "virtio")
+    _add(element, "target", dev=disk.target, bus="ide" if disk.device == "cdrom" else disk.bus)
     if disk.readonly:
         _add(element, "readonly")
     if disk.device == "cdrom":

@@ -133,10 +133,15 @@ class LabGuest:
             image = self.folder / f"{target}.qcow2"
             disks.data_disk(image, mb=self.options.disk_mb, label="data" if target == "vda" else f"data-{target}")
             made.append(Disk(target, image))
-        ide_letters = iter(string.ascii_lowercase)
+        ide_letters, scsi_letters = iter(string.ascii_lowercase), iter(string.ascii_lowercase)
         for odd in self.options.odd_disks:
-            on_ide = odd in (Odd.CDROM, Odd.EMPTY_CDROM)
-            target = f"hd{next(ide_letters)}" if on_ide else f"vd{next(letters)}"
+            match odd:
+                case Odd.CDROM | Odd.EMPTY_CDROM | Odd.IDE:
+                    target = f"hd{next(ide_letters)}"
+                case Odd.SCSI:
+                    target = f"sd{next(scsi_letters)}"
+                case _:
+                    target = f"vd{next(letters)}"
             made.append(odd_disks.make(odd, target, self.folder, self.options.disk_mb))
         return made
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.lab import disks
 from tests.lab.command import run
-from tests.lab.kernel_modules import ordered_modules
+from tests.lab.kernel_modules import SCSI, ordered_modules
 from tests.lab.packages import unpacked
 from tests.lab.places import LabError, lab_dir, locked, run_dir
 
@@ -124,10 +124,10 @@ def _add_agent(packages: Path, root: Path) -> None:
 
 
 def _add_modules(packages: Path, root: Path) -> None:
-    modules = ordered_modules(packages)
-    for name, content in modules.items():
-        (root / f"modules/{name}.ko").write_bytes(content)
-    (root / "modules/order").write_text("".join(f"{name}.ko\n" for name in modules))
+    for order, modules in (("order", ordered_modules(packages)), ("order.scsi", ordered_modules(packages, SCSI))):
+        for name, content in modules.items():
+            (root / f"modules/{name}.ko").write_bytes(content)
+        (root / f"modules/{order}").write_text("".join(f"{name}.ko\n" for name in modules))
 
 
 def _add_scripts(root: Path) -> None:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The lab guest's first process. Switches come from the kernel command line, which the kernel hands over as environment:
-#   agent=qga|relay|none    agent_args=--ARG+--ARG    hook=ok|fail|fail_thaw|swallow|hang|hang_thaw    loop=1    meter=off|KEY=VALUE+KEY=VALUE
+#   scsi=1    agent=qga|relay|none    agent_args=--ARG+--ARG    hook=ok|fail|fail_thaw|swallow|hang|hang_thaw    loop=1    meter=off|KEY=VALUE+KEY=VALUE
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 AGENT_PORT=/dev/virtio-ports/org.qemu.guest_agent.0
 RELAY_PORT=/dev/virtio-ports/org.stillpoint.relay
@@ -19,7 +19,7 @@ mount_system() {
 load_modules() {
     while read -r module; do
         insmod "/modules/$module" || echo "LAB module $module did not load"
-    done < /modules/order
+    done < "/modules/$1"
 }
 
 # No udev here: the names of the ports come from sysfs.
@@ -34,7 +34,7 @@ mount_point() {
 }
 
 mount_disks() {
-    for disk in /sys/block/vd*; do
+    for disk in /sys/block/vd* /sys/block/sd*; do
         disk=${disk##*/}
         [ -b "/dev/$disk" ] || continue
         point=$(mount_point "$disk")
@@ -102,7 +102,8 @@ serve() {
 }
 
 mount_system
-load_modules
+load_modules order
+[ -z "$scsi" ] || load_modules order.scsi
 name_ports
 mount_disks
 [ -z "$loop" ] || mount_loop

@@ -2,15 +2,18 @@
 
 import lzma
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab.command import run
 
 REQUIRED = ("virtio_pci", "virtio_blk", "virtio_console", "ext4", "loop")
 OPTIONAL = ("button", "evdev")  # the ACPI power button
+SCSI = ("sd_mod", "virtio_scsi", "ata_piix")
+"""For guests with such disks only: the other guests boot without these modules."""
 
 
-def ordered_modules(root: Path) -> dict[str, bytes]:
+def ordered_modules(root: Path, wanted: Sequence[str] = REQUIRED + OPTIONAL) -> dict[str, bytes]:
     """Name to content, dependencies first. What is not there as a file is built into the kernel."""
     files = {_name(path): path for path in root.glob("**/kernel/**/*.ko*")}
     ordered: dict[str, bytes] = {}
@@ -23,8 +26,8 @@ def ordered_modules(root: Path) -> dict[str, bytes]:
             add(needed)
         ordered[name] = content
 
-    for wanted in REQUIRED + OPTIONAL:
-        add(wanted)
+    for module in wanted:
+        add(module)
     return ordered
 
 

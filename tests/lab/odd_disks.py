@@ -44,6 +44,7 @@ def make(kind: Odd, target: str, folder: Path, mb: int) -> Disk:
         snapshot="no" if kind is Odd.SNAPSHOT_NO else None,
         says=(kind.value,) if kind in (Odd.SHAREABLE, Odd.TRANSIENT) else (),
         copy_on_read=kind is Odd.COPY_ON_READ,
+        bus=kind.value if kind in (Odd.SCSI, Odd.IDE) else "virtio",
     )
 
 

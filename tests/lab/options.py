@@ -20,6 +20,8 @@ class Odd(StrEnum):
     TRANSIENT = "transient"
     SNAPSHOT_NO = "snapshot_no"
     COPY_ON_READ = "copy_on_read"
+    SCSI = "scsi"  # at a virtio-scsi controller
+    IDE = "ide"
     LUKS = "luks"  # a qcow2 with LUKS inside; its secret is in libvirt
 
 
@@ -48,6 +50,8 @@ class GuestOptions:
     def kernel_command_line(self) -> str:
         """The switches that tests/lab/init.sh reads; `+` stands for a space inside a value."""
         words = ["console=ttyS0", "quiet", "panic=-1", f"name={self.name}", f"agent={self.agent}"]
+        if {Odd.SCSI, Odd.IDE} & set(self.odd_disks):
+            words.append("scsi=1")
         if self.agent_args:
             words.append("agent_args=" + "+".join(self.agent_args))
         if self.hook:

@@ -21,7 +21,7 @@ from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.live
 
-SHORT = Bounds(open_s=1, close_s=0.5, read_s=1, query_s=1, agent_margin_s=1, agent_query_s=1, snapshot_s=1, block_job_s=1)
+SHORT = Bounds(open_s=1, close_s=0.5, read_s=1, query_s=1, agent_margin_s=1, snapshot_s=1, block_job_s=1)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+from tests.fakes.agent import pci_of
 from tests.fakes.domain import FakeDisk, FakeDomain
 from tests.lab.windows.agent import WindowsAgent
 from tests.lab.windows.clock import Clock
@@ -17,7 +18,7 @@ class WindowsDomain(FakeDomain):
     def __init__(self, name: str, disks: Sequence[FakeDisk], scenario: Scenario, *, clock: Clock | None = None) -> None:
         super().__init__(name, disks)
         seen = [disk.target for disk in disks if disk.device == "disk"]
-        guest_disks = [GuestDisk(f"serial-{target}", (0, 0, 5 + place, 0), target) for place, target in enumerate(seen)]
+        guest_disks = [GuestDisk(f"serial-{target}", _pci(target), target) for target in seen]
         self.windows = WindowsAgent(scenario, clock=clock, disks=guest_disks)
         self._channel = AgentChannel(self.windows)
 
@@ -31,11 +32,11 @@ class WindowsDomain(FakeDomain):
         self.agent.frozen = {disk.target for disk in self.windows.disks} if self.windows.holds_writes() else set()
         super().snapshot_create(xml, flags)
 
-    def filesystems(self) -> list[tuple[str, str, str, list[str]]]:
-        reply = json.loads(self.agent_command(json.dumps({"execute": "guest-get-fsinfo"}), -1))
-        targets = {volume.name: [self.windows.disks[number].target for number in volume.disks] for volume in self.windows.volumes}
-        return [(row["mountpoint"], row["name"], row["type"], targets[row["name"]]) for row in reply["return"]]
-
     def _asked(self, command: str, timeout_s: int) -> str:
         self._must_run()
         return self._channel.agent_command(command, timeout_s)
+
+
+def _pci(target: str) -> tuple[int, int, int, int]:
+    place = pci_of(target)
+    return place["domain"], place["bus"], place["slot"], place["function"]
