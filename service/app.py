@@ -21,7 +21,7 @@ from service.api.auth import Authentication, TokenCheck
 from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.metrics import Metrics, RequestMetrics
-from service.api.routes import docs, domains, hosts, jobs, quiesce, recovery_points
+from service.api.routes import docs, domains, gates, hosts, jobs, recovery_points
 from service.api.routes import service as service_routes
 from service.api.worker_pages import WorkerPages
 from service.config import Settings
@@ -125,7 +125,7 @@ def create_api(
     )
     app.state.context = Context(settings, database, reader, metrics, wake.wake, trial, worker_problem)
     problems.install_handlers(app)
-    for router in (jobs.router, domains.router, quiesce.router, recovery_points.router, hosts.router, service_routes.router):
+    for router in (jobs.router, domains.router, gates.router, recovery_points.router, hosts.router, service_routes.router):
         # The routes themselves, not include_router: that would match every path twice, once per level.
         app.router.routes.extend(router.routes)
     app.router.routes.extend(docs.assets)

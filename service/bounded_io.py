@@ -17,7 +17,7 @@ PATIENCE_S = 20.0
 NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-def answered(what: str, path: str | Path, function: Callable[[], T], limit_s: float | None = None) -> T:
+def call(what: str, path: str | Path, function: Callable[[], T], limit_s: float | None = None) -> T:
     """What `function` returns or raises, within `limit_s` (default PATIENCE_S). `what`: the call in words; the path follows.
 
     Raises StorageNotAnswering. The call may still take effect when the mount answers again.
@@ -28,10 +28,10 @@ def answered(what: str, path: str | Path, function: Callable[[], T], limit_s: fl
         raise StorageNotAnswering(what=what, path=str(path), timeout_ms=hung.waited_s * 1000, why=hung.why) from hung
 
 
-def examined(what: str, path: str | Path, function: Callable[[], T]) -> T:
-    """Like `answered`; an OSError becomes an error that names `path`. Raises StorageRefused, HostOutOfDescriptors, StorageNotAnswering."""
+def translated_call(what: str, path: str | Path, function: Callable[[], T]) -> T:
+    """Like `call`; an OSError becomes an error that names `path`. Raises StorageRefused, HostOutOfDescriptors, StorageNotAnswering."""
     try:
-        return answered(what, path, function)
+        return call(what, path, function)
     except OSError as error:
         raise refusal(what, path, error) from error
 

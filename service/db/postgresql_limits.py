@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from service.db.postgresql_trips import LateConnection, LateCursor
 
 ANSWER_S = 20.0
-"""How long an answer of PostgreSQL is waited for."""
+"""Seconds to wait for an answer of PostgreSQL. After that the connection is closed, and the database counts as unavailable."""
 TCP: dict[str, int] = {
     "keepalives": 1,
     "keepalives_idle": 10,
@@ -23,7 +23,7 @@ TCP: dict[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-"""Parameters of libpq that tell a dead network."""
+"""Parameters of libpq by which a dead network is noticed. Seconds; `tcp_user_timeout` in milliseconds."""
 STATEMENT_S = 15
 """Seconds for one statement. After that the server ends it."""
 LOCK_S = 10

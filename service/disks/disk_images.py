@@ -62,7 +62,7 @@ def _chain(disk: Disk) -> Iterator[_File]:
         if path is None:
             return
         with suppress(OSError):
-            file = bounded_io.answered("reading the header of", path, partial(_read, path, image_format))
+            file = bounded_io.call("reading the header of", path, partial(_read, path, image_format))
             yield file
             path, image_format = _below(file)
             continue
@@ -127,4 +127,4 @@ def _of_json(name: str, image_format: str | None) -> tuple[str, str | None]:
 def _differs(disk: Disk, files: Sequence[_File]) -> bool:
     """Whether the definition names another chain than the headers. Only the part that both know is compared."""
     pairs = [(named, file.real) for named, file in zip(disk.chain, files[1:], strict=False) if named and named.startswith("/")]
-    return any(bounded_io.answered("looking at", named, partial(os.path.realpath, named)) != real for named, real in pairs)
+    return any(bounded_io.call("looking at", named, partial(os.path.realpath, named)) != real for named, real in pairs)

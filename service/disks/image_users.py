@@ -39,7 +39,7 @@ def writer_of(guest: Guest, files: Sequence[str], guests: Callable[[], Sequence[
 
 def _identity_of(path: str) -> Identity | None:
     try:
-        return _identity(bounded_io.answered("looking at", path, Path(path).stat))
+        return _identity(bounded_io.call("looking at", path, Path(path).stat))
     except OSError:
         # A missing file has no writer. Making the overlay reports that the file is missing.
         return None
@@ -126,7 +126,7 @@ def _holder_unseen(files: Iterable[str]) -> tuple[str, str] | None:
     """A holder that only its lock shows: on another host, in another container, or a process that the worker may not look into."""
     for path in files:
         with suppress(OSError):
-            holder = bounded_io.answered("asking for locks of", path, partial(_holder_of_lock, path))
+            holder = bounded_io.call("asking for locks of", path, partial(_holder_of_lock, path))
             if holder is not None:
                 return path, holder
     return None

@@ -34,7 +34,7 @@ def _fault(domain: str, disk: Disk, path: str | None, opened: Sequence[OpenFile]
         # A file below the disk that is on the network, or in a pool.
         return None
     try:
-        status = bounded_io.answered("looking at the image", path, Path(path).stat)
+        status = bounded_io.call("looking at the image", path, Path(path).stat)
     except OSError as error:
         if error.errno in bounded_io.NO_DESCRIPTORS:
             return bounded_io.refusal("looking at the image", path, error)

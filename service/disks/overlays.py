@@ -81,7 +81,7 @@ def spaces(disks: Sequence[Disk], overlay_dir: Path | None, reserve_bytes: int) 
 
 def _device_of(folder: Path) -> int:
     try:
-        status = bounded_io.answered("looking at", folder, folder.stat)
+        status = bounded_io.call("looking at", folder, folder.stat)
     except OSError as error:
         raise _unmade(folder, error) from error
     if not stat.S_ISDIR(status.st_mode):
@@ -91,7 +91,7 @@ def _device_of(folder: Path) -> int:
 
 def _free_bytes(folder: Path) -> int:
     try:
-        return bounded_io.answered("asking for the free space of", folder, lambda: shutil.disk_usage(folder).free)
+        return bounded_io.call("asking for the free space of", folder, lambda: shutil.disk_usage(folder).free)
     except OSError as error:
         raise _unmade(folder, error) from error
 
@@ -114,7 +114,7 @@ def refuse_existing(overlays: Sequence[Overlay]) -> None:
     for overlay in overlays:
         try:
             # lstat, because a dangling symlink takes the name, too.
-            bounded_io.answered("looking for", overlay.path, partial(os.lstat, overlay.path))
+            bounded_io.call("looking for", overlay.path, partial(os.lstat, overlay.path))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -151,7 +151,7 @@ def _create(overlay: Overlay) -> FileIdentity:
     options = ["-f", "qcow2", "-u", "-b", overlay.base, "-F", overlay.base_format]
     make = partial(overlay_file.make, overlay.path, overlay.base, options, overlay.virtual_size)
     try:
-        return bounded_io.answered("qemu-img create", overlay.path, make, overlay_file.QEMU_IMG_TIMEOUT_S + KILL_S)
+        return bounded_io.call("qemu-img create", overlay.path, make, overlay_file.QEMU_IMG_TIMEOUT_S + KILL_S)
     except FileExistsError as error:
         raise _exists(overlay) from error
     except subprocess.CalledProcessError as error:
@@ -177,7 +177,7 @@ def must_be_there(made: Sequence[Overlay]) -> None:
     """The last check before the window, because libvirt takes any file that has the name. Raises OverlayPreparationFailed."""
     for overlay in made:
         try:
-            status = bounded_io.answered("looking at", overlay.path, partial(os.lstat, overlay.path))
+            status = bounded_io.call("looking at", overlay.path, partial(os.lstat, overlay.path))
         except OSError as error:
             raise _unmade(overlay.path, error) from error
         if overlay.made is not None and not overlay.made.is_of(status):
@@ -200,7 +200,7 @@ def remove(overlays: Sequence[Overlay], *, were_merged: bool = False) -> None:
     kept: dict[type[OverlaysLeft], dict[str, str]] = {}
     for overlay in overlays:
         try:
-            bounded_io.answered("removing", overlay.path, partial(_unlink, overlay, were_merged=were_merged))
+            bounded_io.call("removing", overlay.path, partial(_unlink, overlay, were_merged=were_merged))
         except _MustStay as why:
             kept.setdefault(why.error, {})[overlay.path] = why.reason
         except StorageNotAnswering as error:

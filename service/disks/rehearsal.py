@@ -62,8 +62,8 @@ def _seen_otherwise(guest: Guest, user: DiskUser, overlay: Overlay) -> Stillpoin
         return None
     process = user.process
     try:
-        qemu_file = bounded_io.answered("looking, as QEMU, at", overlay.path, lambda: process.seen(overlay.path))
-        own_file = bounded_io.answered("looking at", overlay.path, Path(overlay.path).stat)
+        qemu_file = bounded_io.call("looking, as QEMU, at", overlay.path, lambda: process.seen(overlay.path))
+        own_file = bounded_io.call("looking at", overlay.path, Path(overlay.path).stat)
     except OSError as error:
         return _unseen(guest, overlay, "the domain's QEMU", bounded_io.reason_of(error))
     return None if os.path.samestat(qemu_file, own_file) else _unseen(guest, overlay, "the domain's QEMU", "another file has this name")
@@ -118,7 +118,7 @@ def opened(credentials: Credentials, root: str, files: Sequence[dict[str, Any]])
 
     try:
         with bounded_io.refusals("trying to open, as QEMU's user,"):
-            ended = bounded_io.answered("trying to open, as QEMU's user,", path, run, OPENING_TIMEOUT_S + 2)
+            ended = bounded_io.call("trying to open, as QEMU's user,", path, run, OPENING_TIMEOUT_S + 2)
         answer: dict[str, Any] = json.loads(ended.stdout)
     except ValueError:
         return {"untried": f"the program that opens the files ended with {ended.returncode}"}

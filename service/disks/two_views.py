@@ -41,8 +41,8 @@ class QemuView:
     def writes(self, path: str) -> bool:
         with suppress(OSError, StorageNotAnswering, image_lock.HeldByHost):
             if self.opened is None:
-                return bounded_io.answered("asking for locks of", path, partial(image_lock.read, path)).is_written
-            status = bounded_io.answered("looking at", path, Path(path).stat)
+                return bounded_io.call("asking for locks of", path, partial(image_lock.read, path)).is_written
+            status = bounded_io.call("looking at", path, Path(path).stat)
             return any(file.is_written and is_same(status, file.status) for file in self.opened)
         return False
 
@@ -95,7 +95,7 @@ class DiskPositions:
 
 def _has_data(path: str) -> bool:
     try:
-        return bounded_io.answered("reading the tables of", path, partial(guest_data.is_in, path))
+        return bounded_io.call("reading the tables of", path, partial(guest_data.is_in, path))
     except (OSError, StorageNotAnswering):
         # Removing the overlay fails in the same way, so the overlay stays.
         return False
@@ -104,7 +104,7 @@ def _has_data(path: str) -> bool:
 def _is_later(path: str, other: str) -> bool:
     """Nothing was written to `other` after the last write to `path`."""
     try:
-        return bounded_io.answered("looking at", path, lambda: Path(path).stat().st_mtime_ns >= Path(other).stat().st_mtime_ns)
+        return bounded_io.call("looking at", path, lambda: Path(path).stat().st_mtime_ns >= Path(other).stat().st_mtime_ns)
     except (OSError, StorageNotAnswering):
         return False
 
@@ -149,14 +149,14 @@ def _why_behind(domain: str, disk: Disk, view: QemuView) -> LibvirtBehindQemu | 
 def _unseen_above(source: str) -> str | None:
     """If the file of a running domain's disk is open, but not for writing, the file has become one below the active file."""
     with suppress(OSError, StorageNotAnswering, image_lock.HeldByHost):
-        lock = bounded_io.answered("asking for locks of", source, partial(image_lock.read, source))
+        lock = bounded_io.call("asking for locks of", source, partial(image_lock.read, source))
         return UNSEEN if lock.is_open and not lock.is_written else None
     return None
 
 
 def _above(source: str, view: QemuView) -> str | None:
     try:
-        status = bounded_io.answered("looking at", source, Path(source).stat)
+        status = bounded_io.call("looking at", source, Path(source).stat)
     except (OSError, StorageNotAnswering):
         return None
     source_is_written = view.writes(source)
@@ -164,7 +164,7 @@ def _above(source: str, view: QemuView) -> str | None:
         if not file.is_written or not stat.S_ISREG(file.status.st_mode) or is_same(status, file.status):
             continue
         with suppress(OSError, StorageNotAnswering):
-            stands = bounded_io.answered("reading the header of", file.name, partial(_stands_on, file, status))
+            stands = bounded_io.call("reading the header of", file.name, partial(_stands_on, file, status))
             # If QEMU writes to the disk and the overlay is open but empty, the disk was never switched to the overlay.
             if stands and not (source_is_written and not _has_data(str(file.link))):
                 return file.name

@@ -176,7 +176,7 @@ exec 3> {trigger} 4> /dev/null 5> {state}
     trap '' USR1 TERM
     echo j >&3 && ending=fired || ending=failed
     echo $ending >&5
-    echo "stillpoint: the fuse has burned, every frozen filesystem is thawed" >&4
+    echo "stillpoint: the fuse has fired, every frozen filesystem is thawed" >&4
 ) &
 echo {token} $! >&5
 """

@@ -168,6 +168,6 @@ def _instant(job: Job, planned: Sequence[Overlay]) -> datetime:
 
 def _changed_at(path: str) -> float | None:
     try:
-        return bounded_io.answered("looking at", path, Path(path).stat).st_mtime
+        return bounded_io.call("looking at", path, Path(path).stat).st_mtime
     except (OSError, StorageNotAnswering):
         return None

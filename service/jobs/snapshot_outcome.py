@@ -163,7 +163,7 @@ def disk_document(overlay: Overlay) -> dict[str, Any]:
 
 def _allocated(path: str) -> int | None:
     try:
-        return bounded_io.answered("looking at", path, Path(path).stat).st_blocks * 512
+        return bounded_io.call("looking at", path, Path(path).stat).st_blocks * 512
     except (OSError, StorageNotAnswering):
         return None
 

@@ -142,7 +142,7 @@ def _overlays(settings: Settings) -> Finding:
     if folder is None:
         return Finding(Health.ok, "overlays", "each overlay is made in the folder of its disk; preflight checks the space there")
     try:
-        return bounded_io.answered("looking at", folder, lambda: _overlay_folder(folder, settings.overlay_reserve_bytes))
+        return bounded_io.call("looking at", folder, lambda: _overlay_folder(folder, settings.overlay_reserve_bytes))
     except StorageNotAnswering as error:
         return _failed("overlays", error)
 

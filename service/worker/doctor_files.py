@@ -54,11 +54,11 @@ def _qemu_img() -> Finding:
 
 def _tried_in(folder: Path, connection: HostConnection, *, is_for_qemu: bool) -> Iterator[Finding]:
     """Raises StorageRefused, StorageNotAnswering."""
-    if not bounded_io.examined("looking at", folder, folder.is_dir):
+    if not bounded_io.translated_call("looking at", folder, folder.is_dir):
         # The finding about the folder itself has said so.
         return
     probe = folder / f".stillpoint-doctor-{uuid4().hex}"
-    made = bounded_io.examined("making a file in", folder, partial(_make, probe))
+    made = bounded_io.translated_call("making a file in", folder, partial(_make, probe))
     try:
         seen = _seen_by_libvirt(probe, connection)
         yield seen
@@ -66,7 +66,7 @@ def _tried_in(folder: Path, connection: HostConnection, *, is_for_qemu: bool) ->
             yield _opened_by_qemu(probe, connection)
     finally:
         with suppress(StillpointError):
-            bounded_io.examined("removing", probe, partial(file_identity.unlink, probe, made))
+            bounded_io.translated_call("removing", probe, partial(file_identity.unlink, probe, made))
 
 
 def _make(probe: Path) -> FileIdentity:

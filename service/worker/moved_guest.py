@@ -15,6 +15,6 @@ def tell_of_files(intent: Intent) -> list[str]:
 
 def _exists(path: str) -> bool:
     try:
-        return bounded_io.answered("looking for", path, Path(path).exists)
+        return bounded_io.call("looking for", path, Path(path).exists)
     except (OSError, StorageNotAnswering):
         return True

@@ -163,7 +163,7 @@ def dead_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 def test_storage_that_does_not_answer_is_named_in_time(dead_mount: Path) -> None:
     began = time.monotonic()
     with pytest.raises(StorageNotAnswering) as hung:
-        bounded_io.answered("reading", dead_mount, dead_mount.read_bytes)
+        bounded_io.call("reading", dead_mount, dead_mount.read_bytes)
     facts = hung.value.facts
     assert (facts["what"], facts["path"], facts["timeout_ms"]) == ("reading", str(dead_mount), 100)
     assert time.monotonic() - began < 2

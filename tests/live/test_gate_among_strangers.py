@@ -7,7 +7,7 @@ import pytest
 
 from tests.lab.daemon import uri
 from tests.lab.guests import LabGuest
-from tests.live.test_quiesce import open_gate, release
+from tests.live.test_gates import open_gate, release
 from tests.process.test_strangers import FILES, STRANGERS, connect, enough_files_for_the_test
 from tests.service_process import ServiceProcess
 
