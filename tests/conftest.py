@@ -10,7 +10,13 @@ import pytest
 from service.db.engine import Database, open_engine
 from tests.databases import PostgresCluster, migrate, postgres_cluster, sqlite_url
 
-pytest_plugins = ["tests.side_by_side", "tests.fakes.both_dialects", "tests.lab.fixtures", "tests.lab.windows.fixtures"]
+pytest_plugins = [
+    "tests.left_processes",
+    "tests.side_by_side",
+    "tests.fakes.both_dialects",
+    "tests.lab.fixtures",
+    "tests.lab.windows.fixtures",
+]
 
 # What an example takes says something of the machine, and nothing of what is tested.
 hypothesis.settings.register_profile("unhurried", deadline=None)

@@ -17,6 +17,7 @@ import libvirt
 from tests.lab import images, kvm
 from tests.lab.command import program, run
 from tests.lab.places import LabError, lab_dir, locked, user_dir
+from tests.left_processes import without_mark
 
 _REAPER = Path(__file__).with_name("reaper.py")
 _START_TIMEOUT = 20.0
@@ -193,7 +194,9 @@ def _launch(name: str, command: list[str]) -> None:
     """The daemon outlives this process on purpose: another may use it next."""
     command = [sys.executable, str(_REAPER), *command]
     with (lab_dir() / f"{name}.log").open("a") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env=without_mark()
+        )
     _pid_file(name).write_text(f"{process.pid}\n")
     process.returncode = 0  # nobody here waits for it
 
