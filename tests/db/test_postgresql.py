@@ -1,7 +1,6 @@
 """PostgreSQL asked from the event loop: quick where it can be, and nobody waits for what is slow."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -51,17 +50,17 @@ def test_an_answer_larger_than_any_buffer_is_whole(engine: Engine) -> None:
 
 
 def test_a_slow_statement_leaves_the_event_loop_to_others(engine: Engine) -> None:
-    async def longest_pause(connections: Connections) -> float:
+    async def turns_of_the_loop(connections: Connections) -> int:
         await connections.row("SELECT 1", [])
         answer = asyncio.ensure_future(connections.row("SELECT pg_sleep(0.5)", []))
-        pauses = []
+        turns = 0
         while not answer.done():
-            before = time.perf_counter()
             await asyncio.sleep(0.001)
-            pauses.append(time.perf_counter() - before)
-        return max(pauses)
+            turns += 1
+        return turns
 
-    assert _with(engine, 1, longest_pause) < 0.2
+    # One or two, if the statement kept the loop.
+    assert _with(engine, 1, turns_of_the_loop) > 10
 
 
 def test_many_at_once_each_get_their_own_answer_from_few_connections(engine: Engine) -> None:

@@ -48,7 +48,7 @@ def test_a_server_that_stands_still_is_away_and_the_next_one_works(database: Dat
         # On a machine that is busy it was asked before, and replaced.
         relay.mute_open_ones()
         session.execute(text("SELECT 1"))
-    assert time.monotonic() - started < 10 * LIMIT_S
+    assert time.monotonic() - started < 30 * LIMIT_S
     assert one(database) == 1
 
 
@@ -64,7 +64,7 @@ def test_a_server_process_that_was_stopped_is_noticed(postgres_url: str, monkeyp
             os.kill(pid, signal.SIGSTOP)
             started = time.monotonic()
             session.execute(text("SELECT 1"))
-        assert time.monotonic() - started < 5 * LIMIT_S
+        assert time.monotonic() - started < 30 * LIMIT_S
         assert one(database) == 1
     database.dispose()
 

@@ -73,7 +73,7 @@ def mute_libvirt(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_libvirt_that_hangs_at_the_connection_is_away_after_a_while_for_every_thread(mute_libvirt: str) -> None:
-    connection = HostConnection(mute_libvirt, Bounds(open_s=0.3), HelperThreads(max_hung_calls=100))
+    connection = HostConnection(mute_libvirt, Bounds(open_s=1.0), HelperThreads(max_hung_calls=100))
     took: list[float] = []
 
     def ask() -> None:
@@ -86,9 +86,9 @@ def test_a_libvirt_that_hangs_at_the_connection_is_away_after_a_while_for_every_
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len(took) == 10
-    assert max(took) < 2, "each waits for those before it"
+    assert max(took) < 8, "each waits for those before it"
     connection.close()
 
 

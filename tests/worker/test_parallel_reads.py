@@ -32,8 +32,8 @@ def test_one_that_hangs_is_left_out_and_not_read_a_second_time_until_it_returns(
 
     assert readers.read({"a": hang, "b": lambda: 2}, 0.05) == {"b": 2}
     began = time.monotonic()
-    assert readers.read({"a": hang, "b": lambda: 3}, 5) == {"b": 3}
-    assert time.monotonic() - began < 2
+    assert readers.read({"a": hang, "b": lambda: 3}, 60) == {"b": 3}
+    assert time.monotonic() - began < 30
     assert asked == ["hung"]
     gate.set()
     deadline = time.monotonic() + 5

@@ -209,5 +209,6 @@ def test_a_worker_waits_without_asking_all_the_time_and_thaws_when_the_guest_run
     resumed = time.monotonic()
     scene.host.change()
     wait_for(lambda: not scene.domain.agent.frozen, "the thaw")
-    assert time.monotonic() - resumed < 1
+    # The next look at all domains is a minute away.
+    assert time.monotonic() - resumed < 30
     assert plant.wait_end(job_id).state == "succeeded"
