@@ -36,7 +36,7 @@ class Content:
 
 @dataclass
 class GuestDevices:
-    """By the names of the guest's kernel. `targets`: whole disks to libvirt's names."""
+    """The devices, by their names in the guest's kernel. `targets`: by whole disk, libvirt's name of the disk."""
 
     devices: dict[str, BlockDevice]
     targets: dict[str, str] = field(default_factory=dict)

@@ -53,7 +53,7 @@ def left_out_with_data(survey: Survey, left_out: Mapping[str, str], *, by_name: 
 
 
 def uncovered_disks(survey: Survey, taken: Sequence[Disk]) -> tuple[Uncovered, ...]:
-    """In the order of the disks. The filesystems are those of the survey: the freeze must have reached every one of them."""
+    """The disks of the job that the freeze did not cover. The freeze must have reached every filesystem of the survey."""
     uncovered = []
     for disk in taken:
         why = _why_not(survey, disk.target)

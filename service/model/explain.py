@@ -1,4 +1,4 @@
-"""In plain words: why a recovery point has its verdict, and what would give the next one a better verdict."""
+"""Explains in plain words why a recovery point has its verdict, and what would give the next point a better verdict."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -93,7 +93,7 @@ _REMEDIES_WHERE_DONE = {
 
 
 def explain(job: Mapping[str, Any]) -> dict[str, Any]:
-    """`job`: the job document of the API. Answers {"summary", "because", "would_lift"}."""
+    """`job`: the job document of the API. Returns {"summary", "because", "would_lift"}."""
     error = job.get("error")
     reasons = list(job.get("verdict_reasons") or [])
     return {

@@ -1,4 +1,4 @@
-"""Which file it was that we made: under its name another may lie by now."""
+"""Identifies a file that the service made, because another file may have its name by now."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from service.this_boot import boot_id
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """`boot`: the numbers of devices are those of one boot."""
+    """`boot`: the boot in which the file was made, because the numbers of devices change with each boot."""
 
     device: int
     inode: int

@@ -1,4 +1,4 @@
-"""A gate: a hold in which the caller takes the point in time. The verdict is that of a snapshot between opening and release."""
+"""A gate: a hold in which the caller takes the point in time. It is judged like a snapshot between opening and release."""
 
 from enum import StrEnum
 
@@ -17,7 +17,7 @@ class GateState(StrEnum):
 
 
 def judge_gate(evidence: Evidence, *, was_released: bool) -> Judgement:
-    """`evidence.point_taken`: the gate was open. Without a release the copy may have gone on past the deadline: `crash` at most."""
+    """`evidence.point_taken`: the gate was open. Without a release the copy may have ended after the deadline: `crash` at most."""
     if not evidence.point_taken:
         return never_opened()
     judged = judge(evidence)

@@ -9,7 +9,7 @@ from service.model.check import Check, failed, passed, warned
 
 
 class Tried(StrEnum):
-    """In the order of a job. The values are the codes of the checks."""
+    """The things that are tried, in the order of a job. The values are the codes of the checks."""
 
     libvirt_behind_qemu = "libvirt_behind_qemu"
     image = "image"

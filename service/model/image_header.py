@@ -1,4 +1,4 @@
-"""What the first bytes of a qcow2 say of it. Read by ourselves: `qemu-img info` takes 20 ms a file, and may wait for a lock."""
+"""Reads the header of a qcow2. `qemu-img info` is not used, because it takes 20 ms for each file, and may wait for a lock."""
 
 import struct
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _ENCRYPTION = {1: "AES", 2: "LUKS"}
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """`below` and `below_format`: the file below it, as the header names it; None: there is none, or it is not said."""
+    """`below` and `below_format`: the file below, as the header names it. None: there is no file below, or the header does not say."""
 
     below: str | None = None
     below_format: str | None = None
@@ -34,7 +34,7 @@ class ImageHeader:
 
 
 def parse(head: bytes) -> ImageHeader | None:
-    """`head`: the first READ_BYTES of a file, or what it has. None: it is not a qcow2."""
+    """`head`: the first READ_BYTES of a file, or fewer if the file is shorter. None: the file is not a qcow2."""
     if len(head) < _V2_BYTES or not head.startswith(MAGIC):
         return None
     _, version, name_at, name_bytes, _, _, crypt, l1_entries, l1_at, _, _, snapshots, _ = _FIXED.unpack_from(head)

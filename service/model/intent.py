@@ -1,4 +1,4 @@
-"""What a job was about to do, committed before it does it: all that recovery knows when nobody comes back."""
+"""What a job intends to do. It is committed before the job acts, because recovery knows nothing else if the worker dies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Overlay:
-    """`base` becomes the recovery point, `path` is where the guest writes from the point in time on.
+    """`base` becomes the recovery point. The guest writes to `path` from the point in time on.
 
-    `made`: which file we made there; None: it is only planned, or its maker died before it could tell.
+    `made`: the identity of the file at `path`. None: the file is only planned, or the worker died before it recorded the identity.
     """
 
     target: str
@@ -28,7 +28,10 @@ class Overlay:
     made: FileIdentity | None = None
 
     def is_in_use(self, source: str | None) -> bool | None:
-        """For the file that the disk is on now. None: neither this overlay nor its base; another overlay may lie on top of this one."""
+        """Whether a disk on the file `source` uses this overlay. None: the file is neither this overlay nor its base.
+
+        Then another overlay may stand on this overlay.
+        """
         if source == self.path:
             return True
         return False if source == self.base else None
@@ -51,7 +54,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class WindowIntent:
-    """`since`: right before freeze is sent, by the clock of the database. `limit_ms` later the guest must be thawed."""
+    """`since`: just before freeze is sent, by the clock of the database. `limit_ms` later the guest must be thawed."""
 
     since: datetime
     limit_ms: float
@@ -66,7 +69,7 @@ class WindowIntent:
 
 @dataclass(frozen=True)
 class DiscardIntent:
-    """The point was judged and is being taken back: what the job ends with when that is done."""
+    """The point was judged and is being discarded. The fields are for the error that ends the job then."""
 
     verdict: str
     required: str
@@ -96,13 +99,13 @@ class Intent:
 
     @classmethod
     def freeze_of(cls, document: dict[str, Any] | None) -> "Intent":
-        """Only what a thaw needs. These fields are the same in every version."""
+        """Only the fields that a thaw needs. They are the same in every version."""
         stored = document or {}
         return cls(will_freeze=bool(stored.get("will_freeze")), instance=stored.get("instance"))
 
     @classmethod
     def from_document(cls, document: dict[str, Any] | None) -> "Intent":
-        """None: the job had not come so far that it intended anything. Raises VersionUnknown."""
+        """`document` None: the job had no intent yet. Raises VersionUnknown."""
         stored = document or {}
         if stored.get("v", VERSION) > VERSION:
             raise VersionUnknown(what="intent", version=stored["v"], known=VERSION)

@@ -1,4 +1,4 @@
-"""What a domain and the guest in it are made of: plain facts, read by the hypervisor layer, judged elsewhere."""
+"""Plain facts about a domain and its guest. The hypervisor layer reads them, and other modules judge them."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ FREEZABLE_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "gf
 """Linux filesystems that implement freeze. The agent skips other types and does not report that (EOPNOTSUPP, F§2)."""
 
 READ_ONLY_TYPES = frozenset({"iso9660", "squashfs", "erofs", "cramfs", "romfs"})
-"""Nothing can be written to them, so they need no freeze."""
+"""Types of filesystems that cannot be written to, so that they need no freeze."""
 BOOT_TYPES = frozenset({"vfat", "msdos"})
 _BOOT = re.compile(r"/(boot|efi)(/.*)?")
 
@@ -45,7 +45,7 @@ _DRIVE = re.compile(r"[A-Za-z]:\\")
 
 @dataclass(frozen=True)
 class DiskWords:
-    """What the definition says about a disk, and about the files below its active file where libvirt knows them."""
+    """The definition's settings of a disk, and of the files below its active file if libvirt knows them."""
 
     snapshot: str | None = None
     shareable: bool = False
@@ -77,7 +77,7 @@ class ImageFacts:
     files: tuple[str, ...] = ()
     #: Why the disk cannot get an overlay; None: the headers allow an overlay.
     why_not: str | None = None
-    #: Also where the definition says something else.
+    #: True for a block device, even if the definition says something else.
     is_block_device: bool = False
     #: File to the number of snapshots inside the file.
     internal_snapshots: Mapping[str, int] = field(default_factory=dict)
@@ -156,7 +156,7 @@ class Filesystem:
 
     @property
     def is_freezable(self) -> bool:
-        """On Linux; Windows holds every fixed volume (F§1.1)."""
+        """Whether a Linux guest can freeze this filesystem. Windows holds every fixed volume (F§1.1)."""
         return self.type in FREEZABLE_TYPES
 
     @property
@@ -169,7 +169,7 @@ class Filesystem:
 
     @property
     def is_boot_partition(self) -> bool:
-        """An EFI or firmware partition: written to when the boot loader is updated, and else at rest."""
+        """An EFI or firmware partition. The guest writes to it only when the boot loader is updated."""
         return self.type in BOOT_TYPES and bool(_BOOT.fullmatch(self.mountpoint))
 
     @property
@@ -178,12 +178,12 @@ class Filesystem:
 
     @property
     def is_optical(self) -> bool:
-        """As discs have it: nothing is written to it while it is mounted."""
+        """A filesystem of optical discs. The guest does not write to it while it is mounted."""
         return self.type.lower() in OPTICAL_TYPES
 
     @property
     def is_fat(self) -> bool:
-        """A volume as removable disks have it; the agent does not tell those from fixed ones (F§7.18)."""
+        """A filesystem that removable disks have. The agent does not say whether the disk is removable or fixed (F§7.18)."""
         return self.type.lower() in FAT_TYPES
 
     def as_document(self) -> dict[str, Any]:
@@ -192,7 +192,7 @@ class Filesystem:
 
 @dataclass
 class AgentFacts:
-    """`fault` None: it answers. `commands`: name to enabled, as guest-info says while thawed (F§7.29); None: it did not tell."""
+    """`fault` None: the agent answers. `commands`: by name, whether it is enabled while thawed, by guest-info (F§7.29); None: not known."""
 
     channel: bool
     fault: StillpointError | None = None
@@ -200,9 +200,9 @@ class AgentFacts:
     commands: dict[str, bool] | None = None
     frozen: bool | None = None
     os: dict[str, Any] | None = None
-    #: Its programs are those of a Linux, whatever it says of its system.
+    #: The guest has the programs of a Linux, whatever its agent says about the system.
     runs_linux: bool = False
-    #: What it answers to every freeze command: it answers, and cannot freeze.
+    #: The error of an agent that answers, but answers every freeze command with this error.
     freeze_fault: StillpointError | None = None
 
     @property
@@ -210,7 +210,7 @@ class AgentFacts:
         return self.channel and self.fault is None
 
     def allows(self, command: str) -> bool:
-        """What is not known to be refused is tried."""
+        """Whether the agent may accept the command. A command counts as allowed unless the agent is known to refuse it."""
         return self.commands is None or self.lists(command)
 
     def lists(self, command: str) -> bool:
@@ -235,7 +235,7 @@ class AgentFacts:
 
 @dataclass
 class LinuxFacts:
-    """Read inside a Linux guest through guest-exec; None of it is there where guest-exec is blocked."""
+    """Facts that are read inside a Linux guest through guest-exec. If guest-exec is blocked, none of them is known."""
 
     uptime_s: float | None = None
     network_mounts: tuple[str, ...] = ()
@@ -259,7 +259,7 @@ class Space:
 
 @dataclass
 class Survey:
-    """Everything that was read of one domain before a job."""
+    """All facts that were read about one domain before a job."""
 
     domain: str
     state: DomainState
@@ -272,12 +272,12 @@ class Survey:
     devices: GuestDevices | None = None
     #: None: the guest is not frozen, or nothing more is known of it.
     foreign_freeze: ForeignFreeze | None = None
-    #: Disk target to what runs on it; the key "" is a job of the whole domain.
+    #: By disk target: the job that runs on the disk. The key "" is a job of the whole domain.
     busy: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_windows(self) -> bool:
-        """By guest-get-osinfo; agents older than 2.10 have none, and then drive letters tell it."""
+        """By guest-get-osinfo. Agents older than 2.10 do not have that command; then drive letters show that the guest is Windows."""
         if self.agent.os_family is not OsFamily.unknown:
             return self.agent.os_family is OsFamily.windows
         return any(_DRIVE.match(filesystem.mountpoint) for filesystem in self.filesystems or ())

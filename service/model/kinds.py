@@ -1,4 +1,4 @@
-"""What each kind of job does to a guest, what it needs for itself alone, and how often it is tried.
+"""The table of kinds: what a job of the kind does to a guest, what it locks, and how often it is tried.
 
 One row for each kind. All code that treats kinds differently asks this table, or the handler of the kind.
 """
@@ -17,7 +17,7 @@ class JobKind(StrEnum):
 
 
 class Locks(StrEnum):
-    """What a job has for itself alone, from its claim until it has ended or recovery has looked at it."""
+    """What a job locks, from its claim until it has ended or recovery has looked at it."""
 
     domain = "domain"
     point = "point"
@@ -26,7 +26,7 @@ class Locks(StrEnum):
 
 
 class Lane(StrEnum):
-    """Which permits a job needs. Jobs of one lane never wait for those of another."""
+    """The permits that a job needs. Jobs of one lane never wait for jobs of another lane."""
 
     quick = "quick"
     """Seconds: whatever freezes a guest, or only looks at one."""
@@ -47,19 +47,19 @@ class Kind:
     locks: Locks
     #: None: the job thaws a guest that was left frozen, and waits for nothing.
     lane: Lane | None
-    #: How often it is tried where a worker dies over it.
+    #: How often a job is tried if its worker dies.
     attempts: int
     #: A caller may ask for the same again, once it has failed.
     retryable: bool
 
     @property
     def is_urgent(self) -> bool:
-        """It waits for no domain, for no permit and for no other job, and overtakes all of them."""
+        """Jobs of this kind wait for no lock, no permit and no other job."""
         return self.lane is None
 
     @property
     def is_awaited(self) -> bool:
-        """A caller waits for it now: better an error at once than success after a pause."""
+        """A caller waits for the job now, so an error at once is better than success after a pause."""
         return self.is_urgent or self.has_gate
 
     @property
@@ -68,7 +68,7 @@ class Kind:
 
     @property
     def thaws(self) -> bool:
-        """Where it has succeeded, its guest was thawed."""
+        """If a job of this kind has succeeded, its guest was thawed."""
         return self.freezes or self.is_urgent
 
 
@@ -87,7 +87,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(_TABLE)
 
 
 def names_of(is_so: Callable[[Kind], bool]) -> tuple[str, ...]:
-    """The kinds whose row is so, as the column `kind` names them."""
+    """The names of the kinds whose row satisfies the condition, as in the column `kind`."""
     return tuple(row.name.value for row in _ROWS if is_so(row))
 
 

@@ -49,7 +49,7 @@ class VssOptionState(StrEnum):
     present = "present"
     absent = "absent"
     invalid = "invalid"
-    """The value exists and is not a number from 1 to 5. The agent takes FULL then."""
+    """The value exists, but is not a number from 1 to 5. The agent then uses FULL."""
     unreadable = "unreadable"
 
 

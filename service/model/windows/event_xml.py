@@ -1,4 +1,4 @@
-"""What `wevtutil qe … /f:xml` prints: one root after the other, in the OEM code page of the guest. Read by numbers, never by text."""
+"""Reads the output of `wevtutil qe … /f:xml`: one root after the other, in the OEM code page of the guest. Texts are never read."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -21,7 +21,7 @@ class WrittenEvent:
 
 @dataclass(frozen=True)
 class EventPage:
-    """One reading. `is_sound`: every event that was printed to its end was read. `is_whole`: and nothing came after the last of them."""
+    """One reading. `is_sound`: every complete event was read. `is_whole`: nothing came after the last complete event."""
 
     events: tuple[WrittenEvent, ...]
     is_sound: bool
@@ -33,7 +33,7 @@ class EventPage:
 
 
 def read(output: bytes) -> EventPage:
-    """Never raises. An event without a number is none that could be read."""
+    """Never raises. An event without a number counts as not readable."""
     text = oem_text.decode(output).text
     elements = list(_elements(text))
     events = tuple(event for element in elements if (event := _event(element)) is not None)
@@ -50,7 +50,7 @@ _END = re.compile(r"</(?:[\w.-]+:)?Event\s*>")
 
 
 def _elements(text: str) -> Iterator[ET.Element]:
-    """Each root is read on its own. No document type: nothing in it may expand."""
+    """Each root is read alone. A root with a document type is skipped, so that no entity can expand."""
     at = 0
     for end in _END.finditer(text):
         begin = _BEGIN.search(text, at, end.start())
@@ -87,5 +87,5 @@ def _first(element: ET.Element, name: str) -> ET.Element | None:
 
 
 def _all(element: ET.Element, name: str) -> Iterator[ET.Element]:
-    """By local name: the namespace differs between versions and tools."""
+    """All elements below with this local name. The namespace differs between versions and tools."""
     return (each for each in element.iter() if each.tag.rpartition("}")[2] == name)

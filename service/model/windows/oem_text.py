@@ -1,7 +1,7 @@
-"""Text that Windows programs print: bytes in an OEM code page that nobody names.
+"""Decodes the output of Windows programs: bytes in an OEM code page that is not known.
 
-The choice is deterministic: UTF-8 when it is UTF-8, else the code page in which the text reads least like
-a mistake. It decides only how the text *reads*; numbers and GUIDs are ASCII in every one of them.
+The choice is deterministic: UTF-8 if the bytes are UTF-8, otherwise the code page in which the text looks least wrong. The choice affects
+only how a text *reads*, because numbers and GUIDs are ASCII in every code page.
 """
 
 import codecs

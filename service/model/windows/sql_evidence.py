@@ -1,8 +1,8 @@
 """SQL Server's own events about a freeze: 3197 (I/O is frozen on a database) and 3198 (I/O was resumed).
 
-By id and number, never by text, so in every language; tied to one job because only records that are newer than
-the one remembered before its freeze count. They are proof when every database of every instance that should be there
-is there: a database that was left out writes no event that says so.
+Events are read by id and number, never by text, so that this works in every language. They belong to the job, because only records count
+that are newer than the record which was remembered before its freeze. They are a proof only if every database of every instance has its
+events, because a database that was left out writes no event.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -147,7 +147,7 @@ def is_waiting(evidence: SqlEvidence) -> bool:
 
 
 def _of_sql_server(written: Iterable[WrittenEvent]) -> tuple[SqlEvent, ...]:
-    """Another program may write events of these numbers; they are not SQL Server's word."""
+    """The events that come from SQL Server. Another program may write events with these numbers."""
     events = (
         SqlEvent(each.record_id, each.event_id, each.source, each.data[0] if each.data else "", each.at)
         for each in written
@@ -160,7 +160,7 @@ def _of_sql_server(written: Iterable[WrittenEvent]) -> tuple[SqlEvent, ...]:
 
 
 def _unbalanced(events: tuple[SqlEvent, ...]) -> Iterator[str]:
-    """In the order of their records a freeze and a resumption must alternate, for each database of each instance."""
+    """The databases whose events do not alternate between freeze and resumption, in the order of their records."""
     for (source, database), sequence in _sequences(events).items():
         if not _is_balanced(database, sequence):
             yield f"{source}/{database or '(no name)'}"

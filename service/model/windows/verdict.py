@@ -42,7 +42,7 @@ def thaw_reasons(windows: WindowsEvidence) -> Iterator[Reason]:
 
 
 def to_filesystem(windows: WindowsEvidence) -> Iterator[Reason]:
-    """Reasons where the hold was good and the applications' part was not."""
+    """Reasons for a good hold in which the applications failed."""
     if windows.reading.outcome is VssOutcome.complete_failed:
         yield lowers("vss_complete_failed", windows.reading.detail)
     if windows.uncovered_volumes:
@@ -54,7 +54,7 @@ def to_filesystem(windows: WindowsEvidence) -> Iterator[Reason]:
 
 
 def to_unverified(windows: WindowsEvidence) -> Iterator[Reason]:
-    """Reasons where no failure is known, but something is not known."""
+    """Reasons for a good hold without a known failure, but with something that is not known."""
     if windows.reading.doubt is VssDoubt.aborted_and_ignored:
         yield lowers("vss_abort_may_be_hidden", windows.reading.detail)
     if windows.reading.doubt is VssDoubt.windows_version_unknown:

@@ -1,8 +1,8 @@
 """Which volumes and disks of a Windows job the shadow copy set held, judged one by one and never by equal numbers.
 
-The agent freezes every volume that Windows calls fixed, and tells only how many those were (F§1.1). Which ones is known
-from the drive types that the guest tells. Where it does not, the definition of the domain does: a virtual disk that is not
-removable by it has no removable volumes.
+The agent freezes every volume that Windows calls fixed, and reports only their number (F§1.1). The drive types that the guest reports show
+which volumes these were. Without drive types the definition of the domain decides: a virtual disk that is not removable has no removable
+volumes.
 """
 
 import re

@@ -33,7 +33,7 @@ class VssOutcome(StrEnum):
     provider_error = "provider_error"
     failed = "failed"
     complete_failed = "complete_failed"
-    """The hold was good; BackupComplete failed after it."""
+    """The hold was good, and BackupComplete failed after it."""
     unknown = "unknown"
     """The thaw was not answered."""
     not_frozen = "not_frozen"
