@@ -34,6 +34,8 @@ _INSTEAD = {
 }
 #: The API answers, and so does an agent. A function returns.
 _MAY_ANSWER = re.compile(r"\b(?:API|agent|server|service|gate|thaw|call) answers|\banswers the (?:first|second|full)")
+#: A text that begins with a genitive has lost its noun.
+_NO_NOUN = re.compile(r"\s*(?:Of (?!course)|Those |Whose |Whom )")
 _SENTENCE_END = re.compile(r"(?<=[.!?:])\s|\n\s*\n|\n\s*[-*|]\s")
 #: Programs and tables that stand in a string: their semicolons are not those of a sentence.
 _CODE = re.compile(r"; then\b|; do\b|^echo @|-src '|^SET ", re.MULTILINE)
@@ -83,6 +85,8 @@ def _of_texts(source: str) -> Iterator[tuple[int, str]]:
     for line, text in texts(source):
         if match := _IS_NO.search(text):
             yield line, f"“{match[0]}” instead of “not a”"
+        if match := _NO_NOUN.match(text):
+            yield line, f"begins with “{match[0]}”: name the thing"
         if _CODE.search(text):
             continue
         for word, instead in _INSTEAD.items():
@@ -149,6 +153,8 @@ def test_texts_follow_the_rules_that_can_be_checked(file: Path) -> None:
         ('"It is begun anew."', True),
         ('"Writes the row; answers the id."', True),
         ('"The agent answers the second time."', False),
+        ('"Of a disk that is frozen."', True),
+        ('"The state of a disk."', False),
         ("found = 1", True),
         ("row.told_at = 1", True),
         ("def f(moment): ...", True),

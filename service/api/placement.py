@@ -27,7 +27,7 @@ class DomainLocation:
 
 @dataclass(frozen=True)
 class HostLocation:
-    """Of a job that is not about a domain: the host that runs it."""
+    """The host that runs a job which is not about a domain."""
 
     host_id: str
     domain_id: None = None

@@ -286,7 +286,7 @@ class Event(Base):
     #: By the clock of the database.
     at: Mapped[datetime]
     kind: Mapped[str] = mapped_column(String(32))
-    #: Whom it is about. The rows that they name may be gone by the time the event is read.
+    #: The subject of the event. The rows that these columns name may be gone when the event is read.
     job_id: Mapped[str | None] = mapped_column(String(36))
     job_kind: Mapped[str | None] = mapped_column(String(32))
     point_id: Mapped[str | None] = mapped_column(String(36))

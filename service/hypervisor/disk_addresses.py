@@ -1,7 +1,7 @@
-"""Which disk of the domain a disk of the guest is: the agent names the place where the guest found it, and the XML has the same places.
+"""Matches the disks of a guest to the disks of its domain: the agent reports the address of each disk, and the XML has the same addresses.
 
-libvirt does the same in virDomainGetFSInfo and virDomainGetGuestInfo. Both calls wait for the agent without a time limit (F§4.1), so the
-agent is asked with a limit, and its answer is matched here.
+libvirt does the same in virDomainGetFSInfo and virDomainGetGuestInfo. But these calls wait for the agent without a time limit (F§4.1), so
+the service asks the agent with a limit, and matches its answer here.
 """
 
 import xml.etree.ElementTree as ET
@@ -14,7 +14,7 @@ PciAddress = tuple[int, int, int, int]
 Place = tuple[int, int, int]
 """Bus, target and unit at a controller."""
 CcwAddress = tuple[int, int, int]
-"""Of an s390 guest: cssid, ssid, device number."""
+"""The address of a device in an s390 guest: cssid, ssid, device number."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class _Drive:
 
 
 class DiskAddresses:
-    """Of one live domain, from its XML."""
+    """The addresses of the disks of one live domain, from its XML."""
 
     def __init__(self, domain_xml: str) -> None:
         devices = ET.fromstring(domain_xml).find("devices")
@@ -41,9 +41,9 @@ class DiskAddresses:
                 self._controllers[address] = (element.get("type", ""), int(element.get("index", "0")))
 
     def target_of(self, disk: Mapping[str, Any]) -> str | None:
-        """`disk`: a GuestDiskAddress of the agent. None: it is not a disk of the domain, or it could be more than one.
+        """`disk`: a GuestDiskAddress of the agent. None: it is not a disk of the domain, or several disks may be meant.
 
-        Raises KeyError, TypeError where the agent's answer has another form.
+        Raises KeyError, TypeError if the agent's answer has another form.
         """
         pci, place = disk["pci-controller"], (disk["bus"], disk["target"], disk["unit"])
         addresses: list[PciAddress | CcwAddress] = [(pci["domain"], pci["bus"], pci["slot"], pci["function"])]
@@ -54,15 +54,15 @@ class DiskAddresses:
                 return self._disks[address]
             if address in self._controllers:
                 return self._drive(place, self._controllers[address])
-        # An agent that could not find out which controller it is says -1 everywhere.
+        # An agent that does not know the controller answers -1 for every number.
         return self._drive(place, None)
 
     def targets_of(self, disks: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-        """Of several disks, without those that are not of the domain."""
+        """The targets of several disks, without disks that do not belong to the domain."""
         return tuple(target for disk in disks if (target := self.target_of(disk)) is not None)
 
     def _drive(self, place: Place, controller: tuple[str, int] | None) -> str | None:
-        """None: several disks are at this place, and the controller is not known. libvirt would take the first; a guess is not evidence."""
+        """None: several disks have this place, and the controller is not known. libvirt takes the first, but a guess is not evidence."""
         at_place = [drive.target for drive in self._drives if drive.place == place and controller in (None, drive.controller)]
         return at_place[0] if len(at_place) == 1 else None
 
@@ -91,6 +91,6 @@ def _bus_address(address: ET.Element | None) -> PciAddress | CcwAddress | None:
 
 
 def _numbers(address: ET.Element | None, *names: str) -> list[int]:
-    """Decimal or, with 0x, hexadecimal."""
+    """The attributes as numbers. They are decimal, or hexadecimal with 0x."""
     assert address is not None
     return [int(address.get(name, "0"), 0) for name in names]

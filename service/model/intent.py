@@ -10,7 +10,7 @@ from service.errors import VersionUnknown
 from service.model.file_identity import FileIdentity
 
 VERSION = 1
-"""Of the document. One without a version was written before versions were, and is the same otherwise."""
+"""The version of the document. Documents from before versions have no version, and otherwise the same form."""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ HAVE_GATE = names_of(lambda kind: kind.has_gate)
 
 
 def kind_of(name: str) -> Kind:
-    """Of a job's row. Raises ValueError where a newer version made the job: it is claimed by nobody here."""
+    """The kind that a job's row names. Raises ValueError if a newer version made the job. Such a job is not claimed here."""
     if name not in KINDS:
         raise ValueError(f"{name!r} is not a kind of job that this version knows")
     return KINDS[name]

@@ -100,7 +100,7 @@ class SnapshotRequest(FreezingRequest):
 
 @dataclass(frozen=True)
 class PreflightRequest(SnapshotRequest):
-    """Of the snapshot that it foretells. Nothing is frozen."""
+    """Asks whether such a snapshot would work. Nothing is frozen."""
 
     kind: ClassVar[JobKind] = JobKind.preflight
 
@@ -115,13 +115,13 @@ class PreflightRequest(SnapshotRequest):
 
 
 JobRequest = SnapshotRequest | PreflightRequest | QuiesceRequest | ThawRequest
-#: `POST /api/v1/jobs` takes these; the others have an address of their own.
+#: `POST /api/v1/jobs` takes these. The others have their own addresses.
 POSTED: tuple[type[JobRequest], ...] = (SnapshotRequest, PreflightRequest)
 _TYPES: Mapping[str, type[JobRequest]] = {form.kind: form for form in get_args(JobRequest)}
 
 
 def read(kind: str, document: Mapping[str, Any], version: int = VERSION) -> JobRequest:
-    """Of the job's row. Raises VersionUnknown."""
+    """The request in a job's row. Raises VersionUnknown."""
     if version > VERSION:
         raise VersionUnknown(what="request", version=version, known=VERSION)
     return _TYPES[kind].from_document(document)

@@ -54,7 +54,7 @@ class Evidence:
     expected_filesystems: int | None = None
     #: Filesystems on the job's disks of a type that Linux cannot freeze (vfat, ...).
     unfreezable_filesystems: tuple[str, ...] = ()
-    #: Those of them that are neither a boot partition nor read-only: data that was not held.
+    #: The unfreezable filesystems that are neither a boot partition nor read-only. Their data was not held.
     unheld_filesystems: tuple[str, ...] = ()
     #: Disks of the job that no frozen filesystem covers.
     uncovered_disks: tuple[Uncovered, ...] = ()

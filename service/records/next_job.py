@@ -95,7 +95,7 @@ class NextJob:
 
 
 def _first_of_each_lock(head: Any, *further: ColumnElement[bool]) -> Select[Any]:
-    """Of the jobs that are due first for their locks, the job that has been due for the longest time. `further`: more conditions on `head`.
+    """The job that has been due for the longest time, among the first due job of each lock. `further`: more conditions on `head`.
 
     The recursion walks the index from lock to lock. SQLite and PostgreSQL do not do that by themselves.
     """

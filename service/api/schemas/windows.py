@@ -25,7 +25,7 @@ class VssStep(Recorded):
 
     step: int = Field(ge=1, le=10)
     name: str
-    who: Literal["requester", "writers", "vss", "provider"] = Field(description="Who has control in this step.")
+    who: Literal["requester", "writers", "vss", "provider"] = Field(description="The part that has control in this step.")
     observation: Observation = Field(description="`inferred`: the step was not seen, but follows from other steps that were seen.")
     detail: str
     limit_ms: float | None = Field(description="The time that Windows allows. Null: Windows has no limit for this step.")

@@ -200,7 +200,7 @@ def _volumes(facts: WindowsCircumstances) -> Iterator[Check]:
     for target in coverage.bare_disks:
         detail = f"No volume on {target} is listed. Nothing on {target} will be held, so the verdict will be `filesystem`."
         yield warned("disk_not_covered", detail, f"Name the other disks in the job, or put an NTFS or ReFS volume on {target}.")
-    # Of all disks: the agent's count is for the whole guest, so a volume on any disk can lower the verdict.
+    # All disks count: the agent's count is for the whole guest, so a volume on any disk can lower the verdict.
     doubtful = [volume for volume in facts.volumes if facts.may_be_removable(volume)]
     if doubtful:
         yield warned(
