@@ -74,7 +74,7 @@ class ServiceProcess:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self._command != "worker" and not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the service did not start:\n{self.log_text()}")
@@ -108,7 +108,7 @@ class ServiceProcess:
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         assert self._process is not None
-        self._process.wait(10)
+        self._process.wait(60)
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -133,7 +133,7 @@ class ServiceProcess:
 
     def create(self, domain: str, kind: str = "snapshot", **body: Any) -> str:
         """The id of a new job. The domain may have been defined a moment ago: it is waited for."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             answer = self.request("POST", "/api/v1/jobs", json={"kind": kind, "domain": domain, **body})
             if answer.status_code == 202:

@@ -110,7 +110,7 @@ class LabGuest:
         if self.domain.isActive():
             self.domain.destroy()
 
-    def shutdown(self, timeout: float = 20.0) -> None:
+    def shutdown(self, timeout: float = 60.0) -> None:
         """A clean shutdown through the agent: filesystems unmounted."""
         self.agent({"execute": "guest-shutdown"}, reply=False)
         self.wait_off(timeout)
@@ -118,7 +118,7 @@ class LabGuest:
     def is_defined(self) -> bool:
         return any(domain.name() == self.name for domain in self.connection.listAllDomains())
 
-    def wait_off(self, timeout: float = 20.0) -> None:
+    def wait_off(self, timeout: float = 60.0) -> None:
         deadline = time.monotonic() + timeout
         while self.domain.isActive():
             if time.monotonic() > deadline:
@@ -264,7 +264,7 @@ class LabGuest:
 
     def stalls(self, since: int | None = None) -> list[Stall]:
         """The write stalls after the mark, once every meter has spoken again."""
-        self.console.wait_heartbeat(15)
+        self.console.wait_heartbeat(60)
         return self.console.stalls(since or 0)
 
     def heartbeats(self, since: int | None = None) -> list[Heartbeat]:

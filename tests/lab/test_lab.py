@@ -31,7 +31,7 @@ def _long(stalls: list[Any]) -> list[Any]:
 def test_the_agent_answers_a_few_seconds_after_the_start(make_guest: MakeGuest) -> None:
     started = time.monotonic()
     make_guest(GuestOptions()).start().wait_agent()
-    assert time.monotonic() - started < 30  # 3 s on an idle machine
+    assert time.monotonic() - started < 60  # 3 s on an idle machine
 
 
 def test_a_freeze_is_one_stall_about_as_long_as_the_freeze(shared_guest: LabGuest) -> None:
@@ -49,7 +49,7 @@ def test_a_freeze_is_one_stall_about_as_long_as_the_freeze(shared_guest: LabGues
 
 def test_an_unfrozen_guest_shows_that_nothing_held_it(shared_guest: LabGuest) -> None:
     mark = shared_guest.mark()
-    shared_guest.console.wait_heartbeat(10)
+    shared_guest.console.wait_heartbeat(60)
     beat = next(beat for beat in shared_guest.heartbeats(mark) if beat.mount == "/data")
     assert beat.writes > 50
     assert shared_guest.freeze_status() == "thawed"
@@ -89,7 +89,7 @@ def test_a_shut_off_domain_is_snapshotted_too(lab_guest: LabGuest, tmp_path: Pat
 
 def test_no_acknowledged_write_is_missing_from_a_frozen_snapshot(make_guest: MakeGuest, tmp_path: Path) -> None:
     guest = make_guest(GuestOptions(meter={"sync_every": 20})).start_and_wait()
-    guest.console.wait_heartbeat(10)
+    guest.console.wait_heartbeat(60)
     guest.domain.fsFreeze()
     acknowledged = guest.heartbeats()[-1].acknowledged
     taken = take_snapshot(guest)

@@ -26,7 +26,7 @@ from tests.service_process import ServiceProcess
 pytestmark = pytest.mark.live
 
 AFTER_S = 6
-LATE_MS = 2_000
+LATE_MS = 6_000
 
 
 @pytest.fixture

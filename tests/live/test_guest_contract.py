@@ -430,7 +430,8 @@ def test_a_guest_without_an_agent_costs_no_waiting(make_subject: MakeSubject) ->
     for ask in (guest.ping, guest.is_frozen, guest.filesystems, lambda: guest.freeze(None, 60_000), lambda: guest.thaw(60_000)):
         with pytest.raises(AgentNotAnswering, match="QEMU guest agent is not connected"):
             ask()
-    assert time.monotonic() - started < 5
+    # An agent that is connected and silent costs 5 s for each of them, or more.
+    assert time.monotonic() - started < 15
 
 
 def test_a_domain_without_a_channel_says_so(make_subject: MakeSubject) -> None:

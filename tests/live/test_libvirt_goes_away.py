@@ -84,7 +84,7 @@ def readiness(service: ServiceProcess) -> tuple[int, str | None]:
 
 
 def wait_for_host(service: ServiceProcess, *, connected: bool) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while service.request("GET", "/api/v1/hosts").json()["items"][0]["libvirt_connected"] is not connected:
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -34,7 +34,7 @@ def merging(guest: LabGuest) -> set[str]:
     return {target.get("dev", "") for target in targets}
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, what

@@ -63,7 +63,7 @@ class PostgresqlServer:
         for member in family:
             with suppress(ProcessLookupError):
                 os.kill(member.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
 
     def start(self) -> None:
         self._server.ensure_postgres_running()

@@ -99,7 +99,7 @@ def test_the_service_may_open_as_many_files_as_the_machine_allows(tmp_path: Path
 
 
 def connect(stack: ExitStack, service: ServiceProcess) -> socket.socket:
-    return stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=10))
+    return stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=60))
 
 
 def _own_port(answer: httpx2.Response) -> int:

@@ -14,6 +14,7 @@ import pytest
 from tests.lab.guests import BOOT_TIMEOUT, LOST_ANSWER
 from tests.lab.windows.fixtures import MakeWindowsGuest
 from tests.lab.windows.guest import WindowsGuest
+from tests.lab.windows.scenario import Hold, load
 
 pytestmark = [pytest.mark.live, pytest.mark.windows]
 
@@ -55,11 +56,13 @@ def test_libvirt_finds_its_disks_under_the_volumes(windows_guest: WindowsGuest) 
     ]
 
 
-def test_a_hold_of_more_than_10_s_is_an_error_of_libvirt_and_the_guest_is_thawed(windows_guest: WindowsGuest) -> None:
+def test_a_hold_that_windows_gave_up_is_an_error_of_libvirt_and_the_guest_is_thawed(windows_guest: WindowsGuest) -> None:
+    # A Windows gives up after 10 s.
+    agent = windows_guest.play(load("healthy-2022").model_copy(update={"hold": Hold(limit_s=0.5)}))
     windows_guest.domain.fsFreeze()
-    time.sleep(10.2)
+    while agent.holds_writes():
+        time.sleep(0.05)
     assert windows_guest.guest.freeze_status() == "frozen"
-    assert not windows_guest.agent.holds_writes()
     with pytest.raises(libvirt.libvirtError) as raised:
         windows_guest.domain.fsThaw()
     assert raised.value.get_error_code() in _ANSWERED
