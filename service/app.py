@@ -195,7 +195,7 @@ def _running_worker(settings: Settings, database: Database, wake: Wake) -> Itera
 
 
 def handlers(settings: Settings) -> "Handlers":
-    """What a worker runs: every kind of job. Raises SettingInvalid."""
+    """The handlers of a worker: one for every kind of job. Raises SettingInvalid."""
     return {kind.value: _handler(kind, settings) for kind in JobKind}
 
 

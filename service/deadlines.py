@@ -62,7 +62,7 @@ class HelperThreads:
             return self._left_behind.total()
 
     def hangs(self, call: str, lane: str) -> bool:
-        """Whether such a call timed out and has not returned since. Its effect may still happen."""
+        """Whether such a call timed out and has not returned since then. Its effect may still happen."""
         with self._lock:
             return self._calls[call, lane] > 0
 
@@ -142,7 +142,7 @@ class _Task:
     def work(self) -> None:
         try:
             self._result = self._function()
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+        except BaseException as error:  # noqa: BLE001 - every error is given to the caller
             self._error = error
 
     def throw_away(self) -> None:

@@ -1,4 +1,4 @@
-"""What a worker counts itself; the rest is read from the database when /metrics is asked for."""
+"""The metrics that a worker counts itself. The others are read from the database when /metrics is requested."""
 
 from collections.abc import Iterable
 

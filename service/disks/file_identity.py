@@ -1,4 +1,4 @@
-"""Recognises a file that the service made. Another file may have taken its name since."""
+"""Recognises a file that the service made. Another file may have taken its name meanwhile."""
 
 import os
 import stat

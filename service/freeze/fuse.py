@@ -142,8 +142,9 @@ def _ms_since(start: float) -> float:
 # the agent's unit does not end the fuse. 4. Open now the files that are written later. 5. Run `sleep` once, so that the guest need not
 # read `sleep` from its disk later.
 # The parent ends at once. The agent calls it ended when the child, too, has closed its output: after it said `armed`.
-# USR1 disarms. TERM comes from a guest that shuts down, or from a restart of an agent whose group could not be left: a frozen
-# filesystem would block the one and survive the other, so it thaws at once. `3>&-`: no copy of the trigger in a foreign program.
+# USR1 disarms. TERM comes from a guest that shuts down, or from a restart of an agent whose group could not be left. A frozen
+# filesystem would block the shutdown, and would stay frozen after the restart of the agent, so the fuse thaws at once.
+# `3>&-`: no copy of the trigger in a foreign program.
 _ARM = r""": stillpoint-fuse {token}
 export LC_ALL=C
 refuse() {{ echo "unavailable: $1"; exit 0; }}

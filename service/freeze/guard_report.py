@@ -1,4 +1,4 @@
-"""What a thaw guard wrote about its work, in `<state_dir>/guards/<job_id>.json`: a guard has no database connection."""
+"""Reads the report of a thaw guard, `<state_dir>/guards/<job_id>.json`. A guard writes a file, because it has no database connection."""
 
 import fcntl
 import json
@@ -129,7 +129,7 @@ def _read(job_id: str, content: bytes, *, is_alive: bool) -> GuardReport:
 
 
 def from_document(document: dict[str, Any]) -> GuardReport:
-    """What a guard wrote or sent. Raises ValueError, KeyError, TypeError, AttributeError."""
+    """The report that a guard wrote or sent. Raises ValueError, KeyError, TypeError, AttributeError."""
     reason, outcome = document.get("reason"), document.get("outcome")
     return GuardReport(
         job_id=document["job_id"],

@@ -14,7 +14,7 @@ WATCH_S = 15.0
 
 
 def disks_that_go_on(guest: Guest, survey: Survey) -> tuple[str, ...]:
-    """The disks under every filesystem that the agent may have frozen, if the guest has a hook and writes to all of them; else none."""
+    """The disks under every filesystem that the agent may have frozen, if the guest has a hook and writes to all. Otherwise none."""
     if survey.is_windows or survey.hook is HookState.absent:
         return ()
     targets = freezable_disks(survey)

@@ -37,7 +37,7 @@ class Terms:
 
     @property
     def hold_limits(self) -> HoldLimits:
-        """What Windows can hold is a limit only where something is held."""
+        """The limits of the hold. The limit of Windows counts only if something is held."""
         return self.policy.hold_limits(is_windows=self.survey.is_windows, holds=self.will_freeze)
 
     @property

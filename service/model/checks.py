@@ -24,7 +24,7 @@ YOUNG_GUEST_S = 60.0
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What the job asks for, and what the survey says."""
+    """The request of the job, and the facts of the survey."""
 
     survey: Survey
     selection: DiskSelection | None

@@ -1,4 +1,4 @@
-"""What a verdict says about single disks."""
+"""Facts about single disks in a verdict."""
 
 from dataclasses import dataclass
 

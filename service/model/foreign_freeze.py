@@ -15,7 +15,7 @@ FOREIGN_FREEZE_MAX_AGE_S = 3 * FOREIGN_FREEZE_POLL_S
 """Seconds. Maximum age of an observed foreign freeze on which the API still refuses a job."""
 
 FrozenBy = dict[str, str | None]
-"""`kind`: one of the three above. `job_id`: the job of kind `job`, else None."""
+"""`kind`: one of the three above. `job_id`: the job, if the kind is `job`. Otherwise None."""
 
 
 def by_job(job_id: str) -> FrozenBy:

@@ -72,7 +72,7 @@ class DiskWords:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the headers of a disk's files say, the active file first. Files that cannot be read are left out."""
+    """The facts in the headers of a disk's files, the active file first. Files that cannot be read are left out."""
 
     files: tuple[str, ...] = ()
     #: Why the disk cannot get an overlay; None: the headers allow an overlay.

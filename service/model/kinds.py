@@ -29,9 +29,9 @@ class Lane(StrEnum):
     """The permits that a job needs. Jobs of one lane never wait for jobs of another lane."""
 
     quick = "quick"
-    """Seconds: whatever freezes a guest, or only looks at one."""
+    """Jobs of seconds: they freeze a guest, or only look at a guest."""
     transfer = "transfer"
-    """Hours: whatever copies disks."""
+    """Jobs of hours: they copy disks."""
     maintenance = "maintenance"
 
 

@@ -59,7 +59,7 @@ class FreezePolicy:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any] | None) -> "FreezePolicy":
-        """What a request leaves out, or has as null, is the default."""
+        """A field that is missing or null gets its default."""
         asked = {name: value for name, value in (document or {}).items() if value is not None}
         return cls(**{**asked, "mode": FreezeMode(asked["mode"])} if "mode" in asked else asked)
 

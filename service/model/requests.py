@@ -128,5 +128,5 @@ def read(kind: str, document: Mapping[str, Any], version: int = VERSION) -> JobR
 
 
 def may_have_fuse(document: Mapping[str, Any]) -> bool:
-    """Whether a worker that died over the job may have left a fuse in the guest. Of every version and kind, also of newer ones."""
+    """Whether a worker that died over the job may have left a fuse in the guest. Works for newer versions and kinds, too."""
     return (document.get("freeze") or {}).get("fuse") is not False

@@ -58,7 +58,7 @@ class FreezeScope:
 
 
 def freeze_scope(survey: Survey, taken: Sequence[Disk]) -> FreezeScope:
-    """Only the filesystems on the job's disks where that is safe, else all.
+    """Only the filesystems on the job's disks, if that is safe. Otherwise all filesystems.
 
     Safe: a Linux guest (never a subset on Windows, F§5.5) whose agent takes a list, where libvirt knows the disks
     under every filesystem that can be frozen.

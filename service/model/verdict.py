@@ -27,7 +27,7 @@ _RANK = {Verdict.none: 0, Verdict.crash: 1, Verdict.filesystem: 2, Verdict.appli
 
 
 class HookState(StrEnum):
-    """What is known of the guest's fsfreeze hook (F§2)."""
+    """The facts about the guest's fsfreeze hook (F§2)."""
 
     absent = "absent"
     truthful = "truthful"

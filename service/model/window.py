@@ -41,7 +41,7 @@ class FreezeOutcome(StrEnum):
 class ThawOutcome(StrEnum):
     completed = "completed"
     count_differs = "count_differs"
-    """Thawed, but the count is not that of the freeze: another client thawed or froze some filesystems."""
+    """Thawed, but the count differs from the count of the freeze: another client thawed or froze some filesystems."""
     lost = "lost"
     """The agent had nothing to thaw: another client thawed before, or the agent restarted."""
     hook_failed = "hook_failed"

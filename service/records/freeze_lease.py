@@ -68,7 +68,7 @@ def freezer_of(
     froze = [job for job in jobs if job.finished_at is not None and _may_have_frozen(job)]
     last = max(froze, key=lambda job: job.finished_at, default=None)
     if last is None or (thawed_at is not None and last.finished_at <= thawed_at):
-        # If we never saw the guest thawed, we cannot tell a foreign freeze from one of ours whose record is gone.
+        # If the guest was never seen thawed, a foreign freeze looks the same as a freeze of a job whose record is gone.
         return by_another() if thawed_at is not None else by_unknown()
     return by_job(last.id) if _left_frozen(last) else by_unknown()
 

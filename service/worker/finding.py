@@ -1,4 +1,4 @@
-"""What `stillpoint doctor` says of one subject."""
+"""One finding of `stillpoint doctor`."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -64,7 +64,7 @@ class LiveJobs:
             return any(live.is_look for live in self._jobs.values())
 
     def end_at(self, deadline: float) -> float:
-        """Tell all jobs when the worker leaves them to recovery (time.monotonic). Returns the deadline; that of the first call counts."""
+        """Tell all jobs when the worker leaves them to recovery (time.monotonic). Returns the deadline: only the first call sets one."""
         with self._lock:
             self._ends_at = self._ends_at or deadline
             for live in self._jobs.values():

@@ -1,4 +1,4 @@
-"""The worker of a host: claims its jobs, runs each in a thread, keeps their leases, and hands lost ones to recovery."""
+"""The worker of a host: claims its jobs, runs each in a thread, renews their leases, and gives lost jobs to recovery."""
 
 import os
 import sys

@@ -30,7 +30,7 @@ class VolumeCoverage:
     not_held: tuple[str, ...] = ()
     #: Disks of the job without any volume that was held.
     bare_disks: tuple[str, ...] = ()
-    #: What may have been held and is not proven.
+    #: Volumes that may have been held, without a proof.
     unproven: tuple[str, ...] = ()
 
 
@@ -107,7 +107,7 @@ def _too_few(facts: VolumeFacts, mine: Sequence[Filesystem]) -> Iterator[str]:
 
 
 def _may_be_fixed(facts: VolumeFacts, volume: Filesystem) -> bool:
-    # Without drive types the disk under a volume has to tell it, and that is said by `bare` where it matters.
+    # Without drive types the disk of a volume decides. `bare` names the disks for which that matters.
     return facts.drive_types is not None and volume.is_windows_volume and facts.drive_type(volume) is None
 
 

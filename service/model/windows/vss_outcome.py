@@ -40,7 +40,7 @@ class VssOutcome(StrEnum):
 
 
 class VssDoubt(StrEnum):
-    """Why `completed` may not be what it says."""
+    """Why `completed` may be wrong."""
 
     aborted_and_ignored = "aborted_and_ignored"
     """Windows up to NT 6.1 may abort the set, and the agent ignores that (F§1.2)."""
@@ -62,7 +62,7 @@ class VssReading:
 
 @dataclass(frozen=True)
 class FreezeFailure:
-    """`step`: the one of VSS's ten steps that failed, or BEFORE_VSS; None: not known."""
+    """`step`: the step of VSS that failed, of ten, or BEFORE_VSS. None: not known."""
 
     code: str
     step: int | None

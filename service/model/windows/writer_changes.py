@@ -18,7 +18,7 @@ class ChangeKind(StrEnum):
     appeared = "appeared"
     vanished = "vanished"
     restarted = "restarted"
-    """Healthy, but another instance than before: what it went through was forgotten with the old one."""
+    """Healthy, but a new instance: the failures of the old instance are not known any more."""
     not_settled = "not_settled"
     not_understood = "not_understood"
 
@@ -116,7 +116,7 @@ def _doubt(after: Writer) -> ChangeKind | None:
 
 
 def _pairs(before: Sequence[Writer], after: Sequence[Writer]) -> Iterator[tuple[Writer | None, Writer | None]]:
-    """By class and instance; what is left by class and name, where that is one writer on either side."""
+    """Pairs writers by class and instance. The others are paired by class and name, if both lists have only one such writer."""
     earlier = list(before)
     unpaired = []
     for later in after:

@@ -78,7 +78,7 @@ def says_no_error(text: str) -> bool:
 
 
 def error_in(text: str) -> WriterError | None:
-    """The failure that a last-error text names, by its words or by a code in it; None: not one that is known."""
+    """The failure that a last-error text names, by its words or by a code in it. None: the text is not known."""
     code = _CODE.search(text)
     if code is not None:
         return _CODES.get(int(code[1], 16), WriterError.unexpected)
