@@ -24,6 +24,7 @@ OF_THE_TESTS = ("STILLPOINT_TEST_", "STILLPOINT_LAB")
 """Prefixes of names that are not settings: switches of the tests, which a shell may have exported."""
 REMOVED = {"STILLPOINT_JOBS_PER_STORAGE": "it is not a setting any more, and never had an effect. Delete the line"}
 """Names of removed settings, which older files have."""
+BLANK = "it is blank; remove the line to use the default"
 MAY_BE_BLANK = frozenset({"STILLPOINT_WRITER_RULES"})
 _LIKENESS = 0.85
 """difflib's ratio. Names that are at least so similar count as one name with a typing error."""
@@ -205,10 +206,12 @@ def _unusable(reason: str) -> PydanticCustomError:
 class SettingRefused(ValueError):
     """A name that is not a setting, or a setting with a value that cannot be right."""
 
-    def __init__(self, setting: str, reason: str) -> None:
+    def __init__(self, setting: str, reason: str, meant: str | None = None) -> None:
+        """`meant`: the name that was probably meant."""
         super().__init__(f"{setting}: {reason}")
         self.setting = setting
         self.reason = reason
+        self.meant = meant
 
 
 def load_settings() -> Settings:
@@ -260,7 +263,7 @@ def _check_names(names: Iterable[str], where: str) -> None:
         meant = _meant(upper, known, in_file=bool(where))
         if (upper.startswith(PREFIX) and upper not in known) or meant is not None:
             hint = f"; did you mean {meant}?" if meant is not None else ""
-            raise SettingRefused(f"{name}{where}", f"unknown setting{hint}")
+            raise SettingRefused(f"{name}{where}", f"unknown setting{hint}", meant)
         if where and upper == SETTINGS_FILE_VARIABLE:
             raise SettingRefused(f"{name}{where}", "a settings file cannot name another settings file")
 
@@ -280,4 +283,4 @@ def _meant(name: str, known: set[str], *, in_file: bool) -> str | None:
 def _check_not_blank(given: Mapping[str, str]) -> None:
     for name, value in given.items():
         if not value.strip() and name not in MAY_BE_BLANK:
-            raise SettingRefused(name, "it is blank; remove the line to use the default")
+            raise SettingRefused(name, BLANK)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
@@ -162,7 +162,7 @@ def test_a_token_is_printed_once_and_alone_on_standard_output(migrated: Command)
     assert secret.startswith("sp_")
     assert secret not in created.stderr + listed
     assert secret[:10] in listed
-    assert "valid to" in listed
+    assert f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%d}" in listed
     assert "laptop" in listed
     assert revoked.returncode == 0
     assert "revoked" in listed_after

@@ -1,5 +1,6 @@
 """Settings are strict: what would change nothing, stop a loop, or mean something that nobody meant is refused by name."""
 
+import errno
 import math
 import os
 from pathlib import Path
@@ -53,7 +54,7 @@ def test_a_misspelt_name_is_refused_with_the_name_that_was_meant(
     with pytest.raises(SettingRefused) as refused:
         load_settings()
     assert refused.value.setting.startswith(name)
-    assert ("did you mean" in refused.value.reason) == (meant is not None)
+    assert refused.value.meant == meant
     assert meant is None or meant in refused.value.reason
 
 
@@ -69,21 +70,24 @@ def test_a_blank_value_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) ->
     if f"STILLPOINT_{name}" in config.MAY_BE_BLANK:
         return
     monkeypatch.setenv(f"STILLPOINT_{name}", " ")
-    with pytest.raises(SettingRefused, match="blank"):
+    with pytest.raises(SettingRefused) as refused:
         load_settings()
+    assert (refused.value.setting, refused.value.reason) == (f"STILLPOINT_{name}", config.BLANK)
 
 
 @pytest.mark.parametrize("name", ["JOBS_PER_HOST", "port"])
 def test_a_name_without_the_prefix_is_refused_in_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     in_file(monkeypatch, tmp_path, f"{name}=7\n")
-    with pytest.raises(SettingRefused, match=f"did you mean STILLPOINT_{name.upper()}"):
+    with pytest.raises(SettingRefused) as refused:
         load_settings()
+    assert refused.value.meant == f"STILLPOINT_{name.upper()}"
 
 
 def test_a_settings_file_cannot_name_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     in_file(monkeypatch, tmp_path, "STILLPOINT_SETTINGS_FILE=/etc/other\n")
-    with pytest.raises(SettingRefused, match="another"):
+    with pytest.raises(SettingRefused) as refused:
         load_settings()
+    assert (refused.value.setting.split()[0], refused.value.meant) == (SETTINGS_FILE_VARIABLE, None)
 
 
 # --- what Kubernetes and Docker put there -----------------------------------------------------------
@@ -218,8 +222,9 @@ def test_an_address_that_is_one_is_taken(monkeypatch: pytest.MonkeyPatch, addres
 @pytest.mark.parametrize("address", ["0", "0x0", "*", "127.1", "[::1]", "127.0.0.1:8080", "<broadcast>", "a b"])
 def test_what_only_looks_like_an_address_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("STILLPOINT_BIND", address)
-    with pytest.raises(ValidationError, match="neither an IP address"):
+    with pytest.raises(ValidationError) as refused:
         load_settings()
+    assert [(error["loc"], error["type"]) for error in refused.value.errors()] == [(("bind",), "setting_invalid")]
 
 
 @pytest.mark.parametrize("host_id", ["../hv1", "a/b", "hv\n1", "x" * 65])
@@ -242,7 +247,7 @@ def test_a_settings_file_that_is_not_there_is_refused(monkeypatch: pytest.Monkey
 
 def test_so_is_one_that_is_a_folder_or_not_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(SETTINGS_FILE_VARIABLE, str(tmp_path))
-    with pytest.raises(SettingRefused, match="cannot be read"):
+    with pytest.raises(SettingRefused, match=os.strerror(errno.EISDIR)):
         load_settings()
     in_file(monkeypatch, tmp_path, "").write_bytes(b"STILLPOINT_HOST_ID=\xff\n")
     with pytest.raises(SettingRefused, match="UTF-8"):
@@ -286,7 +291,7 @@ def test_the_file_of_the_units_is_read_where_no_other_is_named(monkeypatch: pyte
 
 def test_a_file_of_the_units_that_cannot_be_read_is_told_and_never_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     config.SYSTEM_FILE.mkdir(parents=True)
-    with pytest.raises(SettingRefused, match=r"cannot be read.*sudo"):
+    with pytest.raises(SettingRefused, match=f"{SETTINGS_FILE_VARIABLE}=/dev/null"):
         load_settings()
     monkeypatch.setenv(SETTINGS_FILE_VARIABLE, "/dev/null")
     assert load_settings().port == 8080
@@ -369,5 +374,7 @@ def test_a_setting_of_an_earlier_version_is_refused_with_what_became_of_it(monke
     file = tmp_path / "stillpoint.env"
     file.write_text("STILLPOINT_JOBS_PER_STORAGE=8\n")
     monkeypatch.setenv(SETTINGS_FILE_VARIABLE, str(file))
-    with pytest.raises(SettingRefused, match=r"STILLPOINT_JOBS_PER_STORAGE in .*not a setting any more"):
+    with pytest.raises(SettingRefused) as refused:
         load_settings()
+    assert refused.value.setting == f"STILLPOINT_JOBS_PER_STORAGE in {file}"
+    assert refused.value.reason == config.REMOVED["STILLPOINT_JOBS_PER_STORAGE"]

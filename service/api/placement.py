@@ -71,13 +71,14 @@ def _unknown(session: Session, domain: str, host: str | None) -> DomainUnknown:
     now = database_now(session)
     seen = {row.id: row.last_seen for row in session.execute(select(Host.id, Host.last_seen).order_by(Host.id))}
     asked = seen if host is None else {identifier: at for identifier, at in seen.items() if identifier == host}
+    seen_ago_s = {identifier: (now - at).total_seconds() for identifier, at in seen.items()}
     if asked:
         hosts = ", ".join(f"{identifier} (last seen {_ago(now, at)})" for identifier, at in asked.items())
     elif host is not None:
         hosts = f"{host}, which is not known; known hosts: {', '.join(seen) or 'none'}"
     else:
         hosts = "any host: no worker has reported yet"
-    return DomainUnknown(domain=domain, hosts=hosts)
+    return DomainUnknown(domain=domain, hosts=hosts, host=host, seen_ago_s=seen_ago_s)
 
 
 def _ago(now: datetime, at: datetime) -> str:

@@ -40,13 +40,17 @@ _NO_LIMITS = (
 )
 
 
+class ServerSilent(psycopg.OperationalError):
+    """The server did not answer in time, and its connection is closed."""
+
+
 class BoundedConnection(LateConnection):
     """A connection that is closed if the server does not answer within `answer_s`."""
 
     answer_s: float | None = ANSWER_S
 
     def wait(self, gen: Generator[Any, Any, Any], *arguments: Any, **options: Any) -> Any:
-        """Raises psycopg.OperationalError."""
+        """Raises ServerSilent."""
         if self.answer_s is None:
             return super().wait(gen, *arguments, **options)
         return super().wait(self._bounded(gen, self.answer_s), *arguments, **options)
@@ -60,7 +64,7 @@ class BoundedConnection(LateConnection):
                 ready = yield wanted
                 if not ready and time.monotonic() > deadline:
                     self.pgconn.finish()
-                    raise psycopg.OperationalError(f"the server did not answer within {limit_s:g} s")
+                    raise ServerSilent(f"the server did not answer within {limit_s:g} s")
                 wanted = gen.send(ready)
         except StopIteration as end:
             return end.value

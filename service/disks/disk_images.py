@@ -20,6 +20,9 @@ MAX_FILES = 512
 OTHER_CHAIN = "the definition names other files below the image than its header: a restore would show other data than the guest sees"
 _PROTOCOL = re.compile(r"[^/]+:")
 """QEMU's own rule: a name with a colon before the first slash begins with a protocol."""
+NEITHER_FILE_NOR_DEVICE = "the image is neither a file nor a block device"
+NOT_QCOW2 = "the definition says qcow2, but the image is not the qcow2 format"
+MARKED_CORRUPT = "QEMU has marked the image as corrupt"
 
 
 def examined(disks: Sequence[Disk]) -> list[Disk]:
@@ -86,17 +89,17 @@ def _why_not(file: _File, *, is_active: bool) -> str | None:
         return reason if is_active else f"{file.path} below: {reason}"
 
     if not (stat.S_ISREG(file.mode) or stat.S_ISBLK(file.mode)):
-        return located("the image is neither a file nor a block device")
+        return located(NEITHER_FILE_NOR_DEVICE)
     if file.format == "luks":
         return located(f"{ENCRYPTED} (LUKS): an overlay would store the data of the guest unencrypted")
     header = file.header
     if header is None:
-        return located("the definition says qcow2, but the image is not the qcow2 format") if file.format == "qcow2" else None
+        return located(NOT_QCOW2) if file.format == "qcow2" else None
     if header.encryption:
         return located(f"{ENCRYPTED} ({header.encryption}): an overlay would store the data of the guest unencrypted")
     if header.has_data_file:
         return located(DATA_FILE)
-    return located("QEMU has marked the image as corrupt") if header.is_corrupt else None
+    return located(MARKED_CORRUPT) if header.is_corrupt else None
 
 
 def _below(file: _File) -> tuple[str | None, str | None]:

@@ -26,6 +26,10 @@ class MergeTimedOut(StillpointError):
     remedy_template = "The disk continues with its overlay. Try again when the guest writes less."
 
 
+ENDED_EARLY = "the merge ended before both files were the same"
+DEFINITION_BEHIND = "the definition of the next start still names {path}: correct it before the next start"
+
+
 class MergeImpossible(StillpointError):
     code = "merge_impossible"
     title = "An overlay cannot be merged back"
@@ -120,7 +124,7 @@ def _wait(guest: Guest, overlay: Overlay, budget_s: float) -> None:
     while True:
         mirror = guest.mirror(overlay.target)
         if mirror is None:
-            raise _impossible(guest, overlay, "the merge ended before both files were the same")
+            raise _impossible(guest, overlay, ENDED_EARLY)
         if mirror.is_ready:
             return
         if time.monotonic() > deadline:
@@ -135,7 +139,7 @@ def _check_bases(guest: Guest, overlay: Overlay) -> None:
     if source != overlay.base:
         raise _impossible(guest, overlay, f"libvirt pivoted, and the disk is on {source}")
     if guest.is_persistent() and guest.persistent_sources().get(overlay.target) == overlay.path:
-        raise _impossible(guest, overlay, f"the definition of the next start still names {overlay.path}: correct it before the next start")
+        raise _impossible(guest, overlay, DEFINITION_BEHIND.format(path=overlay.path))
 
 
 def _impossible(guest: Guest, overlay: Overlay, reason: str) -> MergeImpossible:

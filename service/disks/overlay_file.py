@@ -3,6 +3,7 @@
 A file that another user put there is never written to, and never gets another owner. It is never removed as ours.
 """
 
+import errno
 import os
 import stat
 import subprocess
@@ -29,7 +30,7 @@ def make(path: str, base: str, options: Sequence[str], size: int) -> FileIdentit
         _fill(descriptor, path, options, size)
         _take_owner_of(base, descriptor)
         if not _is_at(path, descriptor):
-            raise OSError(f"another program replaced the file while it was made: {path}")
+            raise OSError(errno.EEXIST, f"another program replaced the file while it was made: {path}")
         return FileIdentity.of(os.fstat(descriptor))
     except BaseException:
         if _is_at(path, descriptor):

@@ -123,7 +123,7 @@ def refuse_existing(overlays: Sequence[Overlay]) -> None:
 
 
 def _exists(overlay: Overlay) -> OverlayPreparationFailed:
-    return OverlayPreparationFailed(path=overlay.path, reason="a file of this name exists already")
+    return OverlayPreparationFailed(path=overlay.path, reason="a file of this name exists already", errno=errno.errorcode[errno.EEXIST])
 
 
 def create(overlays: Sequence[Overlay]) -> list[Overlay]:

@@ -1,5 +1,7 @@
 """Points in time, and how jobs end without one."""
 
+from enum import StrEnum
+
 from service.errors.base import StillpointError
 
 
@@ -51,11 +53,30 @@ class DisksInDoubt(StillpointError):
     )
 
 
+class PointFate(StrEnum):
+    """What became of a point that falls short."""
+
+    kept = "kept"
+    removed = "removed"
+    with_the_caller = "with_the_caller"
+
+
+_FATES = {
+    PointFate.kept: "is kept with its true verdict",
+    PointFate.removed: "was removed again, as the job asks for",
+    PointFate.with_the_caller: "is what the caller has copied",
+}
+
+
 class VerdictBelowRequired(StillpointError):
     code = "verdict_below_required"
     title = "The recovery point is worse than required"
     detail_template = "The verdict is {verdict}; {required} was required. The recovery point {kept}."
     remedy_template = "GET /api/v1/jobs/{{id}}/explain says what lowered the verdict and what would lift the verdict."
+
+    def __init__(self, *, verdict: str, required: str, point: PointFate, left: str = "") -> None:
+        """`left`: sentences about files that could not be removed with the point."""
+        super().__init__(verdict=verdict, required=required, point=point.value, kept=_FATES[point] + left)
 
 
 class WorkerLost(StillpointError):

@@ -62,7 +62,7 @@ def still_frozen(guest: Guest, passed: Passed) -> StillpointError:
     if not disks:
         left_s = passed.fuse.seconds_left() if passed.fuse is not None else None
         fuse = f". The fuse in the guest thaws it in {left_s:.0f} s at the latest" if left_s is not None else ""
-        return GuestStillFrozen(domain=guest.name, tried_ms=tried_ms, message=message + fuse)
+        return GuestStillFrozen(domain=guest.name, tried_ms=tried_ms, message=message + fuse, fuse_left_s=left_s)
     was_frozen = window.freeze.outcome is FreezeOutcome.frozen
     return GuestHookHangs(
         domain=guest.name,

@@ -23,6 +23,9 @@ FOREIGN_HOLD_S = 3.0
 """Seconds to wait for the thaw of another client, because the fuse would end its hold too. Then the fuse stays armed."""
 DISARM_PAUSE_S = 0.2
 """Seconds between two tries to disarm a fuse in a guest that another client has frozen."""
+KERNEL_LINE = "stillpoint: the fuse has fired, every frozen filesystem is thawed"
+"""What a fuse that fires writes into the kernel log of the guest."""
+EXEC_BLOCKED = "the guest's agent does not allow guest-exec"
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def _why_not(survey: Survey) -> str | None:
     if survey.agent.os_family is not OsFamily.linux:
         return "the guest is not known to be a Linux"
     if not survey.agent.allows("guest-exec"):
-        return "the guest's agent does not allow guest-exec"
+        return EXEC_BLOCKED
     return None
 
 
@@ -177,7 +180,7 @@ exec 3> {trigger} 4> /dev/null 5> {state}
     trap '' USR1 TERM
     echo j >&3 && ending=fired || ending=failed
     echo $ending >&5
-    echo "stillpoint: the fuse has fired, every frozen filesystem is thawed" >&4
+    echo "{kernel_line}" >&4
 ) &
 echo {token} $! >&5
 """
@@ -213,7 +216,7 @@ echo ${{ending:-gone}}
 
 
 def arm_script(token: str, after_s: int, places: Places = GUEST_PLACES) -> str:
-    return _ARM.format(token=token, after_s=after_s, **vars(places))
+    return _ARM.format(token=token, after_s=after_s, kernel_line=KERNEL_LINE, **vars(places))
 
 
 def disarm_script(token: str, places: Places = GUEST_PLACES) -> str:

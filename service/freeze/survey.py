@@ -16,6 +16,7 @@ from service.model.verdict import HookState
 
 READ_BUDGET_MS = 10_000
 """Milliseconds for one program in the guest. After that the facts that the program reads are not known."""
+DOMAIN_JOB = "a backup, migration or save"
 ANSWERED = (AgentCommandFailed, AgentCommandBlocked, AgentAnswerUnreadable)
 """Errors of an agent that answered without a result. Such an agent still answers other questions."""
 DEFAULT_HOOK = "/etc/qemu/fsfreeze-hook"
@@ -66,7 +67,7 @@ def _busy(guest: Guest, targets: list[str]) -> dict[str, str]:
         if (job := guest.block_job(target))
     }
     if guest.running_libvirt_job() or guest.is_moving():
-        busy[""] = "a backup, migration or save"
+        busy[""] = DOMAIN_JOB
     return busy
 
 

@@ -7,6 +7,7 @@ from service.db.tables import Gate
 from service.disks import two_views
 from service.disks.disk_user import disk_user_of
 from service.errors import DomainStateUnsuitable, StillpointError, VerdictBelowRequired
+from service.errors.jobs import PointFate
 from service.freeze import faults, vss_record
 from service.freeze.documents import count, evidence, evidence_document, raw_texts
 from service.freeze.frozen_pass import BEFORE_THE_WINDOW, FrozenPass, PassSettings, look
@@ -135,6 +136,5 @@ def _error(run: JobRun, guest: Guest, held: _Held, judgement: Judgement) -> Stil
         return held.error
     required = required_verdict(run.request(QuiesceRequest).required_verdict, passed.terms.policy.mode)
     if not satisfies(judgement.verdict, required, shut_off_cleanly=None):
-        kept = "is what the caller has copied"
-        return VerdictBelowRequired(verdict=judgement.verdict.value, required=required.value, kept=kept)
+        return VerdictBelowRequired(verdict=judgement.verdict.value, required=required.value, point=PointFate.with_the_caller)
     return None

@@ -11,7 +11,7 @@ from datetime import timedelta
 from service.db.engine import Database
 from service.errors import DatabaseUnavailable, GateClosedEarly, GateDeadlinePassed, GateNotOpened, StillpointError
 from service.freeze.window import Hold
-from service.model.gate import GateState
+from service.model.gate import GateState, GateTrouble
 from service.records import gates
 
 POLL_S = 0.02
@@ -23,10 +23,14 @@ TO_END_S = 10.0
 AFTER_DEADLINE_S = 0.05
 """Seconds. The gate waits this much longer than the watchdog, so that the watchdog fires first and the record names the deadline."""
 
-EMERGENCY_THAW = "an emergency thaw was asked for"
-THAWED_BY_OTHERS = "another client thawed the guest"
-GUARD_DIED = "its thaw guard died"
-NOT_STORED = "the database did not store the open gate in time"
+_WORDS = {
+    GateTrouble.emergency_thaw: "an emergency thaw was asked for",
+    GateTrouble.guard_died: "its thaw guard died",
+    GateTrouble.worker_stops: "the worker was told to stop, and could not hold the gate open until its deadline",
+    GateTrouble.thawed_by_another: "another client thawed the guest",
+    GateTrouble.caller_gave_up: "the caller had stopped to wait for the gate",
+    GateTrouble.database_unavailable: "the database did not store the open gate in time",
+}
 
 
 class GateHold:
@@ -54,10 +58,10 @@ class GateHold:
         self._was_opened = False
         self._caller_has_left = False
         #: Why the gate closed before its deadline. None: it did not close early.
-        self._closed_by: str | None = None
+        self._closed_by: GateTrouble | None = None
         self._is_frozen = is_frozen
         self._ends_at = ends_at
-        self._trouble = NOT_STORED
+        self._database_error: str | None = None
 
     def take(self, hold: Hold) -> None:
         """Returns once the gate was released. Raises GateDeadlinePassed, GateClosedEarly, GateNotOpened."""
@@ -76,11 +80,12 @@ class GateHold:
         if self.was_released:
             return None
         if self._caller_has_left:
-            return GateNotOpened(domain=self._domain, why="the caller had stopped to wait for the gate")
+            return GateNotOpened(domain=self._domain, **_because(GateTrouble.caller_gave_up))
         if not self._was_opened:
-            return GateNotOpened(domain=self._domain, why=self._closed_by or self._trouble)
+            unheard = _because(GateTrouble.database_unavailable, self._database_error)
+            return GateNotOpened(domain=self._domain, **_because(self._closed_by) if self._closed_by is not None else unheard)
         if self._closed_by is not None:
-            return GateClosedEarly(domain=self._domain, why=self._closed_by)
+            return GateClosedEarly(domain=self._domain, **_because(self._closed_by))
         return GateDeadlinePassed(domain=self._domain, hold_budget_ms=self._hold_budget_ms)
 
     def _wait(self, hold: Hold) -> None:
@@ -89,16 +94,16 @@ class GateHold:
         while (left := _seconds_left(hold) + AFTER_DEADLINE_S) > 0 and not self._over.wait(min(left, POLL_S)):
             if hold.cut_short.is_set():
                 # The window thaws at once now, so the gate must close.
-                self._close(GUARD_DIED)
+                self._close(GateTrouble.guard_died)
             now, ends_at = time.monotonic(), self._ends_at()
             if ends_at is None:
                 continue
             if closes_at is None:
                 closes_at = ends_at - min(TO_END_S, (ends_at - now) / 2)
             if now >= closes_at:
-                self._close("the worker was told to stop, and could not hold the gate open until its deadline")
+                self._close(GateTrouble.worker_stops)
 
-    def _close(self, why: str) -> None:
+    def _close(self, why: GateTrouble) -> None:
         if not self._over.is_set():
             self._closed_by = why
             self._over.set()
@@ -113,7 +118,7 @@ class GateHold:
                 continue
             # After the deadline the job itself thaws the guest.
             if not is_frozen and _seconds_left(hold) > 0:
-                self._close(THAWED_BY_OTHERS)
+                self._close(GateTrouble.thawed_by_another)
 
     def _converse(self, hold: Hold, released: threading.Event) -> None:
         news = threading.Event()
@@ -126,7 +131,7 @@ class GateHold:
                     else:
                         self._look_at_the_row(released)
                 except DatabaseUnavailable as error:
-                    self._trouble = error.detail
+                    self._database_error = error.detail
                 if not self._over.is_set():
                     # Look again soon, because no bell rings here for a release in another process, and the guest is frozen.
                     news.wait(POLL_S)
@@ -140,7 +145,7 @@ class GateHold:
             self._was_opened = True
             self._database.bells.ring(self._job_id)
         elif state is GateState.closed:
-            self._close(EMERGENCY_THAW)
+            self._close(GateTrouble.emergency_thaw)
         else:
             self._caller_has_left = True
             self._over.set()
@@ -152,7 +157,12 @@ class GateHold:
             released.set()
             self._over.set()
         elif state is GateState.closed:
-            self._close(EMERGENCY_THAW)
+            self._close(GateTrouble.emergency_thaw)
+
+
+def _because(trouble: GateTrouble, words: str | None = None) -> dict[str, str]:
+    """The facts of an error. `words`: what is known beyond the trouble itself."""
+    return {"trouble": trouble.value, "why": words or _WORDS[trouble]}
 
 
 def _seconds_left(hold: Hold) -> float:

@@ -22,19 +22,11 @@ from service.hypervisor.guest import Guest
 from service.jobs.kind import LostJob, Resolution
 from service.jobs.shortfall import removed_again, unfinished
 from service.jobs.snapshot_outcome import disk_document
+from service.model import story
 from service.model.intent import DiscardIntent, Intent, Overlay
 from service.model.lifecycle import PhaseName
 from service.model.reasons import lowers
 from service.model.verdict import Judgement, Verdict, disks_in_doubt, no_point
-
-NOTHING_MADE = "Nothing was made yet."
-ROLLED_BACK = "The disks are on the files that they were on before the job. The overlays that the job made are removed."
-ROLLED_BACK_NOT_REMOVED = "The disks are on the files that they were on before the job."
-KEPT = "The disks are on their overlays: the point in time was taken, and is kept as crash-consistent."
-DISCARD_BEGUN = "The job was discarding the point."
-DISCARD_ENDED = "Recovery completed the discard: the disks are on the files that they were on before the job."
-NOT_RECORDED = "The worker died before it could record whether the freeze held."
-NOT_JUDGED = "The worker died before it could judge the evidence of the freeze window."
 
 
 def what_may_move_disks(guest: Guest, intent: Intent) -> StillpointError | None:
@@ -72,12 +64,12 @@ def settle(lost: LostJob, guest: Guest) -> Resolution:
 
 def _roll_back(planned: Sequence[Overlay]) -> str:
     if not planned:
-        return NOTHING_MADE
+        return story.NOTHING_MADE
     try:
         overlays.remove(planned)
     except OverlaysLeft as error:
-        return f"{ROLLED_BACK_NOT_REMOVED} {error.detail}"
-    return ROLLED_BACK
+        return f"{story.AS_THEY_WERE} {error.detail}"
+    return story.ROLLED_BACK
 
 
 def _keep(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
@@ -86,18 +78,12 @@ def _keep(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
     merging = [overlay.target for overlay in planned if (mirror := mirrors[overlay.target]) and mirror.into == overlay.base]
     if merging:
         is_point = False
-        lost.story.append(
-            f"The disks are on their overlays, and another client merges {', '.join(merging)} back. That writes to the files below, "
-            "so they are not a recovery point."
-        )
+        lost.story.append(story.MERGED_BY_ANOTHER.format(disks=", ".join(merging)))
     else:
-        lost.story.append(KEPT)
+        lost.story.append(story.POINT_KEPT)
     if where.saved != where.planned:
         behind = [target for target in where.planned if target not in where.saved]
-        lost.story.append(
-            f"The definition of the next start does not name the overlay of {', '.join(behind)}: "
-            "correct it before the domain is shut off, or the data that the guest wrote since then is lost."
-        )
+        lost.story.append(story.DEFINITION_BEHIND.format(disks=", ".join(behind)))
     error = two_views.error_of(guest, where.behind) if where.behind else None
     if error is not None:
         lost.story.append(error.detail)
@@ -107,17 +93,15 @@ def _keep(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
 
 
 def _worker_lost(job: Job) -> Judgement:
-    return Judgement(Verdict.crash, [lowers("worker_lost", NOT_JUDGED if job.timing is not None else NOT_RECORDED)])
+    return Judgement(Verdict.crash, [lowers("worker_lost", story.NOT_JUDGED if job.timing is not None else story.NOT_RECORDED)])
 
 
 def _leave(lost: LostJob, guest: Guest, where: Whereabouts) -> Resolution:
     switched = sorted({*where.live, *where.saved})
-    lost.story.append("The disks are partly on their overlays, or on other files. Nothing was deleted.")
+    lost.story.append(story.IN_DOUBT)
     ahead = [target for target in where.saved if target not in where.live]
     if ahead:
-        lost.story.append(
-            f"Only the definition of the next start names the overlay of {', '.join(ahead)}: correct it before the domain is shut off."
-        )
+        lost.story.append(story.DEFINITION_AHEAD.format(disks=", ".join(ahead)))
     unswitched = ", ".join(target for target in where.planned if target not in switched)
     error = DisksInDoubt(domain=guest.name, switched=", ".join(switched), unswitched=unswitched)
     return Resolution(error=error, judgement=disks_in_doubt())
@@ -128,14 +112,12 @@ def _finish_discard(lost: LostJob, discard: DiscardIntent, guest: Guest) -> Reso
 
     The verdict in the job's row is true.
     """
-    lost.story.append(DISCARD_BEGUN)
+    lost.story.append(story.DISCARD_BEGUN)
     merge = merge_back(guest, lost.intent.overlays, was_begun=True)
     if merge.errors:
-        lost.story.append(
-            f"Recovery could not discard the point of {', '.join(merge.errors)}: {merge.message}. Nothing in use was deleted."
-        )
+        lost.story.append(story.DISCARD_UNFINISHED.format(disks=", ".join(merge.errors), why=merge.message))
         return Resolution(error=unfinished(guest, discard, merge))
-    lost.story.append(DISCARD_ENDED)
+    lost.story.append(story.DISCARD_FINISHED)
     return Resolution(error=removed_again(discard, merge), was_rolled_back=True)
 
 

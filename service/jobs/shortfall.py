@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from service.disks.merging import Merge, merge_back
 from service.errors import DiscardFailed, DiscardUnfinished, LibvirtUnavailable, StillpointError, VerdictBelowRequired, VssFreezeFailed
+from service.errors.jobs import PointFate
 from service.hypervisor.guest import Guest
 from service.jobs.run import JobRun, MustRecover
 from service.model.intent import DiscardIntent, Intent, Overlay
@@ -77,7 +78,7 @@ class Shortfall:
 
 def removed_again(discard: DiscardIntent, merge: Merge) -> VerdictBelowRequired:
     left = "".join(f". {error.detail.rstrip('.')}" for error in merge.left)
-    return VerdictBelowRequired(verdict=discard.verdict, required=discard.required, kept=f"was removed again, as the job asks for{left}")
+    return VerdictBelowRequired(verdict=discard.verdict, required=discard.required, point=PointFate.removed, left=left)
 
 
 def unfinished(guest: Guest, discard: DiscardIntent, merge: Merge) -> DiscardUnfinished:

@@ -20,6 +20,7 @@ from service.errors import (
     StorageNotAnswering,
     VerdictBelowRequired,
 )
+from service.errors.jobs import PointFate
 from service.freeze import faults, vss_record
 from service.freeze.documents import count, evidence, evidence_document, raw_texts
 from service.freeze.passed import Passed
@@ -122,7 +123,7 @@ def _error(run: JobRun, guest: Guest, passed: Passed, taken: Taken, *, judgement
     asked = run.request(SnapshotRequest).required_verdict
     required = required_verdict(asked, passed.terms.policy.mode, was_running=_was_running(passed, taken))
     if not satisfies(judgement.verdict, required, passed.terms.survey.shut_off_cleanly):
-        return VerdictBelowRequired(verdict=judgement.verdict.value, required=required.value, kept="is kept with its true verdict")
+        return VerdictBelowRequired(verdict=judgement.verdict.value, required=required.value, point=PointFate.kept)
     return None
 
 
@@ -168,7 +169,8 @@ def _allocated(path: str) -> int | None:
         return None
 
 
-_DISK_AFTER = {True: "on the overlay", False: "unchanged", None: "on a file that is not of this job"}
+ON_OVERLAY = "on the overlay"
+_DISK_AFTER = {True: ON_OVERLAY, False: "unchanged", None: "on a file that is not of this job"}
 """The values are a part of the stored evidence."""
 
 

@@ -18,7 +18,7 @@ _MEANING = {
     "none": "This job has no recovery point.",
 }
 
-_REMEDIES = {
+REMEDIES = {
     "no_snapshot": "Solve the problem that the error names, then POST /api/v1/jobs/{id}/retry.",
     "disks_in_doubt": "Do what the error says for each disk, then POST /api/v1/jobs/{id}/retry.",
     "point_is_written": "End the program that writes to the file that the error names, then POST /api/v1/jobs/{id}/retry.",
@@ -82,7 +82,7 @@ _REMEDIES = {
 }
 
 
-_REMEDIES_WHERE_DONE = {
+REMEDIES_WHERE_DONE = {
     "nothing_frozen": "Find the program in the guest that froze the filesystems (`fsfreeze`, another backup tool), and let it finish. "
     "If that program is gone, run `fsfreeze --unfreeze MOUNTPOINT` in the guest.",
     "hook_not_inspected": "guest-exec is allowed. Read in the log of the agent why the hook could not be read, and retry the job.",
@@ -120,8 +120,8 @@ def _phase(job: Mapping[str, Any]) -> str:
 
 def _would_lift(error: Mapping[str, Any] | None, reasons: list[Mapping[str, Any]], done: frozenset[str]) -> list[str]:
     remedies = [error["remedy"]] if error and error.get("remedy") else []
-    codes = [reason["code"] for reason in reasons if reason["effect"] == "lowers" and reason["code"] in _REMEDIES]
-    remedies += [_REMEDIES_WHERE_DONE[code] if code in done else _REMEDIES[code] for code in codes]
+    codes = [reason["code"] for reason in reasons if reason["effect"] == "lowers" and reason["code"] in REMEDIES]
+    remedies += [REMEDIES_WHERE_DONE[code] if code in done else REMEDIES[code] for code in codes]
     return list(dict.fromkeys(remedies))
 
 

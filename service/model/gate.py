@@ -16,6 +16,17 @@ class GateState(StrEnum):
     closed = "closed"
 
 
+class GateTrouble(StrEnum):
+    """Why a gate closed before its release and its deadline, or never opened. The fact `trouble` of the error."""
+
+    emergency_thaw = "emergency_thaw"
+    guard_died = "guard_died"
+    worker_stops = "worker_stops"
+    thawed_by_another = "thawed_by_another"
+    caller_gave_up = "caller_gave_up"
+    database_unavailable = "database_unavailable"
+
+
 def judge_gate(evidence: Evidence, *, was_released: bool) -> Judgement:
     """`evidence.point_taken`: the gate was open. Without a release the copy may have ended after the deadline: `crash` at most."""
     if not evidence.point_taken:

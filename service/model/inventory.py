@@ -83,6 +83,7 @@ class ImageFacts:
     internal_snapshots: Mapping[str, int] = field(default_factory=dict)
 
 
+READ_ONLY = "it is read-only"
 ENCRYPTED = "the disk is encrypted"
 DATA_FILE = "the image keeps its data in an external data file, which a recovery point would not name"
 
@@ -119,7 +120,7 @@ class Disk:
         if self.device != "disk":
             return f"it is a {self.device}"
         if self.read_only:
-            return "it is read-only"
+            return READ_ONLY
         if self.source is None:
             return "it has no source"
         if self.words.why_not is not None:

@@ -16,6 +16,7 @@ class DiskSelection:
     is_by_name: bool = False
 
 
+NOT_NAMED = "the job does not name it"
 NO_FOLDER = "it is a block device, so its overlay needs a folder: set STILLPOINT_OVERLAY_DIR"
 
 
@@ -34,7 +35,7 @@ def select_disks(domain: str, disks: Sequence[Disk], asked: Sequence[str] | None
     if refused:
         raise DisksCannotTakePart(domain=domain, summary=_summary(refused), reasons=refused)
     taken = [disk for disk in disks if reasons[disk.target] is None and (asked is None or disk.target in asked)]
-    left_out = {disk.target: reasons[disk.target] or "the job does not name it" for disk in disks if disk not in taken}
+    left_out = {disk.target: reasons[disk.target] or NOT_NAMED for disk in disks if disk not in taken}
     if not taken:
         raise NoDiskCanTakePart(domain=domain, summary=_summary(left_out) or "it has no disks", reasons=left_out)
     return DiskSelection(taken, left_out, is_by_name=asked is not None)

@@ -6,13 +6,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.db.tables import Domain, Job
+from service.model import story
 from service.model.inventory import DomainState
 from service.model.requests import ThawRequest
 from service.records import queue
 from service.records.queue import NewJob
-
-LOOK_FOR_DOMAIN = "The domain may run on another host, and its guest may still be frozen there: look for the domain."
-THAWED_BY_JOB = "The domain runs on host {host} now. Job {job} thaws its guest there."
 
 
 def thaw_after(session: Session, job: Job) -> str:
@@ -28,7 +26,7 @@ def thaw_after(session: Session, job: Job) -> str:
         .limit(1)
     )
     if now_at is None:
-        return LOOK_FOR_DOMAIN
+        return story.MAY_BE_FROZEN_THERE
     request = ThawRequest(now_at.name)
     thaw = NewJob(
         kind=request.kind.value,
@@ -38,4 +36,4 @@ def thaw_after(session: Session, job: Job) -> str:
         request=request.as_document(),
         labels=dict(job.labels),
     )
-    return THAWED_BY_JOB.format(host=now_at.host_id, job=queue.enqueue(session, thaw).job_id)
+    return story.THAWED_THERE.format(host=now_at.host_id, job_id=queue.enqueue(session, thaw).job_id)

@@ -53,6 +53,10 @@ def _facts(survey: Survey, option: VssOption) -> dict[Fact, FactValue | None]:
     }
 
 
+USABLE = "usable"
+NOT_USABLE = "not usable"
+
+
 def _provider(survey: Survey) -> str | None:
     """Whether VSS is usable. None: not known.
 
@@ -62,8 +66,8 @@ def _provider(survey: Survey) -> str | None:
         return None
     match vss_usable.why_not_offered(survey):
         case None:
-            return "usable"
+            return USABLE
         case VssNotUsable():
-            return "not usable"
+            return NOT_USABLE
         case _:
             return None

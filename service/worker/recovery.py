@@ -22,7 +22,7 @@ from service.jobs import interrupted_disks
 from service.jobs.ending import judgement_columns, point_document
 from service.jobs.kind import Handlers, Host, LostJob, Resolution
 from service.jobs.run import MustRecover
-from service.model import requests
+from service.model import requests, story
 from service.model.intent import Intent
 from service.model.lifecycle import JobState, PhaseName, PhaseOutcome
 from service.model.window import GuardReport
@@ -38,8 +38,6 @@ GUARD_FIRST_WAIT_S = 0.2
 delay the thaw."""
 GUARD_PATIENCE_S = 3.0
 """Seconds that recovery waits for the guard's report after the thaw. A guard that thawed watches the guest for 2 s, and then writes."""
-CANNOT_JUDGE_DISKS = "Recovery cannot judge the disks yet: {why}"
-WAITED = "Recovery waited since {since}, for {seconds:.0f} s: {why}"
 
 _logger = log.get(__name__)
 
@@ -162,7 +160,7 @@ class Recovery:
             _tell_waiting(look)
         look.resolution = self._resolution(look)
         if look.resolution.is_tried_again and look.error is not None:
-            look.story.append(f"This was the last of {look.job.max_attempts} attempts.")
+            look.story.append(story.LAST_ATTEMPT.format(attempts=look.job.max_attempts))
 
     def _why_unreadable(self, job: Job) -> StillpointError | None:
         if job.kind not in self._handlers:
@@ -184,7 +182,7 @@ class Recovery:
             return None
         guest = self._connection.guest(lost.job.domain_id)
         if guest.was_migrated_away():
-            look.story.append("The domain was migrated to another host.")
+            look.story.append(story.MIGRATED)
             _tell_of_the_move(look)
             return None
         if lost.intent.will_freeze:
@@ -195,7 +193,7 @@ class Recovery:
         if look.waits_for is None:
             look.waits_for = interrupted_disks.what_may_move_disks(guest, lost.intent)
             if look.waits_for is not None:
-                look.story.append(CANNOT_JUDGE_DISKS.format(why=look.waits_for.detail))
+                look.story.append(story.NOT_JUDGED_YET.format(why=look.waits_for.detail))
         return guest
 
     def _resolution(self, look: _Look) -> Resolution:
@@ -270,11 +268,11 @@ def _columns(look: _Look) -> tuple[JobState, dict[str, Any]]:
 
 def _beginning(job: Job) -> str:
     # The phases inside the window are recorded after the window, so the exact phase is not known.
-    place = "the freeze window" if job.phase == PhaseName.freeze else f"phase {job.phase or 'start'}"
+    place = story.WINDOW if job.phase == PhaseName.freeze else story.PHASE.format(phase=job.phase or "start")
     if job.error is not None and job.error["code"] == MustRecover.code:
-        return f"The worker gave up in {place} of attempt {job.attempt}: {job.error['detail'].rstrip('.')}."
-    did = "did not come to the end of" if _waiting(job) else "was lost in"
-    return f"The worker {did} {place} of attempt {job.attempt}."
+        return story.WORKER_GAVE_UP.format(place=place, attempt=job.attempt, why=job.error["detail"].rstrip("."))
+    sentence = story.WORKER_DID_NOT_END if _waiting(job) else story.WORKER_LOST
+    return sentence.format(place=place, attempt=job.attempt)
 
 
 def _waiting(job: Job) -> dict[str, Any] | None:
@@ -304,7 +302,7 @@ def _tell_waiting(look: _Look) -> None:
     job, waiting = look.job, _waiting(look.job)
     if waiting is not None and job.error is not None:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(waiting["started_at"])).total_seconds()
-        look.story.append(WAITED.format(since=waiting["started_at"], seconds=seconds, why=job.error["detail"]))
+        look.story.append(story.WAITED.format(since=waiting["started_at"], seconds=seconds, why=job.error["detail"]))
 
 
 def _evidence(look: _Look) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from service.freeze import after_death, guard_report
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from service.model import requests
+from service.model import story as sentences
 from service.model.intent import Intent
 from service.model.lifecycle import PhaseName, PhaseOutcome
 from service.records import queue
@@ -70,7 +71,7 @@ class ReturnedHost:
         try:
             guest = self._connection.guest(job.domain_id)
             if guest.was_migrated_away():
-                story.append("The domain was migrated to another host.")
+                story.append(sentences.MIGRATED)
                 return None
             if intent.will_freeze:
                 may_have_fuse = requests.may_have_fuse(job.request)

@@ -17,6 +17,7 @@ from service.db import tokens
 from service.db.engine import Database
 from service.db.tables import Gate, Job
 from service.errors import DomainPaused, GateDeadlinePassed, GuestAlreadyFrozen, HoldLimitTooLong, StillpointError
+from service.model.explain import explain
 from service.model.gate import GateState
 from service.model.lifecycle import JobState
 from service.records import ageing, gates, queue
@@ -283,7 +284,8 @@ def test_a_gate_is_listed_and_explained_and_not_retried(api: TestClient) -> None
     gate = api.post(PATH, json={**BODY, "wait_ms": 0}).json()
     release(api, gate)
     assert [job["id"] for job in api.get("/api/v1/jobs?kind=quiesce").json()["items"]] == [gate["job"]["id"]]
-    assert api.get(gate["job"]["links"]["explain"]).json()["summary"].startswith("The job was cancelled.")
+    job = api.get(gate["job"]["links"]["self"]).json()
+    assert api.get(gate["job"]["links"]["explain"]).json() == explain(job)
     answer = api.post(f"{gate['job']['links']['self']}/retry")
     assert (answer.status_code, answer.json()["code"]) == (409, "retry_refused")
 

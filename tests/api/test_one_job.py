@@ -191,10 +191,10 @@ def test_a_retry_goes_where_the_domain_is_now(api: TestClient, sqlite_database: 
 
 def test_a_job_is_explained_from_what_is_on_record(api: TestClient, sqlite_database: Database) -> None:
     with sqlite_database.write() as session:
-        reasons = [{"code": "freeze_off", "effect": "lowers", "detail": "Freezing was switched off."}]
-        job_id = add_job(session, verdict="crash", verdict_reasons=reasons)
+        reason = {"code": "freeze_off", "effect": "lowers", "detail": "a detail of its own"}
+        job_id = add_job(session, verdict="crash", verdict_reasons=[reason])
     explained = api.get(f"/api/v1/jobs/{job_id}/explain").json()
 
     assert sorted(explained) == ["because", "summary", "would_lift"]
-    assert explained["because"] == ["Freezing was switched off."]
+    assert explained["because"] == [reason["detail"]]
     assert explained["would_lift"] != []

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.disks.disk_images import OTHER_CHAIN, examined
+from service.disks import disk_images
+from service.disks.disk_images import examined
 from service.model.inventory import Disk, DiskWords
 from tests.scenes.host import qcow2_header
 
@@ -63,18 +64,18 @@ def test_what_the_guest_wrote_on_its_raw_disk_is_its_own_matter(tmp_path: Path, 
 
 def test_a_file_that_is_not_what_it_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bytes(4096))
-    assert "not the qcow2" in (why_not(tmp_path / "disk") or "")
+    assert why_not(tmp_path / "disk") == disk_images.NOT_QCOW2
 
 
 def test_an_image_that_is_marked_as_corrupt(tmp_path: Path) -> None:
-    assert "corrupt" in (why_not(image(tmp_path / "disk", features=CORRUPT)) or "")
+    assert why_not(image(tmp_path / "disk", features=CORRUPT)) == disk_images.MARKED_CORRUPT
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
 def test_what_is_no_file_at_all_is_not_waited_for(tmp_path: Path, make: object) -> None:
     assert callable(make)
     make(tmp_path / "odd")
-    assert "neither a file nor a block device" in (why_not(tmp_path / "odd") or "")
+    assert why_not(tmp_path / "odd") == disk_images.NEITHER_FILE_NOR_DEVICE
 
 
 def test_a_file_that_is_gone_is_told_by_who_makes_the_overlay(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_a_definition_that_names_another_chain_than_the_files_do(tmp_path: Path)
     base, other = image(tmp_path / "base.qcow2"), image(tmp_path / "other.qcow2")
     top = image(tmp_path / "top.qcow2", "base.qcow2", "qcow2")
     (tmp_path / "link.qcow2").symlink_to(base)
-    assert why_not(top, chain=(str(other),)) == OTHER_CHAIN
+    assert why_not(top, chain=(str(other),)) == disk_images.OTHER_CHAIN
     for named in (str(base), str(tmp_path / "link.qcow2"), "pool/volume", None):
         assert why_not(top, chain=(named,)) is None
 

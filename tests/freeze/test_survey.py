@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.freeze.survey import as_document, hook_path_of, hook_state, survey_of
+from service.freeze.survey import DOMAIN_JOB, as_document, hook_path_of, hook_state, survey_of
 from service.hypervisor.guest import Guest
 from service.model.inventory import DomainState, OsFamily
 from service.model.verdict import HookState
@@ -112,7 +112,7 @@ def test_a_silent_agent_is_a_fact(domain: FakeDomain, guest: Guest) -> None:
 def test_jobs_of_libvirt_are_named(domain: FakeDomain, guest: Guest) -> None:
     domain.block_jobs["vda"] = {"type": 4, "cur": 1, "end": 2}
     domain.domain_job = 2
-    assert survey_of(guest).busy == {"vda": "block job (active commit)", "": "a backup, migration or save"}
+    assert survey_of(guest).busy == {"vda": "block job (active commit)", "": DOMAIN_JOB}
 
 
 def test_of_an_operating_system_only_words_are_kept(domain: FakeDomain, guest: Guest) -> None:

@@ -69,8 +69,9 @@ def test_a_program_is_waited_for(domain: FakeDomain, guest: Guest) -> None:
 
 def test_a_program_that_takes_too_long_is_not_waited_for(domain: FakeDomain, guest: Guest) -> None:
     domain.agent.exec_polls = 1_000
-    with pytest.raises(AgentNotAnswering, match="guest-exec /bin/sync within 50 ms"):
+    with pytest.raises(AgentNotAnswering) as caught:
         guest.execute("/bin/sync", budget_ms=50)
+    assert (caught.value.facts["command"], caught.value.facts["timeout_ms"]) == ("guest-exec /bin/sync", 50)
 
 
 def test_preparing_a_snapshot_reads_and_taking_it_only_asks_once(domain: FakeDomain, guest: Guest, tmp_path: Path) -> None:
@@ -92,8 +93,9 @@ def test_a_refused_call_keeps_libvirts_code_and_words(domain: FakeDomain, guest:
 
 def test_a_broken_connection_is_libvirt_being_away(domain: FakeDomain, guest: Guest) -> None:
     domain.fail_next("state", connection_lost())
-    with pytest.raises(LibvirtUnavailable, match="End of file while reading data"):
+    with pytest.raises(LibvirtUnavailable) as away:
         guest.state()
+    assert str(connection_lost()) in away.value.facts["reason"]
 
 
 def test_a_domain_that_was_undefined_is_gone(domain: FakeDomain, guest: Guest) -> None:
@@ -102,9 +104,10 @@ def test_a_domain_that_was_undefined_is_gone(domain: FakeDomain, guest: Guest) -
         guest.sources()
 
 
+NODE = "libvirt-7-format"
 NAME_TAKEN = libvirt_error(
     libvirt.VIR_ERR_INTERNAL_ERROR,
-    "internal error: unable to execute QEMU command 'blockdev-add': Duplicate nodes with node-name='libvirt-7-format'",
+    f"internal error: unable to execute QEMU command 'blockdev-add': Duplicate nodes with node-name='{NODE}'",
 )
 
 
@@ -124,7 +127,7 @@ def test_a_node_name_that_is_taken_is_left_for_the_next_one(domain: FakeDomain, 
 
 def test_node_names_that_are_all_taken_are_an_error_at_last(domain: FakeDomain, take: Callable[[], None]) -> None:
     domain.fail_next("snapshot_create", NAME_TAKEN, times=50)
-    with pytest.raises(LibvirtCallFailed, match="Duplicate nodes"):
+    with pytest.raises(LibvirtCallFailed, match=NODE):
         take()
     assert domain.points == []
 

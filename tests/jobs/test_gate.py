@@ -12,11 +12,10 @@ import pytest
 from service.db.bells import Bells
 from service.db.engine import Database
 from service.db.tables import Gate, Job
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, GateClosedEarly, GateNotOpened
 from service.freeze.window import Hold
-from service.jobs import gate_hold
 from service.jobs.gate_hold import GateHold
-from service.model.gate import GateState
+from service.model.gate import GateState, GateTrouble
 from service.records import gates, queue
 from tests.fakes import agent_error
 from tests.scenes.host import FREEZE, GATE_MS, HOST, Scene, error_of, phases_of
@@ -167,8 +166,9 @@ def test_a_database_that_hangs_keeps_nobody_beyond_the_deadline(scene: Scene) ->
     deaf = DeafDatabase()
     hold = GateHold(deaf, "no job", "db1", 300)
     started = time.monotonic()
-    with pytest.raises(Exception, match=gate_hold.NOT_STORED):
+    with pytest.raises(GateNotOpened) as unopened:
         hold.take(held_for(300))
+    assert unopened.value.facts["trouble"] == GateTrouble.database_unavailable
     # The database would hang for 20 s.
     assert 0.3 <= time.monotonic() - started < 15
     deaf.over.set()
@@ -189,8 +189,9 @@ def test_a_gate_whose_guard_dies_closes_at_once(scene: Scene) -> None:
 
     thread = threading.Thread(target=die)
     thread.start()
-    with pytest.raises(Exception, match=gate_hold.GUARD_DIED):
+    with pytest.raises(GateClosedEarly) as closed:
         GateHold(scene.database, job_id, "db1", 60_000).take(hold)
+    assert closed.value.facts["trouble"] == GateTrouble.guard_died
     thread.join()
 
 

@@ -9,7 +9,7 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from service.jobs import gate_hold
-from service.model.gate import GateState
+from service.model.gate import GateState, GateTrouble
 from service.records.queue import release_expired
 from service.worker.worker import Worker
 from tests.scenes.host import FREEZE, HOST, STATUS, Scene, error_of
@@ -35,9 +35,9 @@ def open_until(scene: Scene, something: Callable[[], object]) -> Job:
     return scene.job(job_id)
 
 
-def must_have_closed_early(scene: Scene, job: Job, why: str) -> None:
+def must_have_closed_early(scene: Scene, job: Job, trouble: GateTrouble) -> None:
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "gate_closed_early")
-    assert why in error_of(job)["detail"]
+    assert error_of(job)["facts"]["trouble"] == trouble
     assert reasons_of(job)[0] == "gate_not_released"
     assert job.result is not None
     assert (job.result["held"], job.result["released_at"]) == (False, None)
@@ -53,7 +53,7 @@ def test_an_emergency_thaw_closes_the_gate(database: Database, tmp_path: Path, m
     scene = Scene(database, tmp_path, ("vda", "vdb"))
     thaws: list[Job] = []
     job = open_until(scene, lambda: thaws.append(scene.run("thaw")))
-    must_have_closed_early(scene, job, gate_hold.EMERGENCY_THAW)
+    must_have_closed_early(scene, job, GateTrouble.emergency_thaw)
     (thaw,) = thaws
     assert thaw.result is not None
     assert (thaw.state, thaw.result["was_frozen"], thaw.result["thawed"]) == ("succeeded", True, 2)
@@ -70,7 +70,7 @@ def test_the_gate_is_closed_when_the_thaw_has_ended_and_a_release_after_it_chang
         scene.run("thaw")
         assert scene.gate(job_id).state == GateState.closed
         scene.release(job_id)
-    must_have_closed_early(scene, scene.job(job_id), gate_hold.EMERGENCY_THAW)
+    must_have_closed_early(scene, scene.job(job_id), GateTrouble.emergency_thaw)
 
 
 def test_a_gate_that_was_about_to_open_does_not_open_after_an_emergency_thaw(scene: Scene) -> None:
@@ -78,7 +78,7 @@ def test_a_gate_that_was_about_to_open_does_not_open_after_an_emergency_thaw(sce
     scene.domain.when_next(FREEZE, lambda: scene.run("thaw"))
     job = scene.run_alone(job_id)
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "none", "gate_not_opened")
-    assert gate_hold.EMERGENCY_THAW in error_of(job)["detail"]
+    assert error_of(job)["facts"]["trouble"] == GateTrouble.emergency_thaw
     assert scene.domain.agent.frozen == set()
 
 
@@ -95,7 +95,7 @@ def test_the_gate_of_another_domain_stays_open(scene: Scene) -> None:
 
 def test_a_gate_whose_guest_somebody_thaws_with_other_means_closes(scene: Scene) -> None:
     job = open_until(scene, scene.domain.agent.thaw_by_somebody_else)
-    must_have_closed_early(scene, job, gate_hold.THAWED_BY_OTHERS)
+    must_have_closed_early(scene, job, GateTrouble.thawed_by_another)
 
 
 def test_an_agent_that_does_not_say_whether_it_is_frozen_closes_no_gate(scene: Scene) -> None:
@@ -144,7 +144,7 @@ def test_a_worker_that_stops_thaws_a_gate_that_would_outlive_it_and_says_why(pla
 
     assert worker.stop(4.0) is True
 
-    must_have_closed_early(scene, scene.job(job_id), "the worker was told to stop")
+    must_have_closed_early(scene, scene.job(job_id), GateTrouble.worker_stops)
 
 
 def test_it_holds_the_gate_as_long_as_it_can(plant: Plant) -> None:

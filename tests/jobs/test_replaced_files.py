@@ -15,8 +15,9 @@ from service.errors import OverlayPreparationFailed, OverlayReplaced
 from service.model.file_identity import FileIdentity
 from service.model.intent import Overlay
 from tests.disks.test_overlays import disks_in, planned
+from tests.scenes.deaths import story
 from tests.scenes.host import FREEZE, Scene, error_of, phases_of
-from tests.worker.test_recovery import Corpse, story
+from tests.worker.test_recovery import Corpse
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 
 from service.db.engine import Database
 from service.db.tables import Job, RecoveryPoint
+from service.errors.jobs import PointFate
 from service.model.kinds import JobKind
 from service.model.requests import read
 from service.records import queue
@@ -47,7 +48,7 @@ def test_discarded_the_disks_are_back_on_their_files_and_no_point_is_listed(scen
     before = {target: scene.domain.source(target) for target in ("vda", "vdb")}
     job = scene.run(**CRASH_IS_TOO_LITTLE, on_shortfall="discard")
     assert (job.state, (job.error or {})["code"]) == ("failed", "verdict_below_required")
-    assert "was removed again" in (job.error or {})["detail"]
+    assert (job.error or {})["facts"]["point"] == PointFate.removed
     assert {target: scene.domain.source(target) for target in ("vda", "vdb")} == before
     assert (points(scene), job.recovery_point) == ([], None)
     assert sorted(path.name for path in scene.images.iterdir()) == ["db1-vda.qcow2", "db1-vdb.qcow2"]
@@ -120,7 +121,7 @@ def test_a_vss_failure_that_passes_by_itself_is_tried_again_and_one_that_does_no
     refused = scene.run(domain=windows(scene, "volume-refused"), on_shortfall="retry")
     assert [(busy.error or {})["code"], (refused.error or {})["code"]] == ["vss_freeze_failed", "vss_freeze_failed"]
     assert [job.retry_of for job in waiting(scene)] == [busy.id]
-    assert "other backup" in (busy.error or {})["remedy"]
+    assert [(job.error or {})["facts"]["transient"] for job in (busy, refused)] == [True, False]
 
 
 @pytest.mark.windows
@@ -128,5 +129,4 @@ def test_a_lost_hold_that_is_tried_again_is_step_nine_as_planned(scene: Scene) -
     job = scene.run(domain=windows(scene, "hold-lost-once"), on_shortfall="retry")
     assert job.vss is not None
     assert (job.vss_outcome, job.vss["steps"][8]["observation"]) == ("hold_writes_timeout", "observed")
-    assert "tries again" in job.vss["steps"][8]["detail"]
     assert [follower.retry_of for follower in waiting(scene)] == [job.id]

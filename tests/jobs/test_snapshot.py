@@ -8,7 +8,7 @@ from service.db.engine import Database
 from service.db.tables import Job
 from service.freeze.frozen_pass import PassSettings
 from service.jobs.snapshot import Snapshot
-from service.model.explain import explain
+from service.model.explain import REMEDIES, explain
 from tests.fakes import agent_error, agent_silent
 from tests.fakes.agent import HONEST_HOOK
 from tests.fakes.domain import DESTROYED, SAVING
@@ -95,7 +95,9 @@ def test_a_flush_that_fails_is_a_warning_and_no_more(scene: Scene) -> None:
     job = scene.run()
     assert job.state == "succeeded"
     assert phases_of(job)[1] == ("prepare", "warning")
-    assert job.phases[1]["detail"] == "pre-flush: sync exited with 1"
+    assert job.freeze is not None
+    assert job.freeze["preflush"]["message"] in job.phases[1]["detail"]
+    assert "1" in job.freeze["preflush"]["message"]
 
 
 def test_a_job_may_ask_for_no_flush(scene: Scene) -> None:
@@ -244,8 +246,8 @@ def test_filesystems_that_are_frozen_from_inside_stay_so_and_nobody_is_told_to_m
     assert told == ("nothing_frozen" if mode == "required" else ["nothing_frozen"])
     told_of = ("kind", "state", "verdict", "verdict_reasons", "error", "evidence")
     document = {name: getattr(job, name) for name in told_of}
-    assert any("fsfreeze --unfreeze" in remedy for remedy in explain(document)["would_lift"])
-    assert not any("Mount the data" in remedy for remedy in explain(document)["would_lift"])
+    assert any("`fsfreeze --unfreeze MOUNTPOINT`" in remedy for remedy in explain(document)["would_lift"])
+    assert REMEDIES["nothing_frozen"] not in explain(document)["would_lift"]
 
 
 def test_a_hook_that_prepared_its_applications_is_told_of_the_end_although_nothing_was_frozen(scene: Scene) -> None:

@@ -82,7 +82,8 @@ def test_a_blocked_freeze_reads_the_same_from_an_agent_of_9_1(scene: Scene) -> N
 
 def test_a_domain_that_is_gone_is_named(scene: Scene) -> None:
     scene.domain.exists = False
-    assert "fake:///system has no domain" in failed_with(scene.run(), "domain_gone")["detail"]
+    facts = failed_with(scene.run(), "domain_gone")["facts"]
+    assert facts == {"uri": "fake:///system", "domain": scene.domain.uuid()}
 
 
 def test_a_libvirtd_that_is_away_fails_the_job(scene: Scene) -> None:
@@ -98,7 +99,7 @@ def test_an_unknown_disk_is_answered_with_the_known_ones(scene: Scene) -> None:
 
 def test_a_disk_that_is_asked_for_and_cannot_take_part_is_an_error(scene: Scene) -> None:
     scene.replace([scene.disk("vda"), FakeDisk("hda", None, device="cdrom", read_only=True)])
-    assert failed_with(scene.run(disks=["vda", "hda"]), "disks_cannot_take_part")["detail"] == "hda: it is a cdrom."
+    assert list(failed_with(scene.run(disks=["vda", "hda"]), "disks_cannot_take_part")["facts"]["reasons"]) == ["hda"]
     assert scene.domain.points == []
 
 

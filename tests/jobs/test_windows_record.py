@@ -8,7 +8,10 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import DatabaseUnavailable
+from service.freeze.windows_evidence import EXEC_BLOCKED
+from service.model.windows.well_known_writers import SQL_SERVER, writer_class
 from service.records import guest_memory
+from service.records.guest_memory import NOT_USABLE, USABLE
 from tests.lab.windows import scenario
 from tests.lab.windows.scenario import Registry, Scenario
 from tests.scenes.windows import WindowsScene, reasons_of, vss_of
@@ -119,7 +122,7 @@ def test_a_blocked_guest_exec_is_the_reason_that_is_recorded(scene: WindowsScene
 
     job = scene.take()
 
-    assert vss_of(job)["writers_unavailable_reason"] == "the agent does not allow guest-exec"
+    assert vss_of(job)["writers_unavailable_reason"] == EXEC_BLOCKED
     assert {phase["name"]: phase["outcome"] for phase in job.phases if phase["name"].startswith("writers")} == {
         "writers_before": "warning",
         "writers_after": "warning",
@@ -137,7 +140,7 @@ def test_who_restores_is_told_what_sql_server_will_do(scene: WindowsScene) -> No
     assert (recovery["mode"], recovery["source"]) == ("disabled_by_requester", "derived")
     assert recovery["on_restore"] == "recovery_required_at_first_start"
     notes = {entry["name"]: entry["on_restore"] for entry in recovery["writers"]}
-    assert "crash recovery" in notes["SqlServerWriter"]
+    assert notes["SqlServerWriter"] == writer_class(SQL_SERVER).restore_note
 
 
 def test_a_point_without_freeze_has_no_vss_and_no_known_recovery(scene: WindowsScene) -> None:
@@ -205,7 +208,7 @@ def test_a_vss_that_died_since_the_last_job_is_a_change_and_a_blocked_freeze_is_
 
     assert [change["fact"] for change in blocked] == ["blocked_commands"]
     (change,) = [change for change in dead if change["fact"] == "vss_provider"]
-    assert (change["before"], change["after"]) == ("usable", "not usable")
+    assert (change["before"], change["after"]) == (USABLE, NOT_USABLE)
 
 
 def with_writers(*names: str) -> Scenario:

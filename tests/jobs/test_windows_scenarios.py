@@ -136,7 +136,7 @@ def test_a_count_that_is_nothing_or_absurd_is_refused_and_thawed(scene: WindowsS
 @plays(Outcome("none", None, "vss_not_usable"), "vss-dead-old")
 def test_an_old_agent_without_vss_has_no_freeze_to_ask_for(scene: WindowsScene, name: str, expected: Outcome) -> None:
     error = error_of(prove(scene, name, expected))
-    assert "the agent 107.0.1 has disabled the freeze" in error["detail"]
+    assert "107.0.1" in error["detail"]
     assert "virtio-win-guest-tools.exe" in error["remedy"]
     assert "guest-fsfreeze-freeze" not in scene.windows.windows.commands
 
@@ -144,7 +144,7 @@ def test_an_old_agent_without_vss_has_no_freeze_to_ask_for(scene: WindowsScene, 
 @plays(Outcome("none", None, "vss_not_usable"), "vss-dead-new")
 def test_a_new_agent_without_vss_says_so_before_anything_is_frozen(scene: WindowsScene, name: str, expected: Outcome) -> None:
     error = error_of(prove(scene, name, expected))
-    assert "VSS failed to initialize" in error["detail"]
+    assert "guest-fsfreeze-status" in error["detail"]
     assert "virtio-win-guest-tools.exe" in error["remedy"]
     assert "guest-fsfreeze-freeze" not in scene.windows.windows.commands
 

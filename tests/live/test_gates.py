@@ -123,7 +123,7 @@ def test_a_thaw_that_nobody_told_the_service_of_closes_the_gate(service: Service
     lab_guest.agent({"execute": "guest-fsfreeze-thaw"})
     job = service.wait(gate["job"]["id"], timeout=10)
     assert (job["state"], job["error"]["code"]) == ("failed", "gate_closed_early")
-    assert "another client thawed the guest" in job["error"]["detail"]
+    assert job["error"]["facts"]["trouble"] == "thawed_by_another"
 
 
 def test_a_service_that_is_stopped_thaws_its_gate_by_itself_and_says_why(lab_guest: LabGuest, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_service_that_is_stopped_thaws_its_gate_by_itself_and_says_why(lab_gue
         assert lab_guest.freeze_status() == "thawed"
         job = service.start().job(gate["job"]["id"])
     assert (job["state"], job["verdict"], job["error"]["code"]) == ("failed", "crash", "gate_closed_early")
-    assert "the worker was told to stop" in job["error"]["detail"]
+    assert job["error"]["facts"]["trouble"] == "worker_stops"
     assert job["freeze"]["guard"] is None
 
 

@@ -25,7 +25,7 @@ from service.freeze.window import WindowPlan, run
 from service.hypervisor.guest import Guest
 from service.hypervisor.handle import LibvirtDomain
 from service.model.intent import Overlay
-from service.model.inventory import Disk, DomainState
+from service.model.inventory import READ_ONLY, Disk, DomainState
 from service.model.verdict import HookState
 from service.model.window import FreezeOutcome, ThawOutcome, classify_freeze_error, classify_thaw_error
 from tests.fakes import FakeDisk, FakeDomain, FakeHost
@@ -171,7 +171,7 @@ def test_the_disks_of_the_domain_are_read(make_subject: MakeSubject) -> None:
     assert {target: disk.why_not for target, disk in disks.items()} == {
         "vda": None,
         "vdb": None,
-        "vdc": "it is read-only",
+        "vdc": READ_ONLY,
         "hda": "it is a cdrom",
     }
     assert (disks["hda"].source, disks["vda"].format, disks["vda"].chain_depth) == (None, "qcow2", 0)

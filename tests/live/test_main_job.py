@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.model.scope import NOT_NAMED
 from tests.lab.disks import chain, needs_recovery
 from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
@@ -70,7 +71,7 @@ def test_only_the_filesystems_on_the_disks_of_the_job_are_frozen(service: Servic
     assert job["freeze"]["mountpoints"] == ["/data-vdb"]
     assert job["freeze"]["filesystems_frozen"] == 1
     assert guest.active_sources()["vda"] == guest.disks["vda"]
-    assert job["evidence"]["left_out"] == {"vda": "the job does not name it"}
+    assert job["evidence"]["left_out"] == {"vda": NOT_NAMED}
     guest.wait_serial("METER", 5, since=guest.mark())
     held = [stall for stall in guest.stalls(mark) if stall.ms >= job["timing"]["hold_ms"]]
     assert {stall.mount for stall in held} == {"/data-vdb"}
@@ -131,7 +132,7 @@ def test_a_paused_domain_is_refused_with_the_remedy_unless_freeze_is_off(service
     lab_guest.domain.resume()
 
     assert refused["error"]["code"] == "domain_paused"
-    assert "virsh resume" in refused["error"]["remedy"]
+    assert f"`virsh resume {lab_guest.name}`" in refused["error"]["remedy"]
     assert (off["state"], off["verdict"]) == ("succeeded", "crash")
 
 

@@ -1,5 +1,6 @@
 """Recovery on real guests: a discard that was cut short, and a frozen guest that is paused when the worker comes back."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,8 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from service.jobs.interrupted_disks import DISCARD_BEGUN, DISCARD_ENDED
-from service.worker.recovery import WAITED
+from service.model.story import DISCARD_BEGUN, DISCARD_FINISHED, PHASE, WAITED, WORKER_LOST
 from tests.lab.disks import chain
 from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
@@ -16,6 +16,7 @@ from tests.lab.options import GuestOptions
 from tests.libvirt_relay import LibvirtRelay
 from tests.live.test_libvirt_goes_away import wait_until_frozen
 from tests.live.test_main_job import overlays_beside
+from tests.scenes.told import pattern
 from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.live
@@ -61,7 +62,8 @@ def test_killed_while_a_point_is_merged_back_the_merge_is_finished(
     assert (job["state"], job["error"]["code"], job["recovery_point"]) == ("failed", "verdict_below_required", None)
     recovered = job["phases"][-1]
     assert recovered["name"] == "recover"
-    assert recovered["detail"].startswith(f"The worker was lost in phase discard of attempt 1. {DISCARD_BEGUN} {DISCARD_ENDED}")
+    beginning = WORKER_LOST.format(place=PHASE.format(phase="discard"), attempt=1)
+    assert recovered["detail"].startswith(f"{beginning} {DISCARD_BEGUN} {DISCARD_FINISHED}")
     assert guest.active_sources() == guest.disks
     assert (overlays_beside(guest), merging(guest)) == (set(), set())
     assert chain(guest.disks["vda"]) == [guest.disks["vda"]]
@@ -96,4 +98,4 @@ def test_a_frozen_guest_that_is_paused_is_waited_for_and_thawed_when_it_runs_aga
     job = slow.wait(job_id)
     assert (job["state"], job["attempt"], job["verdict"]) == ("succeeded", 2, "filesystem")
     recovered = next(phase for phase in job["phases"] if phase["name"] == "recover")
-    assert WAITED.partition("{")[0] in recovered["detail"]
+    assert re.search(pattern(WAITED), recovered["detail"])

@@ -9,6 +9,7 @@ import pytest
 
 from service.db.engine import Database, open_engine
 from service.db.tables import Job
+from service.freeze import after_death
 from tests.lab.daemon import uri
 from tests.lab.guests import LabGuest
 from tests.libvirt_relay import LibvirtRelay
@@ -63,7 +64,7 @@ def test_a_host_that_dies_with_a_frozen_guest_is_forgotten_and_the_guest_is_snap
         assert came_back
         told = api.job(lost)
         assert (told["state"], told["error"]["code"]) == ("failed", "host_forgotten")
-        assert "was frozen and was thawed" in told["phases"][-1]["detail"]
+        assert after_death.THAWED.format(count=1) in told["phases"][-1]["detail"]
         # Jobs are refused until the thaw is published.
         published = f"/api/v1/domains/{lab_guest.name}?host=hv1"
         until(lambda: api.request("GET", published).json().get("frozen") is False, "the publication of the thaw")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.freeze.windows_evidence import EXEC_BLOCKED
 from tests.lab.guests import LabGuest
 from tests.lab.windows import scenario
 from tests.lab.windows.guest import WindowsGuest, windows_options
@@ -138,7 +139,7 @@ def test_without_guest_exec_the_applications_are_unverified(service: ServiceProc
 
     assert (job["state"], job["verdict"]) == ("succeeded", "application_unverified"), job["error"]
     assert "writers_unavailable" in reasons(job)
-    assert job["vss"]["writers_unavailable_reason"] == "the agent does not allow guest-exec"
+    assert job["vss"]["writers_unavailable_reason"] == EXEC_BLOCKED
     assert job["vss"]["backup_type"] == "unknown"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from service.errors import DisksCannotTakePart, DiskUnknown, NoDiskCanTakePart
-from service.model.inventory import AgentFacts, Disk, DomainState, Filesystem, Survey
+from service.model.inventory import READ_ONLY, AgentFacts, Disk, DomainState, Filesystem, Survey
 from service.model.scope import FreezeScope, freeze_scope, select_disks
 
 LISTS = {"guest-fsfreeze-freeze-list": True}
@@ -35,7 +35,7 @@ def scope(taken: list[Disk], filesystems: list[Filesystem] | None, *, os: str = 
 def test_all_disks_that_can_are_taken_when_none_are_named() -> None:
     selection = select_disks("db1", [VDA, disk("vdb", read_only=True)], None, has_overlay_dir=False)
     assert selection.taken == [VDA]
-    assert selection.left_out == {"vdb": "it is read-only"}
+    assert selection.left_out == {"vdb": READ_ONLY}
 
 
 def test_named_disks_are_taken_in_the_order_of_the_domain() -> None:
@@ -49,8 +49,9 @@ def test_an_unknown_disk_is_refused_with_the_known_ones() -> None:
 
 
 def test_a_named_disk_that_cannot_take_part_is_refused_with_its_reason() -> None:
-    with pytest.raises(DisksCannotTakePart, match="vdb: it is read-only"):
+    with pytest.raises(DisksCannotTakePart) as refused:
         select_disks("db1", [VDA, disk("vdb", read_only=True)], ["vda", "vdb"], has_overlay_dir=False)
+    assert refused.value.facts["reasons"] == {"vdb": READ_ONLY}
 
 
 @pytest.mark.parametrize("disks", [[], [disk("hda", device="cdrom")]])
@@ -80,7 +81,9 @@ _UNSUITABLE: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changes", "named"), _UNSUITABLE)
 def test_why_a_disk_cannot_take_part(changes: dict[str, Any], named: str) -> None:
-    assert named in (disk("vda", **changes).why_not or pytest.fail("it can"))
+    why_not = disk("vda", **changes).why_not
+    assert why_not is not None
+    assert named in why_not
 
 
 def test_each_cause_for_which_a_disk_cannot_take_part_has_a_reason_of_its_own() -> None:
@@ -122,7 +125,7 @@ def test_all_of_them_when_the_agent_takes_no_list() -> None:
 
 def test_all_of_them_when_the_disks_under_one_are_not_known() -> None:
     found = scope([VDB], [ROOT, DATA, fs("/loop", "loop0")])
-    assert (found.mountpoints, found.why) == (None, "all: the disks under /loop are not known")
+    assert (found.mountpoints, "/loop" in found.why) == (None, True)
 
 
 def test_all_of_them_without_a_number_when_the_agent_lists_none() -> None:

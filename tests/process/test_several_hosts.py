@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from service.db.engine import Database, open_engine
 from service.db.tables import Domain, Host, Job
+from service.errors import HostNotSilent, HostTaken
 from service.records import queue
 from tests.postgresql_relay import PostgresqlRelay
 from tests.scenes.orders import a_snapshot
@@ -76,7 +77,7 @@ def test_a_second_worker_with_the_same_host_id_ends_with_the_reason(database: Da
     first = instance(database, "hv1")
     second = worker("two", "hv1", lease_seconds="60")
     wait_for(second.has_ended, "the end of the second worker")
-    assert "Another worker has this host" in second.log_text()
+    assert HostTaken.title in second.log_text()
     assert instance(database, "hv1") == first
 
 
@@ -109,7 +110,7 @@ def test_a_host_that_died_with_a_job_is_forgotten_and_the_domain_can_be_used_els
         waits = session.get_one(Job, queue.enqueue(session, a_snapshot(name, "hv2", kind="preflight")).job_id)
         waits.domain_id = domain_id
     early = forget(alive, "hv1")
-    assert (early.returncode, "may still be alive" in early.stderr) == (1, True)
+    assert (early.returncode, HostNotSilent.title in early.stderr) == (1, True)
 
     wait_for(lambda: forget(alive, "hv1").returncode == 0, "the silence of the dead host")
 

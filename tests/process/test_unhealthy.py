@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.errors import DatabaseLost
 from tests.service_process import ServiceProcess
 
 TEST_DRIVER = "test:///default"
@@ -82,7 +83,7 @@ def test_after_a_restart_a_deleted_database_is_an_error_and_not_a_new_one(servic
     delete_database(service)
     service.stop()
     for _ in range(2):
-        with pytest.raises(AssertionError, match="is gone"):
+        with pytest.raises(AssertionError, match=DatabaseLost.title):
             service.start()
     assert not list(service.state_dir.glob("stillpoint.db*"))
     assert service.token == token

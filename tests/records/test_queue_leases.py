@@ -166,7 +166,7 @@ def test_recovery_decides_once(database: Database) -> None:
     job_id = add(database, a_snapshot())
     claimed(database)
     everything_expires(database)
-    with pytest.raises(ValueError, match="succeeded"):
+    with pytest.raises(ValueError, match=JobState.succeeded):
         resolve(database, job_id, JobState.succeeded)
     resolve(database, job_id, JobState.queued)
     with pytest.raises(LeaseLost):

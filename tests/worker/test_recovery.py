@@ -10,10 +10,12 @@ from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import LibvirtUnavailable
 from service.freeze import after_death
-from service.jobs.interrupted_disks import NOTHING_MADE
 from service.jobs.run import JobRun
+from service.model.story import LAST_ATTEMPT, NOTHING_MADE, PHASE, WORKER_LOST
 from service.records import queue
+from tests.scenes.deaths import story
 from tests.scenes.host import FREEZE, THAW, Scene, error_of, phases_of
+from tests.scenes.told import tells
 
 
 class Died(BaseException):
@@ -68,19 +70,12 @@ class Corpse:
         return self.scene.job(self.job_id)
 
 
-def story(job: Job) -> str:
-    assert job.phases[-1]["name"] == "recover"
-    detail = job.phases[-1]["detail"]
-    assert isinstance(detail, str)
-    return detail
-
-
 def test_a_job_that_had_made_nothing_is_queued_again(database: Database, tmp_path: Path) -> None:
     corpse = Corpse(Scene(database, tmp_path, ("vda", "vdb")))
     corpse.run.write({"phase": "preflight"})
     job = corpse.recover()
     assert (job.state, job.verdict, job.error) == ("queued", None, None)
-    assert story(job) == f"The worker was lost in phase preflight of attempt 1. {NOTHING_MADE}"
+    assert tells(job, f"{WORKER_LOST} {NOTHING_MADE}", place=PHASE.format(phase="preflight"), attempt=1)
     assert phases_of(job)[-1] == ("recover", "warning")
 
 
@@ -179,7 +174,7 @@ def test_the_last_attempt_fails_instead_of_being_queued(scene: Scene) -> None:
     corpse.left(will_freeze=True)
     job = corpse.recover()
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "none", "worker_lost")
-    assert "This was the last of 1 attempts." in story(job)
+    assert tells(job, LAST_ATTEMPT, attempts=1)
     assert scene.overlays() == []
 
 

@@ -11,10 +11,11 @@ import pytest
 from service.db.engine import Database
 from service.errors import LibvirtCallTimedOut
 from service.freeze import after_death
-from service.worker.recovery import CANNOT_JUDGE_DISKS, WAITED
+from service.model.story import NOT_JUDGED_YET, WAITED
 from tests.fakes import FakeDomain, libvirt_error
 from tests.scenes.deaths import PATIENCE_S, die, recovered, story
 from tests.scenes.host import FREEZE, Scene, error_of, phases_of
+from tests.scenes.told import tells
 
 LOCKED = "Timed out during operation: cannot acquire state change lock (held by monitor=remoteDispatchDomainSnapshotCreateXML)"
 
@@ -67,7 +68,7 @@ def test_the_guest_is_thawed_while_the_snapshot_goes_on_and_no_disk_is_judged(sc
     assert (scene.overlays(), scene.points(), job.finished_at) == (overlays, [], None)
     assert phases_of(job)[-1] == ("recover", "warning")
     assert after_death.THAWED.format(count=2) in story(job)
-    assert CANNOT_JUDGE_DISKS.partition("{")[0] in story(job)
+    assert tells(job, NOT_JUDGED_YET, why=error_of(job)["detail"])
     going_on.set()
 
 
@@ -83,7 +84,7 @@ def test_the_point_that_it_takes_in_the_end_is_kept_and_told(scene: Scene) -> No
     assert len(scene.points()) == 1
     assert scene.overlays() == sorted(scene.sources().values())
     assert [name for name, _ in phases_of(job)].count("recover") == 1
-    assert WAITED.partition("{")[0] in story(job)
+    assert tells(job, WAITED)
 
 
 @pytest.mark.parametrize("trouble", [refuse_to_say, hang])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.db.engine import Database
-from service.freeze import guard_report
+from service.freeze import after_death, guard_report
 from tests.freeze.test_guard_report import NO_PROCESS, THAWED
 from tests.scenes.deaths import die, recovered, story
 from tests.scenes.host import FREEZE, THAW, Scene
@@ -32,11 +32,18 @@ def left_with_guard(scene: Scene, state_dir: Path, **said: Any) -> str:
     return job_id
 
 
+def sentence_of(state_dir: Path, job_id: str) -> str:
+    report = guard_report.read(state_dir, job_id)
+    assert report is not None
+    return guard_report.as_sentence(report)
+
+
 def test_what_the_guard_did_is_told_and_kept_as_evidence_and_its_file_is_removed(scene: Scene, state_dir: Path) -> None:
     job_id = left_with_guard(scene, state_dir)
     scene.domain.agent.restart()
+    told = sentence_of(state_dir, job_id)
     job = recovered(scene, job_id, state_dir)
-    assert "thawed the guest when the worker was gone, answered after 41 ms (2 filesystems). The guest was not frozen." in story(job)
+    assert f"{told} {after_death.NOT_FROZEN}" in story(job)
     assert job.evidence is not None
     assert (job.evidence["guard"]["state"], job.evidence["guard"]["pid"]) == ("thawed", NO_PROCESS)
     assert THAW not in scene.domain.log
@@ -47,8 +54,9 @@ def test_while_the_guard_still_tries_recovery_thaws_as_well(scene: Scene, state_
     job_id = left_with_guard(scene, state_dir, state="thawing", thawed_at=None, count=None)
     with guard_report.path_of(state_dir, job_id).open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
+        told = sentence_of(state_dir, job_id)
         job = recovered(scene, job_id, state_dir)
-    assert "is still thawing; recovery thaws as well. The guest was frozen and was thawed (2 filesystems)." in story(job)
+    assert f"{told} {after_death.THAWED.format(count=2)}" in story(job)
     assert not scene.domain.agent.frozen
 
 
@@ -62,8 +70,9 @@ def test_a_guard_that_says_it_thawed_is_not_believed_blindly(scene: Scene, state
 def test_a_report_that_makes_no_sense_changes_nothing_but_the_story(scene: Scene, state_dir: Path) -> None:
     job_id = left_with_guard(scene, state_dir)
     guard_report.path_of(state_dir, job_id).write_bytes(b'{"job_id": "')
+    told = sentence_of(state_dir, job_id)
     job = recovered(scene, job_id, state_dir)
-    assert "What its thaw guard did is not known" in story(job)
+    assert told in story(job)
     assert (job.state, scene.domain.agent.frozen) == ("queued", set())
 
 
@@ -73,5 +82,6 @@ def test_the_report_is_kept_while_the_job_waits(scene: Scene, state_dir: Path) -
     assert recovered(scene, job_id, state_dir).state == "interrupted"
     assert guard_report.read(state_dir, job_id) is not None
     scene.domain.resume()
-    assert "Its thaw guard died while it was thawing." in story(recovered(scene, job_id, state_dir))
+    told = sentence_of(state_dir, job_id)
+    assert told in story(recovered(scene, job_id, state_dir))
     assert guard_report.read(state_dir, job_id) is None

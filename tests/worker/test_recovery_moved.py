@@ -11,11 +11,12 @@ from service.db.tables import Domain, Host, Job
 from service.errors import DatabaseUnavailable
 from service.freeze import after_death, guard_report
 from service.model.intent import Overlay
+from service.model.story import DEFINITION_AHEAD, DEFINITION_BEHIND, MAY_BE_FROZEN_THERE, MERGED_BY_ANOTHER, THAWED_THERE
 from service.records import queue
-from service.records.following_thaw import THAWED_BY_JOB
 from tests.fakes.domain import MIGRATED
 from tests.scenes.deaths import die, doomed, recovered, story
 from tests.scenes.host import FREEZE, THAW, Scene, error_of
+from tests.scenes.told import tells
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_a_domain_that_was_undefined_ends_the_job_and_names_what_is_left(scene: 
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "none", "domain_gone")
     assert scene.overlays() == left
     assert all(name in story(job) for name in left)
-    assert "may still be frozen there: look for it" in story(job)
+    assert tells(job, MAY_BE_FROZEN_THERE)
 
 
 def test_a_domain_that_vanishes_while_recovery_looks_ends_the_job_too(scene: Scene) -> None:
@@ -86,7 +87,7 @@ def test_a_frozen_guest_that_was_migrated_is_thawed_on_its_new_host(database: Da
     job = recovered(scene, job_id)
     (thaw,) = thaws_of(scene, "hv2")
     assert (thaw.domain_id, thaw.request["domain"]) == (scene.domain.uuid(), "db1")
-    assert THAWED_BY_JOB.format(host="hv2", job=thaw.id) in story(job)
+    assert tells(job, THAWED_THERE, host="hv2", job_id=thaw.id)
     assert (job.state, error_of(job)["code"], scene.overlays()) == ("failed", "worker_lost", left)
 
 
@@ -153,7 +154,7 @@ def test_a_definition_that_names_the_overlays_of_disks_that_never_moved_is_no_po
         scene.domain.put_on(target, scene.images / name, live=False)
     job = recovered(scene, job_id)
     assert (job.state, error_of(job)["code"], scene.points()) == ("failed", "disks_in_doubt", [])
-    assert "Only the definition of the next start names the overlay of vda, vdb" in story(job)
+    assert tells(job, DEFINITION_AHEAD, disks="vda, vdb")
     assert len(scene.overlays()) == 2
 
 
@@ -163,7 +164,8 @@ def test_a_definition_that_stayed_behind_is_told_because_the_next_start_would_lo
         scene.domain.put_on(target, scene.images / name, saved=False)
     job = recovered(scene, job_id)
     assert [point.verdict for point in scene.points()] == ["crash"]
-    assert "does not name the overlay of vda, vdb: correct it before the domain is shut off" in error_of(job)["detail"]
+    assert tells(job, DEFINITION_BEHIND, disks="vda, vdb")
+    assert DEFINITION_BEHIND.format(disks="vda, vdb").rstrip(".") in error_of(job)["detail"]
 
 
 def test_a_domain_without_a_definition_is_judged_by_what_runs(scene: Scene) -> None:
@@ -171,7 +173,8 @@ def test_a_domain_without_a_definition_is_judged_by_what_runs(scene: Scene) -> N
     scene.domain.persistent = False
     job = recovered(scene, job_id)
     assert (job.verdict, len(scene.points())) == ("crash", 1)
-    assert "definition" not in story(job)
+    assert not tells(job, DEFINITION_BEHIND)
+    assert not tells(job, DEFINITION_AHEAD)
 
 
 def test_a_point_that_somebody_merges_back_meanwhile_is_no_point(scene: Scene) -> None:
@@ -179,7 +182,7 @@ def test_a_point_that_somebody_merges_back_meanwhile_is_no_point(scene: Scene) -
     scene.domain.block_commit_active("vda")
     job = recovered(scene, job_id)
     assert (job.state, job.verdict, scene.points()) == ("failed", "none", [])
-    assert "merges vda back" in story(job)
+    assert tells(job, MERGED_BY_ANOTHER, disks="vda")
 
 
 # --- its files ------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import pytest
 
 from service.db.engine import Database
 from service.freeze import after_death
-from service.jobs.interrupted_disks import KEPT, NOT_JUDGED, NOT_RECORDED, NOTHING_MADE, ROLLED_BACK
 from service.model.fuse import FuseState
+from service.model.story import NOT_JUDGED, NOT_RECORDED, NOTHING_MADE, PHASE, POINT_KEPT, ROLLED_BACK, WINDOW, WORKER_LOST
 from tests.fakes import FakeDomain, libvirt_error
 from tests.scenes.deaths import die, doomed, recovered, story
 from tests.scenes.host import FREEZE, THAW, Scene, error_of, phases_of
@@ -19,6 +19,10 @@ from tests.scenes.windows import WindowsScene
 DISARMED = after_death.FUSE_STORIES[FuseState.disarmed]
 THAWED = f"{after_death.THAWED.format(count=2)} {DISARMED}"
 NOT_FROZEN = f"{after_death.NOT_FROZEN} {DISARMED}"
+
+
+def lost_in(phase: str) -> str:
+    return WORKER_LOST.format(place=PHASE.format(phase=phase), attempt=1)
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,14 @@ class Death:
 
 
 DEATHS: dict[str, Death] = {
-    "at the first look": Death("guest-ping", "phase preflight", (NOTHING_MADE,)),
-    "while the overlays are planned": Death("block_capacity", "phase prepare", (NOTHING_MADE,)),
-    "before freeze is sent": Death(FREEZE, "the freeze window", (NOT_FROZEN, ROLLED_BACK)),
-    "before freeze is answered": Death(FREEZE, "the freeze window", (THAWED, ROLLED_BACK), after=True, frozen=True),
-    "before the point in time": Death("snapshot_create", "the freeze window", (THAWED, ROLLED_BACK), frozen=True),
-    "after the point in time": Death("snapshot_create", "the freeze window", (THAWED, KEPT), after=True, frozen=True, point=NOT_RECORDED),
-    "before thaw is sent": Death(THAW, "the freeze window", (THAWED, KEPT), frozen=True, point=NOT_RECORDED),
-    "before thaw is answered": Death(THAW, "the freeze window", (NOT_FROZEN, KEPT), after=True, point=NOT_RECORDED),
+    "at the first look": Death("guest-ping", PHASE.format(phase="preflight"), (NOTHING_MADE,)),
+    "while the overlays are planned": Death("block_capacity", PHASE.format(phase="prepare"), (NOTHING_MADE,)),
+    "before freeze is sent": Death(FREEZE, WINDOW, (NOT_FROZEN, ROLLED_BACK)),
+    "before freeze is answered": Death(FREEZE, WINDOW, (THAWED, ROLLED_BACK), after=True, frozen=True),
+    "before the point in time": Death("snapshot_create", WINDOW, (THAWED, ROLLED_BACK), frozen=True),
+    "after the point in time": Death("snapshot_create", WINDOW, (THAWED, POINT_KEPT), after=True, frozen=True, point=NOT_RECORDED),
+    "before thaw is sent": Death(THAW, WINDOW, (THAWED, POINT_KEPT), frozen=True, point=NOT_RECORDED),
+    "before thaw is answered": Death(THAW, WINDOW, (NOT_FROZEN, POINT_KEPT), after=True, point=NOT_RECORDED),
 }
 
 
@@ -60,7 +64,7 @@ def test_a_death_at_a_boundary(scene: Scene, death: Death) -> None:
     assert bool(scene.domain.agent.frozen) is death.frozen
     job = recovered(scene, job_id)
     assert not scene.domain.agent.frozen
-    assert story(job) == " ".join([f"The worker was lost in {death.place} of attempt 1.", *death.told])
+    assert story(job) == " ".join([WORKER_LOST.format(place=death.place, attempt=1), *death.told])
     assert job.phase is None
     assert (job.freeze, job.timing) == (None, None), "the window was never recorded"
     if death.point is None:
@@ -77,7 +81,7 @@ def test_a_death_while_the_guest_is_flushed(scene: Scene) -> None:
     """The third guest-exec: the first two are the survey's."""
     scene.ask()
     job = recovered(scene, die(scene, scene.domain.die_in("guest-exec", skip=2)))
-    assert story(job) == f"The worker was lost in phase prepare of attempt 1. {ROLLED_BACK}"
+    assert story(job) == f"{lost_in('prepare')} {ROLLED_BACK}"
     assert scene.overlays() == []
 
 
@@ -86,7 +90,7 @@ def test_a_death_after_the_window_keeps_what_was_seen_and_says_that_it_was_not_j
     scene.ask()
     run = doomed(scene)
     job = recovered(scene, die(scene, run.at_the_end, run))
-    assert story(job) == f"The worker was lost in phase evaluate of attempt 1. {KEPT}"
+    assert story(job) == f"{lost_in('evaluate')} {POINT_KEPT}"
     assert (job.state, job.verdict, error_of(job)["code"]) == ("failed", "crash", "worker_lost")
     assert [reason["detail"] for reason in job.verdict_reasons] == [NOT_JUDGED]
     assert job.freeze is not None
@@ -117,7 +121,7 @@ def test_a_death_while_the_writers_are_read_after_the_thaw(sqlite_database: Data
 
     domain.when_next(THAW, meet_death)
     job = recovered(scene, die(scene, after_the_thaw, run))
-    assert story(job) == f"The worker was lost in phase writers_after of attempt 1. {KEPT}"
+    assert story(job) == f"{lost_in('writers_after')} {POINT_KEPT}"
     assert (job.state, job.verdict) == ("failed", "crash")
     assert job.freeze is not None
     assert job.freeze["thaw_outcome"] == "completed"

@@ -8,15 +8,16 @@ import pytest
 from prometheus_client import REGISTRY
 
 from service.db.engine import Database
-from service.errors import LeaseLost
+from service.errors import GuestMayBeFrozen, LeaseLost
 from service.freeze import after_death
 from service.model.lifecycle import JobState
+from service.model.story import WAITED
 from service.records import queue
-from service.worker.recovery import WAITED
 from service.worker.recovery_schedule import LOOK_AGAIN_S
 from tests.scenes.deaths import die, recovered, story
 from tests.scenes.host import FREEZE, HOST, THAW, Scene, error_of, phases_of
 from tests.scenes.plant import Plant, wait_for
+from tests.scenes.told import tells
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_paused_guest_is_waited_for_and_its_row_says_so(database: Database, tm
     scene.domain.pause()
     job = recovered(scene, job_id)
     assert (job.state, error_of(job)["code"]) == ("interrupted", "guest_may_be_frozen")
-    assert "db1 is paused" in error_of(job)["detail"]
+    assert error_of(job)["facts"] == {"domain": "db1", "state": "paused"}
     assert phases_of(job)[-1] == ("recover", "warning")
     assert "frozen" in story(job)
     assert (job.verdict, job.finished_at, scene.overlays()) == (None, None, overlays)
@@ -67,8 +68,7 @@ def test_a_paused_guest_is_thawed_when_it_runs_again_and_the_wait_is_told_once(s
     assert (job.state, job.error) == ("queued", None)
     assert [name for name, _ in phases_of(job)].count("recover") == 1
     assert after_death.THAWED.format(count=2) in story(job)
-    assert WAITED.partition("{")[0] in story(job)
-    assert "db1 is paused" in story(job)
+    assert tells(job, WAITED, why=GuestMayBeFrozen(domain="db1", state="paused").detail)
     assert job.phases[-1]["duration_ms"] is not None
 
 
@@ -191,7 +191,7 @@ def test_a_note_is_written_for_interrupted_jobs_only(scene: Scene) -> None:
     job_id = scene.ask()
     with pytest.raises(LeaseLost), scene.database.write() as session:
         queue.note_interrupted(session, job_id, {"error": None})
-    with pytest.raises(ValueError, match="only the queue"), scene.database.write() as session:
+    with pytest.raises(ValueError, match="state"), scene.database.write() as session:
         queue.note_interrupted(session, job_id, {"state": JobState.failed})
 
 

@@ -161,6 +161,9 @@ def _freezing(seen: _Seen) -> Mapping[int, _Finding]:
             return _all(Observation.did_not_happen, "No freeze was requested.", None)
 
 
+NOT_OF_EACH_WRITER = "The reply does not say of each writer whether it took part to the end."
+
+
 def _all(observation: Observation, detail: str, sent: int | None) -> dict[int, _Finding]:
     return {number: _Finding(observation, detail, sent if number == 1 else None) for number in range(1, 6)}
 
@@ -172,7 +175,7 @@ def _frozen(seen: _Seen) -> dict[int, _Finding]:
     begun = f"The step begins with the freeze request. {together}"
     findings[1] = _Finding(Observation.observed, begun, seen.at.freeze_sent)
     count = seen.window.freeze.count
-    done = f"The step ends with the freeze reply, of {count} volume(s). {together} The reply does not say whether each writer agreed."
+    done = f"The step ends with the freeze reply, of {count} volume(s). {together} {NOT_OF_EACH_WRITER}"
     findings[5] = _Finding(Observation.observed, done)
     return findings
 
@@ -255,7 +258,7 @@ def _thaw_detail(seen: _Seen, took: str) -> str:
     if seen.reading.doubt is VssDoubt.aborted_and_ignored:
         return f"{seen.reading.detail} {took}"
     if seen.reading.outcome is VssOutcome.completed:
-        return f"The thaw was answered. {took} The reply does not say whether each writer succeeded."
+        return f"The thaw was answered. {took} {NOT_OF_EACH_WRITER}"
     return f"{seen.reading.detail} VSS tells its writers that the backup was aborted. {took}"
 
 

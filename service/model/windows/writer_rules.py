@@ -63,9 +63,10 @@ class WriterRules:
         return self.overrides.get(class_id) or writer_class(class_id).on_new_failure
 
     def source_of(self, class_id: str) -> str:
-        return "the setting for this writer class" if class_id in self.overrides else writer_class(class_id).reason
+        return FROM_SETTING if class_id in self.overrides else writer_class(class_id).reason
 
 
+FROM_SETTING = "the setting for this writer class"
 DEFAULT_RULES = WriterRules({})
 
 

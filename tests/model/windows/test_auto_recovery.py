@@ -19,6 +19,7 @@ from service.model.windows.auto_recovery import (
     read_vss_option,
 )
 from service.model.windows.vss_writers import parse
+from service.model.windows.well_known_writers import writer_class
 from tests.model.windows.vssadmin_samples import SQL, TASKS, THIRD_PARTY, english, well
 
 pytestmark = pytest.mark.windows
@@ -97,7 +98,7 @@ def test_what_the_person_who_restores_must_expect_per_writer() -> None:
     writers = parse(english(*well(SQL, TASKS, THIRD_PARTY))).writers
     notes = derive(windows("10.0"), frozen_by_vss=True, writers=writers).as_document()["writers"]
     assert [note["name"] for note in notes] == ["SqlServerWriter"]
-    assert "crash recovery" in notes[0]["on_restore"]
+    assert notes[0]["on_restore"] == writer_class(SQL[1]).restore_note
 
 
 @given(
