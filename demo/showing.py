@@ -15,7 +15,7 @@ def show_domain(screen: Screen, domain: Mapping[str, Any]) -> None:
     disks = ", ".join(f"{disk['target']} ({disk['reason'] or 'can take part'})" for disk in domain["disks"])
     mounts = ", ".join(f"{mount['mountpoint']} {mount['type']} on {'+'.join(mount['disks'])}" for mount in domain["filesystems"] or [])
     agent = (domain["agent"] or {}).get("version") or "not answering"
-    screen.note(f"{domain['state']}, {frozen}; agent {agent}; disks: {disks}; filesystems: {mounts or 'unknown'}")
+    screen.note(f"{domain['state']}, {frozen}. Agent: {agent}. Disks: {disks}. Filesystems: {mounts or 'unknown'}")
 
 
 def show_timeline(screen: Screen, job: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ REASONS = {
     415: "The body is not sent as JSON",
     429: "Too many jobs wait already",
     422: "The request is not valid",
-    500: "A fault of the service; its log has the rest",
+    500: "A fault of the service. Its log has the details",
     503: "The database or another part that the service needs is not available",
 }
 TAGS = [
@@ -39,9 +39,10 @@ TAGS = [
 DESCRIPTION = """Backups of running KVM guests that can be trusted: frozen, taken, thawed, and recorded with evidence.
 
 Times are RFC 3339 UTC, durations milliseconds (`*_ms`), ids UUIDs. Errors are `application/problem+json` with a stable
-`code`, the `facts`, and a `remedy`. Lists are paged: pass `next_cursor` on as `cursor` until it is null. Calls that create
-a job accept an `Idempotency-Key`: the same key with the same body answers 202 with the same job and the header
-`Idempotent-Replayed: true`; with another body it answers 422 `idempotency_mismatch`.
+`code`, the `facts` by name, and a `remedy`. Compare codes and facts: sentences may change. Lists are paged: pass
+`next_cursor` on as `cursor` until it is null. Calls that create a job accept an `Idempotency-Key`. The same key with the
+same body answers 202 with the same job and the header `Idempotent-Replayed: true`. With another body it answers 422
+`idempotency_mismatch`.
 """
 
 
