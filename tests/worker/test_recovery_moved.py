@@ -129,7 +129,7 @@ def test_a_guest_that_its_guard_had_thawed_is_not_thawed_on_the_new_host(scene: 
     job_id = dead_in(scene, FREEZE, after=True)
     report = guard_report.path_of(tmp_path, job_id)
     report.parent.mkdir(parents=True)
-    report.write_text('{"domain": "db1", "pid": 1, "state": "thawed", "count": 2}')
+    report.write_text(f'{{"job_id": "{job_id}", "domain": "db1", "pid": 1, "state": "thawed", "count": 2}}')
     publish_at(scene, "hv2", datetime.now(UTC))
     scene.domain.exists = False
     recovered(scene, job_id, tmp_path)
