@@ -18,8 +18,13 @@ def pytest_configure() -> None:
 
 
 def mark_of(pid: int) -> str:
-    """The id of a process and when it was started: another process may get the id later."""
-    return f"{pid}:{_started(pid)}"
+    """The id of a process, in which namespace, and when it was started: another process may get the id later."""
+    return f"{pid} {_started(pid)} {namespace()}"
+
+
+def namespace() -> str:
+    """Of this process. In a namespace of its own a run has ids that are those of other processes elsewhere."""
+    return str(Path("/proc/self/ns/pid").readlink())
 
 
 def without_mark() -> dict[str, str]:
@@ -32,7 +37,7 @@ def end_those_of_killed_runs() -> set[int]:
     ended = set()
     for process in Path("/proc").iterdir():
         with suppress(OSError):
-            if process.name.isdigit() and (mark := _inherited(process)) and not _is_alive(mark):
+            if process.name.isdigit() and (mark := _inherited(process)) and _is_of_a_killed_run(mark):
                 os.kill(int(process.name), signal.SIGKILL)
                 ended.add(int(process.name))
     return ended
@@ -47,11 +52,15 @@ def _inherited(process: Path) -> str | None:
     return None
 
 
-def _is_alive(mark: str) -> bool:
-    pid = mark.partition(":")[0]
-    with suppress(OSError):
-        return pid.isdigit() and mark_of(int(pid)) == mark
-    return False
+def _is_of_a_killed_run(mark: str) -> bool:
+    """A run in another namespace cannot be looked up here: it counts as alive."""
+    pid, _, rest = mark.partition(" ")
+    if not (pid.isdigit() and rest.endswith(f" {namespace()}")):
+        return False
+    try:
+        return mark_of(int(pid)) != mark
+    except OSError:
+        return True
 
 
 def _started(pid: int) -> str:

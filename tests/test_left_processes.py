@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.left_processes import MARK, end_those_of_killed_runs, mark_of, without_mark
+from tests.left_processes import MARK, end_those_of_killed_runs, mark_of, namespace, without_mark
 
 Start = Callable[[dict[str, str]], subprocess.Popen[bytes]]
 
@@ -41,8 +41,14 @@ def test_a_process_of_a_run_that_is_gone_is_ended(start: Start) -> None:
 
 
 def test_a_process_whose_run_had_the_id_of_another_process_is_ended(start: Start) -> None:
-    left = start({**os.environ, MARK: f"{os.getpid()}:1"})
+    left = start({**os.environ, MARK: f"{os.getpid()} 1 {namespace()}"})
     assert left.pid in end_those_of_killed_runs()
+
+
+def test_a_process_of_a_run_in_another_namespace_stays(start: Start) -> None:
+    elsewhere = start({**os.environ, MARK: f"{os.getpid()} 1 pid:[1]"})
+    assert elsewhere.pid not in end_those_of_killed_runs()
+    assert elsewhere.poll() is None
 
 
 def test_processes_of_this_run_and_of_nobody_stay(start: Start) -> None:
