@@ -102,6 +102,18 @@ class VersionUnknown(StillpointError):
     remedy_template = "Run the newer version on this host again; its worker continues the job."
 
 
+class RecordUnreadable(StillpointError):
+    """`what`: `request` or `intent`."""
+
+    code = "record_unreadable"
+    title = "What is on record of the job cannot be read"
+    detail_template = "The {what} of the job makes no sense: {reason}."
+    remedy_template = (
+        "Run the version of this program that wrote the job. If that is the version that runs now, something else changed the row: "
+        "cancel the job, and create a new job."
+    )
+
+
 class HostForgotten(StillpointError):
     """`phase` None: the job had not begun. `files`: overlays that it may have made."""
 

@@ -63,7 +63,7 @@ class Quiesce:
         judgement = worker_died(was_opened=gate is not None and gate.opened_at is not None)
         return Resolution(
             judgement=judgement,
-            result=gates.result_document(gate, QuiesceRequest.from_document(lost.job.request).freeze.hold_limit_ms, held=False),
+            result=gates.result_document(gate, gate.hold_budget_ms if gate is not None else None, held=False),
         )
 
     def ended_early(self, run: JobRun, error: StillpointError) -> Ending:

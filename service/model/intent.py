@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from service.clock import rfc3339
-from service.errors import VersionUnknown
+from service.errors import RecordUnreadable, VersionUnknown
 from service.model.file_identity import FileIdentity
 
 VERSION = 1
@@ -105,15 +105,22 @@ class Intent:
 
     @classmethod
     def from_document(cls, document: dict[str, Any] | None) -> "Intent":
-        """`document` None: the job had no intent yet. Raises VersionUnknown."""
+        """`document` None: the job had no intent yet. Raises VersionUnknown, RecordUnreadable."""
         stored = document or {}
         if stored.get("v", VERSION) > VERSION:
             raise VersionUnknown(what="intent", version=stored["v"], known=VERSION)
-        discard, window = stored.get("discard"), stored.get("window")
+        try:
+            return cls._from_known(stored)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RecordUnreadable(what="intent", reason=f"{type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _from_known(cls, document: dict[str, Any]) -> "Intent":
+        discard, window = document.get("discard"), document.get("window")
         return cls(
-            will_freeze=bool(stored.get("will_freeze")),
-            overlays=tuple(Overlay.from_document(overlay) for overlay in stored.get("overlays", [])),
-            instance=stored.get("instance"),
+            will_freeze=bool(document.get("will_freeze")),
+            overlays=tuple(Overlay.from_document(overlay) for overlay in document.get("overlays", [])),
+            instance=document.get("instance"),
             window=WindowIntent.from_document(window) if window else None,
             discard=DiscardIntent(discard["verdict"], discard["required"]) if discard else None,
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
-from service.errors import VersionUnknown
+from service.errors import RecordUnreadable, VersionUnknown
 from service.model.kinds import JobKind
 from service.model.policy import FreezeMode, FreezePolicy, OnShortfall
 from service.model.verdict import Verdict
@@ -121,10 +121,13 @@ _TYPES: Mapping[str, type[JobRequest]] = {form.kind: form for form in get_args(J
 
 
 def read(kind: str, document: Mapping[str, Any], version: int = VERSION) -> JobRequest:
-    """The request in a job's row. Raises VersionUnknown."""
+    """The request in a job's row. Raises VersionUnknown, RecordUnreadable."""
     if version > VERSION:
         raise VersionUnknown(what="request", version=version, known=VERSION)
-    return _TYPES[kind].from_document(document)
+    try:
+        return _TYPES[kind].from_document(document)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RecordUnreadable(what="request", reason=f"{type(error).__name__}: {error}") from error
 
 
 def may_have_fuse(document: Mapping[str, Any]) -> bool:

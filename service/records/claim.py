@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from service import log
 from service.db.base import table_of
 from service.db.engine import database_now
 from service.db.tables import Job
-from service.errors import VersionUnknown
+from service.errors import RecordUnreadable, VersionUnknown
 from service.model import requests
 from service.model.kinds import kind_of
 from service.model.lifecycle import JobState
@@ -70,9 +71,9 @@ def claim(
     while (job := search.locked(session)) is not None:
         try:
             request = requests.read(job.kind, job.request, job.request_version)
-        except VersionUnknown as error:
+        except (RecordUnreadable, VersionUnknown) as error:
             # A newer API made the job. The job waits until this worker is restarted with the newer version.
-            _logger.warning("job_of_a_newer_version", job_id=job.id, detail=error.detail)
+            _tell_once(job.id, error.detail)
             search.jobs.add(job.id)
             continue
         try:
@@ -89,6 +90,12 @@ def claim(
                 raise
             search.locks.add(job.lock_key)
     return None
+
+
+@lru_cache(maxsize=1_000)
+def _tell_once(job_id: str, detail: str) -> None:
+    """Tell the log once in this process, because the worker finds the job at every look at the queue."""
+    _logger.warning("job_cannot_be_read", job_id=job_id, detail=detail)
 
 
 def next_kind(session: Session, host_id: str, *, only_kinds: Collection[str] | None = None) -> str | None:

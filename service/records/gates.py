@@ -16,7 +16,6 @@ from service.db.tables import Gate, Job
 from service.db.tokens import digest_of
 from service.model.gate import GateState, worker_died
 from service.model.lifecycle import JobState, PhaseName
-from service.model.requests import QuiesceRequest
 
 
 def add(session: Session, job_id: str, token: str, hold_budget_ms: int) -> None:
@@ -83,7 +82,7 @@ def close_after_death(session: Session, job: Job) -> dict[str, Any]:
     return {
         "verdict": judgement.verdict.value,
         "verdict_reasons": judgement.as_documents(),
-        "result": result_document(gate, QuiesceRequest.from_document(job.request).freeze.hold_limit_ms, held=False),
+        "result": result_document(gate, gate.hold_budget_ms if gate is not None else None, held=False),
     }
 
 

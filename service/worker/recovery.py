@@ -14,7 +14,7 @@ from service import log, metrics
 from service.clock import rfc3339
 from service.db.engine import Database, database_now
 from service.db.tables import Job
-from service.errors import DomainGone, JobCancelled, KindUnknown, StillpointError, VersionUnknown, WorkerLost
+from service.errors import DomainGone, JobCancelled, KindUnknown, RecordUnreadable, StillpointError, VersionUnknown, WorkerLost
 from service.freeze import after_death, guard_report
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
@@ -168,7 +168,7 @@ class Recovery:
         try:
             Intent.from_document(job.intent)
             requests.read(job.kind, job.request, job.request_version)
-        except VersionUnknown as error:
+        except (VersionUnknown, RecordUnreadable) as error:
             return error
         return None
 

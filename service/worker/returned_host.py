@@ -11,7 +11,7 @@ from service import log
 from service.clock import rfc3339
 from service.db.engine import Database, database_now
 from service.db.tables import Job
-from service.errors import DomainGone, StillpointError, VersionUnknown
+from service.errors import DomainGone, RecordUnreadable, StillpointError, VersionUnknown
 from service.freeze import after_death, guard_report
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
@@ -79,7 +79,7 @@ class ReturnedHost:
                 if waits_for is not None:
                     return waits_for
             story.append(_whereabouts(guest, Intent.from_document(job.intent)))
-        except (DomainGone, VersionUnknown) as error:
+        except (DomainGone, RecordUnreadable, VersionUnknown) as error:
             story.append(error.detail)
         return None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import service
-from service.model.kinds import KINDS, JobKind, Kind, Lane, Locks, kind_of
+from service.model.kinds import KINDS, JobKind, Kind, Locks, kind_of
 
 
 def test_every_kind_has_its_row() -> None:
@@ -29,8 +29,6 @@ def test_no_row_contradicts_itself(row: Kind) -> None:
     if row.freezes:
         # Two freezes of one guest would end each other.
         assert row.locks is Locks.domain
-        # A guest that stands still waits for nobody's copy.
-        assert row.lane is Lane.quick
     if row.is_urgent:
         assert row.locks is Locks.nothing
     assert not (row.makes_point and row.has_gate)

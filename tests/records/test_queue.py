@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
+from structlog.testing import capture_logs
 
 from service.db.engine import Database
 from service.db.tables import Job, JobLabel
@@ -204,6 +205,16 @@ def test_a_job_that_a_newer_version_asked_for_waits_and_the_others_run(database:
     assert try_to_claim(database) is None
     with database.read() as session:
         assert session.get_one(Job, newer).state == "queued"
+
+
+def test_a_job_that_cannot_be_read_is_told_once_and_the_others_run(database: Database) -> None:
+    senseless, ours = (add(database, a_snapshot(name)) for name in ("a", "b"))
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == senseless).values(request={"domain": "a", "freeze": {"mode": "gently"}}))
+    with capture_logs() as logged:
+        assert claimed(database).job_id == ours
+        assert [try_to_claim(database) for _ in range(3)] == [None, None, None]
+    assert [line["job_id"] for line in logged if line["event"] == "job_cannot_be_read"] == [senseless]
 
 
 def test_the_database_itself_refuses_a_second_running_job_of_a_domain(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Lost jobs that a newer version had made: the guest is thawed, and what else they had intended is left to that version."""
+"""Lost jobs of a newer version, or that cannot be read: the guest is thawed, and nothing else that they had intended is touched."""
 
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tests.worker.test_recovery import Corpse
 NEWER: dict[str, dict[str, Any]] = {
     "kind_unknown": {"kind": "defrost"},
     "version_unknown": {"request_version": requests.VERSION + 1},
+    "record_unreadable": {"request": {"domain": "db1", "freeze": {"mode": "gently"}}},
 }
 
 
@@ -45,3 +46,10 @@ def test_an_intent_in_a_newer_form_is_not_guessed_at(corpse: Corpse) -> None:
     assert written is not None
     corpse.run.write({"intent": {**written, "v": intent.VERSION + 1, "overlays": "elsewhere"}})
     assert_only_thawed(corpse, "version_unknown")
+
+
+def test_the_guest_of_an_intent_that_makes_no_sense_is_thawed(corpse: Corpse) -> None:
+    written = corpse.scene.job(corpse.job_id).intent
+    assert written is not None
+    corpse.run.write({"intent": {**written, "overlays": [{"target": "vda"}]}})
+    assert_only_thawed(corpse, "record_unreadable")

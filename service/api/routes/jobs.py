@@ -30,6 +30,7 @@ from service.errors import (
     IdempotencyMismatch,
     JobNotFound,
     MalformedJson,
+    RecordUnreadable,
     RetryRefused,
     UnsupportedMediaType,
     ValidationFailed,
@@ -173,7 +174,7 @@ def _again(session: Session, job_id: str) -> JobOrder:
     try:
         # The new job counts its automatic follow-up jobs from zero.
         request = requests.read(job.kind, job.request, job.request_version)
-    except VersionUnknown as error:
+    except (RecordUnreadable, VersionUnknown) as error:
         raise RetryRefused(job_id=job_id, state=job.state, reason=error.detail) from error
     place = place_of(session, job.domain_id, request.host) if job.domain_id is not None else HostLocation(job.host_id)
     return JobOrder(
