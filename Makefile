@@ -42,13 +42,13 @@ static: ready ## lint, format, types and import contracts, without running anyth
 check: static ## everything that CI checks: static, then test (which also finds a migration that is missing)
 	@$(MAKE) --no-print-directory test
 
-lab: ready ## start a lab guest and leave it running for hand work; says how to reach it
+lab: ready ## start a lab guest for hand work, leave it running, and say how to reach it
 	@$(PYTHON) -m tests.lab up
 
 lab-down: ready ## remove the lab guest, and the libvirt daemon if the lab started it
 	@$(PYTHON) -m tests.lab down
 
-chaos: ready ## faults of every kind against real guests, one a round; ROUNDS=N, SEED=S plays the same again; ends with one line of JSON
+chaos: ready ## faults of every kind against real guests, one a round, then one line of JSON; ROUNDS=N, and SEED=S to play the same rounds again
 	@$(PYTHON) -m tests.chaos --rounds "$(ROUNDS)" $(if $(SEED),--seed "$(SEED)")
 
 bench: ## benchmarks beside their peers, results in build/bench/; ONLY=stall, api, list, pickup, windows, guard, flood, ageing or create, with commas, for some
