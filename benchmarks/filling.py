@@ -8,16 +8,18 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, insert, text
+from sqlalchemy import JSON, Connection, Engine, Table, insert, text
 from sqlalchemy.schema import CreateIndex, DropIndex
 
-from service.db.base import Base
+from service.db.base import Base, UtcDateTime
 from service.db.engine import open_engine
 from service.db.postgresql_limits import BoundedConnection
-from service.db.tables import Domain, Host, Job, JobLabel
+from service.db.tables import Domain, Host, Job, JobDocument, JobLabel
+from service.model.documents import texts_of_job
 
 BATCH = 10_000
 DOMAINS = 10
@@ -38,7 +40,7 @@ def fill_all(orders: Sequence[tuple[str, int]]) -> None:
 def fill(url: str, jobs: int) -> None:
     """A migrated, empty database gets a host, its domains, and `jobs` finished jobs, one a minute."""
     engine = open_engine(url)
-    tables = [Base.metadata.tables[table.__tablename__] for table in (Job, JobLabel)]
+    tables = [Base.metadata.tables[table.__tablename__] for table in (Job, JobDocument, JobLabel)]
     _drop_indexes(engine, tables)
     with engine.begin() as connection:
         connection.execute(insert(Host), [_host()])
@@ -46,6 +48,7 @@ def fill(url: str, jobs: int) -> None:
     rows = _jobs(jobs)
     while batch := list(islice(rows, BATCH)):
         _write(engine, "jobs", batch)
+        _write(engine, "job_documents", [_document(row) for row in batch])
         _write(engine, "job_labels", [_label(row) for row in batch if row["labels"] != "{}"])
     _create_indexes(engine, tables)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -93,6 +96,24 @@ def _jobs(count: int) -> Iterator[Row]:
             "labels": '{"plan": "nightly"}' if labelled else "{}",
             "verdict": "crash" if failed else "filesystem",
         }
+
+
+def _document(row: Row) -> Row:
+    """What the service writes with each change of a row."""
+    job = Job(**row)
+    for name, column in Base.metadata.tables["jobs"].columns.items():
+        value = row.get(name)
+        if value is not None and isinstance(column.type, JSON):
+            setattr(job, name, _parsed(value))
+        elif value is not None and isinstance(column.type, UtcDateTime):
+            setattr(job, name, datetime.fromisoformat(value).replace(tzinfo=UTC))
+    return {"job_id": row["id"], **texts_of_job(job)}
+
+
+@lru_cache
+def _parsed(text: str) -> Any:
+    """The same few texts stand in all rows."""
+    return json.loads(text)
 
 
 def _label(row: Row) -> Row:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import context
 
 from service.config import load_settings
-from service.db import tables
+from service.db import documents, schema, tables
 from service.db.engine import open_engine
 from service.db.url import database_url
 
@@ -19,6 +19,8 @@ def _run() -> None:
     engine = open_engine(database_url(load_settings()))
     with engine.begin() as own_connection:
         _migrate_on(own_connection)
+        if context.get_context().get_current_revision() == schema.REVISION:
+            documents.write_missing(own_connection)
     engine.dispose()
 
 

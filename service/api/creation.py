@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.api.context import context_of, token_id_of
-from service.api.documents import JOB_DOCUMENT
+from service.api.documents import document_of_job
 from service.api.frozen import refuse_if_frozen
 from service.api.placement import JobLocation
 from service.db.tables import Job
@@ -79,7 +79,7 @@ def submit_order(
     digest = _digest(request.url.path, body)
     token_id = token_id_of(request)
     with context.database.write(urgent=urgent) as session:
-        job_id, created = _earlier(session, token_id, key, digest), False
+        job_id, created, document = _earlier(session, token_id, key, digest), False, None
         if job_id is None:
             new = order(session)
             if new.request.would_freeze:
@@ -87,17 +87,13 @@ def submit_order(
             # A thaw is never refused, and waits for no other job.
             limit = None if KINDS[new.request.kind].is_urgent else context.settings.queued_per_domain
             enqueued = queue.enqueue(session, _new_job(new, token_id, key, digest), queue_limit=limit)
-            job_id, created = enqueued.job_id, enqueued.created
+            job_id, created, document = enqueued.job_id, enqueued.created, enqueued.document
             if created and new.also_insert is not None:
                 new.also_insert(session, job_id)
-        document = document_of_job(session, job_id)
+        document = document or document_of_job(session, job_id)
     if created:
         context.wake()
     return OrderResult(job_id, created, document)
-
-
-def document_of_job(session: Session, job_id: str) -> str | None:
-    return session.scalar(select(JOB_DOCUMENT).where(Job.id == job_id))
 
 
 def _digest(path: str, body: dict[str, Any]) -> str:

@@ -10,12 +10,11 @@ from sqlalchemy import Select, and_, bindparam, select, tuple_
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement
 
-from service.api.documents import JOB_SUMMARY, JOB_VERSION, RECOVERY_POINT_DOCUMENT
-from service.api.paging import VersionedPage, decode_time_cursor, statement_of_page, versioned_page
+from service.api.paging import decode_time_cursor, statement_of_page
 from service.api.schemas.jobs import JobFilter
 from service.api.schemas.recovery_points import RecoveryPointFilter
 from service.db.reader import Statement
-from service.db.tables import Job, JobLabel, RecoveryPoint
+from service.db.tables import Job, JobDocument, JobLabel, RecoveryPoint
 
 Value = str | int | datetime
 Rows = Select[*tuple[Any, ...]]
@@ -29,7 +28,7 @@ JOB_COLUMNS = {
     "vss_outcome": Job.vss_outcome,
     "writer_failed": Job.writer_failed,
 }
-_VERSIONED = select(JOB_VERSION, JOB_SUMMARY)
+_ENTRIES = select(JobDocument.entry)
 POINT_COLUMNS = {
     "domain_id": RecoveryPoint.domain_id,
     "domain_name": RecoveryPoint.domain_name,
@@ -38,13 +37,13 @@ POINT_COLUMNS = {
 }
 
 
-def page_of_jobs(wanted: JobFilter) -> tuple[VersionedPage, dict[str, Value]]:
-    """The statements, from a small set that is compiled once each, and their parameters. Raises CursorInvalid."""
+def page_of_jobs(wanted: JobFilter) -> tuple[Statement, dict[str, Value]]:
+    """The statement, from a small set that is compiled once each, and its parameters. Raises CursorInvalid."""
     parameters = _parameters(wanted, _own_filters(wanted))
     labels = list(dict.fromkeys(wanted.label))
     for n, label in enumerate(labels):
         parameters[f"label_key_{n}"], _, parameters[f"label_value_{n}"] = label.partition(":")
-    return job_page_statement(frozenset(parameters), len(labels)), parameters
+    return job_page_statement(frozenset(parameters), len(labels), wanted.limit), parameters
 
 
 def _own_filters(wanted: JobFilter) -> dict[str, Value | None]:
@@ -54,28 +53,30 @@ def _own_filters(wanted: JobFilter) -> dict[str, Value | None]:
 def page_of_recovery_points(wanted: RecoveryPointFilter) -> tuple[Statement, dict[str, Value]]:
     """Like `page_of_jobs`. Raises CursorInvalid."""
     parameters = _parameters(wanted, {})
-    return recovery_point_page_statement(frozenset(parameters)), parameters
+    return recovery_point_page_statement(frozenset(parameters), wanted.limit), parameters
 
 
 @lru_cache(maxsize=512)
-def job_page_statement(names: frozenset[str], labels: int) -> VersionedPage:
+def job_page_statement(names: frozenset[str], labels: int, limit: int) -> Statement:
     if not labels:
-        rows = _VERSIONED.select_from(Job)
-        return versioned_page(_narrowed(rows, names, JOB_COLUMNS, Job.created_at, Job.id))
+        rows = _ENTRIES.select_from(Job).join(JobDocument, JobDocument.job_id == Job.id)
+        return statement_of_page(_narrowed(rows, names, JOB_COLUMNS, Job.created_at, Job.id), limit)
     # The first label leads: its rows stand in the order of the list, so the page is a range of them.
     lead = aliased(JobLabel)
-    rows = _VERSIONED.select_from(lead).join(Job, Job.id == lead.job_id).where(*_is_label(lead, 0))
+    rows = _ENTRIES.select_from(lead).join(JobDocument, JobDocument.job_id == lead.job_id).where(*_is_label(lead, 0))
+    if names & JOB_COLUMNS.keys():
+        rows = rows.join(Job, Job.id == lead.job_id)
     for n in range(1, labels):
         also = aliased(JobLabel)
         same_job = and_(also.created_at == lead.created_at, also.job_id == lead.job_id)
         rows = rows.where(select(also.job_id).where(*_is_label(also, n), same_job).exists())
-    return versioned_page(_narrowed(rows, names, JOB_COLUMNS, lead.created_at, lead.job_id))
+    return statement_of_page(_narrowed(rows, names, JOB_COLUMNS, lead.created_at, lead.job_id), limit)
 
 
 @lru_cache(maxsize=64)
-def recovery_point_page_statement(names: frozenset[str]) -> Statement:
-    rows = select(RECOVERY_POINT_DOCUMENT).select_from(RecoveryPoint)
-    return statement_of_page(_narrowed(rows, names, POINT_COLUMNS, RecoveryPoint.created_at, RecoveryPoint.id))
+def recovery_point_page_statement(names: frozenset[str], limit: int) -> Statement:
+    rows = select(RecoveryPoint.document).select_from(RecoveryPoint)
+    return statement_of_page(_narrowed(rows, names, POINT_COLUMNS, RecoveryPoint.created_at, RecoveryPoint.id), limit)
 
 
 def _parameters(wanted: JobFilter | RecoveryPointFilter, further: dict[str, Value | None]) -> dict[str, Value]:

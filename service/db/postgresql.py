@@ -7,7 +7,7 @@ the database needs for a row. So this module uses libpq, as psycopg wraps it: se
 import asyncio
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +25,8 @@ PATIENT_SECONDS = 0.1
 """Seconds for which the event loop does not wait for a slow statement at once."""
 MAX_PREPARED = 100
 """Prepared statements of a connection. With more, the connection is closed after use, because the server needs memory for each."""
+_VERSION = "SELECT pg_current_snapshot()::text"
+"""Which transactions are seen. While this stays the same, everything that can be read stays the same."""
 Row = tuple[Any, ...]
 Value = str | int | datetime | None
 
@@ -42,6 +44,23 @@ class Connections:
         self._limit = limit
         self._turns = asyncio.Semaphore(limit)
         self._idle: list[_Connection] = []
+        #: Counts connections that were made: behind a new one may be a server that took the place of another.
+        self._made = 0
+        self._gathering: asyncio.Task[Hashable] | None = None
+        self._one_asks = asyncio.Lock()
+
+    async def version(self) -> Hashable:
+        """Another one after each commit. It is asked for after the call, once for all who wait. Raises DatabaseUnavailable."""
+        if self._gathering is None:
+            self._gathering = asyncio.create_task(self._ask_version())
+        # The others still wait for it when one of them goes away.
+        return await asyncio.shield(self._gathering)
+
+    async def _ask_version(self) -> Hashable:
+        async with self._one_asks:
+            # The question is sent now: it answers nobody who comes later.
+            self._gathering = None
+            return self._made, await self.row(_VERSION, ())
 
     async def row(self, sql: str, values: Sequence[Value]) -> Row | None:
         """Raises DatabaseUnavailable."""
@@ -61,8 +80,8 @@ class Connections:
         for connection in self._idle:
             connection.close()
         self._idle.clear()
-        # A semaphore belongs to the event loop that waited for it, so each event loop gets a new one.
-        self._turns = asyncio.Semaphore(self._limit)
+        # These belong to the event loop that waited for them, so each event loop gets new ones.
+        self._turns, self._one_asks, self._gathering = asyncio.Semaphore(self._limit), asyncio.Lock(), None
 
     async def _ask(self, connection: "_Connection", sql: str, values: Sequence[Value]) -> Row | None:
         answered = False
@@ -80,6 +99,7 @@ class Connections:
     async def _connect(self) -> "_Connection":
         _, parameters = self._engine.dialect.create_connect_args(self._engine.url)
         given = {"connect_timeout": CONNECT_TIMEOUT_S, **TCP, **parameters}
+        self._made += 1
         return _Connection(await self._driver.AsyncConnection.connect(**given), self._driver)
 
 

@@ -2,12 +2,15 @@
 
 A page of the API costs a few dozen microseconds in the database. Sessions, statement building and the pool
 cost several times that, so the calls that dashboards repeat all day go this way; everything else uses `Database`.
+
+What was made of an answer is kept, and given again while no transaction has been committed since. So a dashboard is answered with
+what is true now, and costs the database one look whether anything is new.
 """
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -28,8 +31,11 @@ QUICK_SECONDS = 0.005
 PROGRESS_INSTRUCTIONS = 2_000
 """How often SQLite asks whether the time is up: some 0.1 ms apart."""
 KEPT_BYTES = 16 * 2**20
-"""Some 8,000 jobs as they stand in a list."""
+"""Some 160 pages of a list."""
+KEPT_OVERHEAD = 1_000
+"""Bytes that one kept answer takes on top of its text, about."""
 Result = TypeVar("Result")
+Made = TypeVar("Made", bound=bytes | None)
 Parameters = Mapping[str, Value]
 
 
@@ -63,41 +69,58 @@ class Reader:
     def __init__(self, engine: Engine, connections: int = CONNECTIONS) -> None:
         is_postgresql = engine.dialect.name == "postgresql"
         self._source = postgresql.Connections(engine, connections) if is_postgresql else _Sqlite(engine, connections)
-        self.kept = Kept(KEPT_BYTES)
+        self._kept = Kept(KEPT_BYTES)
 
     async def row(self, statement: Statement, parameters: Parameters) -> Row | None:
         """The first row, or None. Raises DatabaseUnavailable when the database is locked or away."""
         return await self._source.row(*statement.for_driver(self._source.dialect, parameters))
 
-    async def text(self, statement: Statement, parameters: Parameters) -> str | None:
-        """The first value of the first row. Raises DatabaseUnavailable."""
-        row = await self.row(statement, parameters)
-        return row[0] if row is not None else None
+    async def made(self, statement: Statement, parameters: Parameters, make: Callable[[Row | None], Made]) -> Made:
+        """What `make`, which must make the same of the same row, makes of the first row. None is not kept. Raises DatabaseUnavailable."""
+        sql, values = statement.for_driver(self._source.dialect, parameters)
+        key = (sql, values)
+        # Asked for before the row is read: what is committed between the two is in the row, and is only read once more.
+        version = await self._source.version()
+        kept = self._kept.get(key, version)
+        if kept is not None:
+            return cast("Made", kept)
+        made = make(await self._source.row(sql, values))
+        if made is not None and version is not None:
+            self._kept.put(key, version, made)
+        return made
 
     def close(self) -> None:
         """It can be used again afterwards."""
         self._source.close()
+        # The versions of another connection of SQLite count from the beginning.
+        self._kept = Kept(KEPT_BYTES)
 
 
 class Kept:
-    """Texts that cannot change under their key, up to `limit_bytes` of them; the ones put first go first.
+    """Texts, each with the version of the database of which it is true, up to `limit_bytes` of them; the ones put first go first.
 
     No record of what was used last: it would cost more per look than what is lost is worth, one more read.
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self._texts: dict[bytes, bytes] = {}
+        self._texts: dict[Hashable, tuple[Hashable, bytes]] = {}
         self._bytes = 0
         self._limit_bytes = limit_bytes
 
-    def get(self, key: bytes) -> bytes | None:
-        return self._texts.get(key)
+    def get(self, key: Hashable, version: Hashable) -> bytes | None:
+        of_version, text = self._texts.get(key, (None, None))
+        return text if version is not None and of_version == version else None
 
-    def put(self, key: bytes, text: bytes) -> None:
-        self._bytes += len(text) - len(self._texts.pop(key, b""))
-        self._texts[key] = text
+    def put(self, key: Hashable, version: Hashable, text: bytes) -> None:
+        self._remove(key)
+        self._texts[key] = (version, text)
+        self._bytes += len(text) + KEPT_OVERHEAD
         while self._bytes > self._limit_bytes:
-            self._bytes -= len(self._texts.pop(next(iter(self._texts))))
+            self._remove(next(iter(self._texts)))
+
+    def _remove(self, key: Hashable) -> None:
+        if (removed := self._texts.pop(key, None)) is not None:
+            self._bytes -= len(removed[1]) + KEPT_OVERHEAD
 
 
 class _Sqlite:
@@ -116,13 +139,23 @@ class _Sqlite:
         self._quick: Any = None
         self._quick_until = 0.0
 
+    async def version(self) -> Hashable | None:
+        """Another one after each commit of another connection, and this one only reads. None: it cannot be had at once."""
+        with suppress(*self._driver_errors):
+            return cast("Hashable", (await self._at_once("PRAGMA data_version", ()))[0])
+        return None
+
     async def row(self, sql: str, values: Sequence[Value]) -> Row | None:
+        with suppress(*self._driver_errors):
+            return cast("Row | None", await self._at_once(sql, values))
+        return await self._in_thread(self._row, sql, values)
+
+    async def _at_once(self, sql: str, values: Sequence[Value]) -> Any:
+        """Raises the driver's errors."""
         if self._quick is None:
             self._quick = await self._in_thread(self._connect_quick)
-        with suppress(*self._driver_errors):
-            self._quick_until = time.perf_counter() + QUICK_SECONDS
-            return cast("Row | None", self._quick.execute(sql, values).fetchone())
-        return await self._in_thread(self._row, sql, values)
+        self._quick_until = time.perf_counter() + QUICK_SECONDS
+        return self._quick.execute(sql, values).fetchone()
 
     def close(self) -> None:
         close_in_time(partial(self._end, self._threads, self._open), call="close the reader")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, inspect, text
 
 import migrations
+from service.db import documents
 from service.db.engine import SQLITE_BUSY_TIMEOUT_MS, Database, translated_errors
 from service.errors import SchemaOutdated, SchemaUnknown
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISION = "0011"
+REVISION = "0012"
 """The newest migration. It is named here, because loading Alembic would take longer than the rest of a usual start."""
 SQLITE_PATIENCE_MS = 600_000
 """Milliseconds that a process waits on SQLite for another process that migrates. Then it gives up with DatabaseUnavailable."""
@@ -33,6 +34,7 @@ def migrate(engine: Engine) -> None:
         revision = _revision(connection)
         if revision != REVISION:
             _upgrade(connection, revision)
+            documents.write_missing(connection)
 
 
 def current_revision(engine: Engine) -> str | None:

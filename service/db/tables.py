@@ -9,6 +9,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.db.base import Base, UtcDateTime
 
 
+def _only(condition: str) -> dict[str, Any]:
+    """For an index of the rows that fulfil the condition."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 class Job(Base):
     __tablename__ = "jobs"
 
@@ -79,55 +84,15 @@ class Job(Base):
     __table_args__ = (
         # The referee: whatever the code does, the database refuses a second running job with the same lock. An interrupted
         # job keeps its lock until recovery has looked. The emergency thaw has none, and passes.
-        Index(
-            "uq_jobs_one_running_per_lock",
-            "lock_key",
-            unique=True,
-            sqlite_where=text("state IN ('running', 'interrupted')"),
-            postgresql_where=text("state IN ('running', 'interrupted')"),
-        ),
-        Index(
-            "uq_jobs_idempotency",
-            "token_id",
-            "idempotency_key",
-            unique=True,
-            sqlite_where=text("idempotency_key IS NOT NULL"),
-            postgresql_where=text("idempotency_key IS NOT NULL"),
-        ),
-        Index(
-            "ix_jobs_queue",
-            "host_id",
-            "state",
-            "run_after",
-            sqlite_where=text("state IN ('queued', 'running', 'interrupted')"),
-            postgresql_where=text("state IN ('queued', 'running', 'interrupted')"),
-        ),
+        Index("uq_jobs_one_running_per_lock", "lock_key", unique=True, **_only("state IN ('running', 'interrupted')")),
+        Index("uq_jobs_idempotency", "token_id", "idempotency_key", unique=True, **_only("idempotency_key IS NOT NULL")),
+        Index("ix_jobs_queue", "host_id", "state", "run_after", **_only("state IN ('queued', 'running', 'interrupted')")),
         # The queue of each lock, so that a backlog of one is stepped over in one go; and what needs no lock, as thaws.
-        Index(
-            "ix_jobs_queued_by_lock",
-            "host_id",
-            "lock_key",
-            "run_after",
-            "id",
-            sqlite_where=text("state = 'queued' AND lock_key IS NOT NULL"),
-            postgresql_where=text("state = 'queued' AND lock_key IS NOT NULL"),
-        ),
-        Index(
-            "ix_jobs_queued_without_lock",
-            "host_id",
-            "run_after",
-            "id",
-            sqlite_where=text("state = 'queued' AND lock_key IS NULL"),
-            postgresql_where=text("state = 'queued' AND lock_key IS NULL"),
-        ),
+        Index("ix_jobs_queued_by_lock", "host_id", "lock_key", "run_after", "id", **_only("state = 'queued' AND lock_key IS NOT NULL")),
+        Index("ix_jobs_queued_without_lock", "host_id", "run_after", "id", **_only("state = 'queued' AND lock_key IS NULL")),
         # What /metrics counts, from the index alone.
         Index("ix_jobs_state_kind", "state", "kind"),
-        Index(
-            "ix_jobs_forgotten",
-            "host_id",
-            sqlite_where=text("forgotten_at IS NOT NULL"),
-            postgresql_where=text("forgotten_at IS NOT NULL"),
-        ),
+        Index("ix_jobs_forgotten", "host_id", **_only("forgotten_at IS NOT NULL")),
         # A page of any list is a range of one of these, so it costs the same at any size.
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_state_created_at_id", "state", "created_at", "id"),
@@ -139,6 +104,17 @@ class Job(Base):
         Index("ix_jobs_vss_outcome_created_at_id", "vss_outcome", "created_at", "id"),
         Index("ix_jobs_writer_failed_created_at_id", "writer_failed", "created_at", "id"),
     )
+
+
+class JobDocument(Base):
+    """A job as the API tells it, as text: written whenever the job is (`service.db.documents`). Beside the job, which has many indexes."""
+
+    __tablename__ = "job_documents"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    #: The job as it stands in a list, and what a list leaves out (`service.model.documents`): JSON objects.
+    entry: Mapped[str] = mapped_column(Text)
+    details: Mapped[str] = mapped_column(Text)
 
 
 class JobLabel(Base):
@@ -173,13 +149,7 @@ class RawText(Base):
 
     __table_args__ = (
         # The oldest texts that are still there.
-        Index(
-            "ix_evidence_created_at_job_id",
-            "created_at",
-            "job_id",
-            sqlite_where=text("aged_out_at IS NULL"),
-            postgresql_where=text("aged_out_at IS NULL"),
-        ),
+        Index("ix_evidence_created_at_job_id", "created_at", "job_id", **_only("aged_out_at IS NULL")),
     )
 
 
@@ -265,6 +235,9 @@ class RecoveryPoint(Base):
     disks: Mapped[list[Any]]
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(String(16), server_default="taken")
+
+    #: The point as the API tells it (`service.model.documents`).
+    document: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         Index("ix_recovery_points_created_at_id", "created_at", "id"),

@@ -38,13 +38,19 @@ class Move:
 
 
 def carry_out(session: Session, change: Insert | Update, move: Move, subject: Subject) -> Sequence[Any]:
-    """Make the change, and add an event for each changed row. Returns the subjects, named like the columns of an event."""
-    returning = change.returning(*(value.label(name.key) for name, value in subject.items()))
+    """Make the change, and add an event for each changed row.
+
+    Returns the rows as they are now. Beside their columns they have the subjects, named like the columns of an event.
+    """
+    names = [name.key for name in subject]
+    columns = [column for column in change.table.columns if column.key not in names]
+    returning = change.returning(*columns, *(value.label(name.key) for name, value in subject.items()))
     if session.get_bind().dialect.name == "postgresql":
-        return session.execute(_with_events(returning, move, [name.key for name in subject])).all()
+        return session.execute(_with_events(returning, move, names)).all()
     rows = session.execute(returning).all()
     if rows:
-        session.execute(insert(_EVENTS), [{**_same_in_all(move), **row._mapping} for row in rows])
+        same = _same_in_all(move)
+        session.execute(insert(_EVENTS), [{**same, **{name: getattr(row, name) for name in names}} for row in rows])
     return rows
 
 

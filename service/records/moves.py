@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Insert, Update, insert, literal, select
 from sqlalchemy.orm import Session
 
+from service.db import documents
 from service.db.base import table_of
 from service.db.tables import Event, Job
 from service.model.lifecycle import FINAL_STATES, JobState, may_move
@@ -32,15 +33,19 @@ def add(
     now: datetime,
     facts: dict[str, Any] | None = None,
     only_if: ColumnElement[bool] | None = None,
-) -> bool:
-    """A new job in the queue, and its event. `only_if`: is looked at in the same statement. False: that was not so."""
+) -> str | None:
+    """A new job in the queue, and its event. Returns the document of the job, as text.
+
+    `only_if` is looked at in the same statement. None: that was not so.
+    """
     values = {**row, "state": JobState.queued.value, "updated_at": now}
     if only_if is None:
         change = insert(_JOBS).values(values)
     else:
         columns = (literal(value, _JOBS.c[name].type) for name, value in values.items())
         change = insert(_JOBS).from_select(list(values), select(*columns).where(only_if))
-    return bool(events.carry_out(session, change, Move(EventKind.job, None, JobState.queued, now, facts or {}), _SUBJECT))
+    added = events.carry_out(session, change, Move(EventKind.job, None, JobState.queued, now, facts or {}), _SUBJECT)
+    return next(iter(documents.write_jobs(session.connection(), added)), None)
 
 
 def move(
@@ -67,6 +72,7 @@ def move(
     if isinstance(change, Update) and source is not None:
         change = change.where(Job.state == as_sql(source))
     moved = events.carry_out(session, change.values(values), Move(EventKind.job, source, to, now, facts or {}), _SUBJECT)
+    documents.write_jobs(session.connection(), moved)
     job_ids = [job.job_id for job in moved]
     if source is JobState.running:
         slots.free(session, job_ids)

@@ -60,6 +60,8 @@ class Enqueued:
     job_id: str
     run_after: datetime
     created: bool
+    #: As the API says it; None: the job was made before.
+    document: str | None = None
 
 
 def enqueue(session: Session, new: NewJob, *, queue_limit: int | None = None, now: datetime | None = None) -> Enqueued:
@@ -122,12 +124,13 @@ def _insert(session: Session, new: NewJob, now: datetime, limit: int | None) -> 
     }
     facts = {"retry_of": new.retry_of} if new.retry_of is not None else None
     has_room = _waiting(new, limit) < limit if limit is not None else None
-    if not moves.add(session, values, now=now, facts=facts, only_if=has_room):
+    document = moves.add(session, values, now=now, facts=facts, only_if=has_room)
+    if document is None:
         raise DomainQueueFull(domain=new.domain_name or new.lock_key or new.host_id, limit=limit)
     if new.labels:
         rows = [{"key": key, "value": value, "created_at": now, "job_id": job_id} for key, value in new.labels.items()]
         session.execute(insert(JobLabel), rows)
-    return Enqueued(job_id, run_after, created=True)
+    return Enqueued(job_id, run_after, created=True, document=document)
 
 
 def _waiting(new: NewJob, limit: int) -> ScalarSelect[int]:

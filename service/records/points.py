@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.db.base import table_of
 from service.db.tables import Event, RecoveryPoint
+from service.model.documents import texts_of_point
 from service.model.lifecycle import PointState, point_may_move
 from service.records import events
 from service.records.events import EventKind, Move
@@ -27,6 +28,7 @@ def add(session: Session, point: RecoveryPoint, now: datetime) -> None:
     """A point that was taken. `now`: by the clock of the database, because the points of all hosts stand in one list."""
     point.created_at = now
     values = {column.key: getattr(point, column.key) for column in _POINTS.columns if column.key != "state"}
+    values |= texts_of_point(point)
     move(session, insert(_POINTS).values(values), None, PointState.taken, now=now, facts={"verdict": point.verdict})
 
 

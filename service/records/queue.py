@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
+from service.db import documents
 from service.db.base import table_of
 from service.db.engine import database_now
 from service.db.tables import Job
@@ -95,7 +96,7 @@ def _held(job_id: str, lease_token: str) -> ColumnElement[bool]:
 
 
 def _write_held(session: Session, job_id: str, lease_token: str, values: dict[str, Any]) -> None:
-    if session.scalar(update(Job).where(_held(job_id, lease_token)).values(values).returning(Job.id)) is None:
+    if not documents.change_jobs(session, update(_JOBS).where(_held(job_id, lease_token)).values(values)):
         raise LeaseLost(job_id=job_id)
 
 
@@ -148,8 +149,8 @@ def busy_domains(session: Session, domain_ids: Collection[str]) -> frozenset[str
 def note_interrupted(session: Session, job_id: str, values: dict[str, Any]) -> None:
     """Record what an interrupted job waits for. Raises LeaseLost when it is no longer interrupted; nothing is written then."""
     _refuse_own_columns(values)
-    noted = update(Job).where(Job.id == job_id, Job.state == JobState.interrupted.value)
-    if session.scalar(noted.values({**values, "updated_at": database_now(session)}).returning(Job.id)) is None:
+    noted = update(_JOBS).where(Job.id == job_id, Job.state == JobState.interrupted.value)
+    if not documents.change_jobs(session, noted.values({**values, "updated_at": database_now(session)})):
         raise LeaseLost(job_id=job_id)
 
 
@@ -186,7 +187,7 @@ def request_cancel(session: Session, job_id: str) -> JobState:
         values = {"error": JobCancelled(phase="start").as_document()}
         move(session, change.values(values), JobState.queued, JobState.cancelled, now=now, facts=facts_of(values))
         return JobState.cancelled
-    session.execute(change.values(cancel_requested=True, updated_at=now))
+    documents.change_jobs(session, change.values(cancel_requested=True, updated_at=now))
     return state
 
 

@@ -5,10 +5,12 @@ The jobs stay failed, and the disks stay as they are, because another host may h
 
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from service import log
 from service.clock import rfc3339
+from service.db import documents
+from service.db.base import table_of
 from service.db.engine import Database, database_now
 from service.db.tables import Job
 from service.errors import DomainGone, RecordUnreadable, StillpointError, VersionUnknown
@@ -99,10 +101,10 @@ class ReturnedHost:
                 "outcome": PhaseOutcome.warning.value,
                 "detail": " ".join(story),
             }
-            row.phases = [*row.phases, looked]
             # The guest is thawed now.
-            row.intent = {**(row.intent or {}), "will_freeze": False}
-            row.forgotten_at = None
+            intent = {**(row.intent or {}), "will_freeze": False}
+            values = {"phases": [*row.phases, looked], "intent": intent, "forgotten_at": None}
+            documents.change_jobs(session, update(table_of(Job)).where(Job.id == job.id).values(values))
 
 
 def _whereabouts(guest: Guest, intent: Intent) -> str:

@@ -4,14 +4,13 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from service.db.engine import Database, database_now
 from service.db.tables import Job
 from service.model.requests import SnapshotRequest
 from service.records import ageing, raw_texts
-from tests.api.world import DB1, NOW, add_domain, add_host, add_job
+from tests.api.world import DB1, NOW, add_domain, add_host, add_job, change_job
 from tests.scenes.aged import RAW, add_ended, add_texts, ago
 
 NOWHERE = str(uuid4())
@@ -99,7 +98,7 @@ def test_what_the_worker_writes_is_seen_at_once(api_on_both: TestClient, databas
     states = []
     for state in ("queued", "running", "succeeded"):
         with database.write() as session:
-            session.execute(update(Job).values(state=state))
+            change_job(session, job_id, state=state)
         states.append(api_on_both.get(f"/api/v1/jobs/{job_id}").json()["state"])
     assert states == ["queued", "running", "succeeded"]
 
@@ -160,7 +159,7 @@ def test_a_retry_is_a_new_job_with_the_same_request(api_on_both: TestClient, dat
 def test_a_retry_leaves_out_what_the_service_had_counted_by_itself(api: TestClient, sqlite_database: Database) -> None:
     with sqlite_database.write() as session:
         job_id = add_job(session, state="failed", request={"kind": "snapshot", "domain": "db1", "on_shortfall": "retry"})
-        session.execute(update(Job).values(shortfall_try=3))
+        change_job(session, job_id, shortfall_try=3)
     new = api.post(f"/api/v1/jobs/{job_id}/retry").json()
     assert new["request"]["on_shortfall"] == "retry"
     with sqlite_database.read() as session:

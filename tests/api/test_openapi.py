@@ -10,8 +10,12 @@ from starlette.testclient import TestClient
 from service.api import problems
 from service.api.openapi import REASONS
 from service.api.schemas import examples, examples_gate
-from service.api.schemas.jobs import JobAnswer
+from service.api.schemas.jobs import JobAnswer, JobSummary
+from service.api.schemas.recovery_points import RecoveryPointAnswer
+from service.db.tables import Job, RecoveryPoint
+from service.model.documents import entry_of_job, job_as_document, point_as_document
 from tests.api.undocumented import undocumented
+from tests.api.world import NOW
 
 
 @pytest.fixture
@@ -75,6 +79,13 @@ def test_every_example_of_a_job_fits_what_is_documented_to_the_last_field() -> N
     jobs.append(examples_gate.GATE_JOB)
     for job in jobs:
         assert undocumented(JobAnswer.model_validate(job)) == []
+
+
+def test_the_schemas_and_the_examples_have_the_fields_that_a_document_has_and_no_others() -> None:
+    job, point = Job(id="one", created_at=NOW), RecoveryPoint(id="two", job_id="one", created_at=NOW, point_in_time_at=NOW)
+    assert JobSummary.model_fields.keys() == entry_of_job(job).keys() == examples.JOB_SUMMARY.keys()
+    assert JobAnswer.model_fields.keys() == job_as_document(job).keys() == examples.JOB.keys()
+    assert RecoveryPointAnswer.model_fields.keys() == point_as_document(point).keys() == examples.RECOVERY_POINT.keys()
 
 
 def test_every_example_is_one_of_its_schema_nulls_included(document: dict[str, Any]) -> None:

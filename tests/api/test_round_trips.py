@@ -39,7 +39,7 @@ def api(database: Database, settings: Settings, wake: Wake, monkeypatch: pytest.
 
 
 def test_creating_a_job_takes_five(api: TestClient, relay: PostgresqlRelay) -> None:
-    """The domain; the turn and the time; the row; the answer; the commit."""
+    """The domain; the turn and the time; the row; its text, which is the answer; the commit."""
     assert _round_trips(relay, api) <= 5
 
 

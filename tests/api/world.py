@@ -4,9 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from service.db import documents
+from service.db.base import table_of
 from service.db.tables import Domain, Host, Job, JobLabel, RecoveryPoint
+from service.model.documents import texts_of_point
 from service.records.locks import domain_key
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -99,7 +103,13 @@ def add_job(session: Session, created_at: datetime = NOW, labels: dict[str, str]
     session.flush()
     session.add_all(JobLabel(key=key, value=value, created_at=created_at, job_id=job.id) for key, value in (labels or {}).items())
     session.flush()
+    change_job(session, job.id)
     return job.id
+
+
+def change_job(session: Session, job_id: str, **columns: Any) -> None:
+    """With its texts, as the service does."""
+    documents.change_jobs(session, update(table_of(Job)).where(Job.id == job_id).values({"attempt": Job.attempt, **columns}))
 
 
 def add_recovery_point(session: Session, job_id: str, created_at: datetime = NOW, **columns: Any) -> str:
@@ -117,6 +127,7 @@ def add_recovery_point(session: Session, job_id: str, created_at: datetime = NOW
         "disks": [{"target": "vda", "file": "/images/db1.qcow2", "format": "qcow2", "virtual_size": 1024}],
     }
     point = RecoveryPoint(**(values | columns))
+    point.document = texts_of_point(point)["document"]
     session.add(point)
     session.flush()
     return point.id

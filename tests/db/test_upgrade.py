@@ -17,6 +17,7 @@ from service.db.tables import Event, Job, Slot
 from service.model.lifecycle import FINAL_STATES, JobState
 from service.records import queue
 from tests.fakes import FakeDomain
+from tests.scenes.documents import stale_texts, texts
 from tests.scenes.host import HOST, Scene
 
 JOBS = 10_000
@@ -52,6 +53,8 @@ def test_an_upgrade_loses_nothing(old: Database) -> None:
     locks = {row["lock_key"] is not None for row in after["jobs"].values() if row["state"] not in FINAL_STATES and row["kind"] != "thaw"}
     assert locks == {True}
     assert {row["lock_key"] for row in after["jobs"].values() if row["kind"] == "thaw"} == {None}
+    assert len(texts(old)) == len(before["jobs"])
+    assert stale_texts(old) == []
 
 
 def test_after_an_upgrade_what_was_at_work_is_recovered_and_what_waited_runs(old: Database, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from service.db.tables import Event, Job, Slot
 from service.errors import CancelRefused, LeaseLost
 from service.model.lifecycle import FINAL_STATES, JobState
 from service.records import events, queue, slots
+from tests.scenes.documents import stale_texts
 from tests.scenes.orders import a_snapshot
 
 EXAMPLES = 400
@@ -174,6 +175,10 @@ class QueueMachine(RuleBasedStateMachine):
         assert Counter(resource for resource, _ in slot_rows) == LIMITS
         held = [job.domain for job in self.jobs.values() if job.holds_its_domain]
         assert len(held) == len(set(held))
+
+    @invariant()
+    def documents_say_what_the_rows_say(self) -> None:
+        assert stale_texts(self.database) == []
 
     @invariant()
     def events_tell_how_each_job_came_to_its_state(self) -> None:

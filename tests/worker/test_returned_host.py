@@ -10,6 +10,7 @@ from service.db.tables import Job
 from service.freeze import after_death
 from service.records import forgotten_host
 from service.worker.returned_host import ReturnedHost
+from tests.api.world import change_job
 from tests.fakes.domain import MIGRATED
 from tests.scenes.deaths import die, story
 from tests.scenes.host import FREEZE, HOST, THAW, Scene, error_of
@@ -97,9 +98,8 @@ def test_while_another_job_has_the_guest_it_is_not_thawed(scene: Scene) -> None:
     job_id = forgotten_in(scene, FREEZE, after=True)
     other = scene.ask()
     with scene.database.write() as session:
-        running = session.get_one(Job, other)
-        running.state, running.lease_until = "running", datetime.now(UTC) + timedelta(minutes=1)
+        change_job(session, other, state="running", lease_until=datetime.now(UTC) + timedelta(minutes=1))
     assert returned(scene).due() == []
     with scene.database.write() as session:
-        session.get_one(Job, other).state = "failed"
+        change_job(session, other, state="failed")
     assert returned(scene).due() == [job_id]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from service import metrics
@@ -18,6 +17,7 @@ from service.errors import LibvirtUnavailable, LoopDied, StateFolderUnwritable, 
 from service.records import forgotten_host, queue
 from service.worker import worker as worker_module
 from service.worker.worker import Worker
+from tests.api.world import change_job
 from tests.scenes.host import FREEZE, HOST, THAW, error_of
 from tests.scenes.plant import PATIENCE_S, Plant, wait_for
 from tests.scenes.registered_hosts import a_lock, heard_ago, register
@@ -89,7 +89,7 @@ def test_a_stopping_worker_waits_for_the_job_that_it_is_just_claiming(plant: Pla
 def test_a_kind_that_this_version_does_not_know_waits_for_a_worker_that_does(plant: Plant) -> None:
     unknown = plant.scene.ask()
     with plant.scene.database.write() as session:
-        session.execute(update(Job).where(Job.id == unknown).values(kind="kind-of-next-year"))
+        change_job(session, unknown, kind="kind-of-next-year")
     plant.start()
     assert plant.wait_end(plant.scene.ask()).state == "succeeded"
     assert (plant.scene.job(unknown).state, plant.scene.job(unknown).attempt) == ("queued", 0)

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from service.api.auth import secret_in
 from service.api.context import Context, context_of
-from service.api.creation import IdempotencyKey, JobOrder, OrderResult, document_of_job, submit_order
-from service.api.documents import document_of
+from service.api.creation import IdempotencyKey, JobOrder, OrderResult, submit_order
+from service.api.documents import document_of_job
 from service.api.openapi import answers
 from service.api.placement import place_of
 from service.api.problems import job_problem_response
@@ -65,11 +65,7 @@ RELEASE_WAIT_S = 120.0
 """Seconds that a release waits for the end of its job, which reads the writers of a Windows guest after the thaw. Then 202 is answered."""
 
 router = APIRouter(prefix="/api/v1/domains", tags=["domains"])
-_STATES = Statement(
-    select(document_of({"gate": ("%s", Gate.state), "job": ("%s", Job.state)}))
-    .join(Job, Job.id == Gate.job_id)
-    .where(Job.id == bindparam("id"))
-)
+_STATES = Statement(select(Gate.state, Job.state).join(Job, Job.id == Gate.job_id).where(Job.id == bindparam("id")))
 _BODY = (MalformedJson, BodyTooLarge, UnsupportedMediaType, ValidationFailed)
 _NOT_FREEZABLE = (GuestAlreadyFrozen, DomainPaused, DomainStateUnsuitable, AgentNotAnswering, FreezeFailed, HoldLimitTooLong)
 
@@ -150,9 +146,8 @@ async def _wait(context: Context, job_id: str, is_over: Callable[[_States], bool
     with context.database.bells.listening(job_id, lambda: loop.call_soon_threadsafe(rang.set)):
         while (waited := time.monotonic() - began) < seconds:
             rang.clear()
-            text = await context.reader.text(_STATES, {"id": job_id})
-            seen = json.loads(text or "{}")
-            if not seen or is_over(_States(GateState(seen["gate"]), seen["job"])):
+            row = await context.reader.row(_STATES, {"id": job_id})
+            if row is None or is_over(_States(GateState(row[0]), row[1])):
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(rang.wait(), min(max(POLL_S, waited / 10), MAX_POLL_S, seconds - waited))

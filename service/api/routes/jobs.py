@@ -4,21 +4,22 @@ import json
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam
 from sqlalchemy.orm import Session
 
 from service.api.context import context_of
-from service.api.creation import IdempotencyKey, JobOrder, create_job, document_of_job
-from service.api.documents import JOB_DOCUMENT
+from service.api.creation import IdempotencyKey, JobOrder, create_job
+from service.api.documents import ONE_JOB, document_of_job
 from service.api.openapi import answers
 from service.api.pages import page_of_jobs
-from service.api.paging import versioned_page_response
+from service.api.paging import page_response
 from service.api.placement import HostLocation, place_of
 from service.api.query import documented, query_of
 from service.api.schemas import examples
 from service.api.schemas.jobs import Explanation, JobAnswer, JobFilter, JobPage, JobRequest
+from service.db.postgresql import Row
 from service.db.reader import Statement
-from service.db.tables import Job
+from service.db.tables import Job, JobDocument
 from service.errors import (
     BodyTooLarge,
     CancelRefused,
@@ -37,6 +38,7 @@ from service.errors import (
     VersionUnknown,
 )
 from service.model import requests
+from service.model.documents import text_of_job
 from service.model.explain import explain
 from service.model.kinds import KINDS
 from service.model.lifecycle import JobState
@@ -46,7 +48,7 @@ from service.records.locks import point_in
 RETRYABLE = frozenset({JobState.failed, JobState.cancelled})
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
-_ONE_JOB = Statement(select(JOB_DOCUMENT).where(Job.id == bindparam("id")))
+_ONE_JOB = Statement(ONE_JOB.where(JobDocument.job_id == bindparam("id")))
 
 
 @router.post(
@@ -92,8 +94,8 @@ async def list_jobs(request: Request) -> Response:
     The list leaves out `vss`, `auto_recovery` and `evidence`: read the job for them.
     """
     wanted = query_of(request, JobFilter)
-    page, parameters = page_of_jobs(wanted)
-    return await versioned_page_response(context_of(request).reader, page, parameters, wanted.limit)
+    statement, parameters = page_of_jobs(wanted)
+    return await page_response(context_of(request).reader, statement, parameters, wanted.limit)
 
 
 @router.get(
@@ -187,8 +189,12 @@ def _again(session: Session, job_id: str) -> JobOrder:
     )
 
 
-async def _document(request: Request, job_id: UUID) -> str:
-    text = await context_of(request).reader.text(_ONE_JOB, {"id": str(job_id)})
+async def _document(request: Request, job_id: UUID) -> bytes:
+    text = await context_of(request).reader.made(_ONE_JOB, {"id": str(job_id)}, _whole)
     if text is None:
         raise JobNotFound(job_id=str(job_id))
     return text
+
+
+def _whole(row: Row | None) -> bytes | None:
+    return text_of_job(*row).encode() if row is not None else None

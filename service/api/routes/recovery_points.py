@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import bindparam, select
 
 from service.api.context import context_of
-from service.api.documents import RECOVERY_POINT_DOCUMENT
 from service.api.openapi import answers
 from service.api.pages import page_of_recovery_points
 from service.api.paging import page_response
@@ -18,7 +17,7 @@ from service.db.tables import RecoveryPoint
 from service.errors import CursorInvalid, RecoveryPointNotFound, ValidationFailed
 
 router = APIRouter(prefix="/api/v1/recovery-points", tags=["recovery points"])
-_ONE_POINT = Statement(select(RECOVERY_POINT_DOCUMENT).where(RecoveryPoint.id == bindparam("id")))
+_ONE_POINT = Statement(select(RecoveryPoint.document).where(RecoveryPoint.id == bindparam("id")))
 
 
 @router.get(
@@ -43,7 +42,7 @@ async def list_recovery_points(request: Request) -> Response:
 )
 async def get_recovery_point(request: Request, recovery_point_id: UUID) -> Response:
     """The disks of the point, its verdict, and the job that made the point."""
-    text = await context_of(request).reader.text(_ONE_POINT, {"id": str(recovery_point_id)})
-    if text is None:
+    row = await context_of(request).reader.row(_ONE_POINT, {"id": str(recovery_point_id)})
+    if row is None:
         raise RecoveryPointNotFound(recovery_point_id=str(recovery_point_id))
-    return Response(text, media_type="application/json")
+    return Response(row[0], media_type="application/json")

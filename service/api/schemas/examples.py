@@ -3,6 +3,7 @@
 from typing import Any
 
 from service.api.schemas import examples_windows
+from service.model.documents import NOT_IN_LISTS
 
 JOB_ID = "7f1c0a54-6d0e-4c1b-9a35-0f6f7f1f2c11"
 DOMAIN_ID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
@@ -160,7 +161,7 @@ WINDOWS_JOB: dict[str, Any] = {
     "links": {"self": f"/api/v1/jobs/{WINDOWS_JOB_ID}", "explain": f"/api/v1/jobs/{WINDOWS_JOB_ID}/explain"},
 }
 
-JOB_SUMMARY = {name: value for name, value in JOB.items() if name not in ("vss", "auto_recovery", "evidence")}
+JOB_SUMMARY = {name: value for name, value in JOB.items() if name not in NOT_IN_LISTS}
 
 FAILED_JOB: dict[str, Any] = {
     **QUEUED_JOB,
