@@ -160,7 +160,9 @@ class LabGuest:
             domain = self.domain
             files |= self._chain_files(domain)
             if domain.isActive():
-                domain.destroy()
+                # libvirtd may see only now that its QEMU was killed.
+                with suppress(libvirt.libvirtError):
+                    domain.destroy()
             if domain.isPersistent():
                 domain.undefineFlags(_UNDEFINE)
         if Odd.LUKS in self.options.odd_disks:
