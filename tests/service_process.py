@@ -114,8 +114,12 @@ class ServiceProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def log_text(self) -> str:
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
+    def log_text(self, since: int = 0) -> str:
+        """`since`: a size that the log had before."""
+        return self._log.read_bytes()[since:].decode(errors="replace") if self._log.exists() else ""
+
+    def log_size(self) -> int:
+        return self._log.stat().st_size if self._log.exists() else 0
 
     # --- HTTP -----------------------------------------------------------------------------------
 

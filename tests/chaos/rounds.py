@@ -82,6 +82,8 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
     fault = FAULTS[outcome.fault]
     hold_limit_ms = chance.choice(HOLDS_MS)
     fault.prepare(stage)
+    # The round before may have started a worker in its last moment.
+    stage.wait_worker()
     before, mark, known = stage.guest.active_sources()["vda"], stage.guest.mark(), stage.guest.heartbeats()[-1:]
     freeze = {"timeout_ms": 5_000, "hold_limit_ms": hold_limit_ms, "preflush": chance.random() < 0.3}
     gate = _gate(stage, chance, hold_limit_ms)

@@ -28,7 +28,10 @@ from tests.service_process import ServiceProcess
 
 GUEST_MB = 64
 STATE_MB = 32
-MERGE_TIMEOUT_S = 20.0
+MERGE_TIMEOUT_S = 60.0
+PATIENCE_S = 60.0
+"""Seconds: for what must come. A machine with much to do may take long."""
+WORKER_RUNS = "Stillpoint's worker runs"
 T = TypeVar("T")
 SETTINGS = {"poll_seconds": "0.1", "inventory_seconds": "2", "lease_seconds": "20"}
 
@@ -50,6 +53,7 @@ class Stage:
         self.liar = LyingAgent(self.guest, self.note)
         self.api = self._process("serve")
         self.worker = self._process("worker")
+        self._worker_began_at = 0
 
     def _process(self, command: str) -> ServiceProcess:
         return ServiceProcess(self.state_dir, libvirt_uri=self.relay.uri, command=command, **SETTINGS)
@@ -96,7 +100,12 @@ class Stage:
     def restart_worker(self) -> None:
         """As systemd would."""
         self.worker.kill_if_alive()
+        self._worker_began_at = self.worker.log_size()
         self.worker.start()
+
+    def wait_worker(self) -> None:
+        """Until the worker has opened its database: it ends by itself where it cannot, and from then on waits for one that is away."""
+        until(lambda: WORKER_RUNS in self.worker.log_text(self._worker_began_at), PATIENCE_S, "the worker did not start")
 
     def guard_pid(self, job_id: str) -> int | None:
         """The process that guards the window of the job; None: there is none (any more)."""

@@ -5,6 +5,7 @@ from contextlib import suppress
 import libvirt
 
 from tests.chaos.faults.strike import Strike, fault
+from tests.chaos.stage import PATIENCE_S
 
 
 @fault()
@@ -28,4 +29,4 @@ def _in_guest_soon(strike: Strike, script: str) -> None:
         arguments = {"path": "/bin/sh", "arg": ["-c", f"sleep {delay:.2f}; {script}; echo STRUCK > /dev/console"]}
         guest.agent({"execute": "guest-exec", "arguments": arguments})
         # A busy guest comes to it late: not in the middle of the next round.
-        guest.wait_serial("STRUCK", 20, since=mark)
+        guest.wait_serial("STRUCK", PATIENCE_S, since=mark)

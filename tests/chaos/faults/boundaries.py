@@ -4,7 +4,7 @@ import signal
 from typing import Any
 
 from tests.chaos.faults.strike import Strike, fault
-from tests.chaos.stage import until
+from tests.chaos.stage import PATIENCE_S, until
 from tests.service_process import FINAL
 
 BOUNDARIES = ("start", "preflight", "prepare", "freeze", "point_in_time", "end")
@@ -30,7 +30,7 @@ def worker_stopped_at_boundary(strike: Strike) -> None:
 def _wait_for_boundary(strike: Strike) -> None:
     boundary = strike.random.choice(BOUNDARIES)
     with strike.stage.api.polled(strike.job_id) as read:
-        seen = until(lambda: _passed(read()) & {boundary, "end"}, 20, f"the job did not come to its {boundary}", pause=0.0)
+        seen = until(lambda: _passed(read()) & {boundary, "end"}, PATIENCE_S, f"the job did not come to its {boundary}", pause=0.0)
     strike.stage.note(f"at boundary {boundary}, having seen {', '.join(sorted(seen))}")
 
 

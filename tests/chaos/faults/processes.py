@@ -4,7 +4,7 @@ import signal
 import time
 
 from tests.chaos.faults.strike import Strike, fault, send
-from tests.chaos.stage import until
+from tests.chaos.stage import PATIENCE_S, until
 from tests.service_process import FINAL
 
 
@@ -71,7 +71,7 @@ def guard_killed_in_window(strike: Strike) -> None:
 
 @fault()
 def guard_killed_before(strike: Strike) -> None:
-    until(lambda: strike.kill_guard() or strike.stage.api.job(strike.job_id)["state"] in FINAL, 20, "no guard came up", pause=0.002)
+    until(lambda: strike.kill_guard() or strike.stage.api.job(strike.job_id)["state"] in FINAL, PATIENCE_S, "no guard came up", pause=0.002)
 
 
 @fault()
@@ -126,5 +126,5 @@ def _restart(strike: Strike) -> float:
     begun = time.monotonic()
     strike.pause(0.0, 0.4)
     strike.stage.restart_worker()
-    until(lambda: strike.stage.keeper_pid() is not None, 20, "the worker did not come back")
+    until(lambda: strike.stage.keeper_pid() is not None, PATIENCE_S, "the worker did not come back")
     return time.monotonic() - begun + 1.0

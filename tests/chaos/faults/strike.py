@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.chaos.pauses import Pause
-from tests.chaos.stage import Stage, until
+from tests.chaos.stage import PATIENCE_S, Stage, until
 from tests.service_process import FINAL
 
 
@@ -36,7 +36,7 @@ class Strike:
         time.sleep(self.random.uniform(0.0, 0.09))
 
     def wait_for_freeze(self) -> None:
-        until(lambda: self._phase() in ("freeze", None), 20, "the job did not come to its freeze", pause=0.002)
+        until(lambda: self._phase() in ("freeze", None), PATIENCE_S, "the job did not come to its freeze", pause=0.002)
 
     def wait_at_random(self) -> None:
         time.sleep(self.random.uniform(0.0, 0.45))
