@@ -72,6 +72,15 @@ class _Chain:
     files: list[tuple[str, str]] = field(default_factory=list)
 
 
+def _of_this_run() -> uuid.UUID:
+    """Programs of FakeQemu are looked for by UUID among all processes of the machine: those of other tests at the same time are not ours.
+
+    The processes that a test starts have the same domains.
+    """
+    name = f"FAKE_DOMAINS_{os.environ.get('PYTEST_XDIST_WORKER', '')}"
+    return uuid.UUID(os.environ.setdefault(name, str(uuid.uuid4())))
+
+
 class FakeDomain:
     """Running unless told otherwise; without `agent` one that answers and has an ext4 on every disk that can be written."""
 
@@ -105,7 +114,7 @@ class FakeDomain:
         self.is_idle = False
         self.written: dict[str, int] = defaultdict(int)
         self._name = name
-        self._uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+        self._uuid = str(uuid.uuid5(_of_this_run(), name))
         self._live = {disk.target: _chain(disk) for disk in disks}
         self._saved = {disk.target: _chain(disk) for disk in disks}
         self._faults: dict[str, deque[_Fault]] = defaultdict(deque)
