@@ -36,6 +36,7 @@ def test_killed_while_the_guest_is_frozen_and_before_the_point_in_time(
     mark = lab_guest.mark()
     killed = time.monotonic()
     slow.kill()
+    # Nobody but the guard is there to do it.
     wait_until_thawed(lab_guest)
     # Long before the limit of the hold, which is 30 s.
     assert time.monotonic() - killed < 15
@@ -45,7 +46,6 @@ def test_killed_while_the_guest_is_frozen_and_before_the_point_in_time(
     job = slow.wait(job_id)
 
     assert "recover" in [phase["name"] for phase in job["phases"]]
-    assert job["evidence"]["guard"]["state"] == "thawed"
     assert (job["state"], job["attempt"], job["verdict"]) == ("succeeded", 2, "filesystem")
     assert len(overlays_beside(lab_guest)) == 1
 
