@@ -62,7 +62,12 @@ class DiskAddresses:
         return tuple(target for disk in disks if (target := self.target_of(disk)) is not None)
 
     def _drive(self, place: Place, controller: tuple[str, int] | None) -> str | None:
-        """None: several disks have this place, and the controller is not known. libvirt takes the first, but a guess is not evidence."""
+        """`controller` None: the controller is not known, and only one disk of the domain may be meant.
+
+        libvirt takes the first disk at the place. But a virtio disk may report the same place, and a guess is not evidence.
+        """
+        if controller is None and self._disks:
+            return None
         at_place = [drive.target for drive in self._drives if drive.place == place and controller in (None, drive.controller)]
         return at_place[0] if len(at_place) == 1 else None
 

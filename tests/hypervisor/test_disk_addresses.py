@@ -45,15 +45,22 @@ def ccw(device: int) -> dict[str, Any]:
         pytest.param(disk((0, 0, 0x1F, 2)), "sdd", id="same index and place, another type of controller"),
         pytest.param(disk((0, 3, 0, 0), unit=9), None, id="no disk at this unit"),
         pytest.param(disk((0, 6, 0, 0)), None, id="a disk at a controller without drive addresses"),
-        pytest.param(disk(unit=3), "sdc", id="unknown controller, one disk at this place"),
+        pytest.param(disk(unit=3), None, id="unknown controller, and a virtio disk may be meant"),
         pytest.param(disk(), None, id="unknown controller, several disks at this place"),
-        pytest.param(disk((0, 9, 0, 0), unit=3), "sdc", id="a controller that the XML does not have"),
+        pytest.param(disk((0, 9, 0, 0), unit=3), None, id="a controller that the XML does not have, and a virtio disk may be meant"),
         pytest.param(disk() | ccw(1), "vdc", id="ccw"),
         pytest.param(disk() | ccw(2), None, id="ccw controller, no disk"),
     ],
 )
 def test_a_disk_of_the_guest_is_found_by_its_place(address: dict[str, Any], target: str | None) -> None:
     assert DiskAddresses(DOMAIN).target_of(address) == target
+
+
+@pytest.mark.parametrize("pci", [UNKNOWN, (0, 9, 0, 0)])
+def test_without_a_disk_on_the_bus_the_place_alone_tells_one_disk_from_the_others(pci: tuple[int, int, int, int]) -> None:
+    only_drives = DiskAddresses("\n".join(line for line in DOMAIN.splitlines() if "bus='virtio'" not in line))
+    assert only_drives.target_of(disk(pci, unit=3)) == "sdc"
+    assert only_drives.target_of(disk(pci)) is None
 
 
 def test_what_is_not_of_the_domain_is_left_out_of_several() -> None:
