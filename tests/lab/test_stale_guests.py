@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -16,10 +17,16 @@ NO_PROCESS = 2**22 + 1
 
 
 class Unclosed:
-    """libvirt's own test driver: a host in memory, that lives as long as its connection."""
+    """libvirt's own test driver: a host in memory, that lives as long as its connection.
 
-    def __init__(self) -> None:
-        self._connection = libvirt.open("test:///default")
+    The host of `test:///default` is shared by all connections of a process: it would show what an earlier test left. The host of a
+    file belongs to one connection.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        file = folder / "host.xml"
+        file.write_text("<node/>")
+        self._connection = libvirt.open(f"test://{file}")
 
     def close(self) -> None:
         pass
@@ -29,8 +36,8 @@ class Unclosed:
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    made = Unclosed()
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    made = Unclosed(tmp_path)
     monkeypatch.setattr(guests, "connect", lambda: made)
     # The test driver knows no checkpoints.
     monkeypatch.setattr(guests, "_UNDEFINE", 0)
