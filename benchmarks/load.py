@@ -73,7 +73,7 @@ async def _run(load: Load) -> Outcome:
     shared = _Shared(load, started + load.seconds, load.requests if load.requests is not None else 2**62)
     connections = [_Connection(shared, loop.create_future()) for _ in range(load.connections)]
     for connection in connections:
-        await loop.create_connection(lambda opened=connection: opened, "127.0.0.1", load.port)  # type: ignore[misc]
+        await loop.create_connection(lambda opened=connection: opened, "127.0.0.1", load.port)  # type: ignore[misc]  # mypy infers no type for a lambda with a default
     await asyncio.gather(*(connection.done for connection in connections))
     took = time.perf_counter() - started
     if shared.wrong is not None:
