@@ -110,5 +110,6 @@ mount_disks
 [ -z "$hook" ] || install_hook "$hook"
 [ "$meter" = off ] || start_meters "$meter"
 acpid -f > /dev/null 2>&1 &
-echo "LAB ready agent=${agent:-qga}"
+# On a line of its own: a reset may have cut the last line of the system before.
+printf '\nLAB ready agent=%s\n' "${agent:-qga}"
 serve

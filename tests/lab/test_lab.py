@@ -55,6 +55,15 @@ def test_an_unfrozen_guest_shows_that_nothing_held_it(shared_guest: LabGuest) ->
     assert shared_guest.freeze_status() == "thawed"
 
 
+def test_a_guest_that_is_reset_in_the_middle_of_a_line_is_seen_to_be_ready_again(make_guest: MakeGuest) -> None:
+    guest = make_guest(GuestOptions(meter=None)).start_and_wait()
+    mark = guest.mark()
+    guest.exec("/bin/sh", "-c", "printf 'METER mount=/da' > /dev/console")
+    guest.wait_serial("^METER mount=/da$", 20, since=mark)
+    guest.domain.reset(0)
+    guest.wait_serial("^LAB ready", 60, since=mark)
+
+
 def test_a_program_runs_in_the_guest_and_its_failure_is_told(shared_guest: LabGuest) -> None:
     assert shared_guest.exec("/bin/echo", "hello") == "hello\n"
     assert shared_guest.exec("/bin/sync") == ""
