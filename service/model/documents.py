@@ -23,7 +23,7 @@ def entry_of_job(job: Any) -> dict[str, Any]:
     return {
         "id": job.id,
         "kind": job.kind,
-        "domain": {"id": job.domain_id, "name": job.domain_name},
+        "domain": {"id": job.domain_id, "name": job.domain_name} if job.domain_id is not None else None,
         "host": job.host_id,
         "state": job.state,
         "phase": job.phase,

@@ -37,3 +37,8 @@ def test_raw_texts_stand_in_the_evidence_beside_the_facts(facts: dict[str, Any])
 def test_a_job_without_evidence_has_none_by_raw_texts_either() -> None:
     texts = texts_of_job(a_job(evidence=None))
     assert json.loads(text_of_job(**texts, raw_texts=MEMBERS))["evidence"] is None
+
+
+def test_a_job_that_is_not_about_a_domain_says_null() -> None:
+    job = Job(id="one", kind="snapshot", state="running", domain_id=None, domain_name=None, created_at=MADE_AT)
+    assert job_as_document(job)["domain"] is None

@@ -143,7 +143,7 @@ class JobSummary(Answer):
 
     id: str
     kind: JobKind
-    domain: Reference
+    domain: Reference | None = Field(description="Null for a job that is not about a domain.")
     host: str
     state: JobState
     phase: str | None
