@@ -31,7 +31,7 @@ test: ready ## every test, real guests included; ONLY=PATH or ONLY=MARKER for so
 
 debian13: ## the demo and every test with a real guest in a root with Debian 13 (libvirt 11.3, QEMU 10.0); ONLY=PATH for some tests
 	@$(if $(ONLY),,scripts/debian13 $(PYTHON) -m demo)
-	@scripts/debian13 $(PYTHON) -m pytest $(if $(ONLY),"$(ONLY)",-m live)
+	@$(if $(ONLY),scripts/debian13 $(PYTHON) -m pytest "$(ONLY)",scripts/debian13-tests)
 
 static: ready ## lint, format, types and import contracts, without running anything
 	@$(BIN)/ruff check

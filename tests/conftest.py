@@ -12,6 +12,7 @@ from tests.databases import PostgresCluster, migrate, postgres_cluster, sqlite_u
 
 pytest_plugins = [
     "tests.left_processes",
+    "tests.shared_out",
     "tests.side_by_side",
     "tests.fakes.both_dialects",
     "tests.lab.fixtures",
