@@ -53,6 +53,10 @@ class LibvirtRelay:
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
         return self
 
+    def wait_for_snapshot(self) -> None:
+        """Until a call that takes a snapshot is held back: a job that freezes has frozen by then. Clear `snapshots_pass` before."""
+        assert self.holds_snapshot.wait(60), "no snapshot was asked for within 60 s"
+
     def close(self) -> None:
         """libvirt goes away: new connections are refused and the open ones break."""
         if self._listener is not None:

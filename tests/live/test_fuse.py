@@ -20,7 +20,6 @@ from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
 from tests.lab.options import GuestOptions
 from tests.libvirt_relay import LibvirtRelay
-from tests.live.test_libvirt_goes_away import wait_until_frozen
 from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.live
@@ -54,7 +53,7 @@ def longest_stall_ms(lab: LabGuest, mark: int) -> float:
 def wait_until_thawed(lab: LabGuest, mark: int, timeout: float) -> None:
     """By the guest's own word: nobody asks its agent."""
     lab.wait_serial(r"Emergency Thaw complete|^STALL .*ms=\d{4,}", timeout, since=mark)
-    lab.wait_serial("^METER", 10, since=lab.mark())
+    lab.wait_serial("^METER", 60, since=lab.mark())
 
 
 def processes(lab: LabGuest) -> str:
@@ -67,7 +66,7 @@ def test_a_guest_that_nobody_thaws_thaws_itself_and_its_agent_does_not_know(lab_
     assert armed.report.state is FuseState.armed
     assert freeze(lab_guest) == 1
 
-    wait_until_thawed(lab_guest, mark, AFTER_S + 10)
+    wait_until_thawed(lab_guest, mark, AFTER_S + 60)
 
     assert (AFTER_S - 3) * 1000 < longest_stall_ms(lab_guest, mark) < AFTER_S * 1000 + LATE_MS
     assert lab_guest.freeze_status() == "frozen"
@@ -83,7 +82,7 @@ def test_every_filesystem_is_thawed(make_guest: MakeGuest) -> None:
     mark = guest.mark()
     fuse.arm(guest_of(guest), AFTER_S)
     assert freeze(guest) == 3
-    wait_until_thawed(guest, mark, AFTER_S + 10)
+    wait_until_thawed(guest, mark, AFTER_S + 60)
     held = {stall.mount for stall in guest.stalls(mark) if stall.ms > 1_000}
     assert held == {"/data", "/data-vdb", "/data-vdc"}
     assert thaw(guest) == 0
@@ -97,7 +96,7 @@ def test_a_guest_that_was_paused_meanwhile_thaws_itself_after_the_rest_of_its_ow
     time.sleep(AFTER_S + 1)
     lab_guest.domain.resume()
 
-    wait_until_thawed(lab_guest, mark, AFTER_S + 10)
+    wait_until_thawed(lab_guest, mark, AFTER_S + 60)
 
     # By its own clock, which stood still.
     assert longest_stall_ms(lab_guest, mark) < AFTER_S * 1000 + LATE_MS
@@ -120,10 +119,10 @@ def test_its_own_root_may_be_frozen_and_on_a_disk_that_answers_nobody(lab_guest:
     assert freeze(lab_guest) == 1
     lab_guest.domain.setBlockIoTune("vda", {"total_bytes_sec": 1}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
-    lab_guest.wait_serial("Emergency Thaw complete", AFTER_S + 10, since=mark)
+    lab_guest.wait_serial("Emergency Thaw complete", AFTER_S + 60, since=mark)
 
     lab_guest.domain.setBlockIoTune("vda", {"total_bytes_sec": 0}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-    lab_guest.wait_serial("^METER", 20, since=lab_guest.mark())
+    lab_guest.wait_serial("^METER", 60, since=lab_guest.mark())
     assert thaw(lab_guest) == 0
 
 
@@ -133,7 +132,7 @@ def test_it_outlives_the_agent_that_started_it(lab_guest: LabGuest) -> None:
     lab_guest.exec("/bin/sh", "-c", "(sleep 1; killall -9 qemu-ga) > /dev/null 2>&1 &")
     freeze(lab_guest)
 
-    wait_until_thawed(lab_guest, mark, AFTER_S + 10)
+    wait_until_thawed(lab_guest, mark, AFTER_S + 60)
 
     lab_guest.wait_agent()
     thaw(lab_guest)
@@ -175,27 +174,31 @@ def test_a_guest_thaws_itself_when_nobody_on_the_host_is_left_to_thaw(
     behind_relay: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
 ) -> None:
     behind_relay.run(lab_guest.name, kind="preflight")
-    relay.delay_s = 0.3
+    relay.snapshots_pass.clear()
     mark = lab_guest.mark()
-    behind_relay.create(lab_guest.name, freeze={"preflush": False, "timeout_ms": 1_000, "hold_limit_ms": 1_000})
-    wait_until_frozen(lab_guest)
+    behind_relay.create(lab_guest.name, freeze={"preflush": False, "timeout_ms": 1_000, "hold_limit_ms": 2_000})
+    relay.wait_for_snapshot()
 
+    # For the guard.
+    relay.is_mute = True
     behind_relay.kill()
     relay.close()
 
-    wait_until_thawed(lab_guest, mark, 20)
-    assert longest_stall_ms(lab_guest, mark) < 7_000 + LATE_MS
+    wait_until_thawed(lab_guest, mark, 60)
+    assert longest_stall_ms(lab_guest, mark) < 8_000 + LATE_MS
 
 
 def test_a_job_whose_fuse_ended_the_hold_claims_none(behind_relay: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest) -> None:
     behind_relay.run(lab_guest.name, kind="preflight")
-    relay.delay_s = 0.3
+    relay.snapshots_pass.clear()
     mark = lab_guest.mark()
-    job_id = behind_relay.create(lab_guest.name, freeze={"preflush": False, "timeout_ms": 1_000, "hold_limit_ms": 1_000})
-    wait_until_frozen(lab_guest)
-    relay.delay_s = 9
+    job_id = behind_relay.create(lab_guest.name, freeze={"preflush": False, "timeout_ms": 1_000, "hold_limit_ms": 2_000})
+    relay.wait_for_snapshot()
+    # For every thaw, longer than the fuse burns.
+    relay.delay_s = 12
+    relay.snapshots_pass.set()
 
-    wait_until_thawed(lab_guest, mark, 20)
+    wait_until_thawed(lab_guest, mark, 60)
     relay.delay_s = 0
     job = behind_relay.wait(job_id, timeout=90)
 

@@ -61,13 +61,12 @@ def test_libvirt_lost_inside_the_window_leaves_the_guest_thawed_and_the_disks_kn
     behind_relay: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
 ) -> None:
     behind_relay.run(lab_guest.name, kind="preflight")
-    relay.delay_s = 0.15
+    relay.snapshots_pass.clear()
     job_id = behind_relay.create(lab_guest.name, freeze={"preflush": False})
-    wait_until_frozen(lab_guest)
+    relay.wait_for_snapshot()
 
     relay.close()
-    time.sleep(0.5)
-    relay.delay_s = 0
+    relay.snapshots_pass.set()
     relay.open()
     job = behind_relay.wait(job_id, timeout=90)
 

@@ -14,7 +14,6 @@ from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
 from tests.lab.options import GuestOptions
 from tests.libvirt_relay import LibvirtRelay
-from tests.live.test_libvirt_goes_away import wait_until_frozen
 from tests.live.test_main_job import overlays_beside
 from tests.scenes.told import pattern
 from tests.service_process import ServiceProcess
@@ -49,8 +48,11 @@ def test_killed_while_a_point_is_merged_back_the_merge_is_finished(
     guest = make_guest(GuestOptions(disks=2)).start_and_wait()
     guest.exec("/bin/sh", "-c", "echo before > /data/before; sync")
     slow.run(guest.name, kind="preflight")
-    relay.delay_s = 0.3
+    relay.snapshots_pass.clear()
     job_id = slow.create(guest.name, freeze={"mode": "off"}, required_verdict="filesystem", on_shortfall="discard")
+    relay.wait_for_snapshot()
+    relay.delay_s = 0.3
+    relay.snapshots_pass.set()
     wait_for(lambda: disk in merging(guest), f"{disk} was never seen merging")
     slow.kill()
     relay.delay_s = 0
@@ -78,7 +80,7 @@ def test_a_frozen_guest_that_is_paused_is_waited_for_and_thawed_when_it_runs_aga
     slow.run(lab_guest.name, kind="preflight")
     relay.snapshots_pass.clear()
     job_id = slow.create(lab_guest.name, freeze={"preflush": False})
-    wait_until_frozen(lab_guest)
+    relay.wait_for_snapshot()
     # Before the guard can thaw.
     lab_guest.domain.suspend()
     slow.kill()
@@ -94,7 +96,8 @@ def test_a_frozen_guest_that_is_paused_is_waited_for_and_thawed_when_it_runs_aga
     resumed = time.monotonic()
     wait_for(lambda: lab_guest.freeze_status() == "thawed", "the thaw")
 
-    assert time.monotonic() - resumed < 3
+    # Long before the lease of a minute, or a poll for other reasons, would have shown it.
+    assert time.monotonic() - resumed < 9
     job = slow.wait(job_id)
     assert (job["state"], job["attempt"], job["verdict"]) == ("succeeded", 2, "filesystem")
     recovered = next(phase for phase in job["phases"] if phase["name"] == "recover")

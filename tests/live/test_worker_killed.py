@@ -31,7 +31,7 @@ def test_killed_while_the_guest_is_frozen_and_before_the_point_in_time(
     slow.run(lab_guest.name, kind="preflight")
     relay.snapshots_pass.clear()
     job_id = slow.create(lab_guest.name, freeze={"preflush": False})
-    assert relay.holds_snapshot.wait(60)
+    relay.wait_for_snapshot()
 
     mark = lab_guest.mark()
     killed = time.monotonic()
@@ -58,7 +58,7 @@ def test_stopped_while_the_guest_is_frozen_it_is_thawed_at_the_deadline_and_the_
     mark = lab_guest.mark()
     # Long enough that a busy machine asks for the point in time before the limit, and far below the limit by default.
     job_id = slow.create(lab_guest.name, freeze={"preflush": False, "hold_limit_ms": 4_000})
-    assert relay.holds_snapshot.wait(60)
+    relay.wait_for_snapshot()
 
     slow.signal(signal.SIGSTOP)
     wait_until_thawed(lab_guest)
@@ -78,8 +78,12 @@ def test_killed_after_the_point_in_time_keeps_the_point_as_crash_consistent(
     slow: ServiceProcess, relay: LibvirtRelay, lab_guest: LabGuest
 ) -> None:
     slow.run(lab_guest.name, kind="preflight")
-    relay.delay_s = 0.3
+    relay.snapshots_pass.clear()
     job_id = slow.create(lab_guest.name, freeze={"preflush": False})
+    relay.wait_for_snapshot()
+    # The thaw is held back, and the worker dies before it comes to that.
+    relay.delay_s = 1.5
+    relay.snapshots_pass.set()
     while lab_guest.active_sources() == lab_guest.disks:
         pass
 
