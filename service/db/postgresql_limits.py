@@ -12,18 +12,9 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection
 
+from service.db.postgresql import ANSWER_S, TCP
 from service.db.postgresql_trips import LateConnection, LateCursor
 
-ANSWER_S = 20.0
-"""Seconds to wait for an answer of PostgreSQL. After that the connection is closed, and the database counts as unavailable."""
-TCP: dict[str, int] = {
-    "keepalives": 1,
-    "keepalives_idle": 10,
-    "keepalives_interval": 3,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
-"""Parameters of libpq by which a dead network is noticed. Seconds; `tcp_user_timeout` in milliseconds."""
 STATEMENT_S = 15
 """Seconds for one statement. After that the server ends it."""
 LOCK_S = 10
