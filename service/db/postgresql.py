@@ -16,18 +16,9 @@ from typing import Any, cast
 from sqlalchemy import Dialect, Engine
 
 from service.db.engine import CONNECT_TIMEOUT_S
+from service.db.postgresql_silence import ANSWER_S, TCP
 from service.errors import DatabaseUnavailable
 
-ANSWER_S = 20.0
-"""Seconds to wait for an answer of PostgreSQL. After that the connection is closed, and the database counts as unavailable."""
-TCP: dict[str, int] = {
-    "keepalives": 1,
-    "keepalives_idle": 10,
-    "keepalives_interval": 3,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
-"""Parameters of libpq by which a dead network is noticed. Seconds; `tcp_user_timeout` in milliseconds."""
 QUICK_SECONDS = 0.0005
 """Seconds. A statement that takes longer than this counts as slow."""
 PATIENT_SECONDS = 0.1

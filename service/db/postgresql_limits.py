@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection
 
-from service.db.postgresql import ANSWER_S, TCP
+from service.db.postgresql_silence import ANSWER_S, TCP
 from service.db.postgresql_trips import LateConnection, LateCursor
 
 STATEMENT_S = 15
