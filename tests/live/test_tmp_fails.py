@@ -1,3 +1,0 @@
-import pytest
-pytestmark = pytest.mark.live
-def test_fails(lab_guest): assert lab_guest.name == "x"
