@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +79,25 @@ def test_both_roots_share_the_same_tests(clone: Path) -> None:
     first, twin = ((clone / f"{root}.command").read_text().split() for root in ("first", "twin"))
     assert (code, first) == (0, twin)
     assert first[-2:] == ["tests/live/test_one.py", "-x"]
-    assert first[first.index("--share") + 1].startswith("/mnt/")
+
+
+def test_pytest_understands_the_command_of_a_root_and_finds_the_tests_with_a_guest(clone: Path) -> None:
+    outcome(start(clone, first="", twin=""))
+    _python, *command = (clone / "first.command").read_text().split()
+    (name,) = (argument.rpartition("/")[2] for argument in command if argument.startswith("--share=/mnt/"))
+    (clone / name).mkdir()
+    command = [argument.replace("/mnt/", f"{clone}/") for argument in command]
+
+    collected = subprocess.run(
+        [sys.executable, *command, "--collect-only", "-q", "-p", "no:cacheprovider"],
+        cwd=SCRIPT.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert collected.returncode == 0, collected.stdout + collected.stderr
+    assert "tests/live/test_main_job.py::" in collected.stdout
 
 
 def test_the_roots_run_at_the_same_time(clone: Path) -> None:
