@@ -4,7 +4,7 @@ Each run takes the next file that no other run has taken: so the runs end at abo
 long a file takes. The folder is one that all runs see. It is empty at first, and belongs to one sharing out.
 """
 
-from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,25 +27,35 @@ class SharedOut:
     def __init__(self, config: pytest.Config, folder: Path) -> None:
         self._config = config
         self._folder = folder
-        self._is_mine: dict[Path, bool] = {}
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """The file whose tests may take longest comes first: what is left at the end is short."""
-        weights: Counter[Path] = Counter()
-        for item in items:
-            weights[item.path] += self._allowed_seconds(item)
-        items.sort(key=lambda item: -weights[item.path])
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        """True: nothing is left to do for this test here."""
-        if item.path not in self._is_mine:
-            self._is_mine[item.path] = self._take(item.path)
-        if self._is_mine[item.path]:
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """As pytest's own, which tells each test the next one, so that what both need is kept: here that is the next of this run."""
+        options = self._config.option
+        if options.collectonly or (session.testsfailed and not options.continue_on_collection_errors):
             return None
-        self._config.hook.pytest_deselected(items=[item])
+        mine = self._mine(session.items)
+        item = next(mine, None)
+        while item is not None:
+            following = next(mine, None)
+            self._config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+            item = following
         return True
+
+    def _mine(self, items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
+        """The file whose tests may take longest comes first: what is left at the end is short."""
+        files: dict[Path, list[pytest.Item]] = {}
+        for item in items:
+            files.setdefault(item.path, []).append(item)
+        for file, tests in sorted(files.items(), key=lambda one: -sum(map(self._allowed_seconds, one[1]))):
+            if self._take(file):
+                yield from tests
+            else:
+                self._config.hook.pytest_deselected(items=tests)
 
     def _take(self, file: Path) -> bool:
         # Not as a file with tests, which a run would collect.

@@ -26,6 +26,18 @@ def test_of_any_file(number):
         ran.write(f"{Path(__file__).name} {number} {os.getpid()}\\n")
 """
 
+FOLDER = """
+import pytest
+from pathlib import Path
+
+@pytest.fixture(scope="package", autouse=True)
+def whole_folder():
+    with Path("folders").open("a") as folders:
+        print(Path(__file__).parent.name, "begun", file=folders, flush=True)
+        yield
+        print(Path(__file__).parent.name, "ended", file=folders)
+"""
+
 MEETING = """
 import time
 from pathlib import Path
@@ -36,6 +48,9 @@ def test_that_waits_for_the_other_file():
     while len(list(Path().glob("*.came"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+def test_before_which_a_run_takes_its_next_file():
+    pass
 """
 
 
@@ -92,6 +107,24 @@ def test_a_run_that_comes_too_late_has_nothing_to_do_and_says_so(tmp_path: Path)
 
     assert (late.returncode, (tmp_path / "ran").exists()) == (0, False)
     assert "3 deselected" in output
+
+
+def test_what_a_file_needs_is_ended_before_a_file_of_another_folder_begins(tmp_path: Path) -> None:
+    """Another run took the file between them."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+        (tmp_path / folder / "conftest.py").write_text(FOLDER)
+    for file in ("a/test_1.py", "a/test_2.py", "b/test_3.py"):
+        (tmp_path / file).write_text("def test_of_a_folder(): pass")
+    (tmp_path / "share").mkdir()
+    (tmp_path / "share" / "a+test_2.py.taken").touch()
+
+    one = run(tmp_path, "--share=share")
+    output, _ = one.communicate(timeout=100)
+
+    assert one.returncode == 0, output
+    assert (tmp_path / "folders").read_text().split() == ["a", "begun", "a", "ended", "b", "begun", "b", "ended"]
 
 
 def test_only_the_run_that_had_the_test_fails_by_it(tmp_path: Path) -> None:
