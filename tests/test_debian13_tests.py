@@ -44,8 +44,9 @@ def write_program(path: Path, text: str) -> None:
 def start(clone: Path, *, first: str, twin: str, arguments: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     (clone / "first").write_text(first)
     (clone / "twin").write_text(twin)
+    # A process that was started in the background ignores an interrupt, and a shell cannot change that for itself.
     return subprocess.Popen(
-        [clone / "scripts" / "debian13-tests", *arguments],
+        ["env", "--default-signal=INT", clone / "scripts" / "debian13-tests", *arguments],
         env={**os.environ, "PATH": f"{clone / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(clone)},
         stdout=subprocess.PIPE,
         text=True,
