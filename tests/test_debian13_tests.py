@@ -142,7 +142,10 @@ def test_both_roots_end_with_the_script_however_that_ends(clone: Path, way: str)
     else:
         run.send_signal(signal.SIGTERM if way == "terminate" else signal.SIGKILL)
     with run:
-        code = run.wait(timeout=60)
+        try:
+            code = run.wait(timeout=60)
+        finally:
+            run.kill()
 
     assert code == {"interrupt": 130, "terminate": -signal.SIGTERM, "kill": -signal.SIGKILL}[way]
     wait_for(lambda: has_ended(clone, "first") and has_ended(clone, "twin"))
