@@ -7,32 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from service.db.engine import Database, open_engine
-from tests.api.world import add_domain, add_host
-from tests.databases import migrate, sqlite_url
+from tests.missing_packages import service_without
 from tests.service_process import ServiceProcess
-
-REFUSES = 'raise ModuleNotFoundError(f"No module named {__name__!r}", name=__name__)\n'
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[ServiceProcess]:
-    """`stillpoint serve` that finds no libvirt, with one host and its domain `db1` in the database."""
-    hidden, state_dir = tmp_path / "hidden", tmp_path / "state"
-    for folder in (hidden, state_dir):
-        folder.mkdir()
-    for module in ("libvirt", "libvirt_qemu"):
-        (hidden / f"{module}.py").write_text(REFUSES)
-    url = sqlite_url(state_dir / "stillpoint.db")
-    migrate(url)
-    database = Database(open_engine(url))
-    with database.write() as session:
-        add_host(session)
-        add_domain(session, "db1")
-    database.dispose()
-    process = ServiceProcess(state_dir, libvirt_uri="test:///default", command="serve")
-    process.environment["PYTHONPATH"] = str(hidden)
-    with process:
+    with service_without(["libvirt", "libvirt_qemu"], tmp_path) as process:
         yield process
 
 

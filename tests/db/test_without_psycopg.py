@@ -1,36 +1,38 @@
 """A host with SQLite needs no driver of PostgreSQL: the package has it as an extra."""
 
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from service.db.engine import Database, open_engine
-from tests.api.world import add_domain, add_host
-from tests.databases import migrate, sqlite_url
+import service as package
+from tests.missing_packages import service_without
 from tests.service_process import ServiceProcess
 
-REFUSES = 'raise ModuleNotFoundError(f"No module named {__name__!r}", name=__name__)\n'
+OF_THE_DRIVER = {"service.db.postgresql_limits", "service.db.postgresql_trips"}
+"""Loaded for a database of PostgreSQL only."""
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> ServiceProcess:
-    """`stillpoint serve` that finds no psycopg, with one host and its domain `db1` in the database. It is not started."""
-    hidden, state_dir = tmp_path / "hidden", tmp_path / "state"
-    for folder in (hidden, state_dir):
-        folder.mkdir()
-    (hidden / "psycopg.py").write_text(REFUSES)
-    url = sqlite_url(state_dir / "stillpoint.db")
-    migrate(url)
-    database = Database(open_engine(url))
-    with database.write() as session:
-        add_host(session)
-        add_domain(session, "db1")
-    database.dispose()
-    process = ServiceProcess(state_dir, libvirt_uri="test:///default", command="serve")
-    process.environment["PYTHONPATH"] = str(hidden)
-    return process
+    return service_without(["psycopg"], tmp_path)
+
+
+def test_every_other_module_can_be_loaded(service: ServiceProcess) -> None:
+    modules = {module.name for module in pkgutil.walk_packages(package.__path__, "service.")}
+    assert modules > OF_THE_DRIVER
+    for module in OF_THE_DRIVER:
+        assert "No module named 'psycopg'" in loaded([module], service).stderr
+    done = loaded(sorted(modules - OF_THE_DRIVER), service)
+    assert done.returncode == 0, done.stderr
+
+
+def loaded(modules: list[str], service: ServiceProcess) -> subprocess.CompletedProcess[str]:
+    """In a process that finds no psycopg."""
+    text = f"import importlib\nfor name in {modules!r}: importlib.import_module(name)"
+    return subprocess.run([sys.executable, "-c", text], env=service.environment, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_a_service_on_sqlite_starts_answers_a_list_and_takes_a_job(service: ServiceProcess) -> None:

@@ -16,6 +16,9 @@ from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.live
 
+SOON_S = 20.0
+"""Sooner than the next publication of all domains, which comes after 30 s and shows everything anyway."""
+
 
 def shown(service: ServiceProcess, guest: LabGuest) -> dict[str, Any]:
     answer = service.request("GET", f"/api/v1/domains/{guest.name}")
@@ -53,12 +56,12 @@ def test_it_is_published_refused_and_left_frozen_and_taken_again_soon_after_its_
     lab_guest.domain.fsFreeze()
     # Any job makes its host look at once; this one says what it found, too.
     preflight = service.run(lab_guest.name, kind="preflight")
-    found = wait_shown(service, lab_guest, frozen=True, within_s=60)
+    found = wait_shown(service, lab_guest, frozen=True, within_s=SOON_S)
     refused = service.request("POST", "/api/v1/jobs", json={"kind": "snapshot", "domain": lab_guest.name})
     seconds = gauge(service, "stillpoint_guest_frozen_seconds", lab_guest.name)
     status = lab_guest.freeze_status()
     lab_guest.domain.fsThaw()
-    wait_shown(service, lab_guest, frozen=False, within_s=60)
+    wait_shown(service, lab_guest, frozen=False, within_s=SOON_S)
     job = service.run(lab_guest.name)
 
     another = {"kind": "not_stillpoint", "job_id": None}
@@ -76,7 +79,7 @@ def test_after_our_own_thaw_a_job_is_taken_at_once(service: ServiceProcess, lab_
     wait_shown(service, lab_guest, frozen=False, within_s=60)
     lab_guest.domain.fsFreeze()
     service.run(lab_guest.name, kind="preflight")
-    wait_shown(service, lab_guest, frozen=True, within_s=60)
+    wait_shown(service, lab_guest, frozen=True, within_s=SOON_S)
     thaw = service.request("POST", f"/api/v1/domains/{lab_guest.name}/thaw").json()
 
     assert service.wait(thaw["id"])["state"] == "succeeded"
