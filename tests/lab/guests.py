@@ -86,7 +86,7 @@ class LabGuest:
         return self
 
     def start_and_wait(self) -> "LabGuest":
-        """Booted, disks mounted, meters writing, agent answering."""
+        """Booted, disks mounted, meters writing, agent answering. With a relay the caller is the agent, and calls `wait_agent`."""
         self.start()
         self.wait_ready()
         if self.options.agent == "qga" and self.options.agent_channel:

@@ -169,6 +169,8 @@ def test_a_program_on_the_host_can_be_the_agent(make_guest: MakeGuest) -> None:
     with socket.socket(socket.AF_UNIX) as relay:
         relay.connect(str(guest.relay_socket))
         threading.Thread(target=_answer_everything, args=(relay,), daemon=True).start()
+        # The guest is ready before it opens the agent's port.
+        guest.wait_agent()
         assert guest.agent({"execute": "guest-fsfreeze-status"}) == "from the host"
         relay.shutdown(socket.SHUT_RDWR)
 
