@@ -18,7 +18,7 @@ RUN /opt/stillpoint/bin/pip install --no-deps /src
 FROM ${BASE}
 ENV DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3 libvirt0 qemu-utils ca-certificates \
+    && apt-get install --yes --no-install-recommends python3 libvirt0 qemu-utils python3-libnbd ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --home-dir /var/lib/stillpoint --create-home --shell /usr/sbin/nologin stillpoint \
     && chmod 0700 /var/lib/stillpoint

@@ -202,10 +202,13 @@ def handlers(settings: Settings) -> "Handlers":
 def _handler(kind: JobKind, settings: Settings) -> "Handler":
     # Imported here for the same reason.
     from service.freeze.frozen_pass import PassSettings
+    from service.jobs.backup import Backup
     from service.jobs.emergency import Thaw
     from service.jobs.gate import Quiesce
     from service.jobs.preflight import Preflight
+    from service.jobs.restore import Restore
     from service.jobs.snapshot import Snapshot
+    from service.jobs.verify import Verify
 
     passes = PassSettings(writers_settle_s=settings.writers_settle_seconds, writer_rules=writer_rules(settings))
     overlay_dir, reserve_bytes = settings.overlay_dir, settings.overlay_reserve_bytes
@@ -218,6 +221,12 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
             return Preflight(settings.max_chain_depth, overlay_dir, reserve_bytes)
         case JobKind.thaw:
             return Thaw()
+        case JobKind.backup:
+            return Backup()
+        case JobKind.restore:
+            return Restore()
+        case JobKind.verify:
+            return Verify()
         case _:
             assert_never(kind)
 

@@ -55,6 +55,9 @@ class Resolution:
     """
 
     is_tried_again: bool = False
+    #: What the next attempt begins with. None: the next attempt begins from nothing. With an intent the job keeps its evidence, its timing
+    #: and its verdict, and the next attempt continues where this one was lost.
+    continues_with: Intent | None = None
     error: StillpointError | None = None
     #: The judgement of a job that is not tried again. None: the judgement in the job's row is true.
     judgement: Judgement | None = None

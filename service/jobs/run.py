@@ -18,7 +18,6 @@ from service.jobs.ending import Ending
 from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Survey
 from service.model.lifecycle import PhaseName, PhaseOutcome
-from service.model.requests import DomainRequest
 from service.model.timing import WindowInstants, ms_between
 from service.model.windows.drift import Change
 from service.model.windows.vss_outcome import RETRY_PAUSE_S
@@ -28,7 +27,7 @@ from service.records.queue import Claim
 from service.records.raw_texts import Texts
 
 T = TypeVar("T")
-R = TypeVar("R", bound=DomainRequest)
+R = TypeVar("R")
 
 WRITE_PAUSE_S = 0.2
 """Seconds before a failed write is tried again. The pause doubles with each try."""

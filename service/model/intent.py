@@ -1,6 +1,6 @@
 """What a job intends to do. It is committed before the job acts, because recovery knows nothing else if the worker dies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -85,6 +85,8 @@ class Intent:
     instance: int | None = None
     window: WindowIntent | None = None
     discard: DiscardIntent | None = None
+    #: What else the kind of the job has begun, by the kind's own module: a JSON object, which the kind reads and versions itself.
+    own: Mapping[str, Any] | None = None
 
     def as_document(self) -> dict[str, Any]:
         overlays = [overlay.as_document() for overlay in self.overlays]
@@ -95,6 +97,8 @@ class Intent:
             document["window"] = self.window.as_document()
         if self.discard is not None:
             document["discard"] = {"verdict": self.discard.verdict, "required": self.discard.required}
+        if self.own is not None:
+            document["own"] = dict(self.own)
         return document
 
     @classmethod
@@ -123,4 +127,5 @@ class Intent:
             instance=document.get("instance"),
             window=WindowIntent.from_document(window) if window else None,
             discard=DiscardIntent(discard["verdict"], discard["required"]) if discard else None,
+            own=document.get("own"),
         )

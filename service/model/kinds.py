@@ -14,6 +14,9 @@ class JobKind(StrEnum):
     preflight = "preflight"
     thaw = "thaw"
     quiesce = "quiesce"
+    backup = "backup"
+    restore = "restore"
+    verify = "verify"
 
 
 class Locks(StrEnum):
@@ -72,6 +75,9 @@ class Kind:
         return self.freezes or self.is_urgent
 
 
+LONG_JOB_ATTEMPTS = 10
+"""A job of hours that copies continues where its worker died, so a death costs little."""
+
 _ROWS = (
     Kind(JobKind.snapshot, freezes=True, makes_point=True, has_gate=False, locks=Locks.domain, lane=Lane.quick, attempts=3, retryable=True),
     Kind(
@@ -80,6 +86,37 @@ _ROWS = (
     Kind(JobKind.thaw, freezes=False, makes_point=False, has_gate=False, locks=Locks.nothing, lane=None, attempts=3, retryable=True),
     # A caller who waited for a gate that never came does not wait for the next attempt.
     Kind(JobKind.quiesce, freezes=True, makes_point=False, has_gate=True, locks=Locks.domain, lane=Lane.quick, attempts=1, retryable=False),
+    # A worker that dies while it copies costs a part of the copy, and never the point: so such a job is tried often.
+    Kind(
+        JobKind.backup,
+        freezes=True,
+        makes_point=True,
+        has_gate=False,
+        locks=Locks.domain,
+        lane=Lane.transfer,
+        attempts=LONG_JOB_ATTEMPTS,
+        retryable=True,
+    ),
+    Kind(
+        JobKind.restore,
+        freezes=False,
+        makes_point=False,
+        has_gate=False,
+        locks=Locks.domain,
+        lane=Lane.transfer,
+        attempts=LONG_JOB_ATTEMPTS,
+        retryable=True,
+    ),
+    Kind(
+        JobKind.verify,
+        freezes=False,
+        makes_point=False,
+        has_gate=False,
+        locks=Locks.point,
+        lane=Lane.maintenance,
+        attempts=LONG_JOB_ATTEMPTS,
+        retryable=True,
+    ),
 )
 
 _TABLE: dict[str, Kind] = {row.name: row for row in _ROWS}

@@ -43,11 +43,22 @@ class PointState(StrEnum):
     """What a recovery point is."""
 
     taken = "taken"
+    """The files below the overlays of the guest's disks, beside them."""
+    sealed = "sealed"
+    """Complete in a repository, and not known to be bad."""
+    damaged = "damaged"
+    """A verify found that its bytes are not what was sealed."""
+    missing = "missing"
+    """Its folder is not in its repository any more."""
 
 
 POINT_MOVES: dict[PointState | None, frozenset[PointState]] = {
-    None: frozenset({PointState.taken}),
+    None: frozenset({PointState.taken, PointState.sealed}),
     PointState.taken: frozenset(),
+    # What was damaged or missing may be put back by a person: the next verify or import sees that.
+    PointState.sealed: frozenset({PointState.damaged, PointState.missing}),
+    PointState.damaged: frozenset({PointState.sealed, PointState.missing}),
+    PointState.missing: frozenset({PointState.sealed, PointState.damaged}),
 }
 
 
@@ -65,7 +76,19 @@ class PhaseName(StrEnum):
     writers_after = "writers_after"
     evaluate = "evaluate"
     discard = "discard"
+    transfer = "transfer"
+    compare = "compare"
     seal = "seal"
+    merge = "merge"
+    plan = "plan"
+    checksums = "checksums"
+    stop = "stop"
+    write = "write"
+    define = "define"
+    start = "start"
+    flatten = "flatten"
+    structure = "structure"
+    filesystem = "filesystem"
     recover = "recover"
 
 

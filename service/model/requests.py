@@ -4,12 +4,13 @@ The document of a request is what the API stores and shows; the version of its f
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, get_args
 
 from service.errors import RecordUnreadable, VersionUnknown
 from service.model.kinds import JobKind
 from service.model.policy import FreezeMode, FreezePolicy, OnShortfall
+from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode
 from service.model.verdict import Verdict
 
 VERSION = 1
@@ -114,9 +115,131 @@ class PreflightRequest(SnapshotRequest):
         return cls(**vars(snapshot))
 
 
-JobRequest = SnapshotRequest | PreflightRequest | QuiesceRequest | ThawRequest
+@dataclass(frozen=True)
+class BackupRequest(SnapshotRequest):
+    """`repository`: the id of a registered repository. `rate_limit_bytes`: bytes a second. `impact_limit_ms`: the guest's mean write or
+    flush latency above which the copy yields; None: the copy never yields."""
+
+    kind: ClassVar[JobKind] = JobKind.backup
+    repository: str = ""
+    level: Level = Level.auto
+    compress: bool = False
+    compare: Compare = Compare.copied
+    rate_limit_bytes: int | None = None
+    impact_limit_ms: int | None = None
+    pinned: bool = False
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            **super().as_document(),
+            "repository": self.repository,
+            "level": self.level.value,
+            "compress": self.compress,
+            "compare": self.compare.value,
+            "rate_limit_bytes": self.rate_limit_bytes,
+            "impact_limit_ms": self.impact_limit_ms,
+            "pinned": self.pinned,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "BackupRequest":
+        snapshot = SnapshotRequest.from_document(document)
+        return cls(
+            **vars(snapshot),
+            repository=document["repository"],
+            level=Level(document.get("level") or Level.auto),
+            compress=bool(document.get("compress")),
+            compare=Compare(document.get("compare") or Compare.copied),
+            rate_limit_bytes=document.get("rate_limit_bytes"),
+            impact_limit_ms=document.get("impact_limit_ms"),
+            pinned=bool(document.get("pinned")),
+        )
+
+
+@dataclass(frozen=True)
+class RestoreRequest:
+    """`domain`: the name of the domain that is restored, as its point says. `disks` None: every disk of the point.
+
+    `name`: the name of the new domain. `folder`: where the new disks are written; None: beside the disks that the definition names.
+    `stop`: a running domain may be stopped for a restore in place. `remove_old_disks`: once the new domain has run.
+    """
+
+    kind: ClassVar[JobKind] = JobKind.restore
+    recovery_point: str
+    mode: RestoreMode
+    domain: str = ""
+    host: str | None = None
+    disks: tuple[str, ...] | None = None
+    name: str | None = None
+    folder: str | None = None
+    identity: IdentityChoice = IdentityChoice.auto
+    start: bool = False
+    stop: bool = False
+    accept_usn_risk: bool = False
+    remove_old_disks: bool = False
+    rate_limit_bytes: int | None = None
+
+    @property
+    def would_freeze(self) -> bool:
+        return False
+
+    def as_document(self) -> dict[str, Any]:
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        disks = list(self.disks) if self.disks is not None else None
+        return {"kind": self.kind.value, **plain, "mode": self.mode.value, "identity": self.identity.value, "disks": disks}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "RestoreRequest":
+        known = {field.name: document[field.name] for field in fields(cls) if document.get(field.name) is not None}
+        disks = document.get("disks")
+        known |= {
+            "mode": RestoreMode(document["mode"]),
+            "identity": IdentityChoice(document.get("identity") or IdentityChoice.auto),
+            "disks": tuple(disks) if disks is not None else None,
+        }
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """`checks`: what is looked at; bytes are always read first, because nothing else says anything about a damaged file."""
+
+    kind: ClassVar[JobKind] = JobKind.verify
+    recovery_point: str
+    domain: str = ""
+    host: str | None = None
+    checks: tuple[ProofKind, ...] = (ProofKind.bytes, ProofKind.structure, ProofKind.filesystem)
+    rate_limit_bytes: int | None = None
+
+    @property
+    def would_freeze(self) -> bool:
+        return False
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind.value,
+            "recovery_point": self.recovery_point,
+            "domain": self.domain,
+            "host": self.host,
+            "checks": [check.value for check in self.checks],
+            "rate_limit_bytes": self.rate_limit_bytes,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "VerifyRequest":
+        checks = document.get("checks")
+        return cls(
+            recovery_point=document["recovery_point"],
+            domain=document.get("domain") or "",
+            host=document.get("host"),
+            checks=tuple(ProofKind(check) for check in checks) if checks is not None else cls.checks,
+            rate_limit_bytes=document.get("rate_limit_bytes"),
+        )
+
+
+JobRequest = SnapshotRequest | PreflightRequest | QuiesceRequest | ThawRequest | BackupRequest | RestoreRequest | VerifyRequest
 #: `POST /api/v1/jobs` takes these. The others have their own addresses.
-POSTED: tuple[type[JobRequest], ...] = (SnapshotRequest, PreflightRequest)
+POSTED: tuple[type[JobRequest], ...] = (SnapshotRequest, PreflightRequest, BackupRequest, RestoreRequest, VerifyRequest)
 _TYPES: Mapping[str, type[JobRequest]] = {form.kind: form for form in get_args(JobRequest)}
 
 

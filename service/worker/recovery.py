@@ -254,6 +254,8 @@ def _columns(look: _Look) -> tuple[JobState, dict[str, Any]]:
         "error": error.as_document() if error is not None else None,
         "evidence": _evidence(look),
     }
+    if to is JobState.queued and resolution.continues_with is not None:
+        return to, values | {"intent": resolution.continues_with.as_document()}
     if to is JobState.queued:
         # The intent and the evidence of this attempt are settled. The next attempt must not be judged by them.
         return to, values | {"intent": None, "freeze": None, "timing": None}
