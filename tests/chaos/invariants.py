@@ -32,10 +32,11 @@ class Breach:
 
 
 def frozen_too_long(stalls: Sequence[Stall], hold_limit_ms: float, obstacle_s: float) -> Iterator[Breach]:
-    longest = max((stall.ms for stall in stalls), default=0.0)
+    longest = max(stalls, key=lambda stall: stall.ms, default=None)
     allowed = hold_limit_ms + AFTER_DEADLINE_MS + obstacle_s * 1000
-    if longest > allowed:
-        yield Breach("guests_left_frozen", f"a write of the guest was held for {longest:.0f} ms; {allowed:.0f} ms were allowed")
+    if longest is not None and longest.ms > allowed:
+        told = f"{longest.call} of the guest was held for {longest.ms:.0f} ms; {allowed:.0f} ms were allowed"
+        yield Breach("guests_left_frozen", f"the {told}")
 
 
 def left_frozen(status: str) -> Iterator[Breach]:
@@ -78,7 +79,7 @@ def _corruptions(file: Path) -> Iterator[Breach]:
 
 
 def no_heartbeat(stage: Stage) -> Iterator[Breach]:
-    """A meter that does not speak again stands in a write."""
+    """A meter that does not speak again stands in a write or in an fdatasync."""
     try:
         stage.guest.console.wait_heartbeat(SILENCE_S)
     except LabError as error:
@@ -120,7 +121,7 @@ def _hold_untrue(job: dict[str, Any], stalls: Sequence[Stall] | None, pauses: Se
     longest, paused = max((stall.ms for stall in stalls), default=0.0), paused_ms_of_hold(job, pauses)
     if hold_ms > longest + paused + MEASURING_MS:
         but = f", though the guest was paused for {paused:.0f} ms of it" if paused else ""
-        yield f"it tells of a hold of {hold_ms:.0f} ms, and no write was held longer than {longest:.0f} ms{but}"
+        yield f"it tells of a hold of {hold_ms:.0f} ms, and no write or fdatasync was held longer than {longest:.0f} ms{but}"
 
 
 def _point_untrue(point: dict[str, Any], verdict: str, before: Path, now: Path) -> Iterator[str]:

@@ -1,24 +1,26 @@
-"""What the guest said on its serial console: the truth about how long its writes were held."""
+"""What the guest said on its serial console: the truth about how long its writes and its fdatasyncs were held."""
 
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tests.lab.places import LabError
 
-_STALL = re.compile(r"^STALL at=([\d.]+) ms=([\d.]+) mount=(\S+)", re.MULTILINE)
+_STALL = re.compile(r"^STALL at=([\d.]+) ms=([\d.]+) mount=(\S+) call=(write|fdatasync)$", re.MULTILINE)
 _BEAT = re.compile(r"^METER mount=(\S+) at=([\d.]+) writes=(\d+) seq=(\d+) ack=(\d+) max_ms=([\d.]+) max_sync_ms=([\d.]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Stall:
-    """A write that took longer than the meter's threshold; `at_ms` is when it was sent, since boot."""
+    """A write or an fdatasync that took longer than the meter's threshold; `at_ms` is when it was sent, since boot."""
 
     at_ms: float
     ms: float
     mount: str
+    call: Literal["write", "fdatasync"] = "write"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Console:
             return serial.read().decode(errors="replace").replace("\r\n", "\n")
 
     def stalls(self, since: int = 0) -> list[Stall]:
-        return [Stall(float(at), float(ms), mount) for at, ms, mount in _STALL.findall(self.text(since))]
+        return [Stall(float(at), float(ms), mount, call) for at, ms, mount, call in _STALL.findall(self.text(since))]
 
     def heartbeats(self, since: int = 0) -> list[Heartbeat]:
         return [

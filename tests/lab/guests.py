@@ -265,7 +265,7 @@ class LabGuest:
         return self.console.mark()
 
     def stalls(self, since: int | None = None) -> list[Stall]:
-        """The write stalls after the mark, once every meter has spoken again."""
+        """The late writes and fdatasyncs after the mark, once every meter has spoken again."""
         self.console.wait_heartbeat(60)
         return self.console.stalls(since or 0)
 

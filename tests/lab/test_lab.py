@@ -55,6 +55,19 @@ def test_an_unfrozen_guest_shows_that_nothing_held_it(shared_guest: LabGuest) ->
     assert shared_guest.freeze_status() == "thawed"
 
 
+def test_a_late_fdatasync_is_a_stall_though_no_write_is_late(make_guest: MakeGuest) -> None:
+    guest = make_guest(GuestOptions(meter={"sync_every": 16})).start_and_wait()
+    guest.console.wait_heartbeat(60)
+    mark = guest.mark()
+    # A disk so slow that the blocks of one fdatasync take a second; a write ends in the cache of the guest.
+    guest.domain.setBlockIoTune("vda", {"total_bytes_sec": 64_000}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    guest.wait_serial(r"^STALL .* ms=\d{3,}.* call=fdatasync$", 60, since=mark)
+    guest.domain.setBlockIoTune("vda", {"total_bytes_sec": 0}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    longest = max(guest.stalls(mark), key=lambda stall: stall.ms)
+    assert (longest.call, longest.mount) == ("fdatasync", "/data")
+    assert longest.ms == max(beat.max_sync_ms for beat in guest.heartbeats(mark))
+
+
 def test_a_guest_that_is_reset_in_the_middle_of_a_line_is_seen_to_be_ready_again(make_guest: MakeGuest) -> None:
     guest = make_guest(GuestOptions(meter=None)).start_and_wait()
     mark = guest.mark()
