@@ -116,7 +116,7 @@ class Manifest:
             return cls(
                 **plain
                 | {
-                    "disks": tuple(_disk(disk) for disk in document["disks"]),
+                    "disks": tuple(disk_of(disk) for disk in document["disks"]),
                     "left_out": tuple(LeftOut(disk["target"], disk["reason"]) for disk in document["left_out"]),
                     "files": tuple(StoredFile(file["name"], file["bytes"], file["sha256"]) for file in document["files"]),
                 }
@@ -125,6 +125,7 @@ class Manifest:
             raise RecordUnreadable(what="manifest", reason=f"{type(error).__name__}: {error}") from error
 
 
-def _disk(document: Mapping[str, Any]) -> DiskOfPoint:
+def disk_of(document: Mapping[str, Any]) -> DiskOfPoint:
+    """A disk as the manifest and the point's row have it."""
     known = {name: document[name] for name in DiskOfPoint.__dataclass_fields__ if name in document}
     return DiskOfPoint(**known | {"level": DiskLevel(document["level"])})

@@ -161,7 +161,8 @@ class RestoreRequest:
     """`domain`: the name of the domain that is restored, as its point says. `disks` None: every disk of the point.
 
     `name`: the name of the new domain. `folder`: where the new disks are written; None: beside the disks that the definition names.
-    `stop`: a running domain may be stopped for a restore in place. `remove_old_disks`: once the new domain has run.
+    `new_uuid`: the UUID that the API chose for a new domain, so that the job locks it. `remove_old_disks`: once the new domain has run.
+    `stop`: a running domain may be stopped for a restore in place.
     """
 
     kind: ClassVar[JobKind] = JobKind.restore
@@ -176,6 +177,7 @@ class RestoreRequest:
     start: bool = False
     stop: bool = False
     accept_usn_risk: bool = False
+    new_uuid: str | None = None
     remove_old_disks: bool = False
     rate_limit_bytes: int | None = None
 
