@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager, suppress
 
 import libvirt
 
-from tests.chaos.namespaces import libvirt_pids, ways_into
 from tests.chaos.stage import Stage, until
 from tests.lab.command import run
 from tests.lab.disks import make_ext4
+from tests.lab.namespaces import libvirt_pids, ways_into
 from tests.lab.places import LabError
 
 SIZE_MB = 96

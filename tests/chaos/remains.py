@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from tests.chaos.namespaces import libvirt_pids, ways_into
 from tests.lab.command import run
 from tests.lab.guests import remove_stale_guests
+from tests.lab.namespaces import libvirt_pids, ways_into
 from tests.lab.places import LabError, run_dir
 
 GUESTS = "lab-chaos-"

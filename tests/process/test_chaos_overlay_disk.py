@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 
 from tests.chaos import overlay_disk, rounds
-from tests.chaos.namespaces import ways_into
 from tests.chaos.overlay_disk import OverlayDisk
 from tests.chaos.stage import Stage
 from tests.chaos.turns import Turns
 from tests.lab.command import run
+from tests.lab.namespaces import ways_into
 from tests.lab.places import LabError
 
 
