@@ -30,7 +30,7 @@ from tests.scenes.windows import WindowsScene
 
 NEEDED = ("FrozenPass.record", "timing_document", "evidence_document", "judge", "JobRun.finish")
 """The record, the timing, the evidence, the verdict and the database."""
-CONDUCT = ("frozen_pass", "snapshot", "snapshot_outcome", "gate", "run", "execution")
+CONDUCT = ("frozen_pass", "snapshot", "point_taking", "point_outcome", "snapshot_outcome", "gate", "run", "execution")
 """Modules that do one thing after the other: an error between two of them leaves what no error of a call leaves."""
 GATE_ERRORS = ("worker_lost", "freeze_failed", "gate_not_opened", "verdict_below_required")
 ALWAYS_OPEN_MS = 60_000

@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from service.db.engine import Database, open_engine
 from service.errors import LibvirtUnavailable
-from service.jobs import snapshot
+from service.jobs import point_taking
 from service.jobs.run import JobRun
 from service.records import queue
 from service.records.raw_texts import Texts
@@ -141,7 +141,7 @@ def test_a_disk_on_a_file_that_is_not_of_this_job_is_in_doubt_because_its_overla
 def test_a_libvirtd_that_dies_under_the_snapshot_is_waited_for_and_then_asked(
     scene: Scene, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "LOOK_PAUSE_S", 0.01)
+    monkeypatch.setattr(point_taking, "LOOK_PAUSE_S", 0.01)
     gone = libvirt_error(libvirt.VIR_ERR_SYSTEM_ERROR, "End of file while reading data: Input/output error", libvirt.VIR_FROM_RPC)
     scene.domain.fail_next("snapshot_create", gone, after=taken)
     for _ in range(2):  # in the preflight, and right before the freeze
@@ -156,8 +156,8 @@ def test_a_libvirtd_that_dies_under_the_snapshot_is_waited_for_and_then_asked(
 
 
 def test_a_libvirtd_that_stays_away_leaves_the_job_to_recovery_and_deletes_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "LOOK_PAUSE_S", 0.01)
-    monkeypatch.setattr(snapshot, "LOOK_PATIENCE_S", 0.1)
+    monkeypatch.setattr(point_taking, "LOOK_PAUSE_S", 0.01)
+    monkeypatch.setattr(point_taking, "LOOK_PATIENCE_S", 0.1)
     for _ in range(2):  # in the preflight, and right before the freeze
         scene.domain.when_next("guest-fsfreeze-status", lambda: None)
     scene.domain.when_next("guest-fsfreeze-status", lambda: scene.domain.libvirtd_goes_away(10_000))

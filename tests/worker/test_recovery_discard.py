@@ -13,7 +13,7 @@ from service.db.tables import Job
 from service.disks import merging
 from service.errors import LibvirtUnavailable
 from service.errors.jobs import PointFate
-from service.jobs.snapshot_outcome import ON_OVERLAY
+from service.jobs.point_outcome import ON_OVERLAY
 from service.model.story import DISCARD_BEGUN, DISCARD_FINISHED, PHASE, WORKER_GAVE_UP, WORKER_LOST
 from tests.fakes import libvirt_error
 from tests.fakes.libvirt_errors import not_running
