@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tests.lab import firmware
 from tests.lab.images import BootFiles
 from tests.lab.options import GuestOptions
 
@@ -33,7 +34,7 @@ def domain_xml(options: GuestOptions, domain_type: str, boot: BootFiles, disks: 
     _add(domain, "name", options.name)
     _add(domain, "memory", str(options.memory_mb), unit="MiB")
     _add(domain, "vcpu", "1")
-    _add_boot(domain, options, boot)
+    _add_boot(domain, options, boot, folder)
     features = _add(domain, "features")
     _add(features, "acpi")
     if domain_type == "kvm":
@@ -49,10 +50,13 @@ def _add(parent: ElementTree.Element, tag: str, text: str | None = None, **attri
     return element
 
 
-def _add_boot(domain: ElementTree.Element, options: GuestOptions, boot: BootFiles) -> None:
+def _add_boot(domain: ElementTree.Element, options: GuestOptions, boot: BootFiles, folder: Path) -> None:
     # The oldest machine type boots fastest: its disks sit on one bus instead of a port each.
     system = _add(domain, "os")
     _add(system, "type", "hvm", arch="x86_64", machine="pc")
+    if options.nvram:
+        _add(system, "loader", str(firmware.program()), readonly="yes", type="pflash")
+        _add(system, "nvram", str(folder / firmware.VARIABLES), template=str(firmware.template()))
     _add(system, "kernel", str(boot.kernel))
     _add(system, "initrd", str(boot.initramfs))
     _add(system, "cmdline", options.kernel_command_line())
@@ -74,6 +78,8 @@ def _add_devices(domain: ElementTree.Element, options: GuestOptions, disks: list
         channel = _add(devices, "channel", type="unix")
         _add(channel, "source", mode="bind", path=str(folder / "relay.sock"))
         _add(channel, "target", type="virtio", name=RELAY_CHANNEL)
+    if options.tpm:
+        _add(_add(devices, "tpm", model="tpm-tis"), "backend", type="emulator", version="2.0")
     _add(devices, "memballoon", model="none")
 
 

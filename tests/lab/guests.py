@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import libvirt
 import libvirt_qemu
 
-from tests.lab import disks, images, kvm, odd_disks
+from tests.lab import disks, firmware, images, kvm, odd_disks
 from tests.lab.console import Console, Heartbeat, Stall
 from tests.lab.daemon import connect
 from tests.lab.domain_xml import AGENT_CHANNEL, Disk, domain_xml
@@ -29,6 +29,7 @@ _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
 
 
@@ -62,6 +63,16 @@ class LabGuest:
     def relay_socket(self) -> Path:
         """Connect here to be the agent of a guest with agent=relay."""
         return self.folder / "relay.sock"
+
+    @property
+    def nvram(self) -> Path:
+        """Of a guest with nvram: the file with the variables of its firmware."""
+        return self.folder / firmware.VARIABLES
+
+    @property
+    def tpm_state(self) -> Path:
+        """Of a guest with a tpm: the folder with its state."""
+        return firmware.tpm_state(self.domain.UUIDString())
 
     # Life
 

@@ -43,6 +43,8 @@ class GuestOptions:
     loop_mount: bool = False
     meter: dict[str, int] | None = field(default_factory=dict)  # size_mb, interval_us, sync_every, threshold_ms; None is off
     cmdline: str = ""
+    tpm: bool = False  # swtpm, whose state is files of the host
+    nvram: bool = False  # variables of the firmware in a file beside the disks; what firmware it is does not matter
 
     def named(self, name: str) -> "GuestOptions":
         return replace(self, name=name)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.lab.daemon import Daemon, uri
 from tests.lab.disks import chain, needs_recovery, sequences
+from tests.lab.firmware import VARIABLES_BYTES
 from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
 from tests.lab.options import GuestOptions, Odd
@@ -141,6 +142,16 @@ def test_odd_disks_are_part_of_the_domain(make_guest: MakeGuest) -> None:
     guest = make_guest(GuestOptions(odd_disks=odd)).start_and_wait()
     assert set(guest.active_sources()) == {"vda", "hda", "vdb", "vdc"}
     assert "/data-vdb ext4 ro" in guest.exec("/bin/cat", "/proc/mounts")
+
+
+def test_a_guest_keeps_the_state_of_its_tpm_and_the_variables_of_its_firmware_beside_its_disks(make_guest: MakeGuest) -> None:
+    guest = make_guest(GuestOptions(tpm=True, nvram=True)).start_and_wait()
+    state = guest.tpm_state
+    assert guest.nvram.stat().st_size == VARIABLES_BYTES
+    assert [file.name for file in state.iterdir() if file.stat().st_size] == ["tpm2-00.permall"]
+    guest.destroy()
+    assert not state.exists()
+    assert not guest.nvram.exists()
 
 
 @pytest.mark.parametrize("hook", ["ok", "swallow"])
