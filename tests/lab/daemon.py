@@ -19,13 +19,15 @@ from tests.lab.command import program, run
 from tests.lab.places import LabError, lab_dir, locked, user_dir
 from tests.left_processes import without_mark
 
-_REAPER = Path(__file__).with_name("reaper.py")
+REAPER = Path(__file__).with_name("reaper.py")
 _START_TIMEOUT = 20.0
-_VIRTLOGD_SOCKET = "/run/libvirt/virtlogd-sock"
+VIRTLOGD_SOCKET = "/run/libvirt/virtlogd-sock"
 _STATE = Path("/run/libvirt")
 _QEMU_CONF = Path("/etc/libvirt/qemu.conf")
 # Debian has the monolithic daemon; a machine with only the modular one works too.
 _DAEMONS = ("libvirtd", "virtqemud")
+_MARK = "LAB_OF_STILLPOINT"
+"""In the environment of each daemon that the lab started. libvirtd hands its own environment to no guest."""
 
 
 def uri() -> str:
@@ -49,6 +51,8 @@ class Daemon:
         with locked("daemon-start", user_dir()):
             if not _answers():
                 _start()
+            elif own_processes(_installed_daemon()) and os.geteuid() == 0 and not _virtlogd_answers():
+                start_virtlogd()
             self._use = (user_dir() / "daemon-use.lock").open("w")
             fcntl.flock(self._use, fcntl.LOCK_SH)
 
@@ -86,6 +90,8 @@ def kill_own() -> float | None:
 def _wait_until_dead(pid: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
         time.sleep(0.005)
 
 
@@ -117,11 +123,32 @@ def _answers() -> bool:
 def _start() -> None:
     if os.geteuid() == 0 and not _virtlogd_answers():  # a session daemon starts its own
         _keep_state_in_memory()
-        _launch("virtlogd", [program("virtlogd")])
-        _wait_for(_virtlogd_answers, "virtlogd")
+        start_virtlogd()
     name = _installed_daemon()
-    _launch(name, [*_without_kvm(), program(name)])
+    _launch(name, [*without_kvm(), program(name)])
     _wait_for(_answers, name)
+
+
+def start_virtlogd() -> None:
+    """In place of one of the lab's own that nobody can reach: the run that started it was killed, and its socket is gone.
+
+    Such a virtlogd holds the lock of its pid file, so that no other can start, and without one no guest can.
+    """
+    for pid in own_processes("virtlogd"):
+        os.kill(pid, signal.SIGKILL)
+        _wait_until_dead(pid)
+    _launch("virtlogd", [program("virtlogd")])
+    _wait_for(_virtlogd_answers, "virtlogd")
+
+
+def own_processes(name: str) -> list[int]:
+    """Of the daemon of this name that the lab started: its reaper first, which would start it again."""
+    mark, found = f"{_MARK}={name}\0".encode(), []
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdigit() and mark in (process / "environ").read_bytes() and Path(process, "root").samefile("/"):
+                found.append(int(process.name))
+    return sorted(found)
 
 
 def _keep_state_in_memory() -> None:
@@ -152,7 +179,7 @@ def _wait_for(answers: Callable[[], bool], name: str) -> None:
 
 def _virtlogd_answers() -> bool:
     with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(_VIRTLOGD_SOCKET) == 0
+        return client.connect_ex(VIRTLOGD_SOCKET) == 0
 
 
 def _installed_daemon() -> str:
@@ -163,7 +190,7 @@ def _installed_daemon() -> str:
     raise LabError("no libvirt daemon is installed; run scripts/install-host-packages")
 
 
-def _without_kvm() -> list[str]:
+def without_kvm() -> list[str]:
     """Hides a /dev/kvm that QEMU cannot use, from this daemon only.
 
     libvirtd examines QEMU with rights that its guests do not have. Where the device is closed to them (mode 0600, no udev), it finds
@@ -192,10 +219,10 @@ def _qemu_conf() -> Path:
 
 def _launch(name: str, command: list[str]) -> None:
     """The daemon outlives this process on purpose: another may use it next."""
-    command = [sys.executable, str(_REAPER), *command]
+    command = [sys.executable, str(REAPER), *command]
     with (lab_dir() / f"{name}.log").open("a") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env=without_mark()
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env={**without_mark(), _MARK: name}
         )
     _pid_file(name).write_text(f"{process.pid}\n")
     process.returncode = 0  # nobody here waits for it
@@ -215,6 +242,11 @@ def _stop_own() -> None:
         if _is_ours(pid):
             os.kill(pid, signal.SIGTERM)
             _wait_until_gone(pid)
+        # Whose reaper was killed.
+        for orphan in own_processes(name):
+            with suppress(ProcessLookupError):
+                os.kill(orphan, signal.SIGTERM)
+            _wait_until_dead(orphan)
     if os.geteuid() == 0:
         _give_state_back()
 
@@ -222,7 +254,7 @@ def _stop_own() -> None:
 def _is_ours(pid: int) -> bool:
     """The number may have been given to another program since; and another clone of the repository may have started it."""
     try:
-        return os.fsencode(Path(*_REAPER.parts[-3:])) in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return os.fsencode(Path(*REAPER.parts[-3:])) in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -1,6 +1,8 @@
 """The lab can be believed: what it says about a guest is what libvirt did to it."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from typing import Any
 import libvirt
 import pytest
 
+from tests.lab import daemon
 from tests.lab.daemon import Daemon, uri
 from tests.lab.disks import chain, needs_recovery, sequences
 from tests.lab.firmware import VARIABLES_BYTES
@@ -236,3 +239,18 @@ def test_two_users_in_one_process_share_the_daemon(lab: None) -> None:
     second.ensure()
     second.stop()
     assert libvirt.open(uri()).isAlive()
+
+
+def test_a_virtlogd_of_the_lab_that_nobody_can_reach_is_replaced(make_guest: MakeGuest) -> None:
+    """What a run that was killed may leave. Only where the daemons are the lab's own."""
+    if not daemon.own_processes("virtlogd"):
+        return
+    stale = daemon.own_processes("virtlogd")
+    # Its reaper is killed, and its socket is gone.
+    os.kill(stale[0], signal.SIGKILL)
+    Path(daemon.VIRTLOGD_SOCKET).unlink()
+    user = Daemon()
+    user.ensure()
+    user.stop()
+    assert not set(stale) & set(daemon.own_processes("virtlogd"))
+    make_guest(GuestOptions()).start_and_wait()
