@@ -28,6 +28,8 @@ class ImageHeader:
     is_corrupt: bool = False
     internal_snapshots: int = 0
     has_bitmaps: bool = False
+    #: Bytes that the guest sees.
+    virtual_size: int = 0
     #: Bytes from the beginning of the file to its table of tables, and the number of entries of 8 bytes there.
     l1_at: int = 0
     l1_entries: int = 0
@@ -37,7 +39,7 @@ def parse(head: bytes) -> ImageHeader | None:
     """`head`: the first READ_BYTES of a file, or fewer if the file is shorter. None: the file is not a qcow2."""
     if len(head) < _V2_BYTES or not head.startswith(MAGIC):
         return None
-    _, version, name_at, name_bytes, _, _, crypt, l1_entries, l1_at, _, _, snapshots, _ = _FIXED.unpack_from(head)
+    _, version, name_at, name_bytes, _, virtual_size, crypt, l1_entries, l1_at, _, _, snapshots, _ = _FIXED.unpack_from(head)
     features, extensions_at = 0, _V2_BYTES
     if version >= 3 and len(head) >= _V3_BYTES:
         features, _, _, _, extensions_at = _FEATURES.unpack_from(head, _FIXED.size)
@@ -51,6 +53,7 @@ def parse(head: bytes) -> ImageHeader | None:
         is_corrupt=bool(features & _CORRUPT),
         internal_snapshots=snapshots,
         has_bitmaps=_BITMAPS in extensions,
+        virtual_size=virtual_size,
         l1_at=l1_at,
         l1_entries=l1_entries,
     )

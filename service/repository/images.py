@@ -1,0 +1,123 @@
+"""Names an image for QEMU's programs, and runs `qemu-img`.
+
+A file is never named by a bare file name: a name may have commas, colons and newlines. The format is always said, and never
+found by looking, because a guest can write anything to the beginning of its raw disk.
+"""
+
+import json
+import os
+import stat
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.repository.report import Report
+
+#: A program that is started so dies with the hand, in whatever way the hand dies.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+KEY = "key0"
+
+
+class QemuImgFailed(Exception):
+    """`reason`: the last line that the program wrote to its standard error."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+@dataclass(frozen=True)
+class Image:
+    """`backing`: the image below. None: QEMU follows the header of the file. ALONE: the image is opened without any image below."""
+
+    path: str
+    format: str
+    backing: "Image | str | None" = None
+    is_encrypted: bool = False
+    #: Another program may write to the file.
+    is_in_use: bool = False
+    is_compressing: bool = False
+
+    def node(self) -> dict[str, Any]:
+        """The options of QEMU's block node."""
+        node: dict[str, Any] = {"driver": self.format, "file": {"driver": _driver(self.path), "filename": self.path}}
+        if self.is_encrypted:
+            node["encrypt"] = {"format": "luks", "key-secret": KEY}
+        if self.is_in_use:
+            node["force-share"] = True
+        if isinstance(self.backing, Image):
+            node["backing"] = self.backing.node()
+        elif self.backing is not None:
+            node["backing"] = None
+        return {"driver": "compress", "file": node} if self.is_compressing else node
+
+    def name(self) -> str:
+        """The image as the argument of a program."""
+        return "json:" + json.dumps(self.node())
+
+
+ALONE = "alone"
+
+
+def _driver(path: str) -> str:
+    return "host_device" if stat.S_ISBLK(os.stat(path).st_mode) else "file"  # noqa: PTH116 - a Path would change the name
+
+
+def qemu_img(command: str, arguments: Sequence[str], report: Report | None = None) -> str:
+    """What the program writes. `report`: has the key of an encrypted image. Raises QemuImgFailed."""
+    secret, descriptors = secret_arguments(report)
+    try:
+        done = subprocess.run(
+            [*DIES_WITH_US, "qemu-img", command, *secret, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            pass_fds=descriptors,
+            check=False,
+        )
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    if done.returncode:
+        raise QemuImgFailed(last_line(done.stderr) or f"qemu-img ended with {done.returncode}")
+    return done.stdout
+
+
+def secret_arguments(report: Report | None) -> tuple[list[str], list[int]]:
+    """The arguments that give a program the key, and the descriptors that it needs. The key itself is in memory only."""
+    if report is None or report.key is None:
+        return [], []
+    descriptor = report.secret_file()
+    return ["--object", f"secret,id={KEY},file=/dev/fd/{descriptor}"], [descriptor]
+
+
+def last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def create(
+    path: Path,
+    virtual_size: int,
+    *,
+    backing_name: str | None = None,
+    is_compressed: bool = False,
+    encrypted_by: Report | None = None,
+) -> None:
+    """A new, empty qcow2 in a file that is there already.
+
+    `backing_name`: as the header shall say, relative to the folder of `path`. `encrypted_by`: has the key. Raises QemuImgFailed.
+    """
+    options = ["compression_type=zstd"] if is_compressed else []
+    if encrypted_by is not None:
+        options += ["encrypt.format=luks", f"encrypt.key-secret={KEY}", f"encrypt.iter-time={KEY_STRETCHING_MS}"]
+    backing = ["-b", backing_name, "-F", "qcow2", "-u"] if backing_name is not None else []
+    arguments = ["-q", "-f", "qcow2", *(["-o", ",".join(options)] if options else []), *backing]
+    qemu_img("create", [*arguments, str(path.absolute()), str(virtual_size)], encrypted_by)
+
+
+KEY_STRETCHING_MS = 100
+"""Milliseconds of computing that LUKS puts before a guess of the key. Each image of a chain takes them at each opening."""

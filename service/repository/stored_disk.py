@@ -1,0 +1,65 @@
+"""A disk in a sealed point: its digests, and what an error of reading it means."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from service.errors import KeyUnusable, StillpointError
+from service.repository import stored_chain
+from service.repository.digests import Digests
+from service.repository.failures import in_repository
+from service.repository.nbd_server import NbdServer, ServerFailed
+from service.repository.reading import ReadFailed
+from service.repository.report import Report
+from service.repository.stored_chain import StoredImage, damaged
+
+_WRONG_KEY = ("Invalid password", "keyslot")
+"""What QEMU says of a key that does not open the image. It has no code for that, and speaks English only."""
+
+
+def stored_digests(repository: str, folder: str, blocks_file: str, virtual_size: int) -> Digests:
+    """Raises PointDamaged, PointIncomplete, ForeignEntry, RepositoryRefused and its like."""
+    path = stored_chain.regular_file(repository, folder, blocks_file)
+    with in_repository(path, "reading", is_write=False):
+        try:
+            return Digests.of_file(path, virtual_size)
+        except ValueError as error:
+            raise damaged(folder, path, str(error)) from error
+
+
+@contextmanager
+def opened(chain: Sequence[StoredImage], report: Report, *, is_encrypted: bool, connections: int) -> Iterator[NbdServer]:
+    """A server of the whole chain. Its errors inside become PointDamaged, KeyUnusable, or an error of the repository."""
+    if is_encrypted and report.key is None:
+        raise KeyUnusable(key=str(chain[0].path), reason="the image is encrypted, and the repository has no key")
+    try:
+        with NbdServer(stored_chain.as_image(list(chain), is_encrypted=is_encrypted), connections=connections, report=report) as server:
+            yield server
+    except (ServerFailed, ReadFailed) as failed:
+        raise _explained(chain, failed.reason) from failed
+
+
+def _explained(chain: Sequence[StoredImage], reason: str) -> StillpointError:
+    if any(words in reason for words in _WRONG_KEY):
+        return KeyUnusable(key=str(chain[0].path), reason="this key does not open the image")
+    # QEMU tells a mount that is gone and a file that is bad with one number. What the system says of the files is exact.
+    for image in chain:
+        with in_repository(image.path, "reading", is_write=False):
+            _read_once(image)
+    return damaged(chain[0].folder, chain[0].path, f"QEMU cannot read it: {reason}")
+
+
+def _read_once(image: StoredImage) -> None:
+    descriptor = os.open(image.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.pread(descriptor, 1, 0)
+    finally:
+        os.close(descriptor)
+
+
+def check_size(handles: Sequence[Any], virtual_size: int, chain: Sequence[StoredImage]) -> None:
+    """Raises PointDamaged if the image shows another size than the point says."""
+    size = handles[0].get_size()
+    if size != virtual_size:
+        raise damaged(chain[0].folder, chain[0].path, f"it shows {size} bytes, and the disk has {virtual_size} bytes")
