@@ -76,7 +76,9 @@ class NbdServer:
         return self._handles
 
     def close(self) -> None:
-        """Raises ServerFailed if the server could not finish what was written."""
+        """Raises ServerFailed if the server could not finish what was written. A second call does nothing."""
+        if self._process.returncode is not None:
+            return
         handles, self._handles = self._handles, []
         for handle in handles:
             handle.shutdown()

@@ -1,0 +1,92 @@
+"""A restored disk is the disk of its point, or there is none."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from service.errors import ForeignEntry, PointDamaged, PointIncomplete, StorageRefused
+from tests.repository.disks import MIB, Disk, Points, are_identical, qemu
+
+
+@pytest.mark.parametrize("target_format", ["qcow2", "raw"])
+def test_a_disk_is_restored_from_full_and_increments(chain: Points, disk: Disk, tmp_path: Path, target_format: str) -> None:
+    target = tmp_path / "restored"
+
+    chain.restore("p3", target, target_format, owner=[os.getuid(), os.getgid()])
+
+    assert are_identical(target, disk.path, formats=(target_format, "qcow2"))
+    assert target.stat().st_blocks * 512 < 8 * MIB
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_qemu_img_alone_restores_a_chain(chain: Points, disk: Disk, tmp_path: Path) -> None:
+    qemu("qemu-img", "convert", "-O", "qcow2", chain.image("p3"), tmp_path / "by-hand.qcow2")
+
+    assert are_identical(tmp_path / "by-hand.qcow2", disk.path)
+
+
+def test_a_file_that_is_there_is_not_overwritten(chain: Points, tmp_path: Path) -> None:
+    target = tmp_path / "restored"
+    target.write_text("precious")
+
+    with pytest.raises(StorageRefused) as refused:
+        chain.restore("p3", target)
+
+    assert refused.value.facts["errno"] == errno.errorcode[errno.EEXIST]
+    assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize("point", ["p1", "p2", "p3"])
+def test_one_flipped_bit_anywhere_in_the_chain_is_not_restored(chain: Points, tmp_path: Path, point: str) -> None:
+    flip(chain.image(point), at=data_in(chain.image(point)))
+
+    with pytest.raises(PointDamaged):
+        chain.restore("p3", tmp_path / "restored")
+    assert not (tmp_path / "restored").exists()
+
+
+def test_a_truncated_image_is_not_restored(chain: Points, tmp_path: Path) -> None:
+    os.truncate(chain.image("p2"), chain.image("p2").stat().st_size - 65536)
+
+    with pytest.raises(PointDamaged):
+        chain.restore("p3", tmp_path / "restored")
+    assert not (tmp_path / "restored").exists()
+
+
+def test_a_point_without_its_parent_names_the_parent(chain: Points, tmp_path: Path) -> None:
+    chain.image("p1").unlink()
+
+    with pytest.raises(PointIncomplete) as incomplete:
+        chain.restore("p3", tmp_path / "restored")
+    assert "p1" in incomplete.value.facts["missing"]
+
+
+def test_a_header_that_names_a_file_elsewhere_is_not_followed(chain: Points, tmp_path: Path) -> None:
+    secret = Disk.make(tmp_path / "secret.qcow2")
+    qemu("qemu-img", "rebase", "-u", "-b", secret.path, "-F", "qcow2", chain.image("p3"))
+
+    with pytest.raises(PointDamaged):
+        chain.restore("p3", tmp_path / "restored")
+
+
+def test_a_link_in_the_repository_is_not_followed(chain: Points, tmp_path: Path) -> None:
+    chain.image("p1").rename(tmp_path / "elsewhere.qcow2")
+    chain.image("p1").symlink_to(tmp_path / "elsewhere.qcow2")
+
+    with pytest.raises(ForeignEntry):
+        chain.restore("p3", tmp_path / "restored")
+
+
+def data_in(image: Path) -> int:
+    """An offset in the file where data of the guest is: the file ends with it."""
+    return image.stat().st_size - 1000
+
+
+def flip(file: Path, *, at: int) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(at)
+        byte = opened.read(1)[0]
+        opened.seek(at)
+        opened.write(bytes([byte ^ 1]))
