@@ -1,0 +1,187 @@
+"""Steps on the folder of a point that is not sealed yet: `domains/<domain>/.partial-<name>`."""
+
+import json
+import os
+import shutil
+import stat
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from service import bounded_io
+from service.clock import rfc3339
+from service.errors import ForeignEntry, StorageRefused
+from service.model.repository import PARTIAL_PREFIX
+from service.repository import durable, failures, places
+from service.repository.folder import PROBE_PREFIX
+from service.repository.report import Report
+
+DOMAINS = "domains"
+MARKER = "partial.json"
+"""The file in a partial folder that says who began it. It is not a part of the point."""
+DONE_SUFFIX = ".done.json"
+"""The end of the names of files that say which disks are copied already. They are not a part of the point."""
+MIN_STALE_S = 86400
+"""Seconds since the last change in a partial folder. A younger one is never removed: its job may be about to continue."""
+MAX_MARKER_BYTES = 65536
+"""Bytes of the marker. A folder with a larger one is not ours, and stays."""
+
+
+def begin_point(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Make the partial folder, or take the one of an earlier try. `is_published`: a sealed point of this name is there already.
+
+    A process of the earlier try may still hang in the kernel: a file that is copied again is removed and made, never opened.
+    """
+    path, name = arguments["path"], _name(arguments["name"])
+    domain = f"{DOMAINS}/{_name(arguments['domain_id'])}"
+    partial = f"{domain}/{PARTIAL_PREFIX}{name}"
+    with places.opened_folder(path, domain, is_made=True) as folder:
+        report.alive()
+        is_published = _is_folder(folder, name)
+        is_resumed = _is_folder(folder, f"{PARTIAL_PREFIX}{name}")
+    with places.opened_folder(path, partial, is_made=True) as folder:
+        marker = {"begun_at": rfc3339(datetime.now(UTC)), "owner": arguments.get("owner")}
+        if MARKER not in places.names(folder):
+            places.write_text(folder, MARKER, Path(path, partial, MARKER), json.dumps(marker) + "\n")
+    return {"partial": partial, "resumed": is_resumed, "is_published": is_published}
+
+
+def put_file(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Write `text`, or what is in the file `source`, as `name` in the partial folder. One that is there is replaced."""
+    path, partial = arguments["path"], _partial(arguments["partial"])
+    *between, name = places.parts(arguments["name"])
+    shown = Path(path, partial, *between, name)
+    with places.opened_folder(path, partial) as top, places.opened_folder(path, "/".join([partial, *between]), is_made=True) as folder:
+        if arguments.get("text") is not None:
+            places.write_text(folder, name, shown, arguments["text"])
+        else:
+            with places.drafted(top, folder, name, shown) as draft:
+                _copy_in(arguments["source"], draft, report)
+        report.alive()
+        return {"bytes": os.lstat(name, dir_fd=folder).st_size}
+
+
+def drop_partial(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Remove a partial folder. One that is not there is removed already."""
+    path, partial = arguments["path"], _partial(arguments["partial"])
+    try:
+        with places.opened_folder(path, partial):
+            report.alive()
+    except FileNotFoundError:
+        return {"dropped": False}
+    _remove(path, partial)
+    return {"dropped": True}
+
+
+def sweep(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Remove the partial folders that nobody continues, but none of `keep`, none that was changed within a day, and none of others.
+
+    `owner`: only folders that were begun with this owner are removed.
+    """
+    path, keep, owner = arguments["path"], frozenset(arguments["keep"]), arguments.get("owner")
+    before = time.time() - arguments.get("stale_s", MIN_STALE_S)
+    dropped = []
+    for partial in _partials(path):
+        with suppress(FileNotFoundError, ForeignEntry):
+            if partial not in keep and _is_stale(path, partial, before, owner):
+                drop_partial({"path": path, "partial": partial}, report)
+                dropped.append(partial)
+        report.alive()
+    _remove_probes(path, before)
+    return {"dropped": dropped}
+
+
+def _copy_in(source: str, draft: int, report: Report) -> None:
+    try:
+        original = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise failures.of_source(error, source, "opening") from error
+    try:
+        if not stat.S_ISREG(os.fstat(original).st_mode):
+            raise StorageRefused(what="opening", path=bounded_io.printable(source), reason="it is not a regular file", errno=None)
+        while piece := memoryview(_read(original, source)):
+            while piece:
+                piece = piece[os.write(draft, piece) :]
+            report.alive()
+    finally:
+        os.close(original)
+    durable.sync(draft, report)
+
+
+def _read(descriptor: int, source: str) -> bytes:
+    try:
+        return os.read(descriptor, durable.READ_BYTES)
+    except OSError as error:
+        raise failures.of_source(error, source, "reading") from error
+
+
+def _name(name: str) -> str:
+    if len(places.parts(name)) != 1 or name.startswith("."):
+        raise ForeignEntry(path=bounded_io.printable(name), reason="not a name of a domain or a point")
+    return name
+
+
+def _partial(relative: str) -> str:
+    *between, name = places.parts(relative)
+    if len(between) != 2 or between[0] != DOMAINS or not name.startswith(PARTIAL_PREFIX):
+        raise ForeignEntry(path=bounded_io.printable(relative), reason="not the folder of an unfinished point")
+    return relative
+
+
+def _is_folder(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: str, partial: str) -> None:
+    """The marker is removed last: a folder that is removed in part is known as ours."""
+    shown = Path(path, partial)
+    with failures.in_repository(shown, "removing"):
+        with places.opened_folder(path, partial) as folder:
+            for name in sorted(places.names(folder), key=lambda each: each == MARKER):
+                # A symbolic link is removed, and never what it points to.
+                if _is_folder(folder, name):
+                    shutil.rmtree(name, dir_fd=folder)
+                else:
+                    os.unlink(name, dir_fd=folder)
+        with places.opened_folder(path, partial.rpartition("/")[0]) as parent:
+            os.rmdir(shown.name, dir_fd=parent)
+            places.sync_folder(parent, shown.parent)
+
+
+def _partials(path: str) -> list[str]:
+    partials = []
+    with suppress(FileNotFoundError), places.opened_folder(path, DOMAINS) as domains:
+        for domain in places.names(domains):
+            with suppress(FileNotFoundError, ForeignEntry), places.opened_folder(path, f"{DOMAINS}/{domain}") as folder:
+                partials += [f"{DOMAINS}/{domain}/{name}" for name in places.names(folder) if name.startswith(PARTIAL_PREFIX)]
+    return partials
+
+
+def _is_stale(path: str, partial: str, before: float, owner: str | None) -> bool:
+    with places.opened_folder(path, partial) as folder:
+        there = places.names(folder)
+        changed = [os.fstat(folder).st_mtime, *(os.lstat(name, dir_fd=folder).st_mtime for name in there)]
+        if max(changed) >= before or not there:
+            # One that is empty was made, or was removed, by a process that was killed just then.
+            return max(changed) < before
+        marker = places.text_of(folder, MARKER, Path(path, partial, MARKER), MAX_MARKER_BYTES)
+    with suppress(ValueError, KeyError, TypeError):
+        return owner is None or json.loads(marker)["owner"] == owner
+    return False
+
+
+def _remove_probes(path: str, before: float) -> None:
+    """Files of looks that were killed."""
+    with places.opened_folder(path) as root:
+        for name in places.names(root):
+            with suppress(OSError):
+                if name.startswith(PROBE_PREFIX) and os.lstat(name, dir_fd=root).st_mtime < before:
+                    os.unlink(name, dir_fd=root)
+
+
+STEPS = {"begin_point": begin_point, "put_file": put_file, "drop_partial": drop_partial, "sweep": sweep}
