@@ -30,6 +30,10 @@ class Bounds:
     #: The call flushes the guest's writes and switches the disks. Slow storage alone must not put the disks in doubt.
     snapshot_s: float = 120.0
     block_job_s: float = 60.0
+    #: libvirt waits for QEMU's answer on its monitor, and QEMU flushes the disk before it makes a bitmap persistent.
+    checkpoint_s: float = 60.0
+    #: The start of QEMU: libvirt labels files and waits for the monitor. The stop: SIGTERM, 15 s, SIGKILL, and 15 s more.
+    power_s: float = 120.0
 
 
 BOUNDS = Bounds()
@@ -131,6 +135,42 @@ class BoundedDomain:
 
     def capabilities(self) -> str:
         return self._run("virConnectGetCapabilities", self._bounds.query_s, self._handle.capabilities)
+
+    def checkpoint_create(self, xml: str, flags: int) -> None:
+        self._run("virDomainCheckpointCreateXML", self._bounds.checkpoint_s, lambda: self._handle.checkpoint_create(xml, flags))
+
+    def checkpoint_xml(self, name: str, flags: int) -> str:
+        return self._run("virDomainCheckpointGetXMLDesc", self._bounds.query_s, lambda: self._handle.checkpoint_xml(name, flags))
+
+    def checkpoint_delete(self, name: str, flags: int) -> None:
+        self._run("virDomainCheckpointDelete", self._bounds.checkpoint_s, lambda: self._handle.checkpoint_delete(name, flags))
+
+    def block_counters(self, target: str) -> dict[str, Any]:
+        return self._run("virDomainBlockStatsFlags", self._bounds.query_s, lambda: self._handle.block_counters(target))
+
+    def disk_errors(self) -> dict[str, int]:
+        return self._run("virDomainGetDiskErrors", self._bounds.query_s, self._handle.disk_errors)
+
+    def block_pull(self, target: str) -> None:
+        self._run("virDomainBlockPull", self._bounds.block_job_s, lambda: self._handle.block_pull(target))
+
+    def start(self) -> None:
+        self._run("virDomainCreate", self._bounds.power_s, self._handle.start)
+
+    def shut_down(self) -> None:
+        self._run("virDomainShutdown", self._bounds.power_s, self._handle.shut_down)
+
+    def destroy(self) -> None:
+        self._run("virDomainDestroy", self._bounds.power_s, self._handle.destroy)
+
+    def resume(self) -> None:
+        self._run("virDomainResume", self._bounds.query_s, self._handle.resume)
+
+    def undefine(self, flags: int) -> None:
+        self._run("virDomainUndefineFlags", self._bounds.query_s, lambda: self._handle.undefine(flags))
+
+    def define(self, xml: str) -> None:
+        self._run("virDomainDefineXML", self._bounds.query_s, lambda: self._handle.define(xml))
 
     def _run(self, call: str, limit_s: float, function: Callable[[], T], lane: str | None = None) -> T:
         try:

@@ -11,6 +11,7 @@ from service import log
 from service.deadlines import HELPERS, CallTimedOut, HelperThreads
 from service.errors import DomainGone, LibvirtUnavailable
 from service.hypervisor.bounded_domain import BOUNDS, BoundedDomain, Bounds
+from service.hypervisor.calls import LibvirtCalls
 from service.hypervisor.guest import Guest
 from service.hypervisor.handle import LibvirtDomain, LibvirtError, file_error, is_alive, libvirt
 from service.hypervisor.security_labels import SecurityLabel, of_host
@@ -113,6 +114,20 @@ class HostConnection:
                     if _error_code(error) not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
                         raise
         raise DomainGone(uri=self.uri, domain=name_or_uuid)
+
+    def names_and_uuids(self) -> dict[str, str]:
+        """The UUID of every domain of the host by its name."""
+        return {guest.name: guest.uuid for guest in self.guests()}
+
+    def define(self, xml: str) -> Guest:
+        """Define a domain, or give a domain with this name and UUID another definition. Raises LibvirtCallFailed, LibvirtUnavailable.
+
+        libvirt refuses a name that another UUID has, and a UUID that another name has.
+        """
+        connection = self._open()
+        with self._translated(connection):
+            domain = self._run("virDomainDefineXML", self._bounds.query_s, partial(_define, connection, self.uri, xml))
+            return self._guest(domain)
 
     def file_error(self, path: str) -> int | None:
         """As `Guest.file_error`."""
@@ -242,6 +257,10 @@ class HostConnection:
 
 
 _EVENTS = (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE)
+
+
+def _define(connection: Any, uri: str, xml: str) -> Any:
+    return LibvirtCalls("a new domain", uri)("virDomainDefineXML", lambda: connection.defineXML(xml))
 
 
 def _versions(connection: Any) -> dict[str, str]:

@@ -1,45 +1,39 @@
 """A domain of this host and the guest in it: freeze, thaw, snapshot, agent commands."""
 
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from service.deadlines import HELPERS, CallTimedOut, HelperThreads
-from service.errors import (
-    AgentBusy,
-    AgentNotAnswering,
-    DomainBusy,
-    DomainGone,
-    GuestAlreadyFrozen,
-    LibvirtCallFailed,
-    LibvirtCallTimedOut,
-    LibvirtUnavailable,
-    StillpointError,
-)
-from service.hypervisor import agent, security_labels, states
+from service.errors import AgentBusy, GuestAlreadyFrozen, LibvirtCallTimedOut
+from service.hypervisor import agent, program, security_labels, states
+from service.hypervisor.block_statistics import times_of
 from service.hypervisor.bounded_domain import PIVOT_CALL, SNAPSHOT_CALL, domain_lane
+from service.hypervisor.calls import LibvirtCalls
+from service.hypervisor.checkpoints import Checkpoints
 from service.hypervisor.disk_addresses import DiskAddresses
-from service.hypervisor.exec_result import ExecResult, result_of
-from service.hypervisor.handle import DomainHandle, LibvirtError, libvirt
+from service.hypervisor.exec_result import ExecResult
+from service.hypervisor.handle import DomainHandle, libvirt
+from service.hypervisor.node_names import retry_node_names
+from service.hypervisor.power import PauseReason, Power
 from service.hypervisor.security_labels import SecurityLabel
 from service.hypervisor.xml import Mirror, agent_is_connected, disks_of, has_agent_channel, mirror_of, snapshot_xml
+from service.model.impact import BlockTimes
 from service.model.inventory import Disk, DomainState, Filesystem
 
-T = TypeVar("T")
-
-NODE_NAME_TAKEN = "Duplicate nodes with node-name"
-"""QEMU's own text, which is always English (QEMU, block.c)."""
-NODE_NAME_TRIES = 8
-"""Calls that are tried before the error counts. A killed call may have used one node name for each of its disks."""
-EXEC_POLL_S = 0.02
-"""Seconds before the first question whether a program in the guest has ended. The pause doubles with each question."""
-EXEC_POLL_MAX_S = 0.5
-"""Seconds at which that pause stops to grow."""
 STATUS = "guest-fsfreeze-status"
 
 
+@dataclass(frozen=True)
+class PullProgress:
+    """By QEMU's own count: `total_bytes` is the size of the disk, also where most of it is empty."""
+
+    done_bytes: int
+    total_bytes: int
+
+
 class Guest:
-    """Small verbs over one domain. Only this class and `agent` translate libvirt's errors."""
+    """Small verbs over one domain. Only `calls` and `agent` translate libvirt's errors."""
 
     def __init__(self, handle: DomainHandle, uri: str, helpers: HelperThreads = HELPERS) -> None:
         self._handle = handle
@@ -47,6 +41,9 @@ class Guest:
         self._helpers = helpers
         self.name = handle.name()
         self.uuid = handle.uuid()
+        self._libvirt = LibvirtCalls(self.name, uri)
+        self.checkpoints = Checkpoints(handle, self._libvirt)
+        self._power = Power(handle, self._libvirt)
 
     # --- what it is -----------------------------------------------------------------------------
 
@@ -78,8 +75,8 @@ class Guest:
         return self._libvirt("virDomainSnapshotListNames", self._handle.snapshot_names)
 
     def checkpoint_names(self) -> list[str]:
-        """Checkpoints of another backup tool. libvirt takes no snapshot of a domain that is shut off and has a checkpoint."""
-        return self._libvirt("virDomainListAllCheckpoints", self._handle.checkpoint_names)
+        """All checkpoints, also those of other tools. libvirt takes no snapshot of a domain that is shut off and has a checkpoint."""
+        return self.checkpoints.names()
 
     def instance(self) -> int:
         """A number that changes with each start of the domain, but not with a restart of libvirtd. -1: the domain does not run."""
@@ -109,7 +106,7 @@ class Guest:
 
     def persistent_sources(self) -> dict[str, str | None]:
         """Like `sources`, for the definition that the next start will use."""
-        return {disk.target: disk.source for disk in disks_of(self._libvirt("virDomainGetXMLDesc", self._handle.inactive_xml))}
+        return {disk.target: disk.source for disk in disks_of(self.inactive_xml())}
 
     def is_persistent(self) -> bool:
         return self._libvirt("virDomainIsPersistent", self._handle.is_persistent)
@@ -135,6 +132,49 @@ class Guest:
     def block_job(self, target: str) -> dict[str, Any]:
         """The block job on a disk. Empty: no block job runs."""
         return self._libvirt("virDomainGetBlockJobInfo", lambda: self._handle.block_job(target))
+
+    def block_latency(self, target: str) -> BlockTimes:
+        """Counters of a disk of a running domain, from which the mean latency between two looks follows."""
+        return times_of(self._libvirt("virDomainBlockStatsFlags", lambda: self._handle.block_counters(target)))
+
+    def disk_errors(self) -> dict[str, str]:
+        """By target: `no_space` or `unspecified`, for each disk on which QEMU stopped with an I/O error since the start."""
+        errors = self._libvirt("virDomainGetDiskErrors", self._handle.disk_errors)
+        no_space = libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE
+        return {target: "no_space" if error == no_space else "unspecified" for target, error in errors.items() if error}
+
+    # --- running, stopping, defining ------------------------------------------------------------
+
+    def pause_reason(self) -> PauseReason | None:
+        """Why the domain is paused. None: it is not paused."""
+        return self._power.pause_reason()
+
+    def start(self) -> None:
+        """A domain that runs is left alone."""
+        self._power.start()
+
+    def stop(self, graceful_s: float, safe_point: Callable[[], None] | None = None) -> bool:
+        """Ask the guest to shut down, and switch it off after `graceful_s`. Whether the guest shut itself down."""
+        return self._power.stop(graceful_s, safe_point)
+
+    def destroy(self) -> None:
+        """Switch off at once. A domain that is off is left alone."""
+        self._power.destroy()
+
+    def resume(self) -> None:
+        self._power.resume()
+
+    def undefine(self, *, keep_nvram: bool) -> None:
+        """Remove the definition, with libvirt's records of snapshots and checkpoints. `keep_nvram`: the files of NVRAM and TPM stay."""
+        self._power.undefine(keeps_firmware=keep_nvram)
+
+    def inactive_xml(self) -> str:
+        """The definition that the next start will use."""
+        return self._libvirt("virDomainGetXMLDesc", self._handle.inactive_xml)
+
+    def redefine(self, xml: str) -> None:
+        """Replace the definition that the next start will use. `xml` has the name and the UUID of this domain."""
+        self._power.define(xml)
 
     # --- the files of its host ------------------------------------------------------------------
 
@@ -171,6 +211,21 @@ class Guest:
     def stop_merge(self, target: str) -> None:
         """Stop the merge. The disk continues with its overlay."""
         self._libvirt(PIVOT_CALL, lambda: self._handle.block_abort(target))
+
+    # --- making an instant restore whole --------------------------------------------------------
+
+    def block_pull(self, target: str) -> None:
+        """Begin to copy the data of all files below into the active file. When the job has ended, the active file stands alone."""
+        self._libvirt("virDomainBlockPull", lambda: self._handle.block_pull(target))
+
+    def pull_progress(self, target: str) -> PullProgress | None:
+        """None: no pull runs on this disk. Then `is_whole` tells whether it ended well."""
+        job = self.block_job(target)
+        return PullProgress(int(job["cur"]), int(job["end"])) if job.get("type") == libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_PULL else None
+
+    def is_whole(self, target: str) -> bool:
+        """The active file of the disk stands on no other file."""
+        return any(disk.target == target and disk.chain_depth == 0 for disk in self.disks())
 
     # --- the agent ------------------------------------------------------------------------------
 
@@ -245,22 +300,7 @@ class Guest:
 
     def execute(self, path: str, arguments: Sequence[str] = (), *, budget_ms: int) -> ExecResult:
         """Run a program in the guest and wait for its end. Raises AgentNotAnswering if the program does not end within the budget."""
-        started = self.agent("guest-exec", {"path": path, "arg": list(arguments), "capture-output": True})
-        with agent.reading(self.name, "guest-exec"):
-            pid = started["pid"]
-        deadline = time.monotonic() + budget_ms / 1000
-        pause = EXEC_POLL_S
-        while True:
-            status = self.agent("guest-exec-status", {"pid": pid})
-            with agent.reading(self.name, "guest-exec-status"):
-                if status["exited"]:
-                    return result_of(status)
-            if time.monotonic() > deadline:
-                raise AgentNotAnswering(
-                    domain=self.name, command=f"guest-exec {path}", timeout_ms=budget_ms, message="the program still runs"
-                )
-            time.sleep(pause)
-            pause = min(pause * 2, EXEC_POLL_MAX_S)
+        return program.run(self, path, arguments, budget_ms)
 
     # --- the point in time ----------------------------------------------------------------------
 
@@ -278,43 +318,4 @@ class Guest:
             | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
             | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
         )
-
-        return lambda: self._take(document, flags)
-
-    def _take(self, document: str, flags: int) -> None:
-        """Take the snapshot, and try again if a node name is taken.
-
-        A killed libvirtd continues to count the names of block nodes from its state file, so it may choose names that QEMU has already
-        (seen with 9.0.0). Such a call fails before a disk is moved, and each call chooses new names.
-        """
-        for _ in range(NODE_NAME_TRIES):
-            try:
-                self._libvirt(SNAPSHOT_CALL, lambda: self._handle.snapshot_create(document, flags))
-                return
-            except LibvirtCallFailed as error:
-                failed = error
-                if NODE_NAME_TAKEN not in error.facts["message"]:
-                    break
-        raise failed
-
-    def _libvirt(self, call: str, function: Callable[[], T]) -> T:
-        try:
-            return function()
-        except LibvirtError as error:
-            raise self._translated(call, error) from error
-        except SystemError as error:
-            # libvirt-python raises this for an error text that is not UTF-8, for example a text that quotes a file name.
-            raise LibvirtCallFailed(call=call, libvirt_code=0, message="libvirt's error text is not UTF-8") from error
-
-    def _translated(self, call: str, error: Any) -> StillpointError:
-        message = (error.get_error_message() or "no message").strip()
-        if agent.is_connection_lost(error):
-            return LibvirtUnavailable(uri=self._uri, reason=message)
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return DomainGone(uri=self._uri, domain=self.name)
-        holder = agent.lock_holder(error)
-        if holder is not None and holder.startswith("agent="):
-            return AgentBusy(domain=self.name, command=call, timeout_ms=agent.LOCK_WAIT_MS, held_by=holder)
-        if holder is not None:
-            return DomainBusy(domain=self.name, what=f"the lock of the domain is held by {holder}")
-        return LibvirtCallFailed(call=call, libvirt_code=error.get_error_code(), message=message)
+        return lambda: retry_node_names(lambda: self._libvirt(SNAPSHOT_CALL, lambda: self._handle.snapshot_create(document, flags)))

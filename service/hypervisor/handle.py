@@ -39,7 +39,9 @@ class DomainHandle(Protocol):
         """The snapshots that libvirt has metadata of."""
         ...
 
-    def checkpoint_names(self) -> list[str]: ...
+    def checkpoint_names(self) -> list[str]:
+        """Parents come before their children."""
+        ...
 
     def xml(self) -> str:
         """The live XML of a running domain, the persistent XML of a domain that is shut off."""
@@ -85,6 +87,42 @@ class DomainHandle(Protocol):
         """The XML of libvirt's capabilities, with its security drivers."""
         ...
 
+    def checkpoint_create(self, xml: str, flags: int) -> None: ...
+
+    def checkpoint_xml(self, name: str, flags: int) -> str: ...
+
+    def checkpoint_delete(self, name: str, flags: int) -> None: ...
+
+    def block_counters(self, target: str) -> dict[str, Any]:
+        """By the names of virDomainBlockStatsFlags. A counter that libvirt does not have is missing, or -1."""
+        ...
+
+    def disk_errors(self) -> dict[str, int]:
+        """VIR_DOMAIN_DISK_ERROR_… of the disks that had an I/O error."""
+        ...
+
+    def block_pull(self, target: str) -> None:
+        """Begin to copy the data of all files below the active file into the active file."""
+        ...
+
+    def start(self) -> None: ...
+
+    def shut_down(self) -> None:
+        """Ask the guest to shut down. The guest may do that later, or not at all."""
+        ...
+
+    def destroy(self) -> None:
+        """Switch off at once, as when a plug is pulled."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def undefine(self, flags: int) -> None: ...
+
+    def define(self, xml: str) -> None:
+        """Give the domain another definition, which its next start uses. The XML has the domain's own name and UUID."""
+        ...
+
 
 class LibvirtDomain:
     """DomainHandle on a real virDomain.
@@ -125,7 +163,8 @@ class LibvirtDomain:
         return [str(name) for name in self._live().snapshotListNames(0)]
 
     def checkpoint_names(self) -> list[str]:
-        return [str(checkpoint.getName()) for checkpoint in self._live().listAllCheckpoints(0)]
+        flags = libvirt.VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL
+        return [str(checkpoint.getName()) for checkpoint in self._live().listAllCheckpoints(flags)]
 
     def xml(self) -> str:
         return str(self._live().XMLDesc(0))
@@ -166,6 +205,42 @@ class LibvirtDomain:
 
     def capabilities(self) -> str:
         return str(self._live().connect().getCapabilities())
+
+    def checkpoint_create(self, xml: str, flags: int) -> None:
+        self._live().checkpointCreateXML(xml, flags)
+
+    def checkpoint_xml(self, name: str, flags: int) -> str:
+        return str(self._live().checkpointLookupByName(name, 0).getXMLDesc(flags))
+
+    def checkpoint_delete(self, name: str, flags: int) -> None:
+        self._live().checkpointLookupByName(name, 0).delete(flags)
+
+    def block_counters(self, target: str) -> dict[str, Any]:
+        return dict(self._live().blockStatsFlags(target, 0))
+
+    def disk_errors(self) -> dict[str, int]:
+        return {str(target): int(error) for target, error in self._live().diskErrors(0).items()}
+
+    def block_pull(self, target: str) -> None:
+        self._live().blockPull(target, 0, 0)
+
+    def start(self) -> None:
+        self._live().create()
+
+    def shut_down(self) -> None:
+        self._live().shutdown()
+
+    def destroy(self) -> None:
+        self._live().destroy()
+
+    def resume(self) -> None:
+        self._live().resume()
+
+    def undefine(self, flags: int) -> None:
+        self._live().undefineFlags(flags)
+
+    def define(self, xml: str) -> None:
+        self._live().connect().defineXML(xml)
 
     @property
     def connection(self) -> Any:

@@ -9,14 +9,17 @@ import uuid
 import xml.etree.ElementTree as ET
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import libvirt as _libvirt
 
 from service.errors import LibvirtUnavailable
+from service.hypervisor.checkpoints import checkpoint_xml
 from tests.fakes.agent import FakeAgent, FakeFilesystem, pci_of
+from tests.fakes.checkpoints import FakeCheckpoints
+from tests.fakes.definitions import DefinedDisk, FakeDefinition, chain_of, disks_of, has_channel
 from tests.fakes.libvirt_errors import connection_lost, libvirt_error, no_channel, no_domain, not_running
 
 libvirt: Any = _libvirt
@@ -28,6 +31,8 @@ SHUT_DOWN = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
 MIGRATED = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED)
 DESTROYED = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED)
 SAVING = (libvirt.VIR_DOMAIN_SHUTDOWN, 0)
+IO_ERROR = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
+NS_PER_MS = 1_000_000
 
 
 @dataclass
@@ -44,6 +49,8 @@ class FakeDisk:
     #: More elements of the definition: in the disk, and in its source.
     says: str = ""
     source_says: str = ""
+    #: None: `serial-TARGET`.
+    serial: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,9 @@ def _of_this_run() -> uuid.UUID:
 class FakeDomain:
     """Running unless told otherwise; without `agent` one that answers and has an ext4 on every disk that can be written."""
 
-    def __init__(self, name: str, disks: Sequence[FakeDisk], *, agent: FakeAgent | None = None, channel: bool = True) -> None:
+    def __init__(
+        self, name: str, disks: Sequence[FakeDisk], *, agent: FakeAgent | None = None, channel: bool = True, uuid_text: str | None = None
+    ) -> None:
         self.state_now: tuple[int, int] = RUNNING
         self.persistent = True
         self.instance_now = 1
@@ -108,13 +117,26 @@ class FakeDomain:
         self.managed_save = False
         #: Snapshots that libvirt keeps record of.
         self.libvirt_snapshots: list[str] = []
-        self.checkpoints: list[str] = []
+        #: libvirt's records, and the bitmaps in the files.
+        self.checkpoint_store = FakeCheckpoints(self.source)
+        #: Milliseconds that each write and each flush of the guest takes, by target, in the counters that libvirt shows.
+        self.latency_ms: dict[str, tuple[float, float]] = {}
+        self.counters: dict[str, dict[str, int]] = {}
+        #: By target: VIR_DOMAIN_DISK_ERROR_….
+        self.io_errors: dict[str, int] = {}
+        #: The cause of the I/O error is still there: a domain that is resumed stops again.
+        self.io_error_stays = False
+        self.ignores_shutdown = False
+        #: Questions after which a pull has ended.
+        self.pull_steps = 2
+        self.definition = FakeDefinition()
         self.domain_job = libvirt.VIR_DOMAIN_JOB_NONE
         #: The guest writes nothing although it could.
         self.is_idle = False
         self.written: dict[str, int] = defaultdict(int)
         self._name = name
-        self._uuid = str(uuid.uuid5(_of_this_run(), name))
+        self._uuid = uuid_text or str(uuid.uuid5(_of_this_run(), name))
+        self._pulls: dict[str, int] = {}
         self._live = {disk.target: _chain(disk) for disk in disks}
         self._saved = {disk.target: _chain(disk) for disk in disks}
         self._faults: dict[str, deque[_Fault]] = defaultdict(deque)
@@ -170,19 +192,28 @@ class FakeDomain:
     def shut_off(self, *, cleanly: bool = True) -> None:
         self.state_now = SHUT_DOWN if cleanly else DESTROYED
         self.mirrors.clear()
+        self.block_jobs.clear()
+        self._pulls.clear()
+        self.io_errors.clear()
         self.agent.restart()
+
+    def kill_qemu(self) -> None:
+        """SIGKILL: the bitmaps of the files that were open for writing are broken from now on."""
+        self.checkpoint_store.qemu_was_killed([chain.files[0][0] for chain in self._live.values() if chain.files])
+        self.shut_off(cleanly=False)
+
+    def pause_by_io_error(self, target: str = "vda", *, no_space: bool = True) -> None:
+        self.state_now = IO_ERROR
+        self.io_errors[target] = libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE if no_space else libvirt.VIR_DOMAIN_DISK_ERROR_UNSPEC
 
     def power_cycle(self) -> None:
         """Shut off and started again, between two looks."""
         self.shut_off(cleanly=False)
-        self.resume()
+        self.state_now = RUNNING
         self.instance_now += 1
 
     def pause(self) -> None:
         self.state_now = PAUSED
-
-    def resume(self) -> None:
-        self.state_now = RUNNING
 
     def put_on(self, target: str, path: Path | str, *, live: bool = True, saved: bool = True) -> None:
         """Somebody else moved this disk to a new overlay."""
@@ -195,7 +226,20 @@ class FakeDomain:
             del chains[target]
 
     def source(self, target: str) -> str:
-        return self._live[target].files[0][0]
+        """The active file of the running domain, or of the definition."""
+        return (self._live if self._is_active else self._saved)[target].files[0][0]
+
+    @property
+    def checkpoints(self) -> list[str]:
+        return self.checkpoint_store.names()
+
+    @checkpoints.setter
+    def checkpoints(self, names: Sequence[str]) -> None:
+        """Checkpoints of another tool. The files have their bitmaps."""
+        self.checkpoint_store.records.clear()
+        targets = [target for target, chain in self._saved.items() if chain.files and not chain.disk.read_only]
+        for name in names:
+            self.checkpoint_store.create(checkpoint_xml(name, targets), 0, runs=True)
 
     # --- DomainHandle ---------------------------------------------------------------------------
 
@@ -221,7 +265,7 @@ class FakeDomain:
         return self._call("snapshot_names", lambda: list(self.libvirt_snapshots))
 
     def checkpoint_names(self) -> list[str]:
-        return self._call("checkpoint_names", lambda: list(self.checkpoints))
+        return self._call("checkpoint_names", self.checkpoint_store.names)
 
     def xml(self) -> str:
         return self._call("xml", lambda: self._xml(self._live if self._is_active else self._saved, live=self._is_active))
@@ -245,7 +289,7 @@ class FakeDomain:
         self._call("block_pivot", lambda: self._pivot(target))
 
     def block_abort(self, target: str) -> None:
-        self._call("block_abort", lambda: self.mirrors.pop(target, None))
+        self._call("block_abort", lambda: (self.mirrors.pop(target, None), self._pulls.pop(target, None)))
 
     def _commit(self, target: str) -> None:
         if target in self.mirrors:
@@ -256,11 +300,26 @@ class FakeDomain:
     def _pivot(self, target: str) -> None:
         """The active file is merged into the one below, and the guest goes on with that."""
         del self.mirrors[target]
+        overlay, base = (path for path, _ in self._live[target].files[:2])
         for chains in (self._live, self._saved):
             chains[target].files.pop(0)
+        self.checkpoint_store.merged_into(base, overlay)
 
     def block_job(self, target: str) -> dict[str, Any]:
-        return self._call("block_job", lambda: self._only_active(lambda: self._of_disk(target, self.block_jobs.get(target, {}))))
+        return self._call("block_job", lambda: self._only_active(lambda: self._of_disk(target, self._job(target))))
+
+    def _job(self, target: str) -> dict[str, Any]:
+        if target not in self._pulls:
+            return self.block_jobs.get(target, {})
+        size = self._live[target].disk.size
+        if self._pulls[target] >= self.pull_steps:
+            del self._pulls[target]
+            for chains in (self._live, self._saved):
+                del chains[target].files[1:]
+            return {}
+        done = size * self._pulls[target] // self.pull_steps
+        self._pulls[target] += 1
+        return {"type": libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_PULL, "bandwidth": 0, "cur": done, "end": size}
 
     def block_capacity(self, target: str) -> int:
         return self._call("block_capacity", lambda: self._of_disk(target, self._live[target].disk.size))
@@ -279,6 +338,116 @@ class FakeDomain:
 
     def capabilities(self) -> str:
         return self._call("capabilities", lambda: _CAPABILITIES)
+
+    def checkpoint_create(self, xml: str, flags: int) -> None:
+        self._call("checkpoint_create", lambda: self.checkpoint_store.create(xml, flags, runs=self._is_active))
+
+    def checkpoint_xml(self, name: str, flags: int) -> str:
+        return self._call("checkpoint_xml", lambda: self.checkpoint_store.xml(name, flags, self._xml(self._saved, live=False)))
+
+    def checkpoint_delete(self, name: str, flags: int) -> None:
+        self._call("checkpoint_delete", lambda: self.checkpoint_store.delete(name, flags, runs=self._is_active))
+
+    def block_counters(self, target: str) -> dict[str, Any]:
+        return self._call("block_counters", lambda: self._only_active(lambda: self._of_disk(target, self._counted(target))))
+
+    def _counted(self, target: str) -> dict[str, int]:
+        """Between two questions the guest makes ten writes and ten flushes, unless it stands still."""
+        names = ("wr_operations", "wr_total_times", "flush_operations", "flush_total_times", "rd_operations", "rd_total_times", "errs")
+        counted = self.counters.setdefault(target, dict.fromkeys(names, 0))
+        if not self.is_idle and self.state_now == RUNNING and target not in self.agent.frozen:
+            write_ms, flush_ms = self.latency_ms.get(target, (0.1, 0.5))
+            counted["wr_operations"] += 10
+            counted["wr_total_times"] += int(10 * write_ms * NS_PER_MS)
+            counted["flush_operations"] += 10
+            counted["flush_total_times"] += int(10 * flush_ms * NS_PER_MS)
+        return dict(counted)
+
+    def disk_errors(self) -> dict[str, int]:
+        return self._call("disk_errors", lambda: self._only_active(lambda: dict(self.io_errors)))
+
+    def block_pull(self, target: str) -> None:
+        self._call("block_pull", lambda: self._only_active(lambda: self._pull(target)))
+
+    def _pull(self, target: str) -> None:
+        self._of_disk(target, None)
+        if target in self._pulls or target in self.mirrors:
+            raise libvirt_error(libvirt.VIR_ERR_BLOCK_COPY_ACTIVE, f"block copy still active: disk '{target}' already in active block job")
+        self._pulls[target] = 0
+
+    def start(self) -> None:
+        self._call("start", self._start)
+
+    def _start(self) -> None:
+        if self._is_active:
+            raise libvirt_error(libvirt.VIR_ERR_OPERATION_INVALID, "Requested operation is not valid: domain is already running")
+        for chain in self._saved.values():
+            if len(chain.files) == 1 and chain.disk.type == "file":
+                chain.files[:] = chain_of(*chain.files[0])
+            for path, _ in chain.files:
+                if chain.disk.type == "file" and not Path(path).exists():
+                    message = f"Cannot access storage file '{path}': No such file or directory"
+                    raise libvirt_error(libvirt.VIR_ERR_SYSTEM_ERROR, message)
+        self._live = {target: _Chain(chain.disk, list(chain.files)) for target, chain in self._saved.items()}
+        self.state_now = RUNNING
+        self.instance_now += 1
+
+    def shut_down(self) -> None:
+        self._call("shut_down", lambda: self._only_active(lambda: None if self.ignores_shutdown else self._ended(cleanly=True)))
+
+    def destroy(self) -> None:
+        self._call("destroy", lambda: self._only_active(lambda: self._ended(cleanly=False)))
+
+    def _ended(self, *, cleanly: bool) -> None:
+        self.shut_off(cleanly=cleanly)
+        self.exists = self.exists and self.persistent
+
+    def resume(self) -> None:
+        self._call("resume", self._resume)
+
+    def _resume(self) -> None:
+        if self.state_now == IO_ERROR and self.io_error_stays:
+            return
+        self.io_errors.clear()
+        self.state_now = RUNNING
+
+    def undefine(self, flags: int) -> None:
+        self._call("undefine", lambda: self._undefine(flags))
+
+    def _undefine(self, flags: int) -> None:
+        if self.checkpoint_store.records and not self._is_active and not flags & libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA:
+            message = f"Requested operation is not valid: cannot delete inactive domain with {len(self.checkpoints)} checkpoints"
+            raise libvirt_error(libvirt.VIR_ERR_OPERATION_INVALID, message)
+        self.persistent = False
+        self.exists = self._is_active
+
+    def define(self, xml: str) -> None:
+        self._call("define", lambda: self._define(xml))
+
+    def _define(self, xml: str) -> None:
+        root = ET.fromstring(xml)
+        if (root.findtext("name"), root.findtext("uuid")) != (self._name, self._uuid):
+            message = f"operation failed: domain '{self._name}' is already defined with uuid {self._uuid}"
+            raise libvirt_error(libvirt.VIR_ERR_OPERATION_FAILED, message)
+        self.definition = FakeDefinition.of(root)
+        self.persistent = True
+        self._saved = {disk.target: self._defined(disk) for disk in disks_of(root)}
+        if not self._is_active:
+            self.disks = [chain.disk for chain in self._saved.values()]
+            self._live = {target: _Chain(chain.disk, list(chain.files)) for target, chain in self._saved.items()}
+            self.channel = has_channel(root)
+
+    def _defined(self, disk: DefinedDisk) -> _Chain:
+        known = self._saved.get(disk.target) or _Chain(FakeDisk(disk.target, None))
+        source = disk.files[-1][0] if disk.files else None
+        said: dict[str, Any] = {
+            "format": disk.format,
+            "device": disk.device,
+            "type": disk.type,
+            "read_only": disk.read_only,
+            "serial": disk.serial,
+        }
+        return _Chain(replace(known.disk, source=source, **said), list(disk.files))
 
     def _file_error(self, path: str) -> int:
         """This libvirt sees the files of the machine, but for what lies below `hidden`."""
@@ -369,8 +538,11 @@ class FakeDomain:
             self._untold = None
             raise connection_lost()
         for target in moves.keys() & only:
+            base = self.source(target)
             for chains in (self._live, self._saved):
                 chains[target].files.insert(0, (moves[target], "qcow2"))
+            if self._is_active:
+                self.checkpoint_store.carried_into(moves[target], base)
         if self._only is not None:
             self._only = None
             raise libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: unable to execute QEMU command 'transaction': cut short")
@@ -387,7 +559,9 @@ class FakeDomain:
         root = ET.Element("domain", type="qemu")
         ET.SubElement(root, "name").text = self._name
         ET.SubElement(root, "uuid").text = self._uuid
+        root.extend(self.definition.elements)
         devices = ET.SubElement(root, "devices")
+        devices.extend(self.definition.devices)
         for chain in chains.values():
             disk = _add_disk(devices, chain, live=live)
             if live and chain.disk.target in self.mirrors:
@@ -447,7 +621,7 @@ def _add_disk(devices: ET.Element, chain: _Chain, *, live: bool) -> ET.Element:
     if disk.snapshot is not None:
         element.set("snapshot", disk.snapshot)
     element.extend(ET.fromstring(f"<more>{disk.says}</more>"))
-    ET.SubElement(element, "serial").text = f"serial-{disk.target}"
+    ET.SubElement(element, "serial").text = disk.serial or f"serial-{disk.target}"
     ET.SubElement(element, "address", {"type": "pci", **{part: hex(number) for part, number in pci_of(disk.target).items()}})
     return element
 
