@@ -79,7 +79,7 @@ class Settings(BaseModel):
     port: int = Field(default=8080, ge=0, le=65535, description="Port that the API listens on. 0: any free port.")
     log_format: str = Field(default="auto", pattern="^(auto|json|console)$", description="auto: console on a terminal, else JSON.")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="Lowest level that is logged.")
-    jobs_per_host: int = Field(default=4, ge=1, le=256, description="Jobs that run at once on this host.")
+    jobs_per_host: int = Field(default=4, ge=1, le=256, description="Jobs that freeze or look at a guest, at once on this host.")
     lease_seconds: float = Field(
         default=60.0,
         ge=1,
@@ -113,6 +113,28 @@ class Settings(BaseModel):
         default=256 * 1024 * 1024, ge=0, le=2**50, description="Free space that must be left for each overlay before anything is frozen."
     )
     max_body_bytes: int = Field(default=64 * 1024, ge=1024, le=16 * 2**20, description="Largest request body that is read.")
+    transfers_per_host: int = Field(default=4, ge=1, le=256, description="Backups and restores that copy at once on this host.")
+    repository_silence_seconds: float = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds without a sign from a repository's storage until a step there is given up.",
+    )
+    repository_patience_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        le=_DAY_S,
+        allow_inf_nan=False,
+        description="Seconds that a backup whose point was taken waits for a repository that is full, gone or does not answer.",
+    )
+    repository_look_seconds: float = Field(
+        default=60.0,
+        ge=0.1,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds between two looks of a worker at each repository of its host.",
+    )
     queued_per_domain: int = Field(
         default=200, ge=1, le=1_000_000, description="Jobs of one domain that may wait. More jobs are refused, except a thaw."
     )

@@ -38,7 +38,7 @@ def write_jobs(connection: Connection, rows: Sequence[Any]) -> list[str]:
 def write_missing(connection: Connection) -> None:
     """After a migration. A migration that changes the shape of a document removes the texts of these rows first."""
     _in_batches(connection, _JOBS, ~exists().where(_TEXTS.c.job_id == _JOBS.c.id), write_jobs)
-    _in_batches(connection, _POINTS, _POINTS.c.document.is_(None), _write_points)
+    _in_batches(connection, _POINTS, _POINTS.c.document.is_(None), write_points)
 
 
 def _in_batches(connection: Connection, table: Table, missing: Any, write: Callable[[Connection, Sequence[Any]], object]) -> None:
@@ -49,6 +49,9 @@ def _in_batches(connection: Connection, table: Table, missing: Any, write: Calla
         last = rows[-1].id
 
 
-def _write_points(connection: Connection, rows: Sequence[Any]) -> None:
+def write_points(connection: Connection, rows: Sequence[Any]) -> None:
+    """`rows` have the columns of the points, as they are after the change."""
+    if not rows:
+        return
     written = update(_POINTS).where(_POINTS.c.id == bindparam("of_row")).values(document=bindparam("text"))
     connection.execute(written, [{"of_row": row.id, "text": texts_of_point(row)["document"]} for row in rows])

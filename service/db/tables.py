@@ -7,6 +7,25 @@ from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, Integer, S
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.db.base import Base, UtcDateTime
+from service.db.tables_repository import RecoveryPoint, Repository
+
+__all__ = [
+    "DatabaseIdentity",
+    "Domain",
+    "Event",
+    "Gate",
+    "GuestMemory",
+    "Host",
+    "Job",
+    "JobDocument",
+    "JobLabel",
+    "PrunedJobs",
+    "RawText",
+    "RecoveryPoint",
+    "Repository",
+    "Slot",
+    "Token",
+]
 
 
 def _only(condition: str) -> dict[str, Any]:
@@ -80,6 +99,8 @@ class Job(Base):
     lock_key: Mapped[str | None] = mapped_column(String(300))
     #: Where it reads or writes points; None: nowhere.
     repository_id: Mapped[str | None] = mapped_column(String(255))
+    #: How far a step that copies or reads for long has come; None: no such step runs.
+    progress: Mapped[dict[str, Any] | None]
 
     __table_args__ = (
         # The referee: whatever the code does, the database refuses a second running job with the same lock. An interrupted
@@ -216,36 +237,6 @@ class Domain(Base):
     published_at: Mapped[datetime]
     #: disks, filesystems, agent, os, frozen: see service.api.schemas.domains.
     document: Mapped[dict[str, Any]]
-
-
-class RecoveryPoint(Base):
-    __tablename__ = "recovery_points"
-
-    id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
-    kind: Mapped[str] = mapped_column(String(32))
-    domain_id: Mapped[str] = mapped_column(String(36))
-    domain_name: Mapped[str] = mapped_column(String(255))
-    host_id: Mapped[str] = mapped_column(String(64))
-    created_at: Mapped[datetime]
-    point_in_time_at: Mapped[datetime]
-    verdict: Mapped[str] = mapped_column(String(32))
-    labels: Mapped[dict[str, Any]]
-    #: [{"target", "file", "format", "virtual_size", "overlay"}]
-    disks: Mapped[list[Any]]
-    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    state: Mapped[str] = mapped_column(String(16), server_default="taken")
-
-    #: The point as the API tells it (`service.model.documents`).
-    document: Mapped[str | None] = mapped_column(Text)
-
-    __table_args__ = (
-        Index("ix_recovery_points_created_at_id", "created_at", "id"),
-        Index("ix_recovery_points_domain_id_created_at_id", "domain_id", "created_at", "id"),
-        Index("ix_recovery_points_domain_name_created_at_id", "domain_name", "created_at", "id"),
-        Index("ix_recovery_points_host_id_created_at_id", "host_id", "created_at", "id"),
-        Index("ix_recovery_points_verdict_created_at_id", "verdict", "created_at", "id"),
-    )
 
 
 class Event(Base):

@@ -41,7 +41,7 @@ for script in {hook}.d/*; do
 done
 """
 
-_BLOCK_JOB_TYPES = {1: "pull", 2: "copy", 3: "commit", 4: "active commit", 5: "backup"}
+_BLOCK_JOB_TYPES = {number: name for name, number in {"pull": 1, "copy": 2, "commit": 3, "active commit": 4, "backup": 5}.items()}
 
 
 def survey_of(guest: Guest) -> Survey:

@@ -18,6 +18,7 @@ from service.jobs.ending import Ending
 from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Survey
 from service.model.lifecycle import PhaseName, PhaseOutcome
+from service.model.progress import progress_document
 from service.model.timing import WindowInstants, ms_between
 from service.model.windows.drift import Change
 from service.model.windows.vss_outcome import RETRY_PAUSE_S
@@ -31,6 +32,8 @@ R = TypeVar("R")
 
 WRITE_PAUSE_S = 0.2
 """Seconds before a failed write is tried again. The pause doubles with each try."""
+PROGRESS_PAUSE_S = 1.0
+"""Seconds between two writes of a job's progress. What comes between them is not written."""
 WRITE_PAUSE_MAX_S = 5.0
 """Seconds at which the pause stops to grow. There is no limit to the number of tries."""
 
@@ -90,6 +93,8 @@ class JobRun:
         self.ends_at: float | None = None
         self._database = database
         self._abandoned = abandoned
+        self._progress_at: float | None = None
+        self._progress_of: tuple[str, str | None] | None = None
 
     def request(self, form: type[R]) -> R:
         """The request of the job. The handler of a kind gets only requests of its kind."""
@@ -100,7 +105,7 @@ class JobRun:
     def phase(self, name: PhaseName) -> Iterator[Phase]:
         """A phase outside the freeze window: a safe point, then the work, then its record. Errors pass through."""
         self.safe_point(name)
-        self.write({"phase": name.value})
+        self.write({"phase": name.value, "progress": None})
         with self.phase_that_cannot_be_cancelled(name) as phase:
             yield phase
 
@@ -186,6 +191,21 @@ class JobRun:
     def write_now(self, values: Callable[[datetime], dict[str, Any]]) -> None:
         """Like `write`, for values that contain the time: `values` gets the time of the database's clock."""
         self._persist(lambda: self._write_with_time(values))
+
+    def progress(
+        self, phase: PhaseName, done_bytes: int, total_bytes: int | None, rate_bytes_s: float | None = None, *, disk: str | None = None
+    ) -> None:
+        """How far a phase that copies or reads has come. Written at most once a second; nobody waits for the database. Raises LeaseLost."""
+        now, subject = time.monotonic(), (phase.value, disk)
+        if subject == self._progress_of and self._progress_at is not None and now - self._progress_at < PROGRESS_PAUSE_S:
+            return
+        self._progress_at, self._progress_of = now, subject
+        document = progress_document(phase.value, disk, done_bytes, total_bytes, rate_bytes_s)
+        try:
+            with self._database.write() as session:
+                queue.write(session, self.claim.job_id, self.claim.lease_token, {"progress": document})
+        except DatabaseUnavailable as error:
+            _logger.warning("progress_not_written", reason=error.detail)
 
     def finish(self, ending: Ending) -> None:
         """The last write: state, outcome, recovery point and the job that follows, in one transaction.

@@ -130,6 +130,8 @@ def names_of(is_so: Callable[[Kind], bool]) -> tuple[str, ...]:
 
 MAKE_POINT = names_of(lambda kind: kind.makes_point)
 HAVE_GATE = names_of(lambda kind: kind.has_gate)
+SEALS_POINT = JobKind.backup.value
+"""The kind that leaves its point in a repository."""
 
 
 def kind_of(name: str) -> Kind:

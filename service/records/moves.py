@@ -23,7 +23,7 @@ _SUBJECT: events.Subject = {
     Event.host_id: Job.host_id,
 }
 _JOBS = table_of(Job)
-NO_LEASE = {"lease_token": None, "lease_until": None, "lease_owner": None}
+NOT_RUNNING = {"lease_token": None, "lease_until": None, "lease_owner": None, "progress": None}
 
 
 def add(
@@ -68,7 +68,7 @@ def move(
     if to in FINAL_STATES:
         values["finished_at"] = now
     if source is JobState.running:
-        values |= NO_LEASE
+        values |= NOT_RUNNING
     if isinstance(change, Update) and source is not None:
         change = change.where(Job.state == as_sql(source))
     moved = events.carry_out(session, change.values(values), Move(EventKind.job, source, to, now, facts or {}), _SUBJECT)

@@ -13,8 +13,6 @@ from sqlalchemy.orm import Session
 from service.db.tables import Slot
 from service.model.kinds import Lane
 
-TRANSFERS_OF_HOST = 4
-"""Transfers that may run on a host at the same time. Further transfers wait."""
 MAINTENANCE_OF_HOST = 2
 """Maintenance jobs that may run on a host at the same time. Further jobs wait."""
 _REPOSITORY = "repository:"
@@ -34,9 +32,9 @@ def lanes_of(host_id: str) -> list[str]:
     return [host_lane(host_id, lane) for lane in Lane]
 
 
-def ensure_lanes(session: Session, host_id: str, quick: int) -> None:
-    """Set the permits of a host. `quick`: the number of jobs at the same time that freeze a guest or look at a guest."""
-    for lane, n in {Lane.quick: quick, Lane.transfer: TRANSFERS_OF_HOST, Lane.maintenance: MAINTENANCE_OF_HOST}.items():
+def ensure_lanes(session: Session, host_id: str, quick: int, transfers: int) -> None:
+    """Set the permits of a host: how many jobs may freeze or look at a guest at the same time, and how many may copy disks."""
+    for lane, n in {Lane.quick: quick, Lane.transfer: transfers, Lane.maintenance: MAINTENANCE_OF_HOST}.items():
         ensure_slots(session, host_lane(host_id, lane), n)
 
 

@@ -128,7 +128,7 @@ class Worker:
         mine = self._live.ids()
         # Before the number of slots is set, because this frees the slots of a dead worker.
         left = queue.release_expired(session, self._host_id, all_running=True, live=mine)
-        slots.ensure_lanes(session, self._host_id, self._settings.jobs_per_host)
+        slots.ensure_lanes(session, self._host_id, self._settings.jobs_per_host, self._settings.transfers_per_host)
         return left
 
     def stop(self, timeout_seconds: float) -> bool:

@@ -123,6 +123,9 @@ def add_recovery_point(session: Session, job_id: str, created_at: datetime = NOW
         "created_at": created_at,
         "point_in_time_at": created_at,
         "verdict": "filesystem",
+        "state": "taken",
+        "pinned": False,
+        "is_encrypted": False,
         "labels": {},
         "disks": [{"target": "vda", "file": "/images/db1.qcow2", "format": "qcow2", "virtual_size": 1024}],
     }

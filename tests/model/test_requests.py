@@ -10,7 +10,17 @@ from service.model import requests
 from service.model.intent import DiscardIntent, Intent, Overlay, WindowIntent
 from service.model.kinds import JobKind
 from service.model.policy import FreezeMode, FreezePolicy, OnShortfall
-from service.model.requests import JobRequest, PreflightRequest, QuiesceRequest, SnapshotRequest, ThawRequest
+from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode
+from service.model.requests import (
+    BackupRequest,
+    JobRequest,
+    PreflightRequest,
+    QuiesceRequest,
+    RestoreRequest,
+    SnapshotRequest,
+    ThawRequest,
+    VerifyRequest,
+)
 from service.model.verdict import Verdict
 
 REQUESTS: list[JobRequest] = [
@@ -26,6 +36,23 @@ REQUESTS: list[JobRequest] = [
     PreflightRequest("db1", disks=("vda",)),
     QuiesceRequest("db1", freeze=FreezePolicy(hold_limit_ms=5000), required_verdict=Verdict.filesystem),
     ThawRequest("db1", "hv1"),
+    BackupRequest("db1", repository="id-of-nas"),
+    BackupRequest(
+        "db1",
+        "hv1",
+        disks=("vda",),
+        repository="id-of-nas",
+        level=Level.incremental,
+        compress=True,
+        compare=Compare.everything,
+        rate_limit_bytes=1 << 20,
+        impact_limit_ms=50,
+        pinned=True,
+    ),
+    RestoreRequest("id-of-point", RestoreMode.in_place, "db1", stop=True, start=True, accept_usn_risk=True, remove_old_disks=True),
+    RestoreRequest("id-of-point", RestoreMode.new, "db1", "hv1", ("vda",), "db2", "/images", IdentityChoice.new, new_uuid="id-of-db2"),
+    VerifyRequest("id-of-point"),
+    VerifyRequest("id-of-point", "db1", "hv1", checks=(ProofKind.bytes,), rate_limit_bytes=1 << 20),
 ]
 
 
@@ -35,7 +62,8 @@ def test_what_is_stored_is_read_again(request_: JobRequest) -> None:
 
 
 def test_every_kind_has_its_form() -> None:
-    assert {type(requests.read(kind, {"domain": "db1"})).kind for kind in JobKind} == set(JobKind)
+    least = {"domain": "db1", "repository": "id-of-nas", "recovery_point": "id-of-point", "mode": "files"}
+    assert {type(requests.read(kind, least)).kind for kind in JobKind} == set(JobKind)
 
 
 @pytest.mark.parametrize("document", [{"domain": "db1"}, {"domain": "db1", "freeze": {}}, {"domain": "db1", "freeze": {"mode": None}}])
@@ -54,7 +82,8 @@ def test_a_newer_form_is_not_guessed_at() -> None:
 
 def test_only_what_freezes_would_freeze() -> None:
     off = FreezePolicy(FreezeMode.off)
-    assert [request.would_freeze for request in REQUESTS] == [True, True, False, True, False]
+    would = {request.kind for request in REQUESTS if request.would_freeze}
+    assert would == {JobKind.snapshot, JobKind.quiesce, JobKind.backup}
     assert not SnapshotRequest("db1", freeze=off).would_freeze
 
 

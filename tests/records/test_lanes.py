@@ -11,12 +11,12 @@ from service.model.kinds import KINDS, JobKind, Lane, Locks
 from service.model.lifecycle import JobState
 from service.records import slots
 from service.records.new_job import NewJob
-from service.records.slots import TRANSFERS_OF_HOST
 from tests.scenes.kinds import add_kind
 from tests.scenes.orders import a_snapshot, a_thaw
 from tests.scenes.queue import add, allow, claimed, everything_expires, finish, job_of, resolve, slots_in_use, try_to_claim
 
 HOST = "hv1"
+TRANSFERS_OF_HOST = 4
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def _kinds_of_the_other_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _permits(database: Database) -> None:
     with database.write() as session:
-        slots.ensure_lanes(session, HOST, 2)
+        slots.ensure_lanes(session, HOST, 2, TRANSFERS_OF_HOST)
 
 
 def a_job(kind: str, *, domain: str | None = None, point: str | None = None, repository: str | None = None) -> NewJob:

@@ -37,7 +37,7 @@ class Station:
         add_kind(patch, "carry", Lane.transfer, Locks.point, attempts=2)
         add_kind(patch, "tidy", Lane.transfer, Locks.repository, attempts=2)
         with scene.database.write() as session:
-            slots.ensure_lanes(session, HOST, 2)
+            slots.ensure_lanes(session, HOST, 2, 4)
             slots.ensure_slots(session, "repository:r1:transfer", 1)
 
     def ask(self, locks: Locks, host: str = HOST) -> str:

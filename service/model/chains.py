@@ -1,0 +1,48 @@
+"""Points that inherit from other points: which ones a point needs, and which point is the next good one."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class Link:
+    """A point as a part of chains. `is_good`: sealed, and its own files are not known to be bad."""
+
+    id: str
+    at: datetime
+    parents: tuple[str, ...]
+    is_good: bool
+
+
+def ancestors(point_id: str, links: Mapping[str, Link]) -> set[str]:
+    """The ids of all points that the point needs, without itself. Also of points that are not among `links`."""
+    needed: set[str] = set()
+    further = list(links[point_id].parents) if point_id in links else []
+    while further:
+        parent = further.pop()
+        if parent not in needed:
+            needed.add(parent)
+            further += links[parent].parents if parent in links else ()
+    return needed - {point_id}
+
+
+def next_good(point_id: str, links: Iterable[Link]) -> str | None:
+    """The point to restore instead of `point_id`: the newest good one before it, or else the oldest good one after it.
+
+    A point is good only with all points that it needs, and never if it needs `point_id`.
+    """
+    known = {link.id: link for link in links}
+    asked = known.get(point_id)
+    good = sorted(_good(point_id, known), key=lambda link: (link.at, link.id))
+    before = [link for link in good if asked is None or (link.at, link.id) < (asked.at, asked.id)]
+    best = before[-1] if before else next(iter(good), None)
+    return best.id if best is not None else None
+
+
+def _good(point_id: str, known: Mapping[str, Link]) -> Iterator[Link]:
+    for link in known.values():
+        needed = ancestors(link.id, known)
+        is_whole = link.is_good and all(parent in known and known[parent].is_good for parent in needed)
+        if is_whole and link.id != point_id and point_id not in needed:
+            yield link
