@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from service import log
 from service.deadlines import HELPERS, CallTimedOut, HelperThreads
 from service.errors import DomainGone, LibvirtUnavailable
+from service.hypervisor.agent import is_connection_lost
 from service.hypervisor.bounded_domain import BOUNDS, BoundedDomain, Bounds
 from service.hypervisor.calls import LibvirtCalls
 from service.hypervisor.guest import Guest
@@ -135,11 +136,27 @@ class HostConnection:
         with self._translated(connection):
             return self._run("virDomainSaveImageGetXMLDesc", self._bounds.read_s, partial(file_error, connection, path))
 
-    def security_drivers(self) -> dict[str, SecurityLabel]:
-        """As `Guest.security_drivers`."""
+    def capabilities(self) -> str:
+        """The XML of what the host can run."""
         connection = self._open()
         with self._translated(connection):
-            return of_host(str(self._run("virConnectGetCapabilities", self._bounds.query_s, connection.getCapabilities)))
+            return str(self._run("virConnectGetCapabilities", self._bounds.query_s, connection.getCapabilities))
+
+    def domain_capabilities(self, arch: str, machine: str | None, virtualization: str) -> str | None:
+        """The XML of what one kind of domain may have, models of CPUs among them. None: libvirt does not know the kind."""
+        connection = self._open()
+        ask = partial(connection.getDomainCapabilities, None, arch, machine, virtualization, 0)
+        with self._translated(connection):
+            try:
+                return str(self._run("virConnectGetDomainCapabilities", self._bounds.query_s, ask))
+            except LibvirtError as error:
+                if is_connection_lost(error):
+                    raise
+                return None
+
+    def security_drivers(self) -> dict[str, SecurityLabel]:
+        """As `Guest.security_drivers`."""
+        return of_host(self.capabilities())
 
     def close(self) -> None:
         """Close the connections. A close that hangs is not waited for, so that the process can end."""

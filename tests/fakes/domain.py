@@ -337,7 +337,7 @@ class FakeDomain:
         return self._call("file_error", lambda: self._file_error(path))
 
     def capabilities(self) -> str:
-        return self._call("capabilities", lambda: _CAPABILITIES)
+        return self._call("capabilities", lambda: CAPABILITIES)
 
     def checkpoint_create(self, xml: str, flags: int) -> None:
         self._call("checkpoint_create", lambda: self.checkpoint_store.create(xml, flags, runs=self._is_active))
@@ -581,8 +581,11 @@ class FakeDomain:
 
 
 _QEMU_USER = f"+{os.geteuid()}:+{os.getegid()}"
-_CAPABILITIES = f"""<capabilities><host><secmodel><model>dac</model><doi>0</doi>
-<baselabel type='kvm'>{_QEMU_USER}</baselabel></secmodel></host></capabilities>"""
+CAPABILITIES = f"""<capabilities><host><secmodel><model>dac</model><doi>0</doi>
+<baselabel type='kvm'>{_QEMU_USER}</baselabel></secmodel></host>
+<guest><os_type>hvm</os_type><arch name='x86_64'><emulator>/usr/bin/qemu-system-x86_64</emulator>
+<machine maxCpus='255'>pc-i440fx-7.2</machine><machine canonical='pc-i440fx-7.2' maxCpus='255'>pc</machine>
+<machine maxCpus='255'>pc-q35-7.2</machine><machine maxCpus='255'>pc-q35-6.2</machine><domain type='qemu'/></arch></guest></capabilities>"""
 
 
 def _filesystem(disk: FakeDisk) -> FakeFilesystem:

@@ -8,7 +8,7 @@ from service.hypervisor.bounded_domain import BoundedDomain, Bounds
 from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from tests.fakes.definitions import disks_of
-from tests.fakes.domain import FakeDisk, FakeDomain
+from tests.fakes.domain import CAPABILITIES, FakeDisk, FakeDomain
 
 URI = "fake:///system"
 
@@ -70,6 +70,14 @@ class FakeHost(HostConnection):
         made.define(xml)
         self.domains.append(made)
         return self._guest_of(made)
+
+    def capabilities(self) -> str:
+        self._reach()
+        return CAPABILITIES
+
+    def domain_capabilities(self, arch: str, machine: str | None, virtualization: str) -> str | None:
+        self._reach()
+        return None
 
     def _refuse_next(self) -> None:
         if self.define_errors:
