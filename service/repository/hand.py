@@ -117,8 +117,9 @@ class Hand:
                 self._in_call.release()
 
     def _living(self, step: str) -> Child:
-        if self._child is not None:
+        if self._child is not None and not self._child.is_ended():
             return self._child
+        self._end()
         child = start(self.path, self._key.read() if self._key is not None else None, step)
         with self._lock:
             self._child = child

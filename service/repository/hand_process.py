@@ -24,7 +24,7 @@ from service import bounded_io
 from service.errors import RepositoryUnusable, StillpointError
 from service.repository import failures
 from service.repository.report import Report
-from service.repository.steps import STEPS
+from service.repository.steps import STEPS, Step
 
 OOM_SCORE = "500"
 """When memory is short, the kernel ends this process rather than a guest or the worker."""
@@ -32,7 +32,7 @@ READ_BYTES = 1 << 20
 """The most that one read takes from the worker. The rest comes with the next one."""
 
 
-def main() -> None:
+def main(steps: Mapping[str, Step] = STEPS) -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # The worker ends it. A signal to the whole unit would end it before the worker has ended its jobs.
         signal.signal(ignored, signal.SIG_IGN)
@@ -47,7 +47,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(incoming, report, requests), daemon=True).start()
     while True:
         request = requests.get()
-        voice.say(_done(request["step"], request["arguments"], report))
+        voice.say(_done(steps, request["step"], request["arguments"], report))
 
 
 def _own_ends() -> tuple[int, "_Voice"]:
@@ -104,10 +104,10 @@ def _end() -> NoReturn:
     os._exit(1)
 
 
-def _done(step: str, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+def _done(steps: Mapping[str, Step], step: str, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     path = str(arguments.get("path"))
     try:
-        return {"result": STEPS[step](arguments, report)}
+        return {"result": steps[step](arguments, report)}
     except StillpointError as error:
         return _as_line(error)
     except OSError as error:

@@ -14,6 +14,7 @@ import service
 from service import bounded_io
 from service.errors import HostOutOfDescriptors, RepositoryNotAnswering, RepositoryUnusable
 
+PROGRAM = "service.repository.hand_process"
 SYSTEM_PYTHON = "/usr/bin/python3"
 """Debian's python3-libnbd is a module of this interpreter only."""
 TRIAL_S = 20.0
@@ -40,7 +41,7 @@ class Child:
         key_file = _in_memory(key) if key is not None else None
         try:
             self.process = subprocess.Popen(
-                [interpreter(), "-P", "-m", "service.repository.hand_process", *([str(key_file)] if key_file is not None else [])],
+                [interpreter(), "-P", "-m", PROGRAM, *([str(key_file)] if key_file is not None else [])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 # A file in memory never fills up, as a pipe does that nobody reads.
@@ -84,13 +85,16 @@ class Child:
                 _hung.append(self)
         os.close(self._complaints)
 
-    def why_it_ended(self) -> str:
-        """For a process whose output has ended. It is killed if it does not end itself."""
+    def is_ended(self) -> bool:
+        """Whether the process has ended by itself, or was killed by others. It is not reaped, so that its group can still be killed."""
         try:
-            # Not reaped before the programs that it started are killed with its group.
-            ended = _ended_by_itself(self.process.pid)
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:
-            ended = None
+            return True
+
+    def why_it_ended(self) -> str:
+        """For a process whose output has ended."""
+        ended = _ended_by_itself(self.process.pid)
         size = os.fstat(self._complaints).st_size
         complaint = os.pread(self._complaints, MAX_COMPLAINT_BYTES, max(0, size - MAX_COMPLAINT_BYTES)).decode(errors="replace").strip()
         return ": ".join(part for part in (ended or "its output ended", complaint.rpartition("\n")[2]) if part)
@@ -109,12 +113,16 @@ def start(path: str, key: bytes | None, step: str) -> Child:
 
 
 def _refuse_if_hung(path: str, step: str) -> None:
-    with _hung_lock:
-        _hung[:] = [child for child in _hung if child.process.poll() is None]
-        there = [child for child in _hung if child.path == path]
-    if len(there) >= MAX_HUNG:
+    if len(there := hung_at(path)) >= MAX_HUNG:
         silent_s = time.monotonic() - min(child.started_at for child in there)
         raise RepositoryNotAnswering(path=path, step=step, silent_s=silent_s)
+
+
+def hung_at(path: str) -> list[Child]:
+    """Processes for this repository that were killed and have not ended."""
+    with _hung_lock:
+        _hung[:] = [child for child in _hung if child.process.poll() is None]
+        return [child for child in _hung if child.path == path]
 
 
 @cache
@@ -149,4 +157,5 @@ def _ended_by_itself(pid: int) -> str | None:
         time.sleep(0.01)
     if ended.si_code == os.CLD_EXITED:
         return f"the process ended with exit status {ended.si_status}"
-    return f"the process was ended by signal {signal.Signals(ended.si_status).name}"
+    names = {int(each): each.name for each in signal.Signals}
+    return f"the process was ended by signal {names.get(ended.si_status, ended.si_status)}"
