@@ -7,11 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from pydantic import ValidationError
 
-from service import log
-from service.config import SETTINGS_FILE_VARIABLE, SettingRefused, Settings, load_settings
-from service.errors import SettingInvalid, StillpointError
+from service import cli_jobs, cli_settings, log
+from service.cli_repository import repository_app
+from service.errors import StillpointError
 
 if TYPE_CHECKING:
     from service.db.engine import Database
@@ -29,6 +28,8 @@ token_app = typer.Typer(help="Make, list and revoke the bearer tokens of the API
 app.add_typer(token_app, name="token")
 host_app = typer.Typer(help="List the hosts, and forget a host that never comes back.", no_args_is_help=True)
 app.add_typer(host_app, name="host")
+app.add_typer(repository_app, name="repository")
+cli_jobs.add_to(app)
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def run_everything() -> None:
     """Run API and worker in one process, the usual way on one host. Updates the database schema first."""
     from service import app as composition
 
-    composition.run_all(_configured(), typer.echo)
+    composition.run_all(cli_settings.configured(), typer.echo)
 
 
 @app.command()
@@ -57,7 +58,7 @@ def serve() -> None:
     """Run the API only. For several hosts that share one PostgreSQL: each host then runs `stillpoint worker`."""
     from service import app as composition
 
-    composition.run_serve(_configured(), typer.echo)
+    composition.run_serve(cli_settings.configured(), typer.echo)
 
 
 @app.command()
@@ -65,7 +66,7 @@ def worker() -> None:
     """Run the worker only. It runs the jobs of this host's domains."""
     from service import app as composition
 
-    composition.run_worker(_configured(), typer.echo)
+    composition.run_worker(cli_settings.configured(), typer.echo)
 
 
 @app.command()
@@ -74,7 +75,7 @@ def migrate() -> None:
     from service.app import bring_up_to_date, open_database
     from service.db.url import shown
 
-    settings = _configured()
+    settings = cli_settings.configured()
     database = open_database(settings)
     bring_up_to_date(settings, database)
     typer.echo(f"{shown(database.engine.url)} fits this version.")
@@ -93,7 +94,7 @@ def prune(
 
     database = _migrated_database()
     with database.read() as session:
-        all_due = due(_settings(), database_now(session))
+        all_due = due(cli_settings.settings(), database_now(session))
     pruning = Pruning(database, Event())
     counts = pruning.count(all_due) if dry_run else pruning.run(all_due)
     for each in all_due:
@@ -107,7 +108,7 @@ def doctor() -> None:
     from service.worker.doctor import effective_settings, examine
     from service.worker.finding import Health
 
-    settings = _settings()
+    settings = cli_settings.settings()
     log.configure(settings.log_format, "error")
     for name, value in effective_settings(settings).items():
         typer.echo(f"{name}={value}")
@@ -127,7 +128,7 @@ def thaw(domain: Annotated[str, typer.Argument(help="Name or UUID of a domain of
     """Thaw a guest now. Works without the API and without the database, and needs no token."""
     from service.jobs import emergency
 
-    settings = _settings()
+    settings = cli_settings.settings()
     log.configure(settings.log_format, "error")
     result = emergency.thaw(settings.libvirt_uri, domain)
     before = {True: "was frozen", False: "was not frozen", None: "did not say whether it was frozen"}[result.was_frozen]
@@ -221,7 +222,7 @@ def _migrated_database() -> "Database":
     """Raises SchemaOutdated for a database whose schema does not fit, such as one that was never migrated."""
     from service.app import check_database, open_database
 
-    settings = _configured()
+    settings = cli_settings.configured()
     database = open_database(settings)
     check_database(settings, database)
     return database
@@ -233,24 +234,6 @@ def _token_state(revoked_at: datetime | None, expires_at: datetime | None) -> st
     if expires_at is None:
         return "valid"
     return "expired" if expires_at <= datetime.now(UTC) else f"valid to {expires_at:%Y-%m-%d}"
-
-
-def _configured() -> Settings:
-    settings = _settings()
-    log.configure(settings.log_format, settings.log_level)
-    return settings
-
-
-def _settings() -> Settings:
-    """Raises SettingInvalid for the first setting that cannot be used."""
-    try:
-        return load_settings()
-    except SettingRefused as error:
-        raise SettingInvalid(setting=error.setting, reason=error.reason) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = "STILLPOINT_" + "_".join(str(part) for part in first["loc"]).upper() if first["loc"] else SETTINGS_FILE_VARIABLE
-        raise SettingInvalid(setting=name, reason=first["msg"]) from error
 
 
 def _show(error: StillpointError) -> None:

@@ -22,6 +22,8 @@ SYSTEM_FILE = Path("/etc/stillpoint/stillpoint.env")
 """The file that the systemd units read. Shell commands read the file too, so that they use the database of the service."""
 OF_THE_TESTS = ("STILLPOINT_TEST_", "STILLPOINT_LAB")
 """Prefixes of names that are not settings: switches of the tests, which a shell may have exported."""
+OF_THE_COMMANDS = frozenset({"STILLPOINT_URL", "STILLPOINT_TOKEN"})
+"""Names that are not settings: where the service of a command listens, and the token that the command uses."""
 REMOVED = {"STILLPOINT_JOBS_PER_STORAGE": "it is not a setting any more, and never had an effect. Delete the line"}
 """Names of removed settings, which older files have."""
 BLANK = "it is blank; remove the line to use the default"
@@ -242,6 +244,7 @@ def load_settings() -> Settings:
     Raises SettingRefused, and pydantic's ValidationError for a value that cannot be used.
     """
     all_names = injected_names.without_them(os.environ)
+    all_names = {name: value for name, value in all_names.items() if name.upper() not in OF_THE_COMMANDS}
     environment = {name.upper(): value for name, value in all_names.items() if name.upper().startswith(PREFIX)}
     path = environment.pop(SETTINGS_FILE_VARIABLE, None)
     if path is not None and not path.strip():

@@ -7,6 +7,7 @@ Errors are raised deep in the code, where the facts are known. They are translat
 from service.errors.base import (
     StillpointError,
 )
+from service.errors.commands import ServiceRefused, ServiceUnreachable, TokenNotKnown
 from service.errors.host import (
     AgentAnswerUnreadable,
     AgentBusy,
@@ -252,6 +253,8 @@ __all__ = [
     "SavedStateWaits",
     "SchemaOutdated",
     "SchemaUnknown",
+    "ServiceRefused",
+    "ServiceUnreachable",
     "SettingInvalid",
     "SignatureWrong",
     "SnapshotFailed",
@@ -265,6 +268,7 @@ __all__ = [
     "TokenFileUnwritable",
     "TokenMissing",
     "TokenNotFound",
+    "TokenNotKnown",
     "TokenRefused",
     "UnsupportedMediaType",
     "UsnRisk",

@@ -1,0 +1,219 @@
+"""The commands that ask the service for a job and wait for it: `backup`, `restore`, `verify`, `job`."""
+
+import json
+import time
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service import cli_progress
+from service.cli_progress import in_bytes, in_time
+from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode
+
+if TYPE_CHECKING:
+    from service.cli_client import Client
+
+POLL_S = 0.5
+"""Seconds between two looks at a job that a command waits for."""
+FINAL = frozenset({"succeeded", "failed", "cancelled"})
+
+Url = Annotated[str | None, typer.Option("--url", help="Where the service listens. Or STILLPOINT_URL. Left out: as its settings here say.")]
+Token = Annotated[str | None, typer.Option("--token", help="Or STILLPOINT_TOKEN. Left out: the service's first token, if it is here.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the id of the job, and do not wait for its end.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON.")]
+Disks = Annotated[list[str] | None, typer.Option("--disk", help="A disk such as vda. Repeat it for several. Left out: all.")]
+RateLimit = Annotated[int | None, typer.Option("--rate-limit-bytes", min=1, help="Bytes a second that may be read.")]
+Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Repeat it for several.")]
+
+job_app = typer.Typer(help="Show a job, wait for it, or cancel it.", no_args_is_help=True)
+
+
+class Exit(IntEnum):
+    """How a command ends that waited for a job. 1 also stands for every error, and 2 for wrong arguments."""
+
+    succeeded = 0
+    failed = 1
+    cancelled = 3
+    stopped_waiting = 130
+    """Ctrl-C. The job continues."""
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(backup)
+    app.command()(restore)
+    app.command()(verify)
+    app.add_typer(job_app, name="job")
+
+
+def backup(
+    domain: Annotated[str, typer.Argument(help="Name or UUID of the domain.")],
+    *,
+    repository: Annotated[str, typer.Option("--repository", "-r", help="Name or id of a registered repository.")],
+    level: Annotated[Level, typer.Option(help="auto: each disk is incremental where that is right.")] = Level.auto,
+    disk: Disks = None,
+    compress: Annotated[bool, typer.Option("--compress", help="Store compressed (zstd).")] = False,
+    compare: Annotated[Compare, typer.Option(help="What is read back and compared.")] = Compare.copied,
+    required_verdict: Annotated[str | None, typer.Option(help="The lowest verdict that counts as success.")] = None,
+    rate_limit_bytes: RateLimit = None,
+    impact_limit_ms: Annotated[int | None, typer.Option(min=1, help="The guest's write latency above which the copy yields.")] = None,
+    pinned: Annotated[bool, typer.Option("--pinned", help="Retention never removes the point.")] = False,
+    label: Labels = None,
+    host: Annotated[str | None, typer.Option(help="If several hosts have a domain of this name.")] = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Back up a domain into a repository, and wait until the point is sealed."""
+    body = {"kind": "backup", "domain": domain, "repository": repository, "level": level.value, "disks": disk, "compare": compare.value}
+    body |= {"required_verdict": required_verdict, "rate_limit_bytes": rate_limit_bytes, "impact_limit_ms": impact_limit_ms, "host": host}
+    body |= {"compress": compress or None, "pinned": pinned or None, "labels": _labels(label)}
+    _ask(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
+
+
+def restore(
+    point: Annotated[str, typer.Argument(help="The id of a recovery point.")],
+    *,
+    mode: Annotated[RestoreMode, typer.Option(help="new: a new domain. instant: the same, started at once. files: disks only.")],
+    disk: Disks = None,
+    name: Annotated[str | None, typer.Option(help="The name of the new domain.")] = None,
+    folder: Annotated[str | None, typer.Option(help="Where the new disks are written. Left out: beside those of the definition.")] = None,
+    identity: Annotated[IdentityChoice, typer.Option(help="UUID, MAC addresses and serial numbers.")] = IdentityChoice.auto,
+    start: Annotated[bool, typer.Option("--start", help="Start the domain afterwards.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="In place: stop the domain if it runs.")] = False,
+    accept_usn_risk: Annotated[bool, typer.Option("--accept-usn-risk", help="Restore a domain controller that would not notice.")] = False,
+    remove_old_disks: Annotated[bool, typer.Option("--remove-old-disks", help="In place: once the new domain has run.")] = False,
+    rate_limit_bytes: RateLimit = None,
+    host: Annotated[str | None, typer.Option(help="Left out: the host of the point.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would be done, as JSON.")] = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Restore a point, and wait until its disks are whole. `--plan` shows before what is written where."""
+    body = {"kind": "restore", "recovery_point": point, "mode": mode.value, "identity": identity.value, "disks": disk, "name": name}
+    body |= {"folder": folder, "host": host, "rate_limit_bytes": rate_limit_bytes, "start": start or None, "stop": stop or None}
+    body |= {"accept_usn_risk": accept_usn_risk or None, "remove_old_disks": remove_old_disks or None}
+    service = service_at(url, token)
+    if plan:
+        preview = {key: value for key, value in body.items() if value is not None and key != "kind"}
+        typer.echo(json.dumps(service.post("restores", "preview", body=preview), indent=2))
+        return
+    _ask(service, body, no_wait=no_wait, as_json=as_json)
+
+
+def verify(
+    point: Annotated[str, typer.Argument(help="The id of a recovery point.")],
+    *,
+    check: Annotated[list[ProofKind] | None, typer.Option(help="Repeat it for several. Left out: bytes, structure, filesystem.")] = None,
+    rate_limit_bytes: RateLimit = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Read every byte of a point and of all points that it needs, and put on record what was found. Exit code 1: it is damaged."""
+    checks = [each.value for each in check] if check else None
+    body = {"kind": "verify", "recovery_point": point, "checks": checks, "rate_limit_bytes": rate_limit_bytes}
+    _ask(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
+
+
+@job_app.command("show")
+def job_show(job_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """Show a job as it is now."""
+    _print(service_at(url, token).get("jobs", job_id), as_json=as_json)
+
+
+@job_app.command("wait")
+def job_wait(job_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+    """Wait until a job has ended. Exit code 0: it succeeded, 1: it failed, 3: it was cancelled."""
+    _wait(service_at(url, token), job_id, as_json=as_json)
+
+
+@job_app.command("cancel")
+def job_cancel(job_id: Annotated[str, typer.Argument(metavar="ID")], url: Url = None, token: Token = None) -> None:
+    """Cancel a job. One that runs ends at its next safe point."""
+    job = service_at(url, token).post("jobs", job_id, "cancel")
+    typer.echo(f"{job['id']}  {job['state']}")
+
+
+def service_at(url: str | None, token: str | None) -> "Client":
+    # Imported here: what a client needs takes longer to import than the rest of a command that only shows its help.
+    from service.cli_client import client
+
+    return client(url, token)
+
+
+def _labels(pairs: list[str] | None) -> dict[str, str] | None:
+    if pairs is None:
+        return None
+    for pair in pairs:
+        if "=" not in pair:
+            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--label")
+    return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def _ask(service: "Client", body: Mapping[str, Any], *, no_wait: bool, as_json: bool) -> None:
+    """What is None is left out, so that the service chooses."""
+    job = service.post("jobs", body={key: value for key, value in body.items() if value is not None})
+    if no_wait:
+        typer.echo(json.dumps(job, indent=2) if as_json else job["id"])
+        return
+    typer.echo(f"job {job['id']}", err=True)
+    _wait(service, job["id"], as_json=as_json)
+
+
+def _wait(service: "Client", job_id: str, *, as_json: bool) -> None:
+    """Show the job until it has ended, print it, and exit as it ended."""
+    try:
+        job = _shown_until_its_end(service, job_id)
+    except KeyboardInterrupt:
+        typer.echo(f"The job continues. `stillpoint job wait {job_id}` waits again, `stillpoint job cancel {job_id}` ends it.", err=True)
+        raise typer.Exit(Exit.stopped_waiting) from None
+    _print(job, as_json=as_json)
+    if job["state"] != "succeeded":
+        raise typer.Exit(Exit[job["state"]])
+
+
+def _shown_until_its_end(service: "Client", job_id: str) -> dict[str, Any]:
+    with cli_progress.display() as display:
+        while True:
+            job = service.get_patiently("jobs", job_id)
+            if job["state"] in FINAL:
+                return job
+            display.show(job)
+            time.sleep(POLL_S)
+
+
+def _print(job: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(job, indent=2))
+        return
+    typer.echo(f"{job['id']}  {job['kind']}  {job['state']}" + (f" ({job['phase']})" if job["phase"] else ""))
+    for line in _facts_of(job):
+        typer.echo(f"  {line}")
+    if job.get("error") is not None:
+        typer.echo(f"{job['error']['title']}: {job['error']['detail']}\n{job['error']['remedy']}", err=True)
+
+
+def _facts_of(job: Mapping[str, Any]) -> list[str]:
+    point, result = job.get("recovery_point"), job.get("result") or {}
+    lines = [f"verdict {job['verdict']}"] if job.get("verdict") else []
+    lines += [f"recovery point {point['id']}, {point['point_in_time_at']}"] if point else []
+    for disk in (result.get("backup") or {}).get("disks") or ():
+        sizes = f"{in_bytes(disk.get('copied_bytes'))} copied, {in_bytes(disk.get('stored_bytes'))} stored"
+        lines.append(f"{disk['target']}: {disk['level']} ({disk['reason']}), {sizes}")
+    for proof in (result.get("verify") or {}).get("proofs") or ():
+        lines.append(f"{proof['kind']}: {_WORDS[proof['ok']]}")
+    return lines + [f"{phase['name']}: {_duration(phase)}" for phase in job.get("phases") or () if phase["outcome"] == "warning"]
+
+
+def _duration(phase: Mapping[str, Any]) -> str:
+    took = f"{in_time(phase['duration_ms'] / 1000)}" if phase.get("duration_ms") is not None else "not ended"
+    return f"{phase['detail']} ({took})"
+
+
+_WORDS = {True: "good", False: "not good", None: "cannot be told"}

@@ -1,0 +1,121 @@
+"""The commands about repositories: `stillpoint repository …`. The worker of the repository's host does what they ask."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from service.cli_jobs import Token, Url, service_at
+from service.cli_progress import in_bytes
+
+if TYPE_CHECKING:
+    from service.cli_client import Client
+
+LOOK_PATIENCE_S = 90.0
+"""Seconds to wait for the worker's look. A storage that hangs needs about a minute until the worker says so."""
+IMPORT_PATIENCE_S = 24 * 3600.0
+"""Seconds to wait for an import, which reads the manifest of every point."""
+POLL_S = 0.3
+"""Seconds between two looks at what the worker has published."""
+
+repository_app = typer.Typer(help="Register repositories, look at them, and import what is in them.", no_args_is_help=True)
+NameOrId = Annotated[str, typer.Argument(metavar="REPOSITORY", help="The name or the id.")]
+
+
+@repository_app.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="A name for the repository.")],
+    path: Annotated[str, typer.Argument(help="Its folder, on the hosts. A new repository needs an empty folder, or none.")],
+    *,
+    host: Annotated[str | None, typer.Option(help="The host whose worker looks at it. Left out: the only host.")] = None,
+    key: Annotated[str | None, typer.Option(help="For encrypted points: file:/path or command:program. The key stays there.")] = None,
+    max_transfers: Annotated[int | None, typer.Option(min=1, help="Backups and restores at the same time.")] = None,
+    reserve_bytes: Annotated[int | None, typer.Option(min=0, help="Free space that a backup must leave.")] = None,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Register a repository, and wait until the worker has looked at it. Exit code 1: it cannot be used."""
+    service = service_at(url, token)
+    body = {"name": name, "path": path, "host": host, "key": key, "max_transfers": max_transfers, "reserve_bytes": reserve_bytes}
+    repository = service.post("repositories", body={field: value for field, value in body.items() if value is not None})
+    _show_when_seen(service, repository["id"], before=None)
+
+
+@repository_app.command("list")
+def list_all(url: Url = None, token: Token = None) -> None:
+    """Every repository, as its worker last saw it."""
+    repositories = service_at(url, token).get("repositories")["items"]
+    for repository in repositories:
+        typer.echo(_line(repository))
+    if not repositories:
+        typer.echo("There are no repositories. `stillpoint repository add` registers one.", err=True)
+
+
+@repository_app.command("check")
+def check(repository: NameOrId, url: Url = None, token: Token = None) -> None:
+    """Let the worker look at a repository now. Exit code 1: it cannot be used."""
+    service = service_at(url, token)
+    before = service.get("repositories", repository)["looked_at"]
+    service.post("repositories", repository, "check")
+    _show_when_seen(service, repository, before=before)
+
+
+@repository_app.command("import")
+def import_points(repository: NameOrId, url: Url = None, token: Token = None) -> None:
+    """Put every point that is in a repository on record, as after the loss of the database. Exit code 1: something was left out."""
+    service = service_at(url, token)
+    before = service.get("repositories", repository)["imported_at"]
+    service.post("repositories", repository, "import")
+    seen = _wait_until(service, repository, lambda now: now["imported_at"] != before, IMPORT_PATIENCE_S)
+    result = seen["import_result"] if seen is not None else None
+    if result is None:
+        _end_without_an_answer(repository)
+    if result.get("error") is not None:
+        _end_by(result["error"])
+    typer.echo(", ".join(f"{result[name]} {name}" for name in ("added", "known", "returned", "missing")))
+    for refused in result["refused"]:
+        typer.echo(f"left out: {refused['folder']}: {refused['detail']}", err=True)
+    if result["refused"]:
+        raise typer.Exit(1)
+
+
+def _show_when_seen(service: "Client", repository: str, *, before: str | None) -> None:
+    seen = _wait_until(service, repository, lambda now: now["looked_at"] not in (None, before), LOOK_PATIENCE_S)
+    if seen is None:
+        _end_without_an_answer(repository)
+    typer.echo(_line(seen))
+    if seen["state"] != "ready":
+        _end_by(seen["error"])
+
+
+def _wait_until(
+    service: "Client", repository: str, condition: Callable[[Mapping[str, Any]], bool], patience_s: float
+) -> dict[str, Any] | None:
+    """None: the worker did not do it in time."""
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until:
+        now = service.get_patiently("repositories", repository)
+        if condition(now):
+            return now
+        time.sleep(POLL_S)
+    return None
+
+
+def _line(repository: Mapping[str, Any]) -> str:
+    space = ""
+    if repository["free_bytes"] is not None:
+        space = f"  {in_bytes(repository['free_bytes'])} of {in_bytes(repository['total_bytes'])} free"
+    seen = f"seen {repository['looked_at']}" if repository["looked_at"] is not None else "not seen yet"
+    return f"{repository['id']}  {repository['name']}  {repository['state']}, {seen}{space}  {repository['host']}:{repository['path']}"
+
+
+def _end_by(error: Mapping[str, Any] | None) -> NoReturn:
+    if error is not None:
+        typer.echo(f"{error['title']}: {error['detail']}\n{error['remedy']}", err=True)
+    raise typer.Exit(1)
+
+
+def _end_without_an_answer(repository: str) -> NoReturn:
+    typer.echo(f"The worker has not looked at {repository} yet. `stillpoint host list` shows whether it is alive.", err=True)
+    raise typer.Exit(1)
