@@ -67,7 +67,14 @@ def backup(
     token: Token = None,
 ) -> None:
     """Back up a domain into a repository, and wait until the point is sealed."""
-    body = {"kind": "backup", "domain": domain, "repository": repository, "level": level.value, "disks": disk, "compare": compare.value}
+    body: dict[str, Any] = {
+        "kind": "backup",
+        "domain": domain,
+        "repository": repository,
+        "level": level.value,
+        "disks": disk,
+        "compare": compare.value,
+    }
     body |= {"required_verdict": required_verdict, "rate_limit_bytes": rate_limit_bytes, "impact_limit_ms": impact_limit_ms, "host": host}
     body |= {"compress": compress or None, "pinned": pinned or None, "labels": _labels(label)}
     _ask(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
@@ -94,7 +101,14 @@ def restore(
     token: Token = None,
 ) -> None:
     """Restore a point, and wait until its disks are whole. `--plan` shows before what is written where."""
-    body = {"kind": "restore", "recovery_point": point, "mode": mode.value, "identity": identity.value, "disks": disk, "name": name}
+    body: dict[str, Any] = {
+        "kind": "restore",
+        "recovery_point": point,
+        "mode": mode.value,
+        "identity": identity.value,
+        "disks": disk,
+        "name": name,
+    }
     body |= {"folder": folder, "host": host, "rate_limit_bytes": rate_limit_bytes, "start": start or None, "stop": stop or None}
     body |= {"accept_usn_risk": accept_usn_risk or None, "remove_old_disks": remove_old_disks or None}
     service = service_at(url, token)
