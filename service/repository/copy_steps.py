@@ -3,10 +3,9 @@
 from service.repository.copying import copy_disk
 from service.repository.restoring import restore_disk
 from service.repository.source_disk import inspect_source
-from service.repository.steps import Step
 from service.repository.verifying import verify_point
 
-STEPS: dict[str, Step] = {
+STEPS = {
     "inspect_source": inspect_source,
     "copy_disk": copy_disk,
     "restore_disk": restore_disk,
