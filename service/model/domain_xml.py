@@ -12,7 +12,7 @@ SWTPM_FOLDER = "/var/lib/libvirt/swtpm"
 """Where a libvirt that root runs keeps the state of emulated TPMs."""
 _TPM_STATE = {"1.2": "tpm1.2", "2.0": "tpm2"}
 
-# Without these, Python renames the prefixes. libvirt reads them all the same way, but a person compares definitions.
+# Without these, Python renames the prefixes. libvirt reads both forms, but a person compares definitions.
 ET.register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
 ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.0")
 
