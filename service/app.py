@@ -226,7 +226,7 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
         case JobKind.restore:
             return Restore()
         case JobKind.verify:
-            return Verify()
+            return Verify(settings.repository_silence_seconds)
         case _:
             assert_never(kind)
 

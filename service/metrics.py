@@ -37,7 +37,7 @@ RECOVERIES = Counter(
 for _outcome in ("failed", "waiting"):
     RECOVERIES.labels(outcome=_outcome)
 LOOPS_DIED = Counter("stillpoint_loops_died", "Threads of this process that should run until it stops, and have ended", ["thread"])
-LOOPS = ("worker-claims", "worker-leases", "worker-inventory")
+LOOPS = ("worker-claims", "worker-leases", "worker-inventory", "worker-repositories")
 for _thread in LOOPS:
     LOOPS_DIED.labels(thread=_thread)
 LOOP_SILENT = Gauge("stillpoint_loop_silent_seconds", "Since the last turn of a thread that should go round", ["thread"])

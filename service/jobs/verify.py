@@ -1,22 +1,229 @@
-"""The job kind `verify`: tests a sealed point, and adds what was found to the point as proofs."""
+"""The job kind `verify`: tests a sealed point, and adds what was found to the point as proofs.
 
+Only the hand reads the repository, so a repository that hangs costs this job and nothing else.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from service.errors import KindUnknown, StillpointError
+from sqlalchemy.orm import Session
+
+from service.db.engine import database_now
+from service.errors import ForeignEntry, KeyUnusable, PointDamaged, PointIncomplete, RepositoryUnknown, StillpointError
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
-from service.jobs.run import JobRun
+from service.jobs.run import JobRun, MustRecover, Phase
+from service.model.lifecycle import PhaseName, PointState
+from service.model.proofs import Proof
+from service.model.repository import MANIFEST_FILE, SIGNATURE_FILE, ProofKind
+from service.model.requests import VerifyRequest
+from service.records import points, repositories
+from service.repository import signing
+from service.repository.hand import SILENCE_S, Progress
+from service.repository.keys import Key
+from service.repository.signing import SignatureState
+from service.repository.store import Repository
+
+MAX_FAULTS = 20
+"""Faults that a proof keeps. The counts beside them are those of all faults."""
+PHASES = {
+    ProofKind.bytes: PhaseName.checksums,
+    ProofKind.structure: PhaseName.structure,
+    ProofKind.filesystem: PhaseName.filesystem,
+}
+"""The checks in their order. Bytes are always first: what is read from a damaged file proves nothing."""
+
+MISSING = "the point is not there"
+NAMELESS = {"file": "", "reason": "it is not as it was sealed"}
+UNKNOWN = "nothing could be told"
+FILESYSTEM_ERRORS = "a filesystem has errors on record, which the guest had before the backup"
 
 
 @dataclass(frozen=True)
 class Verify:
-    """The handler of the kind."""
+    """The handler of the kind. A verify changes no file, so a lost job is tried again from its beginning."""
+
+    silence_s: float = SILENCE_S
+    open_repository: Callable[..., Repository] = Repository
 
     def run(self, run: JobRun, host: Host) -> Ending:  # noqa: ARG002 - as every handler has it
-        raise KindUnknown(kind=run.claim.kind)
+        return _VerifyRun(self, run).run()
 
     def recover(self, lost: LostJob, host: Host) -> Resolution:  # noqa: ARG002 - as every handler has it
-        return Resolution()
+        return Resolution(is_tried_again=True)
 
     def ended_early(self, run: JobRun, error: StillpointError) -> Ending:  # noqa: ARG002 - as every handler has it
         return Ending(error)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is on record of the point and its repository. `key`: a reference, never the key."""
+
+    point_id: str
+    folder: str
+    manifest_digest: str | None
+    is_encrypted: bool
+    repository_id: str
+    path: str
+    key: Key | None
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What a check found. `error`: why the point is not good; None: it is good, or that cannot be told."""
+
+    proof: Proof
+    error: StillpointError | None = None
+
+
+class _VerifyRun:
+    """One attempt of one job."""
+
+    def __init__(self, kind: Verify, run: JobRun) -> None:
+        self._kind = kind
+        self._run = run
+        self._request = run.request(VerifyRequest)
+        self._subject = run.in_transaction(self._on_record)
+        self._phase = PhaseName.checksums
+        self._proofs: list[Proof] = []
+
+    def run(self) -> Ending:
+        """Every check that was asked for, in order. A point that is not good ends the job, after its proof is on record."""
+        wanted = [kind for kind in PHASES if kind is ProofKind.bytes or kind in self._request.checks]
+        error: StillpointError | None = None
+        with self._opened(self._subject.key) as repository:
+            for kind in wanted:
+                error = error or self._check(kind, repository)
+        return Ending(error, result={"verify": {"point": self._subject.point_id, "proofs": [_shown(proof) for proof in self._proofs]}})
+
+    def _opened(self, key: Key | None) -> Repository:
+        subject, kind = self._subject, self._kind
+        repository = kind.open_repository(subject.path, subject.repository_id, key, silence_s=kind.silence_s, safe_point=self._safe_point)
+        repository.hand.set_pace(self._request.rate_limit_bytes)
+        return repository
+
+    def _on_record(self, session: Session) -> _Subject:
+        """Raises RecoveryPointNotFound, RepositoryUnknown, KeyUnusable."""
+        point = points.get(session, self._request.recovery_point)
+        if point.repository_id is None or point.folder is None:
+            raise RepositoryUnknown(repository=f"of point {point.id}, which is not sealed")
+        repository = repositories.get(session, point.repository_id)
+        key = Key(repository.key_reference) if repository.key_reference is not None else None
+        return _Subject(point.id, point.folder, point.manifest_digest, point.is_encrypted, repository.id, repository.path, key)
+
+    def _safe_point(self) -> None:
+        self._run.safe_point(self._phase)
+        if self._run.ends_at is not None:
+            # It may read for hours, and the service is told to stop: the next worker begins it again.
+            raise MustRecover(what="The service was told to stop")
+
+    # --- one check --------------------------------------------------------------------------------
+
+    def _check(self, kind: ProofKind, repository: Repository) -> StillpointError | None:
+        """Returns why the point is not good. Raises the errors of a repository that cannot be read: they prove nothing."""
+        self._phase = PHASES[kind]
+        with self._run.phase(self._phase) as phase:
+            tested = self._with_or_without_key(phase, repository) if kind is ProofKind.bytes else self._tested(kind, repository)
+            self._put_on_record(tested)
+            if tested.error is not None:
+                phase.fail(tested.error.detail)
+            elif tested.proof.ok is not True:
+                phase.warn(UNKNOWN if tested.proof.ok is None else FILESYSTEM_ERRORS)
+        return tested.error
+
+    def _with_or_without_key(self, phase: Phase, repository: Repository) -> _Tested:
+        """The stored bytes can be tested without the key. What the guest sees, and the other checks, need it."""
+        try:
+            repository.look()
+            return self._tested(ProofKind.bytes, repository)
+        except KeyUnusable as error:
+            if self._request.checks != (ProofKind.bytes,):
+                raise
+            phase.warn(error.detail)
+        with self._opened(None) as without_key:
+            without_key.look()
+            return self._tested(ProofKind.bytes, without_key)
+
+    def _tested(self, kind: ProofKind, repository: Repository) -> _Tested:
+        faults: list[Mapping[str, Any]] = []
+        document: dict[str, Any] = {}
+        try:
+            if kind is ProofKind.bytes:
+                faults += self._faults_of_manifest(repository)
+            if not faults:
+                document = self._document_of(kind, repository)
+        except (PointDamaged, ForeignEntry) as error:
+            faults.append({"folder": self._subject.folder, "file": error.facts["path"], "reason": error.facts["reason"]})
+        except PointIncomplete as error:
+            faults.append({"folder": error.facts["missing"], "file": None, "reason": MISSING})
+        return self._judged(kind, document, faults)
+
+    def _judged(self, kind: ProofKind, document: Mapping[str, Any], faults: list[Mapping[str, Any]]) -> _Tested:
+        if kind is ProofKind.filesystem and not faults:
+            return _Tested(Proof(kind, are_good(document), {"disks": dict(document)}, self._run.claim.job_id))
+        faults += document.get("faults") or ()
+        is_good = False if faults else document.get("ok")
+        facts = {name: value for name, value in document.items() if name != "ok"} | {"faults": faults[:MAX_FAULTS]}
+        error = self._damage(faults or [{**NAMELESS, "folder": self._subject.folder}]) if is_good is False else None
+        return _Tested(Proof(kind, is_good, facts, self._run.claim.job_id), error)
+
+    def _document_of(self, kind: ProofKind, repository: Repository) -> dict[str, Any]:
+        arguments = {"folder": self._subject.folder, "checks": [kind.value], "encrypted": self._subject.is_encrypted}
+        answer = repository.call("verify_point", arguments, on_progress=self._progress)
+        return answer.get(kind.value) or {}
+
+    def _progress(self, progress: Progress) -> None:
+        self._run.progress(self._phase, progress.done_bytes, progress.total_bytes, progress.rate_bytes_s)
+
+    def _faults_of_manifest(self, repository: Repository) -> list[Mapping[str, Any]]:
+        """The manifest says what the bytes should be. So it must be the one that was sealed, and its signature must be right."""
+        read = repository.call("read_point", {"folder": self._subject.folder})
+        content = read["manifest"].encode()
+        reasons = {}
+        if self._subject.manifest_digest not in (None, signing.digest(content)):
+            reasons[MANIFEST_FILE] = "it is not the manifest that is on record"
+        if signing.check(content, read["signature"], {}) is SignatureState.wrong:
+            reasons[SIGNATURE_FILE] = "it is not the signature of this manifest"
+        return [{"folder": self._subject.folder, "file": file, "reason": reason} for file, reason in reasons.items()]
+
+    # --- what was found ---------------------------------------------------------------------------
+
+    def _put_on_record(self, tested: _Tested) -> None:
+        """Together, so that no point has a proof that its state contradicts."""
+        self._proofs.append(tested.proof)
+        self._run.in_transaction(lambda session: self._write(session, tested))
+
+    def _write(self, session: Session, tested: _Tested) -> None:
+        now, point_id = database_now(session), self._subject.point_id
+        points.add_proofs(session, point_id, [tested.proof], now)
+        facts = {"by": tested.proof.kind.value, "job_id": self._run.claim.job_id}
+        if tested.error is not None:
+            points.set_state(session, point_id, PointState.damaged, now=now, facts=facts)
+        elif tested.proof.kind is ProofKind.bytes and tested.proof.ok:
+            # It may have been put back by a person.
+            points.set_state(session, point_id, PointState.sealed, now=now, facts=facts)
+
+    def _damage(self, faults: Sequence[Mapping[str, Any]]) -> StillpointError:
+        """The error of the first fault."""
+        first, next_good = faults[0], self._run.in_transaction(self._next_good)
+        if first["file"] is None:
+            return PointIncomplete(point=self._subject.point_id, missing=first["folder"], next_good=next_good)
+        path = first["file"] if first["file"].startswith("/") else f"{first['folder']}/{first['file']}"
+        return PointDamaged(point=self._subject.point_id, path=path, reason=first["reason"], next_good=next_good)
+
+    def _next_good(self, session: Session) -> str | None:
+        return points.next_good(session, points.get(session, self._subject.point_id))
+
+
+def _shown(proof: Proof) -> dict[str, Any]:
+    return {"kind": proof.kind.value, "ok": proof.ok, "facts": dict(proof.facts)}
+
+
+def are_good(filesystems: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool | None:
+    """`filesystems`: what was read of each disk. None: nothing there could be told. A journal that waits for its replay is not an error."""
+    states = [filesystem["state"] for disk in filesystems.values() for filesystem in disk]
+    if "errors" in states:
+        return False
+    return True if any(state != "unknown" for state in states) else None

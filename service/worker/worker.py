@@ -31,6 +31,7 @@ from service.worker.loop import Loop, surviving
 from service.worker.publishing import Inventory
 from service.worker.recovery import Recovery
 from service.worker.registration import REPORT_S, Registration, Terms
+from service.worker.repository_watch import RepositoryWatch
 from service.worker.returned_host import ReturnedHost
 from service.worker.state_folder import StateFolder
 
@@ -49,7 +50,7 @@ _logger = log.get(__name__)
 
 
 class Worker:
-    """Three threads (claims, leases, inventory) and one more for each running job. One worker per host: a lock file, and the database."""
+    """Four threads (claims, leases, inventory, repositories), one for each running job. One worker per host: lock file and database."""
 
     def __init__(
         self, settings: Settings, database: Database, connection: HostConnection, wake: Wake, guards: GuardSource, *, handlers: Handlers
@@ -71,6 +72,9 @@ class Worker:
         self._kinds = tuple(handlers)
         self._returned = ReturnedHost(database, connection, settings.host_id, settings.state_dir)
         self._stopping = threading.Event()
+        self._watch = RepositoryWatch(
+            database, settings.host_id, self._stopping, every_s=settings.repository_look_seconds, is_mine=self._registration.holds
+        )
         self._abandoned = threading.Event()
         self._libvirt_answers = threading.Event()
         self._libvirt_log = Absence("libvirt")
@@ -115,8 +119,8 @@ class Worker:
         self._registered.set()
         if left:
             _logger.warning("jobs_left_by_a_dead_worker", jobs=left)
-        targets = (self._claim_loop, self._lease_loop, self._inventory_loop)
-        intervals = (self._settings.poll_seconds, self._renewal_s, self._settings.inventory_seconds)
+        targets = (self._claim_loop, self._lease_loop, self._inventory_loop, self._repository_loop)
+        intervals = (self._settings.poll_seconds, self._renewal_s, self._settings.inventory_seconds, self._settings.poll_seconds)
         named = zip(metrics.LOOPS, targets, intervals, strict=True)
         self._loops = [Loop(name, target, self._stopping, interval_s) for name, target, interval_s in named]
         for loop in self._loops:
@@ -326,3 +330,18 @@ class Worker:
 
     def _pause(self) -> float:
         return self._settings.inventory_seconds if self._libvirt_answers.is_set() else RECONNECT_S
+
+    # --- repositories ---------------------------------------------------------------------------
+
+    def _repository_loop(self, heartbeat: Heartbeat) -> None:
+        database = Absence("database")
+        while not self._stopping.is_set():
+            heartbeat.beat()
+            with surviving(database):
+                self._look_at_repositories()
+            self._stopping.wait(self._settings.poll_seconds)
+        self._watch.stop()
+
+    def _look_at_repositories(self) -> None:
+        if self._registered.is_set():
+            self._watch.look_at_due()

@@ -17,6 +17,13 @@ from tests.fakes import FakeDomain
 from tests.scenes.host import HOST, Scene
 
 PATIENCE_S = 15.0
+METHODS = {
+    "worker-claims": "_recover_interrupted",
+    "worker-leases": "_release_expired",
+    "worker-inventory": "_publish_host",
+    "worker-repositories": "_look_at_repositories",
+}
+"""What each loop of a worker does in every turn."""
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

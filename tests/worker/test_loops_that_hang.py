@@ -16,7 +16,7 @@ from service.heartbeat import Heartbeat
 from service.hypervisor import connection
 from service.worker.libvirt_events import LibvirtEvents
 from service.worker.worker import Worker
-from tests.scenes.plant import Plant, wait_for
+from tests.scenes.plant import METHODS, Plant, wait_for
 
 HANGS = """
 import time
@@ -61,11 +61,10 @@ def test_a_loop_may_be_late_by_its_interval_and_the_patience_of_a_turn(monkeypat
 def test_a_loop_of_the_worker_that_hangs_is_a_problem_and_a_metric_until_it_goes_on(
     plant: Plant, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
-    method = {"worker-claims": "_recover_interrupted", "worker-leases": "_release_expired", "worker-inventory": "_publish_host"}[loop]
     go_on = threading.Event()
     worker = plant.start(lease_seconds=1, inventory_seconds=0.2)
     wait_for(lambda: plant.frozen() is not None, "the first publication")
-    monkeypatch.setattr(Worker, method, lambda _worker: go_on.wait(60))
+    monkeypatch.setattr(Worker, METHODS[loop], lambda _worker: go_on.wait(60))
     monkeypatch.setattr(heartbeat, "PATIENCE_S", 1.0)
     plant.wake.wake()
     plant.scene.host.change()

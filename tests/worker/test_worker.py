@@ -19,7 +19,7 @@ from service.worker import worker as worker_module
 from service.worker.worker import Worker
 from tests.api.world import change_job
 from tests.scenes.host import FREEZE, HOST, THAW, error_of
-from tests.scenes.plant import PATIENCE_S, Plant, wait_for
+from tests.scenes.plant import METHODS, PATIENCE_S, Plant, wait_for
 from tests.scenes.registered_hosts import a_lock, heard_ago, register
 
 
@@ -320,7 +320,6 @@ def test_a_libvirt_that_goes_away_is_a_problem_and_one_line_of_the_log_until_it_
 
 @pytest.mark.parametrize("loop", metrics.LOOPS)
 def test_a_loop_that_died_is_a_problem_counted_and_logged(plant: Plant, monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
-    method = {"worker-claims": "_recover_interrupted", "worker-leases": "_release_expired", "worker-inventory": "_publish_host"}[loop]
     before = metrics.LOOPS_DIED.labels(thread=loop)._value.get()
 
     def dies(_worker: Worker) -> None:
@@ -329,7 +328,7 @@ def test_a_loop_that_died_is_a_problem_counted_and_logged(plant: Plant, monkeypa
     with capture_logs() as lines:
         worker = plant.start(lease_seconds=1)
         wait_for(lambda: plant.frozen() is not None, "the first publication")
-        monkeypatch.setattr(Worker, method, dies)
+        monkeypatch.setattr(Worker, METHODS[loop], dies)
         plant.wake.wake()
         plant.scene.host.change()
         wait_for(lambda: worker.problem() is not None, "the problem")
