@@ -224,7 +224,7 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
         case JobKind.backup:
             return Backup()
         case JobKind.restore:
-            return Restore()
+            return Restore(settings.repository_silence_seconds)
         case JobKind.verify:
             return Verify(settings.repository_silence_seconds)
         case _:

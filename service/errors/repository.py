@@ -229,3 +229,24 @@ class OutOfReachOfQemu(StillpointError):
     title = "QEMU cannot read the repository"
     detail_template = "{path}: {reason}."
     remedy_template = "Give QEMU's user the right to pass the folders on the way (`namei -l {path}`), or restore with another mode."
+
+
+class RestoredDomainFailed(StillpointError):
+    """Facts: `domain`, `reason`, `state`: what is true now."""
+
+    code = "restored_domain_failed"
+    title = "The restored domain could not be brought up"
+    detail_template = "{domain}: {reason}. {state}."
+    remedy_template = "Correct what the reason says (the log of the domain is in /var/log/libvirt/qemu). Then restore again."
+
+
+class RestoreUnfinished(StillpointError):
+    """An instant restore whose domain still reads from the repository. Facts: `domain`, `disks`, `path`, `reason`."""
+
+    code = "restore_unfinished"
+    title = "The restored domain still reads from the repository"
+    detail_template = "{domain}, {disks}: {reason}. Until these disks are whole, the domain needs {path}."
+    remedy_template = (
+        "Do not remove the point, and do not unmount {path}. Nothing that the guest wrote is lost. "
+        "Complete each disk with `virsh blockpull {domain} DISK --wait` while the domain runs."
+    )

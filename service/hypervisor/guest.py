@@ -58,6 +58,10 @@ class Guest:
         """None: libvirt does not know (libvirtd was restarted since then), or the domain is not shut off."""
         return states.was_clean(*self._libvirt("virDomainGetState", self._handle.state))
 
+    def has_crashed(self) -> bool:
+        """The domain is off because its QEMU was killed or ended by itself."""
+        return states.has_crashed(*self._libvirt("virDomainGetState", self._handle.state))
+
     def was_migrated_away(self) -> bool:
         """The domain is shut off here because it was migrated to another host."""
         return self._libvirt("virDomainGetState", self._handle.state) == states.MIGRATED

@@ -37,3 +37,11 @@ def was_clean(state: int, reason: int) -> bool | None:
     if reason in _CLEAN:
         return True
     return False if reason in _UNCLEAN else None
+
+
+_CRASHED = frozenset({libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED})
+
+
+def has_crashed(state: int, reason: int) -> bool:
+    """Whether the domain is off because its QEMU ended by itself or was killed. Nobody asked libvirt for that."""
+    return state == libvirt.VIR_DOMAIN_CRASHED or (state == libvirt.VIR_DOMAIN_SHUTOFF and reason in _CRASHED)

@@ -11,6 +11,7 @@ from service.db.tables import Job, RecoveryPoint
 from service.disks.at_rest import GuestsOfHost
 from service.errors import StillpointError
 from service.freeze.guard import GuardSource
+from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from service.jobs.ending import Ending
 from service.jobs.run import JobRun
@@ -27,6 +28,8 @@ class Host:
     guest: Callable[[str], Guest]
     guests: GuestsOfHost
     guards: GuardSource
+    #: For what is about no domain that exists: to define one, and to ask for the host's security drivers.
+    connection: HostConnection
 
 
 @dataclass

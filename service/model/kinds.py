@@ -132,6 +132,8 @@ MAKE_POINT = names_of(lambda kind: kind.makes_point)
 HAVE_GATE = names_of(lambda kind: kind.has_gate)
 SEALS_POINT = JobKind.backup.value
 """The kind that leaves its point in a repository."""
+RESTORES_POINT = JobKind.restore.value
+"""The kind that brings a point back."""
 
 
 def kind_of(name: str) -> Kind:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.model.domain_xml import nvram_path
+from service.model.host_adaptation import Adaptation
 from service.model.inventory import DomainState
 from service.model.manifest import DiskOfPoint, LeftOut, Manifest, disk_of
 from service.model.windows.well_known_writers import NTDS
@@ -101,7 +103,7 @@ class Definition:
             macs=tuple((mac.get("address") or "").lower() for mac in root.iterfind("./devices/interface/mac")),
             disks={disk.target: disk for disk in disks},
             has_genid=root.find("genid") is not None,
-            nvram=root.findtext("./os/nvram"),
+            nvram=nvram_path(xml),
         )
 
 
@@ -137,16 +139,9 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Adaptation:
-    """A change of the definition that this host needs."""
-
-    what: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class HostFacts:
-    """The host where the point is restored. `mark` becomes a part of the names of new files: the first characters of the job's id.
+    """The host where the point is restored. `mark` becomes a part of the names of new files: the first characters of the job's id, and
+    after a dash the number of the attempt if it is not the first.
 
     `definition`: of the point. `current`: of the domain in place. The API knows neither of them.
     """
@@ -163,6 +158,11 @@ class HostFacts:
     adaptations: Sequence[Adaptation] = ()
     #: Bytes a second of the earlier restores on record.
     rate_bytes_s: float | None = None
+
+    @property
+    def seed(self) -> str:
+        """The same for all attempts of a job, so that all give the domain the same new identity."""
+        return self.mark.partition("-")[0]
 
     def domain_of(self, uuid: str) -> KnownDomain | None:
         return next((domain for domain in self.domains if domain.uuid == uuid.lower()), None)

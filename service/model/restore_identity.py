@@ -121,7 +121,7 @@ def _uuid(point: PointFacts, request: RestoreRequest, facts: HostFacts) -> Part:
                 instead="Restore in place, ask for a new identity, or undefine that domain first.",
             )
         return Part("uuid", Fate.kept, "The request says so.", {"uuid": point.domain_id})
-    fresh = request.new_uuid or str(uuid.uuid5(_OWN, f"uuid {facts.mark} {point.id}"))
+    fresh = request.new_uuid or str(uuid.uuid5(_OWN, f"uuid {facts.seed} {point.id}"))
     if request.identity is IdentityChoice.new:
         return Part("uuid", Fate.new, "The request says so.", {"uuid": fresh})
     if taken is not None or request.new_uuid is not None:
@@ -144,7 +144,7 @@ def _name(point: PointFacts, request: RestoreRequest, facts: HostFacts, uuids: M
         return Part("name", fate, "The request says so.", {"name": request.name})
     if not facts.name_is_taken(point.domain_name, own):
         return Part("name", Fate.kept, "No domain of the host has it.", {"name": point.domain_name})
-    name = f"{shortened(point.domain_name, MAX_NAME_BYTES - 30)}-restored-{facts.mark}"
+    name = f"{shortened(point.domain_name, MAX_NAME_BYTES - 30)}-restored-{facts.seed}"
     return Part("name", Fate.new, "The domain that was backed up is on the host.", {"name": name})
 
 
@@ -155,7 +155,7 @@ def _macs(request: RestoreRequest, facts: HostFacts, definition: Definition | No
         return Part("mac", Fate.absent, "The domain has no network interface.", {})
     used = {mac for domain in facts.domains for mac in domain.macs or ()}
     clash = sorted(used & set(definition.macs))
-    fresh = {mac: _mac(f"{facts.mark} {mac}") for mac in definition.macs}
+    fresh = {mac: _mac(f"{facts.seed} {mac}") for mac in definition.macs}
     kept = {mac: mac for mac in definition.macs}
     if request.identity is IdentityChoice.new:
         return Part("mac", Fate.new, "The request says so.", fresh)
@@ -170,7 +170,7 @@ def _serials(request: RestoreRequest, facts: HostFacts, definition: Definition |
     kept = _serials_of(definition)
     if request.identity is not IdentityChoice.new:
         return Part("serial", Fate.kept, "The guest may mount its filesystems by the serial numbers of its disks.", kept)
-    fresh = {target: _serial(f"{facts.mark} {target}") for target in kept} if kept is not None else None
+    fresh = {target: _serial(f"{facts.seed} {target}") for target in kept} if kept is not None else None
     return Part("serial", Fate.new, "The request says so.", fresh)
 
 
@@ -186,7 +186,7 @@ def _genid(facts: HostFacts, definition: Definition | None) -> Part:
         return Part("genid", Fate.new, why)
     if not definition.has_genid:
         return Part("genid", Fate.absent, "The definition has no <genid>.", {})
-    return Part("genid", Fate.new, why, {"genid": str(uuid.uuid5(_OWN, f"genid {facts.mark}"))})
+    return Part("genid", Fate.new, why, {"genid": str(uuid.uuid5(_OWN, f"genid {facts.seed}"))})
 
 
 def _mac(seed: str) -> str:

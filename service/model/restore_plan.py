@@ -10,11 +10,12 @@ from typing import Any
 
 from service.errors import DiskUnknown, RestoreRefused, TargetFull
 from service.model import restore_identity
+from service.model.host_adaptation import Adaptation
 from service.model.inventory import DomainState
 from service.model.manifest import DiskOfPoint
 from service.model.repository import IdentityChoice, RestoreMode
 from service.model.requests import RestoreRequest
-from service.model.restore_facts import Adaptation, DefinedDisk, HostFacts, PointFacts
+from service.model.restore_facts import DefinedDisk, HostFacts, PointFacts
 from service.model.restore_identity import MAX_NAME_BYTES, Identity, shortened
 
 OVERLAY_BYTES = 1 << 20
@@ -97,7 +98,7 @@ class RestorePlan:
             "disks": [disk.as_document() for disk in self.disks],
             "needed_bytes": self.needed_bytes,
             "identity": [part.as_document() for part in identity.parts] if identity is not None else [],
-            "adaptations": [{"what": each.what, "reason": each.reason} for each in self.adaptations],
+            "adaptations": [each.as_document() for each in self.adaptations],
             "warnings": [{"code": each.code, "detail": each.detail} for each in self.warnings],
             "stops_domain": self.must_stop,
             "starts_domain": self.will_start,

@@ -37,3 +37,9 @@ DISCARD_UNFINISHED = "Recovery could not discard the point of {disks}: {why}. No
 
 NOT_RECORDED = "The worker died before it could record whether the freeze held."
 NOT_JUDGED = "The worker died before it could judge the evidence of the freeze window."
+
+RESTORE_REMOVED = "The new files of the restore were not complete, and are removed. The domain and its disks are as before."
+RESTORE_NOT_REMOVED = "The new files of the restore were not complete. These could not be removed: {paths}."
+RESTORE_COMPLETED = "The domain is on its restored disks."
+RESTORE_TAKEN_BACK = "The restore was taken back: {why}"
+RESTORE_FLATTENS = "The domain was started over the repository. The next attempt continues to make its disks whole."

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.repository import copy_steps, folder, partial, points, seal
+from service.repository import copy_steps, folder, partial, points, reach, seal
 from service.repository.report import Report
 
 #: Arguments and result are what JSON can say. Raises a StillpointError, or an OSError, which is told as one of the repository's errors.
 Step = Callable[[dict[str, Any], Report], dict[str, Any]]
 
-STEPS: Mapping[str, Step] = folder.STEPS | partial.STEPS | seal.STEPS | points.STEPS | copy_steps.STEPS
+STEPS: Mapping[str, Step] = folder.STEPS | partial.STEPS | seal.STEPS | points.STEPS | copy_steps.STEPS | reach.STEPS

@@ -71,7 +71,7 @@ class _Look:
         """The error that ends the job. None: the job is tried again."""
         if self.resolution.is_tried_again and self.job.attempt < self.job.max_attempts:
             return None
-        return self.gone or self.resolution.error or WorkerLost(story=" ".join(self.story).rstrip("."))
+        return self.resolution.error or self.gone or WorkerLost(story=" ".join(self.story).rstrip("."))
 
 
 class Recovery:

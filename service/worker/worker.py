@@ -65,7 +65,7 @@ class Worker:
         self._registration = Registration(settings.host_id, terms)
         self._publish = threading.Event()
         self._inventory = self._new_inventory()
-        host = Host(connection.guest, connection.guests, guards)
+        host = Host(connection.guest, connection.guests, guards, connection)
         self._execution = Execution(host, handlers)
         self._recovery = Recovery(database, connection, host, handlers, state_dir=settings.state_dir)
         #: A newer API may create jobs of other kinds. Those wait until this worker is restarted with the newer version.

@@ -46,7 +46,7 @@ def take(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator
             claim = queue.claim(session, "h", "h:1", 600)
         assert isinstance(claim, Claim)
         run = JobRun(claim, sqlite_database, threading.Event())
-        host = Host(connection.guest, connection.guests, NoGuards())
+        host = Host(connection.guest, connection.guests, NoGuards(), connection)
         run.finish(Snapshot(PassSettings(thaw_patience_s=1.0)).run(run, host))
         with sqlite_database.read() as session:
             job = session.get(Job, job_id)

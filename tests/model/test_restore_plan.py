@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from service.errors import DiskUnknown, RestoreRefused, StillpointError, TargetFull, UsnRisk
+from service.model.host_adaptation import Adaptation
 from service.model.inventory import DomainState
 from service.model.manifest import DiskOfPoint, LeftOut, Manifest, StoredFile
 from service.model.repository import DiskLevel, IdentityChoice, RestoreMode
 from service.model.requests import RestoreRequest
-from service.model.restore_facts import Adaptation, DefinedDisk, Definition, HostFacts, KnownDomain, PointFacts, Space
+from service.model.restore_facts import DefinedDisk, Definition, HostFacts, KnownDomain, PointFacts, Space
 from service.model.restore_plan import RestorePlan, paths_of, plan
 from service.model.windows.well_known_writers import NTDS
 
@@ -276,8 +277,8 @@ def test_the_time_follows_from_the_rate_on_record() -> None:
 
 
 def test_what_was_adapted_is_told_with_its_reason() -> None:
-    made = plan(point(), asked(), facts(adaptations=(Adaptation("machine pc-q35-9.0 became q35", "QEMU 7.2 does not have it"),)))
-    assert made.as_document()["adaptations"] == [{"what": "machine pc-q35-9.0 became q35", "reason": "QEMU 7.2 does not have it"}]
+    change = Adaptation("machine", "pc-q35-9.0", "pc-q35-7.2", "QEMU 7.2 does not have it")
+    assert plan(point(), asked(), facts(adaptations=(change,))).as_document()["adaptations"] == [change.as_document()]
 
 
 # --- the definition -------------------------------------------------------------------------------

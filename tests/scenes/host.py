@@ -40,7 +40,7 @@ class Scene:
         self.domain = self.add("db1", disks)
         self.settings = Settings(state_dir=folder / "state", host_id=HOST, **({"overlay_reserve_bytes": 4096} | settings))
         self.handlers = handlers(self.settings)
-        self.ours = Host(self.host.guest, self.host.guests, NoGuards())
+        self.ours = Host(self.host.guest, self.host.guests, NoGuards(), self.host)
         self.execution = Execution(self.ours, self.handlers)
         self.abandoned = threading.Event()
         self.hung: list[threading.Event] = []

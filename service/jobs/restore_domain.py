@@ -1,0 +1,144 @@
+"""Puts a domain on its restored disks, or takes that back. Both can be repeated after any death: each step looks at what is true first."""
+
+import time
+from collections.abc import Callable
+
+from service import log
+from service.errors import LibvirtCallFailed, LibvirtUnavailable, RestoredDomainFailed, RestoreRefused, StillpointError
+from service.hypervisor.guest import Guest
+from service.jobs import restore_files, restore_host
+from service.jobs.kind import Host
+from service.jobs.restore_intent import RestoreIntent
+from service.model.inventory import DomainState
+from service.model.repository import RestoreMode
+
+START_TRIES = 3
+"""Starts of a domain. A QEMU that was killed in its first moments is started again."""
+SETTLE_S = 1.0
+"""Seconds for which a domain must run after its start. A QEMU that cannot use its disks ends within them."""
+SETTLE_POLL_S = 0.1
+"""Seconds between two looks at a domain that was started."""
+
+_logger = log.get(__name__)
+
+
+def bring_up(intent: RestoreIntent, host: Host) -> Guest:
+    """Define the domain with its restored disks, and start it if it shall run. Raises StillpointError: see `take_back`."""
+    assert intent.definition is not None
+    guest = restore_host.find(host, intent.uuid)
+    if guest is None or not _is_on_new_disks(guest, intent):
+        if guest is not None and not guest.is_shut_off():
+            raise RestoreRefused(
+                domain=intent.name, reason="the domain was started meanwhile", instead="Shut the domain down, and restore again."
+            )
+        guest = _defined(intent, guest, host)
+    if intent.will_start:
+        _start(guest)
+    return guest
+
+
+def _defined(intent: RestoreIntent, guest: Guest | None, host: Host) -> Guest:
+    assert intent.definition is not None
+    if guest is not None and intent.mode is RestoreMode.in_place:
+        # Their bitmaps are in the old disks: libvirt would look for them in the new ones.
+        guest.checkpoints.set_aside()
+        guest.redefine(intent.definition)
+        return guest
+    if guest is not None:
+        raise RestoreRefused(domain=intent.name, reason=f"a domain has the UUID {intent.uuid} already", instead="Ask for a new identity.")
+    return host.connection.define(intent.definition)
+
+
+def _is_on_new_disks(guest: Guest, intent: RestoreIntent) -> bool:
+    sources = guest.persistent_sources()
+    return all(sources.get(file.what) == file.path for file in intent.files if file.what in intent.targets)
+
+
+def _start(guest: Guest) -> None:
+    """Raises LibvirtCallFailed, RestoredDomainFailed."""
+    for _ in range(START_TRIES):
+        guest.start()
+        if _stays_up(guest):
+            return
+    raise RestoredDomainFailed(domain=guest.name, reason="its QEMU ended right after each start", state="The domain is off")
+
+
+def _stays_up(guest: Guest) -> bool:
+    deadline = time.monotonic() + SETTLE_S
+    while time.monotonic() < deadline:
+        if guest.is_shut_off():
+            return False
+        time.sleep(SETTLE_POLL_S)
+    return True
+
+
+def take_back(intent: RestoreIntent, host: Host) -> list[str]:
+    """The domain as before the restore, and none of its new files. Returns the files that could not be removed.
+
+    Raises StillpointError: libvirt does not do it. Then nothing of the new files is removed.
+    """
+    guest = restore_host.find(host, intent.uuid)
+    if guest is not None:
+        if intent.mode is RestoreMode.in_place:
+            _put_back(guest, intent)
+        elif _is_on_new_disks(guest, intent):
+            guest.destroy()
+            guest.undefine(keep_nvram=False)
+    return restore_files.remove(intent.files)
+
+
+def _put_back(guest: Guest, intent: RestoreIntent) -> None:
+    assert intent.old_definition is not None
+    if _is_on_new_disks(guest, intent):
+        guest.destroy()
+        guest.redefine(intent.old_definition)
+    try:
+        guest.checkpoints.put_back(intent.aside)
+    except LibvirtCallFailed as error:
+        # The next backup is full then. The domain itself is as before.
+        _logger.warning("checkpoints_not_put_back", domain=guest.name, reason=error.detail)
+    if intent.was_running:
+        guest.start()
+
+
+def bring_up_or_take_back(intent: RestoreIntent, host: Host) -> tuple[Guest | None, StillpointError | None]:
+    """The domain that is up, or None with the reason: then everything is as before. Raises LibvirtUnavailable: neither is known."""
+    try:
+        return bring_up(intent, host), None
+    except LibvirtUnavailable:
+        raise
+    except StillpointError as error:
+        _logger.warning("restore_taken_back", domain=intent.name, reason=error.detail)
+        left = take_back(intent, host)
+        return None, _taken_back(intent, error, left)
+
+
+def _taken_back(intent: RestoreIntent, error: StillpointError, left: list[str]) -> StillpointError:
+    if isinstance(error, RestoreRefused):
+        return error
+    state = "The old disks are in place again" if intent.mode is RestoreMode.in_place else "Nothing of it is left"
+    if left:
+        state += f", but {', '.join(left)} could not be removed"
+    return RestoredDomainFailed(domain=intent.name, reason=error.detail.rstrip("."), state=state)
+
+
+def wait_until_it_ran(guest: Guest, patience_s: float, safe_point: Callable[[], None]) -> bool:
+    """Whether the guest's agent answered within `patience_s`. A domain without an agent's channel has run if it still runs."""
+    if not guest.has_agent_channel():
+        return guest.state() is DomainState.running
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        safe_point()
+        if guest.is_shut_off():
+            return False
+        if guest.agent_is_connected():
+            try:
+                guest.ping()
+            except LibvirtUnavailable:
+                raise
+            except StillpointError:
+                pass
+            else:
+                return True
+        time.sleep(SETTLE_POLL_S)
+    return False

@@ -1,0 +1,119 @@
+"""A sealed point as a restore reads it: through the hand, which alone touches the repository."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from service.db.engine import database_now
+from service.db.tables import RecoveryPoint, Repository
+from service.errors import PointDamaged, PointIncomplete, RestoreRefused, SignatureWrong, StillpointError
+from service.jobs.run import JobRun
+from service.model.lifecycle import PhaseName, PointState
+from service.model.manifest import Manifest
+from service.model.proofs import Proof
+from service.model.repository import ProofKind
+from service.records import points, repositories
+from service.repository import signing
+from service.repository.hand import Progress
+from service.repository.keys import Key
+from service.repository.store import Repository as StoredRepository
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """`chain`: by id, the manifests of the points from which the point inherits, directly or not."""
+
+    manifest: Manifest
+    chain: Mapping[str, Manifest]
+    definition: str
+
+
+def rows(run: JobRun, point_id: str) -> tuple[RecoveryPoint, Repository]:
+    """Raises RecoveryPointNotFound, RepositoryUnknown, RestoreRefused."""
+    point = run.in_transaction(lambda session: points.get(session, point_id))
+    if point.repository_id is None or point.folder is None:
+        raise RestoreRefused(
+            domain=point.domain_name,
+            reason="the point is not in a repository; it is the files beside the disks of the domain",
+            instead="Use those files with qemu-img, or restore a point of the kind backup.",
+        )
+    repository_id = point.repository_id
+    return point, run.in_transaction(lambda session: repositories.get(session, repository_id))
+
+
+class Archive:
+    """The repository of one restore. Each call is a safe point of the job, in the phase that runs."""
+
+    def __init__(self, run: JobRun, row: Repository, silence_s: float) -> None:
+        key = Key(row.key_reference) if row.key_reference is not None else None
+        self._run = run
+        self.phase = PhaseName.plan
+        self.id, self.path = row.id, row.path
+        self.stored = StoredRepository(row.path, row.id, key, silence_s=silence_s, safe_point=self._safe_point)
+
+    def __enter__(self) -> "Archive":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stored.hand.close()
+
+    def call(self, step: str, *, disk: str | None = None, **arguments: Any) -> dict[str, Any]:
+        """Raises what the step raises, JobCancelled, LeaseLost. `disk`: what the progress is about."""
+        return self.stored.call(step, arguments, on_progress=self.teller(disk))
+
+    def teller(self, disk: str | None) -> Callable[[Progress], None]:
+        return lambda progress: self._run.progress(self.phase, progress.done_bytes, progress.total_bytes, progress.rate_bytes_s, disk=disk)
+
+    def _safe_point(self) -> None:
+        self._run.safe_point(self.phase)
+
+
+def read(archive: Archive, point: RecoveryPoint) -> Source:
+    """Raises PointDamaged, PointIncomplete, SignatureWrong, the errors of a repository."""
+    archive.stored.look()
+    folder = str(point.folder)
+    manifest = archive.stored.point(folder)
+    if point.manifest_digest is not None and signing.digest(signing.canonical(manifest)) != point.manifest_digest:
+        raise SignatureWrong(path=folder, reason="its manifest is not the one that was sealed")
+    chain: dict[str, Manifest] = {}
+    _add_parents(archive, manifest, chain)
+    return Source(manifest, chain, archive.stored.definition(folder))
+
+
+def _add_parents(archive: Archive, manifest: Manifest, chain: dict[str, Manifest]) -> None:
+    for disk in manifest.disks:
+        if disk.parent is None or disk.parent in chain:
+            continue
+        if disk.parent_folder is None:
+            raise PointIncomplete(point=manifest.point_id, missing=disk.parent, next_good=None)
+        chain[disk.parent] = archive.stored.point(disk.parent_folder)
+        _add_parents(archive, chain[disk.parent], chain)
+
+
+def judged(run: JobRun, point: RecoveryPoint, work: Callable[[], T]) -> T:
+    """Do `work`. If it finds the point damaged, that is put on record, and the error names the next good point."""
+    try:
+        return work()
+    except (PointDamaged, PointIncomplete, SignatureWrong) as error:
+        raise _with_next_good(run, point, error) from error
+
+
+def _with_next_good(run: JobRun, point: RecoveryPoint, error: StillpointError) -> StillpointError:
+    facts = dict(error.facts)
+    proof = Proof(ProofKind.bytes, ok=False, facts={"reason": error.detail}, job_id=run.claim.job_id)
+
+    def note(session: Session) -> str | None:
+        now = database_now(session)
+        points.add_proofs(session, point.id, [proof], now)
+        if PointState(point.state) is PointState.sealed:
+            points.set_state(session, point.id, PointState.damaged, now=now, facts={"job_id": run.claim.job_id})
+        return points.next_good(session, point)
+
+    next_good = run.in_transaction(note)
+    if isinstance(error, SignatureWrong):
+        return PointDamaged(point=point.id, path=facts["path"], reason=facts["reason"], next_good=next_good)
+    return type(error)(**facts | {"point": point.id, "next_good": next_good})

@@ -1,0 +1,179 @@
+"""Lets QEMU read the images of a point during an instant restore, and takes that right back when the disks stand alone.
+
+The folders of a repository are closed to all but the service's user. libvirt would make QEMU's user the owner of the images, and so write
+to what is sealed. So the images get an access list instead, and the definition tells libvirt not to label them.
+"""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
+from typing import Any
+
+from service.errors import ForeignEntry, OutOfReachOfQemu, StorageRefused, TargetFull
+from service.repository import access_list, stored_chain
+from service.repository.access_list import PASS, READ
+from service.repository.failures import free_bytes, of_target
+from service.repository.images import DIES_WITH_US, QemuImgFailed, last_line, qemu_img
+from service.repository.report import Report
+
+TRIAL_S = 20.0
+"""Seconds for the program that tries to open the images as QEMU's user. After that the repository counts as out of reach."""
+OVERLAY_BYTES = 1 << 20
+"""Bytes that an overlay needs before a guest has written anything. Where less is free, the folder is full."""
+LOOK_S = 0.1
+"""Seconds between two looks at a program that runs."""
+#: Prints the first path that cannot be opened. It runs as QEMU's user, so it cannot be a function of this process.
+_TRIAL = """
+import os, sys
+for path in sys.argv[1:]:
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        print(error.errno, path, sep="\\n")
+        break
+"""
+
+
+def open_to_qemu(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """The step. `images`: [folder, file] of each disk that is restored. Returns the images of each chain, the upper one first.
+
+    Raises OutOfReachOfQemu, after it took back every right that it gave.
+    """
+    root, uid = arguments["path"], arguments["uid"]
+    chains = [[str(layer.path) for layer in stored_chain.chain(root, folder, file)] for folder, file in arguments["images"]]
+    layers = sorted({layer for chain in chains for layer in chain})
+    if uid == os.geteuid():
+        return {"chains": chains}
+    try:
+        if _obstacle(layers, arguments) is not None:
+            _grant(root, layers, uid, report)
+            refused = _obstacle(layers, arguments)
+            if refused is not None:
+                raise OutOfReachOfQemu(path=refused[1], reason=f"user {uid}, as whom QEMU runs, cannot read it: {os.strerror(refused[0])}")
+    except OutOfReachOfQemu:
+        _revoke(root, layers, uid)
+        raise
+    return {"chains": chains}
+
+
+def close_to_qemu(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """The step. Takes the rights back from all images below `path` that `images` names; a right that was not given is no fault."""
+    root, uid = arguments["path"], arguments["uid"]
+    layers = [str(layer.path) for folder, file in arguments["images"] for layer in stored_chain.chain(root, folder, file)]
+    report.alive()
+    _revoke(root, layers, uid)
+    return {}
+
+
+def make_overlay(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """The step. A new qcow2 at `target`, which reads from the image in the repository. Nothing is ever written to that image.
+
+    Raises TargetFull, StorageRefused (also if the target is there already). A partial target is removed.
+    """
+    target, size = Path(arguments["target"]), arguments["virtual_size"]
+    image = stored_chain.regular_file(arguments["path"], arguments["folder"], arguments["file"])
+    report.alive()
+    try:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise of_target(error, target, "making") from error
+    try:
+        qemu_img("create", ["-q", "-f", "qcow2", "-F", "qcow2", "-u", "-b", str(image), str(target.absolute()), str(size)])
+    except QemuImgFailed as error:
+        target.unlink(missing_ok=True)
+        free = free_bytes(target.parent)
+        if free is not None and free < OVERLAY_BYTES:
+            raise TargetFull(folder=str(target.parent), needed_bytes=OVERLAY_BYTES, free_bytes=free) from error
+        raise StorageRefused(what="making", path=str(target), reason=error.reason, errno=None) from error
+    return {}
+
+
+def make_whole(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """The step. Copies what an overlay of a domain that is off still reads from the repository into the overlay.
+
+    A kill in the middle leaves an overlay that still stands on the repository. Raises StorageRefused if another program has the overlay.
+    """
+    target = str(arguments["target"])
+    command = [*DIES_WITH_US, "qemu-img", "rebase", "-f", "qcow2", "-b", "", target]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/")
+    counted = b""
+    while process.poll() is None:
+        # A program that waits for a storage that hangs reads and writes nothing: then this process is silent, too.
+        now = _bytes_moved(process.pid)
+        if now != counted:
+            report.alive()
+        counted = now
+        time.sleep(LOOK_S)
+    _, complaint = process.communicate()
+    if process.returncode:
+        reason = last_line(complaint.decode(errors="replace")) or f"qemu-img ended with {process.returncode}"
+        raise StorageRefused(what="making whole", path=target, reason=reason, errno=None)
+    return {}
+
+
+def _bytes_moved(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/io").read_bytes()
+    return b""
+
+
+def _grant(root: str, layers: Sequence[str], uid: int, report: Report) -> None:
+    for path, rights in _ways(root, layers):
+        with _grantable(path):
+            access_list.grant(path, uid, rights)
+        report.alive()
+
+
+def _revoke(root: str, layers: Sequence[str], uid: int) -> None:
+    """The folders above the points stay open to pass: other points may need them, and passing alone shows nothing."""
+    for layer in layers:
+        with suppress(OSError):
+            access_list.revoke(layer, uid)
+    for folder in sorted({str(PurePath(layer).parent) for layer in layers}):
+        others = (uid in access_list.users(str(entry)) for entry in Path(folder).iterdir())
+        with suppress(OSError):
+            if folder != root and not any(others):
+                access_list.revoke(folder, uid)
+
+
+def _ways(root: str, layers: Sequence[str]) -> list[tuple[str, int]]:
+    folders = {str(parent) for layer in layers for parent in PurePath(layer).parents if parent.is_relative_to(root)}
+    return [(folder, PASS) for folder in sorted(folders)] + [(layer, READ) for layer in layers]
+
+
+@contextmanager
+def _grantable(path: str) -> Iterator[None]:
+    if Path(path).is_symlink():
+        raise ForeignEntry(path=path, reason="a symbolic link")
+    try:
+        yield
+    except OSError as error:
+        reason = f"the filesystem does not let the service give QEMU the right to read: {error.strerror}"
+        raise OutOfReachOfQemu(path=path, reason=reason) from error
+
+
+def _obstacle(layers: Sequence[str], arguments: dict[str, Any]) -> tuple[int, str] | None:
+    """The error number and the path of the first image that QEMU's user cannot open. None: it can open all."""
+    become: dict[str, Any] = {"user": arguments["uid"], "group": arguments["gid"], "extra_groups": arguments["groups"]}
+    command = [*DIES_WITH_US, sys.executable, "-I", "-S", "-c", _TRIAL, *layers]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=TRIAL_S, cwd="/", **become)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise OutOfReachOfQemu(path=layers[0], reason=f"no program could be started as QEMU's user: {error}") from error
+    if not done.stdout and done.returncode == 0:
+        return None
+    number, _, path = done.stdout.partition("\n")
+    return (int(number), path.rstrip("\n")) if number.isdigit() else (errno.EACCES, layers[0])
+
+
+STEPS: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
+    "open_to_qemu": open_to_qemu,
+    "close_to_qemu": close_to_qemu,
+    "make_overlay": make_overlay,
+    "make_whole": make_whole,
+}
