@@ -125,7 +125,7 @@ def _checked(text: str, path: str) -> dict[str, Any]:
         if not isinstance(description["version"], int) or description["version"] > FORMAT_VERSION:
             raise _bad(path, f"its version is {description['version']!r}, and this service knows {FORMAT_VERSION}")
         return {"id": str(description["id"]), "version": description["version"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _bad(path, f"{REPOSITORY_FILE} cannot be read: {type(error).__name__}: {error}") from error
 
 

@@ -51,9 +51,9 @@ def begin_point(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 def put_file(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Write `text`, or what is in the file `source`, as `name` in the partial folder. One that is there is replaced."""
     path, partial = arguments["path"], _partial(arguments["partial"])
-    *between, name = places.parts(arguments["name"])
-    shown = Path(path, partial, *between, name)
-    with places.opened_folder(path, partial) as top, places.opened_folder(path, "/".join([partial, *between]), is_made=True) as folder:
+    between, name = places.split(f"{partial}/{arguments['name']}")
+    shown = Path(path, between, name)
+    with places.opened_folder(path, partial) as top, places.opened_folder(path, between, is_made=True) as folder:
         if arguments.get("text") is not None:
             places.write_text(folder, name, shown, arguments["text"])
         else:
@@ -124,8 +124,8 @@ def _name(name: str) -> str:
 
 
 def _partial(relative: str) -> str:
-    *between, name = places.parts(relative)
-    if len(between) != 2 or between[0] != DOMAINS or not name.startswith(PARTIAL_PREFIX):
+    between, name = places.split(relative)
+    if between.count("/") != 1 or not between.startswith(f"{DOMAINS}/") or not name.startswith(PARTIAL_PREFIX):
         raise ForeignEntry(path=bounded_io.printable(relative), reason="not the folder of an unfinished point")
     return relative
 

@@ -29,6 +29,14 @@ def parts(relative: str) -> list[str]:
     return names
 
 
+def split(relative: str) -> tuple[str, str]:
+    """The folder on the way, and the last name. Raises ForeignEntry."""
+    names = parts(relative)
+    if not names:
+        raise ForeignEntry(path=relative, reason="a name is missing")
+    return "/".join(names[:-1]), names[-1]
+
+
 @contextmanager
 def opened_folder(path: str, relative: str = "", *, is_made: bool = False) -> Iterator[int]:
     """A descriptor of a folder below the repository at `path`. `is_made`: folders that are not there are made.
@@ -63,17 +71,17 @@ def opened_file(folder: int, name: str, shown: Path, flags: int = os.O_RDONLY) -
 
 def checked_path(path: str, relative: str, *, may_be_absent: bool = False) -> Path:
     """The path of a regular file, for a program that takes paths. Raises FileNotFoundError, ForeignEntry and others."""
-    names = parts(relative)
-    with opened_folder(path, "/".join(names[:-1])) as folder:
-        place = Path(path, *names)
+    between, name = split(relative)
+    with opened_folder(path, between) as folder:
+        place = Path(path, relative)
         try:
-            is_file = stat.S_ISREG(os.lstat(names[-1], dir_fd=folder).st_mode)
+            is_file = stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode)
         except FileNotFoundError:
             if not may_be_absent:
                 raise
             return place
         if not is_file:
-            raise foreign(folder, names[-1], place)
+            raise foreign(folder, name, place)
         return place
 
 

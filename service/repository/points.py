@@ -1,7 +1,6 @@
 """Steps that read sealed points."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,12 +9,10 @@ from typing import Any
 
 from service import bounded_io
 from service.errors import ForeignEntry, PointDamaged, RepositoryGone, StillpointError
-from service.model.manifest import Manifest
 from service.model.repository import MANIFEST_FILE, SIGNATURE_FILE
-from service.repository import durable, failures, places
+from service.repository import durable, failures, manifests, places
 from service.repository.partial import DOMAINS
 from service.repository.report import Report
-from service.repository.seal import MAX_MANIFEST_BYTES
 
 MAX_SIGNATURE_BYTES = 65536
 """Bytes of a signature file. A larger one is not one of ours."""
@@ -43,7 +40,7 @@ def read_file(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """The text of a small file of a point, of at most `limit` bytes. Raises PointDamaged (it is not there), ForeignEntry."""
     report.alive()
     path, relative = arguments["path"], f"{arguments['folder']}/{arguments['name']}"
-    between, _, name = relative.rpartition("/")
+    between, name = places.split(relative)
     try:
         with places.opened_folder(path, between) as folder:
             return {"text": places.text_of(folder, name, Path(path, relative), arguments["limit"])}
@@ -57,7 +54,7 @@ def copy_out(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     Raises PointDamaged, TargetFull, StorageRefused. The target is removed then.
     """
     path, folder, name, target = arguments["path"], arguments["folder"], arguments["name"], arguments["target"]
-    manifest = Manifest.from_document(json.loads(_texts(path, folder)[0]))
+    manifest = manifests.parsed(_texts(path, folder)[0])
     stored = next((file for file in manifest.files if file.name == name), None)
     if stored is None:
         raise _damaged(path, folder, f"{folder}/{name}", "the manifest does not name it")
@@ -112,13 +109,13 @@ def _texts(path: str, relative: str) -> tuple[str, str | None]:
             signature = None
             with suppress(FileNotFoundError):
                 signature = places.text_of(folder, SIGNATURE_FILE, shown / SIGNATURE_FILE, MAX_SIGNATURE_BYTES)
-            return places.text_of(folder, MANIFEST_FILE, shown / MANIFEST_FILE, MAX_MANIFEST_BYTES), signature
+            return places.text_of(folder, MANIFEST_FILE, shown / MANIFEST_FILE, manifests.MAX_MANIFEST_BYTES), signature
     except FileNotFoundError as error:
         raise _damaged(path, relative, f"{relative}/{MANIFEST_FILE}", "it is missing") from error
 
 
 def _opened_stored(path: str, folder: str, name: str) -> int:
-    between, _, last = f"{folder}/{name}".rpartition("/")
+    between, last = places.split(f"{folder}/{name}")
     try:
         with places.opened_folder(path, between) as opened:
             return places.opened_file(opened, last, Path(path, folder, name))

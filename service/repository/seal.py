@@ -1,6 +1,5 @@
 """Steps that make a point of a partial folder: checksums and sync, then the manifest, then one rename."""
 
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -12,12 +11,10 @@ from service import bounded_io
 from service.errors import ForeignEntry, PointDamaged, RepositoryBad, StillpointError
 from service.model.manifest import Manifest
 from service.model.repository import MANIFEST_FILE, PARTIAL_PREFIX, SIGNATURE_FILE
-from service.repository import durable, failures, places
+from service.repository import durable, failures, manifests, places
 from service.repository.partial import DONE_SUFFIX, MARKER
 from service.repository.report import Report
 
-MAX_MANIFEST_BYTES = 16 << 20
-"""Bytes of a manifest. A larger file is not one of ours."""
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -51,8 +48,8 @@ def publish(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     Raises RepositoryBad (another point has this name), PointDamaged and ForeignEntry (the folder is not what the manifest says).
     """
     path, partial, published = arguments["path"], arguments["partial"], arguments["folder"]
-    *between, name = places.parts(published)
-    with places.opened_folder(path, "/".join(between)) as parent:
+    between, name = places.split(published)
+    with places.opened_folder(path, between) as parent:
         shown = Path(path, published)
         if (earlier := _earlier_manifest(parent, name, shown)) is not None:
             if earlier != arguments["manifest"]:
@@ -93,7 +90,7 @@ def _is_mark(name: str) -> bool:
 def _write_manifest(path: str, partial: str, manifest: str, signature: str | None, report: Report) -> None:
     shown = Path(path, partial)
     with places.opened_folder(path, partial) as folder:
-        _compare(Manifest.from_document(json.loads(manifest)), dict(stored_files(folder, shown)), shown)
+        _compare(manifests.parsed(manifest), dict(stored_files(folder, shown)), shown)
         report.alive()
         places.write_text(folder, MANIFEST_FILE, shown / MANIFEST_FILE, manifest)
         if signature is not None:
@@ -140,7 +137,7 @@ def _earlier_manifest(parent: int, name: str, shown: Path) -> str | None:
         raise places.foreign(parent, name, shown)
     folder = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
     try:
-        return places.text_of(folder, MANIFEST_FILE, shown / MANIFEST_FILE, MAX_MANIFEST_BYTES)
+        return places.text_of(folder, MANIFEST_FILE, shown / MANIFEST_FILE, manifests.MAX_MANIFEST_BYTES)
     except (FileNotFoundError, StillpointError):
         return ""
     finally:

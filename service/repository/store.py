@@ -1,16 +1,15 @@
 """A repository as the worker sees it: typed calls, each done by the hand. No call here touches the repository itself."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from service.errors import RecordUnreadable, RepositoryFull, SignatureWrong, StillpointError
+from service.errors import RepositoryFull, SignatureWrong, StillpointError
 from service.model.manifest import Manifest, StoredFile
 from service.model.repository import DEFINITION_FILE, MANIFEST_FILE, RepositoryState
-from service.repository import signing
+from service.repository import manifests, signing
 from service.repository.hand import SILENCE_S, Hand, Progress, error_of
 from service.repository.keys import Key
 from service.repository.signing import SignatureState, SigningKey
@@ -158,13 +157,13 @@ class Repository:
         return [self._stored(listed) for listed in self.call("list_points", {})["points"]]
 
     def point(self, folder: str) -> Manifest:
-        """Raises PointDamaged, ForeignEntry, RecordUnreadable, VersionUnknown; SignatureWrong for a signature that is there and wrong."""
+        """Raises PointDamaged, ForeignEntry, VersionUnknown; SignatureWrong for a signature that is there and wrong."""
         answer = self.call("read_point", {"folder": folder})
         content, signature = answer["manifest"].encode(), answer["signature"]
         if signing.check(content, signature, self.known_keys) is SignatureState.wrong:
             reason = f"the signature by key {signing.signer(signature)} does not fit"
             raise SignatureWrong(path=str(Path(self.path, folder, MANIFEST_FILE)), reason=reason)
-        return _manifest(answer["manifest"])
+        return manifests.parsed(answer["manifest"])
 
     def definition(self, folder: str) -> str:
         """The XML of the domain. Raises PointDamaged, ForeignEntry."""
@@ -193,15 +192,7 @@ class Repository:
         state = signing.check(content, signature, self.known_keys)
         is_signed = None if state is SignatureState.missing else state is not SignatureState.wrong
         try:
-            manifest, error = _manifest(listed["manifest"]), None
+            manifest, error = manifests.parsed(listed["manifest"]), None
         except StillpointError as unreadable:
             manifest, error = None, unreadable
         return StoredPoint(folder, manifest, error, is_signed, state, signing.digest(content), signing.signer(signature))
-
-
-def _manifest(text: str) -> Manifest:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RecordUnreadable(what="manifest", reason=f"{type(error).__name__}: {error}") from error
-    return Manifest.from_document(document)
