@@ -138,19 +138,28 @@ def _exact(value: Any) -> Any:
     match value:
         case bool() | None:
             return value
-        case float():
-            return value if math.isfinite(value) else None
-        case int():
+        case float() if not math.isfinite(value):
+            return None
+        case float() if not value.is_integer():
+            return value
+        case int() | float():
             return value if -MAX_EXACT <= value <= MAX_EXACT else str(value)
         case str():
-            # A name that is not UTF-8.
-            return bounded_io.printable(value)
+            return _text(value)
         case Mapping():
-            return {bounded_io.printable(name): _exact(each) for name, each in value.items()}
+            return {_text(name): _exact(each) for name, each in value.items()}
         case Sequence() | set() | frozenset():
             return [_exact(each) for each in value]
         case _:
             return str(value)
+
+
+def _text(text: str) -> str:
+    """With escapes for the bytes of a name that is not UTF-8, and for halves of characters, as JSON of another program may hold."""
+    try:
+        return bounded_io.printable(text)
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
 
 
 def _private(path: Path) -> Ed25519PrivateKey:
