@@ -1,0 +1,345 @@
+"""The watch over the repositories of a host: real processes look at real folders, and one that does not answer delays nobody."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.db.engine import Database
+from service.db.tables import Repository as Row
+from service.records import repositories
+from service.records.repositories import Registration
+from service.repository.store import Repository, RepositoryLook
+from service.worker.repository_watch import RepositoryWatch
+from tests.scenes.plant import Plant, wait_for
+from tests.scenes.sealed import BEGIN, HOST, Sealed
+
+MIB = 1 << 20
+SILENCE_S = 0.5
+
+
+class World:
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.folder = folder
+        self.stopping = threading.Event()
+        self.watches: list[RepositoryWatch] = []
+
+    def watch(self, *, every_s: float = 3600.0, **options: Any) -> RepositoryWatch:
+        watch = RepositoryWatch(self.database, HOST, self.stopping, every_s=every_s, **({"silence_s": 20.0} | options))
+        self.watches.append(watch)
+        return watch
+
+    def register(self, name: str, path: Path | None = None, **options: Any) -> str:
+        with self.database.write() as session:
+            wanted = Registration(name, str(path or self.folder / name), HOST, **options)
+            return repositories.add(session, wanted, BEGIN).id
+
+    def row(self, name: str) -> Row:
+        with self.database.read() as session:
+            return repositories.get(session, name)
+
+    def look(self, *names: str, watch: RepositoryWatch | None = None) -> None:
+        """One turn of the loop, and the ends of the looks that it began at these repositories."""
+        before = {name: self.row(name).looked_at for name in names}
+        (watch or self.watch()).look_at_due()
+        wait_for(lambda: all(self.row(name).looked_at != at for name, at in before.items()), f"a look at {names}")
+
+    def ask(self, wish: Callable[..., Row], name: str) -> None:
+        with self.database.write() as session:
+            wish(session, name, BEGIN)
+
+    def import_points(self, name: str) -> dict[str, Any]:
+        self.ask(repositories.ask_import, name)
+        self.watch().look_at_due()
+        wait_for(lambda: self.row(name).import_asked_at is None, "the import")
+        result = self.row(name).import_result
+        assert result is not None
+        return result
+
+    def states(self, sealed: Sealed) -> list[str]:
+        return [sealed.row(self.database, point).state for point in sealed.points]
+
+
+class Hanging(Repository):
+    """Its process is stopped while it looks, as one that waits for a dead server."""
+
+    children: list[int]
+    hangs_at: str
+    is_hanging: threading.Event
+
+    def look(self) -> RepositoryLook:
+        if not self.path.endswith(self.hangs_at):
+            return super().look()
+        seen = super().look()
+        child = self.hand._child
+        assert child is not None
+        os.kill(child.process.pid, signal.SIGSTOP)
+        self.children.append(child.process.pid)
+        self.is_hanging.set()
+        super().look()
+        return seen
+
+
+def hanging_at(name: str) -> type[Hanging]:
+    return type("HangingThere", (Hanging,), {"children": [], "hangs_at": name, "is_hanging": threading.Event()})
+
+
+@pytest.fixture
+def world(sqlite_database: Database, tmp_path: Path) -> Iterator[World]:
+    made = World(sqlite_database, tmp_path)
+    yield made
+    made.stopping.set()
+    have_ended = [watch.stop(20) for watch in made.watches]
+    assert all(have_ended)
+
+
+@pytest.fixture
+def sealed(world: World) -> Sealed:
+    made = Sealed(world.folder / "nas")
+    for writes in ((1, 0, MIB), (2, MIB, MIB)):
+        made.seal(writes)
+    return made
+
+
+# --- the first look ---------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_not_there_becomes_the_repository(world: World) -> None:
+    registered = world.register("new")
+    world.look("new")
+    row = world.row("new")
+    assert (row.state, row.state_error, row.format_version, row.check_asked_at) == ("ready", None, 1, None)
+    assert row.free_bytes
+    assert json.loads((world.folder / "new" / "repository.json").read_text())["id"] == registered
+
+
+def test_a_repository_that_is_there_keeps_its_id(world: World, sealed: Sealed) -> None:
+    registered = world.register("nas")
+    world.look("nas")
+    assert (world.row("nas").id, world.row(registered).id, world.row("nas").state) == (sealed.id, sealed.id, "ready")
+
+
+def test_a_folder_with_something_else_is_left_as_it_is(world: World) -> None:
+    (world.folder / "photos").mkdir()
+    (world.folder / "photos" / "cat.jpg").write_text("cat")
+    world.register("photos")
+    world.look("photos")
+    assert (world.row("photos").state, world.row("photos").state_error["code"]) == ("bad", "repository_bad")  # type: ignore[index]
+    assert [file.name for file in (world.folder / "photos").iterdir()] == ["cat.jpg"]
+
+
+def test_a_repository_that_is_registered_twice_says_so(world: World, sealed: Sealed) -> None:
+    (world.folder / "same").symlink_to(sealed.path)
+    world.register("nas")
+    world.look("nas")
+    world.register("again", world.folder / "same")
+    world.look("again")
+    assert world.row("again").state_error["code"] == "repository_taken"  # type: ignore[index]
+
+
+# --- later looks ------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_empty_later_is_gone_and_is_not_made_a_repository(world: World) -> None:
+    """A share that is not mounted."""
+    world.register("new")
+    world.look("new")
+    (world.folder / "new" / "repository.json").unlink()
+    world.look("new")
+    assert world.row("new").state == "gone"
+    assert list((world.folder / "new").iterdir()) == []
+
+
+def test_a_repository_that_comes_back_is_ready_again(world: World, sealed: Sealed) -> None:
+    world.register("nas")
+    world.look("nas")
+    sealed.path.rename(world.folder / "away")
+    world.look("nas")
+    assert (world.row("nas").state, world.row("nas").format_version) == ("gone", 1)
+    (world.folder / "away").rename(sealed.path)
+    world.look("nas")
+    assert (world.row("nas").state, world.row("nas").state_error) == ("ready", None)
+
+
+def test_a_repository_below_its_reserve_is_full(world: World) -> None:
+    world.register("small", reserve_bytes=1 << 60)
+    world.look("small")
+    row = world.row("small")
+    assert (row.state, row.state_error["code"]) == ("full", "repository_full")  # type: ignore[index]
+    assert row.free_bytes is not None
+
+
+def test_a_look_is_made_when_it_is_due_or_asked_for(world: World) -> None:
+    world.register("new")
+    watch = world.watch(every_s=3600.0)
+    world.look("new", watch=watch)
+    seen_at = world.row("new").looked_at
+    watch.look_at_due()
+    assert watch.stop(20)
+    assert world.row("new").looked_at == seen_at
+    world.ask(repositories.ask_check, "new")
+    world.look("new", watch=watch)
+    assert world.row("new").check_asked_at is None
+
+
+def test_a_worker_that_lost_its_host_writes_nothing(world: World) -> None:
+    world.register("new")
+    watch = world.watch(is_mine=lambda _: False)
+    watch.look_at_due()
+    assert watch.stop(20)
+    assert world.row("new").looked_at is None
+
+
+# --- one that hangs ---------------------------------------------------------------------------------
+
+
+def test_a_repository_that_hangs_delays_no_other_one(world: World) -> None:
+    world.register("dead")
+    world.register("new")
+    world.look("dead", "new")
+    hanging = hanging_at("dead")
+    watch = world.watch(every_s=0.0, silence_s=20.0, open_repository=hanging)
+    watch.look_at_due()
+    assert hanging.is_hanging.wait(20)
+    seen: set[datetime | None] = set()
+
+    def is_seen_again_and_again() -> bool:
+        watch.look_at_due()
+        seen.add(world.row("new").looked_at)
+        return len(seen) > 3
+
+    wait_for(is_seen_again_and_again, "looks at the other one")
+    assert len(hanging.children) == 1
+
+
+def test_a_repository_that_hangs_is_said_not_to_answer_and_its_process_is_ended(world: World) -> None:
+    world.register("dead")
+    world.look("dead")
+    hanging = hanging_at("dead")
+    world.look("dead", watch=world.watch(silence_s=SILENCE_S, open_repository=hanging))
+    row = world.row("dead")
+    assert (row.state, row.state_error["code"]) == ("not_answering", "repository_not_answering")  # type: ignore[index]
+    wait_for(lambda: not any(Path("/proc", str(child)).exists() for child in hanging.children), "the end of the process")
+
+
+def test_a_stop_does_not_wait_for_a_repository_that_hangs(world: World) -> None:
+    world.register("dead")
+    world.look("dead")
+    hanging = hanging_at("dead")
+    watch = world.watch(silence_s=3600.0, open_repository=hanging)
+    watch.look_at_due()
+    assert hanging.is_hanging.wait(20)
+    world.stopping.set()
+    assert watch.stop()
+    assert not any(Path("/proc", str(child)).exists() for child in hanging.children)
+
+
+def test_a_worker_looks_at_its_repositories_and_stops_at_once_while_one_hangs(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant = Plant(sqlite_database, tmp_path)
+    world = World(sqlite_database, tmp_path)
+    hanging = hanging_at("dead")
+    world.register("dead")
+    world.register("new")
+    defaults = RepositoryWatch.__init__.__kwdefaults__ or {}
+    monkeypatch.setattr(RepositoryWatch.__init__, "__kwdefaults__", defaults | {"open_repository": hanging})
+    worker = plant.start()
+    wait_for(lambda: world.row("new").state == "ready", "the look")
+    assert hanging.is_hanging.wait(20)
+    begin = time.monotonic()
+    plant.close()
+    assert time.monotonic() - begin < 5
+    assert worker.problem() is None or worker.is_stopping
+
+
+# --- import -----------------------------------------------------------------------------------------
+
+
+def test_an_import_into_an_empty_database_rebuilds_the_list(world: World, sealed: Sealed) -> None:
+    world.register("nas")
+    result = world.import_points("nas")
+    assert (result["added"], result["refused"], result["error"]) == (2, [], None)
+    rows = [sealed.row(world.database, point) for point in sealed.points]
+    assert [(row.state, row.verdict, row.domain_name, row.job_id) for row in rows] == [("sealed", "filesystem", "db1", None)] * 2
+    assert [row.parents for row in rows] == [[], sealed.points[:1]]
+    assert [row.folder for row in rows] == [sealed.manifests[point].folder for point in sealed.points]
+
+
+def test_an_import_again_changes_nothing(world: World, sealed: Sealed) -> None:
+    world.register("nas")
+    world.import_points("nas")
+    result = world.import_points("nas")
+    assert (result["added"], result["known"], result["missing"]) == (0, 2, 0)
+
+
+def test_a_point_whose_folder_is_gone_is_missing_until_it_is_back(world: World, sealed: Sealed) -> None:
+    world.register("nas")
+    world.import_points("nas")
+    folder = sealed.folder(sealed.points[1])
+    folder.rename(world.folder / "away")
+    assert (world.import_points("nas")["missing"], world.states(sealed)) == (1, ["sealed", "missing"])
+    (world.folder / "away").rename(folder)
+    assert (world.import_points("nas")["returned"], world.states(sealed)) == (1, ["sealed", "sealed"])
+
+
+def test_a_manifest_that_was_changed_is_not_put_on_record(world: World, sealed: Sealed) -> None:
+    world.register("nas")
+    sealed.change_manifest(sealed.points[1], sign_again=False, verdict="application")
+    result = world.import_points("nas")
+    assert (result["added"], [refused["code"] for refused in result["refused"]]) == (1, ["signature_wrong"])
+
+
+@pytest.mark.parametrize("sign_again", [False, True])
+def test_a_manifest_that_was_changed_later_makes_its_point_damaged(world: World, sealed: Sealed, sign_again: bool) -> None:
+    world.register("nas")
+    world.import_points("nas")
+    sealed.change_manifest(sealed.points[1], sign_again=sign_again, verdict="application")
+    result = world.import_points("nas")
+    assert ([refused["code"] for refused in result["refused"]], world.states(sealed)) == (["signature_wrong"], ["sealed", "damaged"])
+    assert sealed.row(world.database, sealed.points[1]).verdict == "filesystem"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "stillpoint-point", "v": 1}'])
+def test_a_manifest_that_cannot_be_read_is_named_and_stops_nothing(world: World, sealed: Sealed, text: str) -> None:
+    world.register("nas")
+    folder = sealed.folder(sealed.points[1])
+    (folder / "manifest.json").write_text(text)
+    (folder / "manifest.sig").unlink()
+    result = world.import_points("nas")
+    assert (result["added"], [refused["folder"] for refused in result["refused"]]) == (
+        1,
+        [sealed.manifests[sealed.points[1]].folder],
+    )
+
+
+def test_a_point_without_a_signature_is_put_on_record_and_counted(world: World, sealed: Sealed) -> None:
+    world.register("nas")
+    (sealed.folder(sealed.points[0]) / "manifest.sig").unlink()
+    result = world.import_points("nas")
+    assert (result["added"], result["unsigned"]) == (2, 1)
+
+
+def test_a_point_that_was_copied_to_another_folder_is_refused(world: World, sealed: Sealed) -> None:
+    world.register("nas")
+    folder = sealed.folder(sealed.points[0])
+    shutil.copytree(folder, folder.with_name("copy"))
+    result = world.import_points("nas")
+    assert (result["added"], [refused["code"] for refused in result["refused"]]) == (2, ["point_damaged"])
+
+
+def test_an_import_from_a_repository_that_is_gone_says_so_and_loses_no_point(world: World, sealed: Sealed) -> None:
+    world.register("nas")
+    world.import_points("nas")
+    sealed.path.rename(world.folder / "away")
+    result = world.import_points("nas")
+    assert (result["error"]["code"], result["missing"], world.states(sealed)) == ("repository_gone", 0, ["sealed", "sealed"])
