@@ -1,34 +1,36 @@
 """Copies one disk into the folder of a point that is not published yet.
 
-A full copy writes what is not zeroes. An increment reads what the bitmap names, or everything (by content), and writes the blocks
-whose digest differs from the parent's. The digests of blocks that were not read are those of the parent.
+A full copy writes what is not zeroes. An increment writes what the bitmap names, or, by content, the blocks whose digest differs from
+the parent's. The digests of blocks that were not read are those of the parent.
 """
 
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from service.errors import RepositoryRefused
 from service.model.repository import BLOCK_BYTES, DiskLevel
-from service.repository import extents, images, source_disk, stored_chain
+from service.repository import extents, images, places, source_disk, stored_chain
 from service.repository.digests import Digests, digest
-from service.repository.extents import Block, Extent
+from service.repository.extents import CLUSTER_BYTES, Block, Extent
 from service.repository.failures import in_repository, of_repository
 from service.repository.images import Image
 from service.repository.nbd_server import NbdServer, ServerFailed
-from service.repository.reading import READERS, ReadFailed, Tally, read_blocks
+from service.repository.partial import DONE_SUFFIX
+from service.repository.qcow2_file import Layout, Qcow2File
+from service.repository.reading import READERS, Opened, ReadFailed, Tally, opened_image, read_blocks
 from service.repository.report import Report
-from service.repository.source_disk import Source
 from service.repository.stored_disk import stored_digests
-from service.repository.writing import ServedTarget, Target, write_whole
+from service.repository.writing import ServedTarget, Target
 
-CLUSTER_BYTES = 65536
-"""Bytes of a cluster of the images. Less than that is never written, so that nothing has to be read from the parent."""
-_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL
+MAX_MARKER_BYTES = 65536
+"""Bytes of the file that says that a disk is copied. A larger one is not ours, and is refused."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Copy:
         return f"{Path(self.name).stem}.blocks"
 
     @property
-    def done_marker(self) -> Path:
-        return self.path.with_name(f"{Path(self.name).stem}.done.json")
+    def done_marker(self) -> str:
+        return f"{Path(self.name).stem}{DONE_SUFFIX}"
 
     @property
     def backing_name(self) -> str | None:
@@ -67,14 +69,24 @@ class Copy:
 def copy_disk(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """The step. A disk that was finished by an earlier try is not copied again. A disk that was not is begun again."""
     copy = _asked(arguments)
-    with in_repository(copy.done_marker, "reading"):
-        if copy.done_marker.exists():
-            return dict(json.loads(copy.done_marker.read_text()))
-        copy.path.unlink(missing_ok=True)
+    with places.opened_folder(copy.repository, copy.folder) as folder:
+        if (result := _finished_before(copy, folder)) is not None:
+            return result
+        with in_repository(copy.path, "removing"), suppress(FileNotFoundError):
+            os.unlink(copy.name, dir_fd=folder)
     result = _copied(copy, report)
-    with in_repository(copy.done_marker, "writing"):
-        write_whole(copy.done_marker, json.dumps(result).encode())
+    with places.opened_folder(copy.repository, copy.folder) as folder:
+        places.write_text(folder, copy.done_marker, copy.path.with_name(copy.done_marker), json.dumps(result))
     return result
+
+
+def _finished_before(copy: Copy, folder: int) -> dict[str, Any] | None:
+    try:
+        text = places.text_of(folder, copy.done_marker, copy.path.with_name(copy.done_marker), MAX_MARKER_BYTES)
+        result: dict[str, Any] = json.loads(text)
+        return result if os.lstat(copy.name, dir_fd=folder).st_size == result["stored_bytes"] else None
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _asked(arguments: Mapping[str, Any]) -> Copy:
@@ -88,16 +100,18 @@ def _asked(arguments: Mapping[str, Any]) -> Copy:
         virtual_size=arguments["virtual_size"],
         bitmap=arguments["bitmap"] if level == DiskLevel.bitmap else None,
         parent=arguments["parent"] if level != DiskLevel.full else None,
+        # QEMU does not do both.
         is_compressed=bool(arguments.get("compress")) and not arguments.get("encrypted"),
         is_encrypted=bool(arguments.get("encrypted")),
     )
 
 
 def _copied(copy: Copy, report: Report) -> dict[str, Any]:
-    source = source_disk.read(copy.file, copy.format)
+    older = _parents_digests(copy)
     try:
-        with NbdServer(source.image(), connections=READERS, report=report, bitmap=copy.bitmap) as reader:
-            return _into_target(copy, source, reader, report)
+        with _opened_source(copy, report) as (disk, dirty):
+            plan = _plan(copy, disk, dirty, older, report)
+            return _written(copy, disk, plan, report)
     except ServerFailed as failed:
         if failed.image.path == copy.file:
             raise source_disk.unreadable(copy.file, failed.reason) from failed
@@ -106,57 +120,100 @@ def _copied(copy: Copy, report: Report) -> dict[str, Any]:
         raise source_disk.unreadable(copy.file, failed.reason) from failed
 
 
-def _into_target(copy: Copy, source: Source, reader: NbdServer, report: Report) -> dict[str, Any]:
-    blocks_path = copy.path.with_name(copy.blocks_file)
-    digests, older = Digests(copy.virtual_size), _parents_digests(copy)
-    with NbdServer(_new_image(copy, report), connections=READERS, report=report, is_writable=True) as writer:
-        handles = reader.connect([extents.ALLOCATION, *([extents.bitmap_context(copy.bitmap)] if copy.bitmap else [])])
-        if older is None:
-            wanted = extents.rounded(extents.data(handles[0], report), CLUSTER_BYTES, copy.virtual_size)
-        elif copy.bitmap is not None:
-            digests.take(older)
-            wanted = _changed(copy, source_disk.dirty_extents(source, copy.bitmap, handles[0], report), older)
-        else:
-            wanted = _not_zeroes(copy, extents.data(handles[0], report), older)
-        writes = _Writes(ServedTarget(writer, copy.path, of_repository), digests, older)
-        total = extents.bytes_of_blocks(wanted, copy.virtual_size)
-        read_blocks(handles, extents.blocks(wanted, copy.virtual_size), writes.take, Tally(report, total))
-        writes.target.finish()
-    with in_repository(blocks_path, "writing"):
-        write_whole(blocks_path, digests.as_bytes())
-        stored_bytes = copy.path.stat().st_size
+@contextmanager
+def _opened_source(copy: Copy, report: Report) -> Iterator[tuple[Opened, list[Extent] | None]]:
+    """The disk, and what its bitmap names."""
+    image = Image(copy.file, copy.format, is_in_use=True)
+    if copy.bitmap is None:
+        with opened_image(image, source_disk.files(copy.file, copy.format), report) as disk:
+            yield disk, None
+        return
+    with NbdServer(image, connections=READERS, report=report, bitmap=copy.bitmap) as server:
+        source = source_disk.read(copy.file, copy.format)
+        yield source_disk.opened_with_bitmap(source, server, copy.bitmap, report)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is written, in whole clusters, and the digests so far: those of blocks that are not read are right already."""
+
+    data: list[Extent]
+    zeroes: list[Extent]
+    digests: Digests
+    older: Digests | None
+
+
+def _plan(copy: Copy, disk: Opened, dirty: list[Extent] | None, older: Digests | None, report: Report) -> _Plan:
+    size, digests = copy.virtual_size, Digests(copy.virtual_size)
+    data = extents.rounded(disk.data, CLUSTER_BYTES, size)
+    if older is None:
+        return _Plan(data, [], digests, None)
+    if dirty is not None:
+        digests.take(older)
+        wanted = extents.union([extents.rounded(dirty, CLUSTER_BYTES, size), older.unknown_to_size(size)])
+    else:
+        wanted = _differing(disk, older, digests, report)
+    zeroes = extents.without(wanted, data)
+    # Zeroes follow the end of the parent's disk.
+    hidden = [(start, min(end, older.size)) for start, end in zeroes if start < older.size]
+    return _Plan(extents.without(wanted, zeroes), extents.rounded(hidden, CLUSTER_BYTES, size), digests, older)
+
+
+def _differing(disk: Opened, older: Digests, digests: Digests, report: Report) -> list[Extent]:
+    """The blocks that are not those of the parent. Everything is read, without what is zeroes now."""
+    size = digests.size
+    with_data = list(extents.blocks(disk.data, size))
+
+    def note(_index: int, block: Block, content: bytearray) -> None:
+        digests[block.number] = digest(content)
+
+    read_blocks(disk.readers, with_data, note, Tally(report, 2 * sum(block.length for block in with_data)))
+    return extents.union(
+        [(start, min(start + BLOCK_BYTES, size))]
+        for start in range(0, size, BLOCK_BYTES)
+        if older.of_block(start // BLOCK_BYTES, min(BLOCK_BYTES, size - start)) != digests[start // BLOCK_BYTES]
+    )
+
+
+def _written(copy: Copy, disk: Opened, plan: _Plan, report: Report) -> dict[str, Any]:
+    with _target(copy, plan, report) as target:
+        writes = _Writes(target, plan)
+        blocks = extents.blocks(plan.data, copy.virtual_size, plan.zeroes)
+        total = extents.bytes_of_blocks(extents.union([plan.data, plan.zeroes]), copy.virtual_size)
+        read_blocks(disk.readers, blocks, writes.take, Tally(report, total), target.give_up)
+        sha256 = target.finish(report)
+    with places.opened_folder(copy.repository, copy.folder) as folder:
+        places.write_bytes(folder, copy.blocks_file, copy.path.with_name(copy.blocks_file), plan.digests.as_bytes())
+        stored_bytes = os.lstat(copy.name, dir_fd=folder).st_size
     return {
         "stored_bytes": stored_bytes,
+        "stored_sha256": sha256,
         "copied_bytes": writes.copied_bytes,
-        "content": digests.content(),
+        "content": plan.digests.content(),
         "blocks_file": copy.blocks_file,
         "changed_blocks": writes.changed_blocks,
+        "is_compressed": copy.is_compressed,
     }
 
 
-def _changed(copy: Copy, dirty: list[Extent], older: Digests) -> list[Extent]:
-    """What was written since the parent, and the part by which the disk has grown: no digest is known of that."""
-    grown = older.unknown_to_size(copy.virtual_size)
-    return extents.union([extents.rounded(dirty, CLUSTER_BYTES, copy.virtual_size), grown])
+@contextmanager
+def _target(copy: Copy, plan: _Plan, report: Report) -> Iterator[Target]:
+    with places.opened_folder(copy.repository, copy.folder) as folder:
+        descriptor = places.opened_file(folder, copy.name, copy.path, _NEW_FILE)
+    try:
+        if not copy.is_compressed and not copy.is_encrypted:
+            layout = Layout(copy.virtual_size, plan.data, plan.zeroes, copy.backing_name)
+            yield Qcow2File(descriptor, copy.path, layout, of_repository)
+            return
+        image = _served_image(copy, report)
+        with NbdServer(image, connections=READERS, report=report, is_writable=True) as server:
+            yield ServedTarget(server, copy.path, of_repository, plan.zeroes)
+    finally:
+        os.close(descriptor)
 
 
-def _not_zeroes(copy: Copy, data: list[Extent], older: Digests) -> list[Extent]:
-    """Everything, without the blocks that are zeroes now and were zeroes in the parent."""
-    were = [(block * BLOCK_BYTES, min((block + 1) * BLOCK_BYTES, copy.virtual_size)) for block in older.not_zeroes()]
-    return extents.union([extents.rounded(data, BLOCK_BYTES, copy.virtual_size), [it for it in were if it[0] < it[1]]])
-
-
-def _parents_digests(copy: Copy) -> Digests | None:
-    if copy.parent is None:
-        return None
-    image = stored_chain.chain(copy.repository, copy.parent["folder"], copy.parent["file"])[0]
-    return stored_digests(copy.repository, copy.parent["folder"], copy.parent["blocks_file"], image.header.virtual_size)
-
-
-def _new_image(copy: Copy, report: Report) -> Image:
-    """The empty image that is written, above the images of the parent."""
-    with in_repository(copy.path, "making"):
-        os.close(os.open(copy.path, _NEW_FILE, 0o600))
+def _served_image(copy: Copy, report: Report) -> Image:
+    """The empty image that QEMU writes, above the images of the parent."""
     try:
         images.create(
             copy.path,
@@ -166,7 +223,7 @@ def _new_image(copy: Copy, report: Report) -> Image:
             encrypted_by=report if copy.is_encrypted else None,
         )
     except images.QemuImgFailed as failed:
-        raise refused_by_qemu(copy.path, failed.reason) from failed
+        raise RepositoryRefused(path=str(copy.path), what="making", reason=failed.reason) from failed
     below: Image | str = images.ALONE
     if copy.parent is not None:
         parents = stored_chain.chain(copy.repository, copy.parent["folder"], copy.parent["file"])
@@ -174,52 +231,26 @@ def _new_image(copy: Copy, report: Report) -> Image:
     return Image(str(copy.path), "qcow2", backing=below, is_encrypted=copy.is_encrypted, is_compressing=copy.is_compressed)
 
 
-def refused_by_qemu(path: Path, reason: str) -> RepositoryRefused:
-    return RepositoryRefused(path=str(path), what="making", reason=reason)
+def _parents_digests(copy: Copy) -> Digests | None:
+    if copy.parent is None:
+        return None
+    image = stored_chain.chain(copy.repository, copy.parent["folder"], copy.parent["file"])[0]
+    return stored_digests(copy.repository, copy.parent["folder"], copy.parent["blocks_file"], image.header.virtual_size)
 
 
 class _Writes:
-    """Takes the blocks of the source: notes their digests and writes what the target does not show yet. For several threads."""
+    """Takes the blocks of the source: notes their digests, and writes their pieces. For several threads."""
 
-    def __init__(self, target: Target, digests: Digests, older: Digests | None) -> None:
-        self.target, self._digests, self._older = target, digests, older
+    def __init__(self, target: Target, plan: _Plan) -> None:
+        self._target, self._plan = target, plan
         self._lock = threading.Lock()
         self.copied_bytes = self.changed_blocks = 0
 
     def take(self, index: int, block: Block, content: bytearray) -> None:
-        its = digest(content)
-        self._digests[block.number] = its
-        if self._older is not None and self._older.of_block(block.number, block.length) == its:
-            return
-        written = 0
-        view = memoryview(content)
-        for start, end, is_zero in runs(content, block):
-            if not is_zero:
-                self.target.write(index, start, view[start - block.start : end - block.start])
-                written += end - start
-            elif self._older is not None:
-                # The parent may have other data there.
-                self.target.zero(index, start, end - start)
+        its = self._plan.digests[block.number] = digest(content)
+        older = self._plan.older
+        is_changed = older is None or older.of_block(block.number, block.length) != its
+        written = self._target.put(index, block, content)
         with self._lock:
             self.copied_bytes += written
-            self.changed_blocks += 1
-
-
-def runs(content: bytearray, block: Block) -> Iterable[tuple[int, int, bool]]:
-    """The pieces of the block as runs of clusters that are zeroes, and runs that are not: first byte, byte after the last, zeroes."""
-    zeroes = _ZEROES
-    for start, end in block.pieces:
-        begun, was_zero = start, None
-        position = start
-        while position < end:
-            stop = min(position + CLUSTER_BYTES, end)
-            is_zero = content.startswith(zeroes[: stop - position], position - block.start)
-            if was_zero is not None and is_zero != was_zero:
-                yield begun, position, was_zero
-                begun = position
-            was_zero, position = is_zero, stop
-        if was_zero is not None:
-            yield begun, end, was_zero
-
-
-_ZEROES = bytes(CLUSTER_BYTES)
+            self.changed_blocks += is_changed

@@ -14,14 +14,19 @@ _DIRTY = 1
 _ASK_BYTES = 1 << 30
 """Bytes that one question covers. The protocol's own limit is 4 GiB - 1. The server may know less at a time, and is asked again."""
 
+CLUSTER_BYTES = 65536
+"""Bytes of a cluster of the images. Less than that is never written, so that nothing has to be read from the image below."""
+_ZEROES = bytes(CLUSTER_BYTES)
+
 #: First byte, and the byte after the last one.
 Extent = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block, and the pieces of it that are of interest. A piece never leaves its block."""
+    """One block, and the pieces of it that are of interest. A piece never leaves its block. `order`: 0 for the first that is read."""
 
+    order: int
     number: int
     start: int
     length: int
@@ -56,13 +61,14 @@ def _extents(handle: Any, context: str, is_wanted: Any, report: Report) -> list[
         handle.block_status(min(size - position, _ASK_BYTES), position, note)
         for length, flags in zip(answers[::2], answers[1::2], strict=True):
             if is_wanted(flags):
-                _append(extents, position, min(position + length, size))
+                append(extents, position, min(position + length, size))
             position += length
         report.alive()
     return extents
 
 
-def _append(extents: list[Extent], start: int, end: int) -> None:
+def append(extents: list[Extent], start: int, end: int) -> None:
+    """Add what begins at or after the beginning of the last extent."""
     if extents and extents[-1][1] >= start:
         extents[-1] = (extents[-1][0], max(end, extents[-1][1]))
     else:
@@ -72,7 +78,7 @@ def _append(extents: list[Extent], start: int, end: int) -> None:
 def union(several: Iterable[Iterable[Extent]]) -> list[Extent]:
     joined: list[Extent] = []
     for start, end in sorted(extent for extents in several for extent in extents):
-        _append(joined, start, end)
+        append(joined, start, end)
     return joined
 
 
@@ -81,7 +87,7 @@ def rounded(extents: Iterable[Extent], grain: int, size: int) -> list[Extent]:
     larger: list[Extent] = []
     for start, end in extents:
         if start < size:
-            _append(larger, start // grain * grain, min(-(-end // grain) * grain, size))
+            append(larger, start // grain * grain, min(-(-end // grain) * grain, size))
     return larger
 
 
@@ -93,28 +99,70 @@ def block_count(size: int) -> int:
     return -(-size // BLOCK_BYTES)
 
 
-def blocks(extents: Iterable[Extent], size: int) -> Iterator[Block]:
-    """The blocks that the extents touch, in order."""
+def without(extents: Iterable[Extent], others: Iterable[Extent]) -> list[Extent]:
+    """What is in `extents` and not in `others`, both in order."""
+    rest: list[Extent] = []
+    holes, hole = iter(others), None
+    hole = next(holes, None)
+    for start, end in extents:
+        position = start
+        while hole is not None and hole[0] < end:
+            if hole[0] > position:
+                rest.append((position, hole[0]))
+            position = max(position, hole[1])
+            if hole[1] > end:
+                break
+            hole = next(holes, None)
+        if position < end:
+            rest.append((position, end))
+    return rest
+
+
+def blocks(data: Iterable[Extent], size: int, others: Iterable[Extent] = ()) -> Iterator[Block]:
+    """The blocks that `data` or `others` touch, in order. Their pieces are those of `data`."""
+    with_data = _pieces(data)
+    its_number, pieces = next(with_data, (-1, ()))
+    touched = _pieces(union([data, others])) if others else _pieces(data)
+    for order, (number, _) in enumerate(touched):
+        start = number * BLOCK_BYTES
+        has_data = number == its_number
+        yield Block(order, number, start, min(BLOCK_BYTES, size - start), pieces if has_data else ())
+        if has_data:
+            its_number, pieces = next(with_data, (-1, ()))
+
+
+def _pieces(extents: Iterable[Extent]) -> Iterator[tuple[int, tuple[Extent, ...]]]:
+    """The numbers of the blocks, and the extents cut at the borders of blocks."""
     number, pieces = -1, list[Extent]()
     for start, end in extents:
-        while start < end:
-            its_number = start // BLOCK_BYTES
+        position = start
+        while position < end:
+            its_number = position // BLOCK_BYTES
             if its_number != number:
                 if pieces:
-                    yield _block(number, pieces, size)
+                    yield number, tuple(pieces)
                 number, pieces = its_number, []
             cut = min(end, (its_number + 1) * BLOCK_BYTES)
-            pieces.append((start, cut))
-            start = cut  # noqa: PLW2901 - the rest of the extent is in the next block
+            pieces.append((position, cut))
+            position = cut
     if pieces:
-        yield _block(number, pieces, size)
-
-
-def _block(number: int, pieces: list[Extent], size: int) -> Block:
-    start = number * BLOCK_BYTES
-    return Block(number, start, min(BLOCK_BYTES, size - start), tuple(pieces))
+        yield number, tuple(pieces)
 
 
 def bytes_of_blocks(extents: Iterable[Extent], size: int) -> int:
     """The bytes of all blocks that the extents touch."""
     return total(rounded(extents, BLOCK_BYTES, size))
+
+
+def runs(content: bytearray, block: Block) -> Iterator[tuple[int, int, bool]]:
+    """The pieces of the block as runs of clusters that are zeroes, and runs that are not: first byte, byte after the last, zeroes."""
+    for start, end in block.pieces:
+        begun, position, was_zero = start, start, False
+        while position < end:
+            stop = min(position + CLUSTER_BYTES, end)
+            is_zero = content.startswith(_ZEROES[: stop - position], position - block.start)
+            if is_zero != was_zero and position > begun:
+                yield begun, position, was_zero
+                begun = position
+            was_zero, position = is_zero, stop
+        yield begun, end, was_zero

@@ -8,7 +8,8 @@ import json
 import os
 import stat
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,23 +68,40 @@ def _driver(path: str) -> str:
 
 def qemu_img(command: str, arguments: Sequence[str], report: Report | None = None) -> str:
     """What the program writes. `report`: has the key of an encrypted image. Raises QemuImgFailed."""
+    return "".join(qemu_img_lines(command, arguments, report))
+
+
+def qemu_img_lines(command: str, arguments: Sequence[str], report: Report | None = None) -> Iterator[str]:
+    """What the program writes, while it writes it. Raises QemuImgFailed at the end."""
     secret, descriptors = secret_arguments(report)
-    try:
-        done = subprocess.run(
-            [*DIES_WITH_US, "qemu-img", command, *secret, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            pass_fds=descriptors,
-            check=False,
-        )
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-    if done.returncode:
-        raise QemuImgFailed(last_line(done.stderr) or f"qemu-img ended with {done.returncode}")
-    return done.stdout
+    # A file, as a pipe that nobody reads stops a program that complains much.
+    with tempfile.TemporaryFile() as complaints:
+        try:
+            program = subprocess.Popen(
+                [*DIES_WITH_US, "qemu-img", command, *secret, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+                errors="replace",
+                pass_fds=descriptors,
+            )
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        assert program.stdout is not None
+        try:
+            yield from program.stdout
+        except BaseException:
+            program.kill()
+            raise
+        finally:
+            program.stdout.close()
+            program.wait()
+        complaints.seek(0)
+        if program.returncode:
+            text = complaints.read().decode(errors="replace")
+            raise QemuImgFailed(last_line(text) or f"qemu-img ended with {program.returncode}")
 
 
 def secret_arguments(report: Report | None) -> tuple[list[str], list[int]]:

@@ -99,10 +99,15 @@ def text_of(folder: int, name: str, shown: Path, limit: int) -> str:
 
 def write_text(folder: int, name: str, shown: Path, text: str) -> None:
     """Write a file and sync it. Its name appears only when the content is complete."""
+    write_bytes(folder, name, shown, text.encode())
+
+
+def write_bytes(folder: int, name: str, shown: Path, content: bytes) -> None:
+    """Like `write_text`."""
     with drafted(folder, folder, name, shown) as draft:
-        content = memoryview(text.encode())
-        while content:
-            content = content[os.write(draft, content) :]
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(draft, rest) :]
         os.fsync(draft)
 
 

@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import StillpointError, StorageRefused
-from service.model.repository import BLOCK_BYTES
-from service.repository import extents, images, stored_chain
-from service.repository.copying import CLUSTER_BYTES, runs
+from service.repository import extents, stored_chain
 from service.repository.digests import Digests, digest
-from service.repository.extents import Block, Extent
+from service.repository.extents import CLUSTER_BYTES, Block, Extent
 from service.repository.failures import of_target
-from service.repository.images import Image, QemuImgFailed
-from service.repository.nbd_server import NbdServer, ServerFailed
-from service.repository.reading import READERS, Tally, read_blocks
+from service.repository.qcow2_file import Layout, Qcow2File
+from service.repository.reading import Tally, read_blocks
 from service.repository.report import Report
 from service.repository.stored_chain import StoredImage, damaged
-from service.repository.stored_disk import check_size, opened, stored_digests
-from service.repository.writing import RawTarget, ServedTarget, Target
+from service.repository.stored_disk import opened, stored_digests
+from service.repository.writing import RawTarget, Target
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICE = os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
@@ -122,43 +119,28 @@ def _of_target(restore: Restore, error: OSError, path: str | Path, what: str) ->
 
 
 def _restored(restore: Restore, chain: list[StoredImage], expected: Digests, descriptor: int, report: Report) -> int:
-    with (
-        opened(chain, report, is_encrypted=restore.is_encrypted, connections=READERS) as reader,
-        _target(restore, descriptor, report) as target,
-    ):
-        handles = reader.connect([extents.ALLOCATION])
-        check_size(handles, restore.virtual_size, chain)
-        grain = BLOCK_BYTES if restore.is_device else CLUSTER_BYTES
-        wanted = extents.rounded(extents.data(handles[0], report), grain, restore.virtual_size)
+    size = restore.virtual_size
+    with opened(chain, size, report, is_encrypted=restore.is_encrypted) as disk:
+        # On a device everything is written: what it held before must not show.
+        data = [(0, size)] if restore.is_device else extents.rounded(disk.data, CLUSTER_BYTES, size)
+        target = _target(restore, descriptor, data)
         copy = _CheckedCopy(target, expected, chain[0])
-        copy.check_zeroes(wanted)
-        total = extents.bytes_of_blocks(wanted, restore.virtual_size)
-        read_blocks(handles, extents.blocks(wanted, restore.virtual_size), copy.take, Tally(report, total))
-        target.finish()
+        copy.check_zeroes(data)
+        read_blocks(disk.readers, extents.blocks(data, size), copy.take, Tally(report, extents.bytes_of_blocks(data, size)), target.give_up)
+        target.finish(report)
     return copy.written_bytes
 
 
-@contextmanager
-def _target(restore: Restore, descriptor: int, report: Report) -> Iterator[Target]:
+def _target(restore: Restore, descriptor: int, data: list[Extent]) -> Target:
     explained = partial(_of_target, restore)
-    if restore.is_device or restore.target_format == "raw":
-        try:
-            if not restore.is_device:
-                os.ftruncate(descriptor, restore.virtual_size)
-        except OSError as error:
-            raise explained(error, restore.target, "writing") from error
-        yield RawTarget(descriptor, restore.target, explained, must_zero=restore.is_device)
-        return
+    if not restore.is_device and restore.target_format == "qcow2":
+        return Qcow2File(descriptor, restore.target, Layout(restore.virtual_size, data, [], None), explained, is_hashed=False)
     try:
-        images.create(restore.target, restore.virtual_size)
-        with NbdServer(Image(str(restore.target), "qcow2"), connections=READERS, report=report, is_writable=True) as server:
-            yield ServedTarget(server, restore.target, explained)
-    except QemuImgFailed as failed:
-        raise explained(OSError(0, failed.reason), restore.target, "making") from failed
-    except ServerFailed as failed:
-        if failed.image.path != str(restore.target):
-            raise
-        raise explained(OSError(0, failed.reason), restore.target, "writing") from failed
+        if not restore.is_device:
+            os.ftruncate(descriptor, restore.virtual_size)
+    except OSError as error:
+        raise explained(error, restore.target, "writing") from error
+    return RawTarget(descriptor, restore.target, explained, must_zero=restore.is_device)
 
 
 class _CheckedCopy:
@@ -180,13 +162,7 @@ class _CheckedCopy:
     def take(self, index: int, block: Block, content: bytearray) -> None:
         if digest(content) != self._expected[block.number]:
             raise self._damaged(block.number)
-        view, written = memoryview(content), 0
-        for start, end, is_zero in runs(content, block):
-            if is_zero:
-                self._target.zero(index, start, end - start)
-            else:
-                self._target.write(index, start, view[start - block.start : end - block.start])
-                written += end - start
+        written = self._target.put(index, block, content)
         with self._lock:
             self.written_bytes += written
 

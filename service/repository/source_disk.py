@@ -5,14 +5,18 @@ The image must be still: the guest writes into an overlay above it. `inspect` al
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from service.errors import StorageRefused
+from service.model.image_header import READ_BYTES, parse
 from service.repository import extents
+from service.repository.failures import of_source
 from service.repository.images import ALONE, Image, QemuImgFailed, qemu_img
 from service.repository.nbd_server import NbdServer, ServerFailed
+from service.repository.reading import Opened, ServedReader
 from service.repository.report import Report
 
 IN_USE = "in-use"
@@ -66,9 +70,9 @@ def read(file: str, image_format: str) -> Source:
         image = Image(file, image_format, is_in_use=True)
         chain = json.loads(qemu_img("info", ["-U", "--backing-chain", "--output=json", image.name()]))
     except QemuImgFailed as failed:
-        raise StorageRefused(what="reading", path=file, reason=failed.reason, errno=None) from failed
+        raise unreadable(file, failed.reason) from failed
     except OSError as error:
-        raise StorageRefused(what="reading", path=file, reason=error.strerror or str(error), errno=None) from error
+        raise of_source(error, file, "reading") from error
     layers = tuple(Layer(_file_of(entry["filename"]), entry["format"], _bitmaps(entry)) for entry in chain)
     return Source(file, image_format, int(chain[0]["virtual-size"]), (Layer(file, image_format, layers[0].bitmaps), *layers[1:]))
 
@@ -85,6 +89,33 @@ def _file_of(name: str) -> str:
 def _bitmaps(entry: Mapping[str, Any]) -> dict[str, list[str]]:
     known = entry.get("format-specific", {}).get("data", {}).get("bitmaps", [])
     return {bitmap["name"]: list(bitmap["flags"]) for bitmap in known}
+
+
+def files(file: str, image_format: str) -> list[str]:
+    """The files of the chain, the active one first. Raises StorageRefused."""
+    header = parse(_head(file)) if image_format == "qcow2" else None
+    if header is None or header.below is None:
+        return [file]
+    return [layer.file for layer in read(file, image_format).layers]
+
+
+def _head(file: str) -> bytes:
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, READ_BYTES, 0)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise of_source(error, file, "reading") from error
+
+
+def opened_with_bitmap(source: Source, server: NbdServer, bitmap: str, report: Report) -> tuple[Opened, list[extents.Extent]]:
+    """The disk behind its server, and what the bitmap names. Raises StorageRefused, ServerFailed."""
+    handles = server.connect([extents.ALLOCATION, extents.bitmap_context(bitmap)])
+    dirty = dirty_extents(source, bitmap, handles[0], report)
+    readers = [ServedReader(handle) for handle in handles]
+    return Opened(handles[0].get_size(), extents.data(handles[0], report), readers), dirty
 
 
 def dirty_extents(source: Source, bitmap: str, top: Any, report: Report) -> list[extents.Extent]:

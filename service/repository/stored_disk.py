@@ -3,14 +3,13 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from service.errors import KeyUnusable, StillpointError
 from service.repository import stored_chain
 from service.repository.digests import Digests
 from service.repository.failures import in_repository
-from service.repository.nbd_server import NbdServer, ServerFailed
-from service.repository.reading import ReadFailed
+from service.repository.nbd_server import ServerFailed
+from service.repository.reading import Opened, ReadFailed, opened_image
 from service.repository.report import Report
 from service.repository.stored_chain import StoredImage, damaged
 
@@ -29,13 +28,16 @@ def stored_digests(repository: str, folder: str, blocks_file: str, virtual_size:
 
 
 @contextmanager
-def opened(chain: Sequence[StoredImage], report: Report, *, is_encrypted: bool, connections: int) -> Iterator[NbdServer]:
-    """A server of the whole chain. Its errors inside become PointDamaged, KeyUnusable, or an error of the repository."""
+def opened(chain: Sequence[StoredImage], virtual_size: int, report: Report, *, is_encrypted: bool) -> Iterator[Opened]:
+    """The whole chain. Errors inside become PointDamaged, KeyUnusable, or an error of the repository."""
     if is_encrypted and report.key is None:
         raise KeyUnusable(key=str(chain[0].path), reason="the image is encrypted, and the repository has no key")
+    image = stored_chain.as_image(list(chain), is_encrypted=is_encrypted)
     try:
-        with NbdServer(stored_chain.as_image(list(chain), is_encrypted=is_encrypted), connections=connections, report=report) as server:
-            yield server
+        with opened_image(image, None if is_encrypted else [str(stored.path) for stored in chain], report) as disk:
+            if disk.size != virtual_size:
+                raise damaged(chain[0].folder, chain[0].path, f"it shows {disk.size} bytes, and the disk has {virtual_size} bytes")
+            yield disk
     except (ServerFailed, ReadFailed) as failed:
         raise _explained(chain, failed.reason) from failed
 
@@ -56,10 +58,3 @@ def _read_once(image: StoredImage) -> None:
         os.pread(descriptor, 1, 0)
     finally:
         os.close(descriptor)
-
-
-def check_size(handles: Sequence[Any], virtual_size: int, chain: Sequence[StoredImage]) -> None:
-    """Raises PointDamaged if the image shows another size than the point says."""
-    size = handles[0].get_size()
-    if size != virtual_size:
-        raise damaged(chain[0].folder, chain[0].path, f"it shows {size} bytes, and the disk has {virtual_size} bytes")

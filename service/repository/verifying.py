@@ -14,10 +14,10 @@ from service.repository import extents, stored_chain
 from service.repository.digests import Digests, digest
 from service.repository.extents import Block
 from service.repository.failures import in_repository
-from service.repository.reading import READERS, Tally, read_blocks
+from service.repository.reading import Tally, read_blocks
 from service.repository.report import Report
 from service.repository.stored_chain import StoredImage, damaged
-from service.repository.stored_disk import check_size, opened, stored_digests
+from service.repository.stored_disk import opened, stored_digests
 
 _PIECE_BYTES = 1 << 20
 """Bytes of a file that are read at a time."""
@@ -135,14 +135,11 @@ def differing_blocks(chain: Sequence[StoredImage], expected: Digests, tally: Tal
     """The blocks that the images show otherwise than `expected`. Raises PointDamaged, KeyUnusable."""
     size = expected.size
     shown = Digests(size)
-    with opened(chain, tally.report, is_encrypted=is_encrypted, connections=READERS) as server:
-        handles = server.connect([extents.ALLOCATION])
-        check_size(handles, size, chain)
+    with opened(chain, size, tally.report, is_encrypted=is_encrypted) as disk:
 
         def note(_index: int, block: Block, content: bytearray) -> None:
             shown[block.number] = digest(content)
 
-        wanted = extents.data(handles[0], tally.report)
-        tally.add(size - extents.bytes_of_blocks(wanted, size))
-        read_blocks(handles, extents.blocks(wanted, size), note, tally)
+        tally.add(size - extents.bytes_of_blocks(disk.data, size))
+        read_blocks(disk.readers, extents.blocks(disk.data, size), note, tally)
     return shown.differing(expected)

@@ -1,65 +1,91 @@
 """Where the blocks of a copy are written: a qcow2 behind its server, or a raw file or device."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import nbd
 
 from service.errors import StillpointError
+from service.repository import durable
+from service.repository.extents import Block, Extent, runs
 from service.repository.nbd_server import NbdServer, ServerFailed
+from service.repository.report import Report
 
 #: How an error of the system on the target is told: `failures.of_repository` or `failures.of_target`.
 Explained = Callable[[OSError, str | Path, str], StillpointError]
 
 
 class Target(Protocol):
-    """`index`: the number of the thread that calls. Raises what `Explained` says."""
+    """Takes blocks from several threads, in any order. Raises what `Explained` says."""
 
-    def write(self, index: int, offset: int, content: memoryview) -> None: ...
+    def put(self, index: int, block: Block, content: bytearray) -> int:
+        """Write the pieces of the block. Returns the bytes that were not zeroes. `index`: the number of the thread."""
 
-    def zero(self, index: int, offset: int, length: int) -> None:
-        """Nothing of an image below shows there afterwards."""
+    def finish(self, report: Report) -> str | None:
+        """What was written is on the disk. Returns the SHA-256 of the stored bytes, in hex, where it is known."""
 
-    def finish(self) -> None:
-        """What was written is on the disk."""
+    def give_up(self) -> None:
+        """Another thread met an error."""
 
 
 class ServedTarget:
-    """An image that `qemu-nbd` writes. `path`: its file."""
+    """An image that `qemu-nbd` writes. `path`: its file. `zeroes`: extents that hide what the image below holds."""
 
-    def __init__(self, server: NbdServer, path: Path, explained: Explained) -> None:
+    def __init__(self, server: NbdServer, path: Path, explained: Explained, zeroes: Sequence[Extent] = ()) -> None:
         self._server, self._path, self._explained = server, path, explained
         self._handles: list[Any] = server.connect()
+        for start, end in zeroes:
+            self._zero(0, start, end)
 
-    def write(self, index: int, offset: int, content: memoryview) -> None:
-        try:
-            self._handles[index].pwrite(content, offset)
-        except nbd.Error as error:
-            raise self._error(error) from error
+    def put(self, index: int, block: Block, content: bytearray) -> int:
+        view, written = memoryview(content), 0
+        for start, end, is_zero in runs(content, block):
+            if is_zero:
+                self._zero(index, start, end)
+            else:
+                with self._errors():
+                    self._handles[index].pwrite(view[start - block.start : end - block.start], start)
+                written += end - start
+        return written
 
-    def zero(self, index: int, offset: int, length: int) -> None:
-        try:
-            self._handles[index].zero(length, offset)
-        except nbd.Error as error:
-            raise self._error(error) from error
+    def _zero(self, index: int, start: int, end: int) -> None:
+        with self._errors():
+            for position in range(start, end, _ZERO_BYTES):
+                self._handles[index].zero(min(_ZERO_BYTES, end - position), position)
 
-    def finish(self) -> None:
-        try:
+    def finish(self, report: Report) -> None:
+        with self._errors():
             self._handles[0].flush()
-        except nbd.Error as error:
-            raise self._error(error) from error
-        try:
             self._server.close()
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                durable.sync(descriptor, report)
+            finally:
+                os.close(descriptor)
+
+    def give_up(self) -> None:
+        """No thread waits for another."""
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except nbd.Error as error:
+            # The text of the library names its own function first; the number says all.
+            number = int(error.errnum or 0)
+            plain = OSError(number, os.strerror(number) if number else str(error.string))
+            raise self._explained(plain, self._path, "writing") from error
+        except OSError as error:
+            raise self._explained(error, self._path, "writing") from error
         except ServerFailed as failed:
             raise self._explained(OSError(0, failed.reason), self._path, "writing") from failed
-        sync(self._path, self._explained)
 
-    def _error(self, error: nbd.Error) -> StillpointError:
-        # The text of the library names its own function first; the number says all.
-        number = int(error.errnum or 0)
-        return self._explained(OSError(number, os.strerror(number) if number else str(error.string)), self._path, "writing")
+
+_ZERO_BYTES = 1 << 30
+"""Bytes that one request makes zeroes. The protocol's own limit is 4 GiB - 1."""
 
 
 class RawTarget:
@@ -68,8 +94,16 @@ class RawTarget:
     def __init__(self, descriptor: int, path: Path, explained: Explained, *, must_zero: bool) -> None:
         self._descriptor, self._path, self._explained, self._must_zero = descriptor, path, explained, must_zero
 
-    def write(self, index: int, offset: int, content: memoryview) -> None:
+    def put(self, index: int, block: Block, content: bytearray) -> int:
         del index
+        view, written = memoryview(content), 0
+        for start, end, is_zero in runs(content, block):
+            if not is_zero or self._must_zero:
+                self._write(view[start - block.start : end - block.start], start)
+                written += end - start
+        return written
+
+    def _write(self, content: memoryview, offset: int) -> None:
         try:
             while content:
                 count = os.pwrite(self._descriptor, content, offset)
@@ -77,38 +111,11 @@ class RawTarget:
         except OSError as error:
             raise self._explained(error, self._path, "writing") from error
 
-    def zero(self, index: int, offset: int, length: int) -> None:
-        if self._must_zero:
-            self.write(index, offset, memoryview(bytes(length)))
-
-    def finish(self) -> None:
+    def finish(self, report: Report) -> None:
         try:
-            os.fsync(self._descriptor)
+            durable.sync(self._descriptor, report)
         except OSError as error:
             raise self._explained(error, self._path, "writing") from error
 
-
-def write_whole(path: Path, content: bytes) -> None:
-    """The file is there with all of its content after the return, also after a power loss, and never with a part. Raises OSError."""
-    new = path.with_name(path.name + ".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    new.rename(path)
-
-
-def sync(path: Path, explained: Explained) -> None:
-    """Wait until the disk has the file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise explained(error, path, "writing") from error
+    def give_up(self) -> None:
+        """No thread waits for another."""
