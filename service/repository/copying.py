@@ -168,11 +168,7 @@ def _differing(disk: Opened, older: Digests, digests: Digests, report: Report) -
         digests[block.number] = digest(content)
 
     read_blocks(disk.readers, with_data, note, Tally(report, 2 * sum(block.length for block in with_data)))
-    return extents.union(
-        [(start, min(start + BLOCK_BYTES, size))]
-        for start in range(0, size, BLOCK_BYTES)
-        if older.of_block(start // BLOCK_BYTES, min(BLOCK_BYTES, size - start)) != digests[start // BLOCK_BYTES]
-    )
+    return extents.union([[(block * BLOCK_BYTES, min((block + 1) * BLOCK_BYTES, size)) for block in digests.not_those_of(older)]])
 
 
 def _written(copy: Copy, disk: Opened, plan: _Plan, report: Report) -> dict[str, Any]:

@@ -73,6 +73,11 @@ class Digests:
         """The blocks that hold anything."""
         return self.differing(Digests(self.size))
 
+    def not_those_of(self, older: "Digests") -> list[int]:
+        """The blocks that `older` has otherwise, or not at all."""
+        lengths = ((block, min(BLOCK_BYTES, self.size - block * BLOCK_BYTES)) for block in range(block_count(self.size)))
+        return [block for block, length in lengths if older.of_block(block, length) != self[block]]
+
     def differing(self, other: "Digests") -> list[int]:
         """The blocks that are different, both disks having the same size."""
         if self._all == other._all:

@@ -32,6 +32,8 @@ _COUNTS = CLUSTER_BYTES // 2
 _OWN_COPY = 1 << 63
 """The flag of a cluster that nothing else refers to."""
 _READS_AS_ZEROES = 1
+MAX_NAME_BYTES = 1023
+"""Bytes of the name of the image below, by the format. A longer name is refused before anything is made."""
 _WRITE_BACK_BYTES = 16 << 20
 """The kernel begins to write back after so many bytes. Otherwise all of it would wait for the sync at the end."""
 
