@@ -2,7 +2,6 @@
 
 from service.repository.comparing import compare_disk
 from service.repository.copying import copy_disk
-from service.repository.overlay import make_overlay
 from service.repository.restoring import restore_disk
 from service.repository.source_disk import inspect_source
 from service.repository.verifying import verify_point
@@ -12,6 +11,5 @@ STEPS = {
     "copy_disk": copy_disk,
     "compare_disk": compare_disk,
     "restore_disk": restore_disk,
-    "make_overlay": make_overlay,
     "verify_point": verify_point,
 }

@@ -9,6 +9,7 @@ import pytest
 from service.repository import hand_start
 from service.repository.hand import Hand
 from service.repository.store import Repository
+from tests.repository.disks import MIB, Disk, Points
 from tests.repository.filesystems import Freezable, freezable, small
 
 REPOSITORY_ID = str(uuid.UUID(int=1))
@@ -43,3 +44,29 @@ def small_filesystem(tmp_path: Path) -> Iterator[Path]:
 def freezable_filesystem(tmp_path: Path) -> Iterator[Freezable]:
     with freezable(tmp_path / "freezable") as filesystem:
         yield filesystem
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    """Some data, a hole, and a block of which only a part is written."""
+    made = Disk.make(tmp_path / "disk.qcow2")
+    made.write((1, 0, 3 * MIB), (2, 5 * MIB + 4096, 8192), (3, 15 * MIB, MIB))
+    return made
+
+
+@pytest.fixture
+def points(tmp_path: Path) -> Points:
+    return Points(tmp_path / "points")
+
+
+@pytest.fixture
+def chain(disk: Disk, points: Points) -> Points:
+    """The points p1, p2 and p3 of the disk, which is as it was for p3."""
+    disk.checkpoint("c1")
+    points.take("p1", disk)
+    disk.write((7, MIB, 65536), (8, 9 * MIB, 2 * MIB))
+    disk.checkpoint("c2")
+    points.take("p2", disk, "bitmap", bitmap="c1")
+    disk.write((0, 0, 65536), (9, 10 * MIB, 65536))
+    points.take("p3", disk, "bitmap", bitmap="c2")
+    return points
