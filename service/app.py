@@ -21,7 +21,7 @@ from service.api.auth import Authentication, TokenCheck
 from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.metrics import Metrics, RequestMetrics
-from service.api.routes import docs, domains, gates, hosts, jobs, recovery_points
+from service.api.routes import docs, domains, gates, hosts, jobs, recovery_points, repositories, restores
 from service.api.routes import service as service_routes
 from service.api.worker_pages import WorkerPages
 from service.config import Settings
@@ -92,6 +92,18 @@ def _no_worker() -> None:
     """The problem of a worker that is not in this process."""
 
 
+ROUTERS = (
+    jobs.router,
+    domains.router,
+    gates.router,
+    recovery_points.router,
+    restores.router,
+    repositories.router,
+    hosts.router,
+    service_routes.router,
+)
+
+
 def create_api(
     settings: Settings, database: Database, wake: Wake, worker_problem: Callable[[], StillpointError | None] = _no_worker
 ) -> FastAPI:
@@ -125,7 +137,7 @@ def create_api(
     )
     app.state.context = Context(settings, database, reader, metrics, wake.wake, trial, worker_problem)
     problems.install_handlers(app)
-    for router in (jobs.router, domains.router, gates.router, recovery_points.router, hosts.router, service_routes.router):
+    for router in ROUTERS:
         # The routes themselves, not include_router: that would match every path twice, once per level.
         app.router.routes.extend(router.routes)
     app.router.routes.extend(docs.assets)

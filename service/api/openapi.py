@@ -33,6 +33,7 @@ TAGS = [
     {"name": "jobs", "description": "Operations: create, follow, cancel, retry and explain them."},
     {"name": "domains", "description": "Virtual machines as their hosts last published them."},
     {"name": "recovery points", "description": "What can be restored."},
+    {"name": "repositories", "description": "Folders that keep sealed recovery points."},
     {"name": "hosts", "description": "Workers and their machines."},
     {"name": "service", "description": "Health, readiness, metrics, documentation."},
 ]

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, bindparam, select, tuple_
+from sqlalchemy import Select, and_, bindparam, or_, select, tuple_
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -14,7 +14,7 @@ from service.api.paging import decode_time_cursor, statement_of_page
 from service.api.schemas.jobs import JobFilter
 from service.api.schemas.recovery_points import RecoveryPointFilter
 from service.db.reader import Statement
-from service.db.tables import Job, JobDocument, JobLabel, RecoveryPoint
+from service.db.tables import Job, JobDocument, JobLabel, RecoveryPoint, Repository
 
 Value = str | int | datetime
 Rows = Select[*tuple[Any, ...]]
@@ -34,7 +34,16 @@ POINT_COLUMNS = {
     "domain_name": RecoveryPoint.domain_name,
     "host": RecoveryPoint.host_id,
     "verdict": RecoveryPoint.verdict,
+    "point_state": RecoveryPoint.state,
 }
+_ASKED = bindparam("repository", type_=Repository.name.type)
+_REPOSITORY = (
+    select(Repository.id)
+    .where(or_(Repository.id == _ASKED, Repository.registered_id == _ASKED, Repository.name == _ASKED))
+    .order_by(Repository.name == _ASKED)
+    .limit(1)
+    .scalar_subquery()
+)
 
 
 def page_of_jobs(wanted: JobFilter) -> tuple[Statement, dict[str, Value]]:
@@ -52,7 +61,7 @@ def _own_filters(wanted: JobFilter) -> dict[str, Value | None]:
 
 def page_of_recovery_points(wanted: RecoveryPointFilter) -> tuple[Statement, dict[str, Value]]:
     """Like `page_of_jobs`. Raises CursorInvalid."""
-    parameters = _parameters(wanted, {})
+    parameters = _parameters(wanted, {"repository": wanted.repository, "point_state": wanted.state})
     return recovery_point_page_statement(frozenset(parameters), wanted.limit), parameters
 
 
@@ -76,6 +85,8 @@ def job_page_statement(names: frozenset[str], labels: int, limit: int) -> Statem
 @lru_cache(maxsize=64)
 def recovery_point_page_statement(names: frozenset[str], limit: int) -> Statement:
     rows = select(RecoveryPoint.document).select_from(RecoveryPoint)
+    if "repository" in names:
+        rows = rows.where(RecoveryPoint.repository_id == _REPOSITORY)
     return statement_of_page(_narrowed(rows, names, POINT_COLUMNS, RecoveryPoint.created_at, RecoveryPoint.id), limit)
 
 

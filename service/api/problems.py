@@ -12,6 +12,8 @@ from service import errors
 from service.errors import StillpointError
 
 MEDIA_TYPE = "application/problem+json"
+KIND_INVALID = "job_kind"
+"""The type of pydantic's error about the `kind` of a body whose class depends on it."""
 RETRY_AFTER_SECONDS = 2
 """Seconds in the header `Retry-After` of the answers 429 and 503."""
 
@@ -24,9 +26,19 @@ STATUS: dict[type[StillpointError], int] = {
     errors.RecoveryPointNotFound: 404,
     errors.DomainUnknown: 404,
     errors.HostUnknown: 404,
+    errors.RepositoryUnknown: 404,
     errors.MethodNotAllowed: 405,
     errors.DomainAmbiguous: 409,
     errors.HostNotSilent: 409,
+    errors.HostNotNamed: 409,
+    errors.RepositoryTaken: 409,
+    errors.RepositoryInUse: 409,
+    errors.PointNotSealed: 409,
+    errors.PointDamaged: 409,
+    errors.PointIncomplete: 409,
+    errors.RestoreRefused: 409,
+    errors.UsnRisk: 409,
+    errors.DiskUnknown: 409,
     errors.GateTokenWrong: 403,
     errors.GateNotFound: 404,
     errors.CancelRefused: 409,
@@ -147,6 +159,19 @@ def _invalid(request: Request, error: Exception) -> Response:
         # FastAPI does not parse a body whose Content-Type is not JSON.
         return problem_response(errors.UnsupportedMediaType(content_type=request.headers.get("content-type")), path)
     # The refused value is not repeated, because it may be a secret in the wrong field.
-    fields = [{"field": ".".join(str(part) for part in fault["loc"]), "reason": fault["msg"]} for fault in faults]
+    fields = [{"field": ".".join(_field(fault, error.body)), "reason": fault["msg"]} for fault in faults]
     summary = "; ".join(f"{field['field']}: {field['reason']}" for field in fields)
     return problem_response(errors.ValidationFailed(count=len(fields), summary=summary, fields=fields), path)
+
+
+def _field(fault: Mapping[str, Any], body: Any) -> list[str]:
+    """Where the fault is in the body as the caller sent it.
+
+    Pydantic names the class that it has chosen by `kind`, which is not a field, and for a wrong `kind` it names the body.
+    """
+    where, *inside = (str(part) for part in fault["loc"])
+    if fault["type"] == KIND_INVALID:
+        return [where, "kind"]
+    if inside and isinstance(body, Mapping) and inside[0] == body.get("kind"):
+        return [where, *inside[1:]]
+    return [where, *inside]

@@ -113,6 +113,15 @@ class PointDamaged(StillpointError):
     )
 
 
+class PointNotSealed(StillpointError):
+    """The point is the files below the overlays of the guest's disks: there is nothing in a repository. Facts: `point`."""
+
+    code = "point_not_sealed"
+    title = "The recovery point is not in a repository"
+    detail_template = "Point {point} is the files below the overlays of the guest's disks. No repository has it."
+    remedy_template = "Name a point that a backup has left in a repository: GET /api/v1/recovery-points?state=sealed."
+
+
 class PointIncomplete(StillpointError):
     """A point from which this one inherits is not there. Facts: `point`, `missing`, `next_good`."""
 

@@ -35,6 +35,13 @@ class HostUnknown(StillpointError):
     remedy_template = "GET /api/v1/hosts and `stillpoint host list` show the hosts."
 
 
+class HostNotNamed(StillpointError):
+    code = "host_not_named"
+    title = "It is not clear which host is meant"
+    detail_template = "The request names no host, and the known hosts are: {hosts}."
+    remedy_template = 'Add "host" to the request.'
+
+
 class DomainAmbiguous(StillpointError):
     code = "domain_ambiguous"
     title = "More than one host has a domain of this name"

@@ -90,12 +90,6 @@ def add_proofs(session: Session, point_id: str, proofs: Sequence[Proof], now: da
     _change(session, point_id, proofs=with_new(known, [proof.as_document(now) for proof in proofs]))
 
 
-def set_pinned(session: Session, point_id: str, *, pinned: bool) -> None:
-    """Raises RecoveryPointNotFound."""
-    _locked(session, point_id)
-    _change(session, point_id, pinned=pinned)
-
-
 def _locked(session: Session, point_id: str) -> Any:
     row = session.execute(select(_POINTS.c.state, _POINTS.c.proofs).where(_POINTS.c.id == point_id).with_for_update()).first()
     if row is None:

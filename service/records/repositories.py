@@ -75,11 +75,11 @@ def add(session: Session, wanted: Registration, now: datetime) -> Repository:
 def get(session: Session, id_or_name: str) -> Repository:
     """Raises RepositoryUnknown."""
     named = or_(Repository.id == id_or_name, Repository.registered_id == id_or_name, Repository.name == id_or_name)
-    found = list(session.scalars(select(Repository).where(named).execution_options(populate_existing=True)))
-    if not found:
+    repositories = list(session.scalars(select(Repository).where(named).execution_options(populate_existing=True)))
+    if not repositories:
         raise RepositoryUnknown(repository=id_or_name)
     # A repository may have the id of another one as its name.
-    return next((one for one in found if id_or_name in (one.id, one.registered_id)), found[0])
+    return next((one for one in repositories if id_or_name in (one.id, one.registered_id)), repositories[0])
 
 
 def list_all(session: Session) -> Sequence[Repository]:
@@ -88,7 +88,7 @@ def list_all(session: Session) -> Sequence[Repository]:
 
 
 def of_host(session: Session, host_id: str) -> Sequence[Repository]:
-    """Those at which the worker of the host looks."""
+    """The repositories at which the worker of the host looks."""
     return session.scalars(select(Repository).where(Repository.host_id == host_id).order_by(Repository.name)).all()
 
 

@@ -24,6 +24,7 @@ class Imported(StrEnum):
 
 def row_of(manifest: Manifest, manifest_digest: str, *, job_id: str | None = None) -> RecoveryPoint:
     """`manifest_digest`: SHA-256 in hex of the canonical manifest. `job_id` None: the job is not on record."""
+    stored = {file.name: file.bytes for file in manifest.files}
     return RecoveryPoint(
         id=manifest.point_id,
         job_id=job_id,
@@ -35,7 +36,7 @@ def row_of(manifest: Manifest, manifest_digest: str, *, job_id: str | None = Non
         point_in_time_at=datetime.fromisoformat(manifest.point_in_time_at),
         verdict=manifest.verdict,
         labels=dict(manifest.labels),
-        disks=manifest.as_document()["disks"],
+        disks=[{**disk, "stored_bytes": stored.get(disk["file"])} for disk in manifest.as_document()["disks"]],
         size_bytes=sum(file.bytes for file in manifest.files),
         repository_id=manifest.repository_id,
         folder=manifest.folder,

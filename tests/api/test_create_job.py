@@ -32,6 +32,7 @@ def test_a_new_job_is_answered_with_202_its_address_and_everything_that_is_known
         "host": "hv1",
         "state": "queued",
         "phase": None,
+        "progress": None,
         "attempt": 0,
         "max_attempts": 3,
         "created_at": job["created_at"],

@@ -26,20 +26,27 @@ def document(api: TestClient) -> dict[str, Any]:
 
 def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
     assert sorted((operation["operationId"], f"{method} {path}") for path, method, operation in _operations(document)) == [
+        ("add_repository", "post /api/v1/repositories"),
         ("cancel_job", "post /api/v1/jobs/{job_id}/cancel"),
+        ("check_repository", "post /api/v1/repositories/{repository}/check"),
         ("create_job", "post /api/v1/jobs"),
         ("explain_job", "get /api/v1/jobs/{job_id}/explain"),
         ("forget_host", "delete /api/v1/hosts/{host_id}"),
+        ("forget_repository", "delete /api/v1/repositories/{repository}"),
         ("get_domain", "get /api/v1/domains/{domain}"),
         ("get_job", "get /api/v1/jobs/{job_id}"),
         ("get_recovery_point", "get /api/v1/recovery-points/{recovery_point_id}"),
+        ("get_repository", "get /api/v1/repositories/{repository}"),
         ("health", "get /healthz"),
+        ("import_repository", "post /api/v1/repositories/{repository}/import"),
         ("list_domains", "get /api/v1/domains"),
         ("list_hosts", "get /api/v1/hosts"),
         ("list_jobs", "get /api/v1/jobs"),
         ("list_recovery_points", "get /api/v1/recovery-points"),
+        ("list_repositories", "get /api/v1/repositories"),
         ("metrics", "get /metrics"),
         ("preflight_domain", "post /api/v1/domains/{domain}/preflight"),
+        ("preview_restore", "post /api/v1/restores/preview"),
         ("quiesce_domain", "post /api/v1/domains/{domain}/quiesce"),
         ("readiness", "get /readyz"),
         ("release_gate", "post /api/v1/domains/{domain}/quiesce/{job_id}/release"),
@@ -65,17 +72,24 @@ def test_every_body_has_an_example_that_is_accepted(document: dict[str, Any], ap
     tried = []
     for path, _method, operation in _operations(document):
         for content in operation.get("requestBody", {}).get("content", {}).values():
-            reference = content["schema"].get("$ref") or content["schema"]["anyOf"][0]["$ref"]
-            example = document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
-            wait = {"wait_ms": 0} if path.endswith("/quiesce") else {}
-            tried.append(api.post(path.format(domain="db1", job_id=examples.JOB_ID), json={**example, **wait}).status_code)
-    # The gate to release is not there.
-    assert sorted(tried) == [202, 202, 202, 404]
+            for reference in _references(content["schema"]):
+                example = document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
+                wait = {"wait_ms": 0} if path.endswith("/quiesce") else {}
+                tried.append(api.post(path.format(domain="db1", job_id=examples.JOB_ID), json={**example, **wait}).status_code)
+    # The gate to release is not there, nor are the repository to back up to, and the point to plan with, to restore and to verify.
+    assert sorted(tried) == [201] + 4 * [202] + 5 * [404]
+
+
+def _references(schema: dict[str, Any]) -> list[str]:
+    """Of a body that is one thing, one thing or nothing, or one of several things."""
+    if "$ref" in schema:
+        return [schema["$ref"]]
+    return [option["$ref"] for option in schema.get("anyOf", schema.get("oneOf", [])) if "$ref" in option]
 
 
 def test_every_example_of_a_job_fits_what_is_documented_to_the_last_field() -> None:
     jobs = [value for name, value in vars(examples).items() if name.endswith("JOB")]
-    assert len(jobs) == 8
+    assert len(jobs) == 9
     jobs.append(examples_gate.GATE_JOB)
     for job in jobs:
         assert undocumented(JobAnswer.model_validate(job)) == []

@@ -11,12 +11,13 @@ from service.api.context import context_of
 from service.api.creation import IdempotencyKey, JobOrder, create_job
 from service.api.documents import ONE_JOB, document_of_job
 from service.api.openapi import answers
+from service.api.orders import NOT_PLACED, order_again, order_of
 from service.api.pages import page_of_jobs
 from service.api.paging import page_response
-from service.api.placement import HostLocation, place_of
 from service.api.query import documented, query_of
 from service.api.schemas import examples
-from service.api.schemas.jobs import Explanation, JobAnswer, JobFilter, JobPage, JobRequest
+from service.api.schemas.job_requests import PostedJob
+from service.api.schemas.jobs import Explanation, JobAnswer, JobFilter, JobPage
 from service.db.postgresql import Row
 from service.db.reader import Statement
 from service.db.tables import Job, JobDocument
@@ -24,9 +25,7 @@ from service.errors import (
     BodyTooLarge,
     CancelRefused,
     CursorInvalid,
-    DomainAmbiguous,
     DomainQueueFull,
-    DomainUnknown,
     GuestAlreadyFrozen,
     IdempotencyMismatch,
     JobNotFound,
@@ -43,7 +42,6 @@ from service.model.explain import explain
 from service.model.kinds import KINDS
 from service.model.lifecycle import JobState
 from service.records import queue
-from service.records.locks import point_in
 
 RETRYABLE = frozenset({JobState.failed, JobState.cancelled})
 
@@ -54,15 +52,14 @@ _ONE_JOB = Statement(ONE_JOB.where(JobDocument.job_id == bindparam("id")))
 @router.post(
     "",
     operation_id="create_job",
-    summary="Ask for a snapshot or a preflight of a domain",
+    summary="Ask for a snapshot, a preflight, a backup, a restore or a verify",
     status_code=202,
     responses=answers(
         202,
         JobAnswer,
         examples.QUEUED_JOB,
         MalformedJson,
-        DomainUnknown,
-        DomainAmbiguous,
+        *NOT_PLACED,
         DomainQueueFull,
         GuestAlreadyFrozen,
         BodyTooLarge,
@@ -71,12 +68,12 @@ _ONE_JOB = Statement(ONE_JOB.where(JobDocument.job_id == bindparam("id")))
         IdempotencyMismatch,
     ),
 )
-def create(request: Request, body: JobRequest, idempotency_key: IdempotencyKey = None) -> Response:
+def create(request: Request, body: PostedJob, idempotency_key: IdempotencyKey = None) -> Response:
     """The job is recorded before anything happens. Follow the job at the address in `Location`."""
     asked = body.model_dump(mode="json")
 
     def order(session: Session) -> JobOrder:
-        return JobOrder(requests.read(body.kind, asked), place_of(session, body.domain, body.host), body.labels)
+        return order_of(session, requests.read(body.kind, asked), body.labels)
 
     return create_job(request, idempotency_key, asked, order)
 
@@ -146,8 +143,7 @@ def cancel(request: Request, job_id: UUID) -> Response:
         JobAnswer,
         examples.RETRIED_JOB,
         JobNotFound,
-        DomainUnknown,
-        DomainAmbiguous,
+        *NOT_PLACED,
         DomainQueueFull,
         RetryRefused,
         GuestAlreadyFrozen,
@@ -178,15 +174,7 @@ def _again(session: Session, job_id: str) -> JobOrder:
         request = requests.read(job.kind, job.request, job.request_version)
     except (RecordUnreadable, VersionUnknown) as error:
         raise RetryRefused(job_id=job_id, state=job.state, reason=error.detail) from error
-    place = place_of(session, job.domain_id, request.host) if job.domain_id is not None else HostLocation(job.host_id)
-    return JobOrder(
-        request,
-        place,
-        dict(job.labels),
-        retry_of=job_id,
-        point_id=point_in(job.lock_key),
-        repository_id=job.repository_id,
-    )
+    return order_again(session, job, request)
 
 
 async def _document(request: Request, job_id: UUID) -> bytes:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.api.schemas import examples_windows
+from service.api.schemas import examples_repository, examples_windows
 from service.model.documents import NOT_IN_LISTS
 
 JOB_ID = "7f1c0a54-6d0e-4c1b-9a35-0f6f7f1f2c11"
@@ -21,6 +21,7 @@ QUEUED_JOB: dict[str, Any] = {
     "host": "hv1",
     "state": "queued",
     "phase": None,
+    "progress": None,
     "attempt": 0,
     "max_attempts": 3,
     "created_at": CREATED_AT,
@@ -177,6 +178,11 @@ FAILED_JOB: dict[str, Any] = {
 CANCELLED_JOB: dict[str, Any] = {**QUEUED_JOB, "state": "cancelled", "finished_at": CREATED_AT, "cancel_requested": True}
 RETRIED_JOB: dict[str, Any] = {**QUEUED_JOB, "id": "0b9f6c58-93a3-4a39-8d0f-52d7f2d5a733", "retry_of": JOB_ID}
 PREFLIGHT_JOB: dict[str, Any] = {**QUEUED_JOB, "kind": "preflight"}
+BACKUP_JOB: dict[str, Any] = {
+    **QUEUED_JOB,
+    **examples_repository.RUNNING_BACKUP,
+    "request": {**QUEUED_JOB["request"], **examples_repository.BACKUP_TERMS},
+}
 THAW_JOB: dict[str, Any] = {**QUEUED_JOB, "kind": "thaw", "request": {"kind": "thaw", "domain": "db1", "host": None}, "labels": {}}
 
 EXPLANATION: dict[str, Any] = {
@@ -191,11 +197,21 @@ RECOVERY_POINT: dict[str, Any] = {
     "kind": "snapshot",
     "domain": {"id": DOMAIN_ID, "name": "db1"},
     "host": "hv1",
+    "state": "taken",
     "created_at": "2026-01-31T22:00:00.401000Z",
     "point_in_time_at": "2026-01-31T22:00:00.310000Z",
     "verdict": "filesystem",
     "labels": {"plan": "nightly"},
+    "pinned": False,
+    "repository": None,
+    "folder": None,
+    "manifest_digest": None,
+    "parents": [],
+    "is_encrypted": False,
+    "is_domain_controller": None,
     "disks": JOB["recovery_point"]["disks"],
+    "left_out": [],
+    "proofs": [],
     "size_bytes": None,
     "links": {"self": f"/api/v1/recovery-points/{POINT_ID}", "job": f"/api/v1/jobs/{JOB_ID}"},
 }
@@ -255,6 +271,7 @@ METRICS = (
 
 #: By error code: the facts that fill its texts.
 PROBLEM_FACTS: dict[str, dict[str, Any]] = {
+    **examples_repository.PROBLEM_FACTS,
     "job_not_found": {"job_id": JOB_ID},
     "recovery_point_not_found": {"recovery_point_id": POINT_ID},
     "domain_unknown": {"domain": "db7", "hosts": "hv1 (last seen 2 s ago)"},

@@ -46,6 +46,13 @@ Flag = Annotated[StrictBool, BeforeValidator(_true_or_false)]
 WholeNumber = Annotated[StrictInt, BeforeValidator(_whole)]
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
 HostName = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
+DomainName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/]+$")]
+FolderPath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
+Rate = Annotated[
+    StrictInt,
+    Field(ge=1024, le=2**50, description="Bytes a second at most. Left out: no limit."),
+    BeforeValidator(_whole),
+]
 DiskTarget = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=255, pattern=PRINTABLE)]

@@ -1,9 +1,8 @@
 """The requests and documents of jobs. The database writes the documents; the classes here describe them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from service.api.schemas import examples
 from service.api.schemas.fields import (
@@ -14,7 +13,6 @@ from service.api.schemas.fields import (
     Hold,
     HostName,
     Instant,
-    Labels,
     Name,
     Reference,
     Request,
@@ -31,11 +29,9 @@ from service.model.policy import (
     WINDOWS_HOLD_MS,
     WINDOWS_HOLD_SOFT_MS,
     FreezeMode,
-    OnShortfall,
 )
-from service.model.requests import POSTED
 from service.model.verdict import Verdict
-from service.model.windows.vss_outcome import RETRIES, VssOutcome
+from service.model.windows.vss_outcome import VssOutcome
 
 
 class FreezeRequest(Request):
@@ -80,38 +76,6 @@ class PreflightRequest(WorkRequest):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.PREFLIGHT_REQUEST]})
 
 
-POSTED_KINDS = tuple(form.kind.value for form in POSTED)
-
-
-def _posted(value: Any) -> Any:
-    if value not in POSTED_KINDS:
-        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": " or ".join(map(repr, POSTED_KINDS))})
-    return value
-
-
-PostedKind = Annotated[JobKind, BeforeValidator(_posted), WithJsonSchema({"enum": list(POSTED_KINDS), "type": "string"})]
-
-
-class JobRequest(WorkRequest):
-    model_config = ConfigDict(json_schema_extra={"examples": [examples.SNAPSHOT_REQUEST]})
-
-    kind: PostedKind
-    domain: Name = Field(description="Name or UUID of a domain that a host has published.")
-    host: HostName | None = Field(default=None, description="Needed only when several hosts have a domain of this name.")
-    required_verdict: Literal["crash", "filesystem", "application_unverified", "application"] | None = Field(
-        default=None,
-        description="The least verdict that counts as success. Left out, the freeze mode decides: `required` asks for at least "
-        "`filesystem` from a running guest.",
-    )
-    on_shortfall: OnShortfall = Field(
-        default=OnShortfall.keep,
-        description="What happens to a point whose verdict is worse than required. `keep`: the point stays, with its true verdict. "
-        "`discard`: its overlays are merged back. `retry`: the point stays, and after a pause a new job tries again, up to "
-        f"{RETRIES} times; so does a job whose freeze VSS refused for a transient reason. The job itself fails in every case.",
-    )
-    labels: Labels = Field(default_factory=dict)
-
-
 class JobFilter(Filter):
     state: JobState | None = None
     kind: JobKind | None = None
@@ -138,6 +102,17 @@ class Phase(Answer):
     outcome: PhaseOutcome
 
 
+class Progress(Answer):
+    """How far a phase that copies or reads has come."""
+
+    phase: PhaseName
+    disk: str | None = Field(description="Null: all disks together.")
+    done_bytes: int
+    total_bytes: int | None = Field(description="Null: not known.")
+    rate_bytes_s: int | None
+    seconds_left: float | None
+
+
 class JobSummary(Answer):
     """A job in a list: without `evidence`, `vss` and `auto_recovery`."""
 
@@ -147,6 +122,7 @@ class JobSummary(Answer):
     host: str
     state: JobState
     phase: str | None
+    progress: Progress | None = Field(description="Null: no phase runs that copies or reads for long.")
     attempt: int
     max_attempts: int
     created_at: str
@@ -174,7 +150,7 @@ class JobSummary(Answer):
 class JobAnswer(JobSummary):
     """A job with everything that is known about it. A field that is not known yet is null."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.WINDOWS_JOB, examples.JOB]})
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.WINDOWS_JOB, examples.JOB, examples.BACKUP_JOB]})
 
     vss: VssRecord | VssNotApplicable | None
     auto_recovery: AutoRecovery | None

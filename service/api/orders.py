@@ -1,0 +1,123 @@
+"""What becomes of a request: where its job runs, and what it locks. Everything is found in rows, as the API reaches no host."""
+
+from dataclasses import replace
+from uuid import uuid4
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.api.creation import JobOrder
+from service.api.placement import DomainLocation, HostLocation, JobLocation, place_of
+from service.db.tables import Domain, Host, Job, RecoveryPoint, Repository
+from service.errors import (
+    DomainAmbiguous,
+    DomainUnknown,
+    HostUnknown,
+    PointDamaged,
+    PointIncomplete,
+    PointNotSealed,
+    RecoveryPointNotFound,
+    RepositoryUnknown,
+    StillpointError,
+)
+from service.model.lifecycle import PointState
+from service.model.repository import IdentityChoice, RestoreMode
+from service.model.requests import BackupRequest, JobRequest, RestoreRequest, VerifyRequest
+from service.records import points, repositories
+from service.records.locks import point_in
+
+NOT_PLACED: tuple[type[StillpointError], ...] = (
+    DomainUnknown,
+    DomainAmbiguous,
+    RepositoryUnknown,
+    RecoveryPointNotFound,
+    PointNotSealed,
+    PointDamaged,
+    PointIncomplete,
+    HostUnknown,
+)
+"""The errors of a request whose job has no place, or nothing to work on."""
+
+
+def order_of(session: Session, request: JobRequest, labels: dict[str, str], *, retry_of: str | None = None) -> JobOrder:
+    """Raises what is in NOT_PLACED."""
+    match request:
+        case BackupRequest():
+            repository = repositories.get(session, request.repository)
+            named = replace(request, repository=repository.id)
+            place = place_of(session, request.domain, request.host)
+            return JobOrder(named, place, labels, retry_of=retry_of, repository_id=repository.id)
+        case RestoreRequest():
+            return _restore(session, request, labels, retry_of)
+        case VerifyRequest():
+            return _verify(session, request, labels, retry_of)
+        case _:
+            return JobOrder(request, place_of(session, request.domain, request.host), labels, retry_of=retry_of)
+
+
+def order_again(session: Session, job: Job, request: JobRequest) -> JobOrder:
+    """The same once more. A domain is found by its id, as it may have another name meanwhile. Raises what is in NOT_PLACED."""
+    labels = dict(job.labels)
+    if isinstance(request, RestoreRequest | VerifyRequest):
+        return order_of(session, request, labels, retry_of=job.id)
+    repository_id = repositories.get(session, request.repository).id if isinstance(request, BackupRequest) else job.repository_id
+    place: JobLocation = HostLocation(job.host_id)
+    if job.domain_id is not None:
+        place = place_of(session, job.domain_id, request.host)
+    return JobOrder(request, place, labels, retry_of=job.id, point_id=point_in(job.lock_key), repository_id=repository_id)
+
+
+def sealed_point(session: Session, point_id: str) -> tuple[RecoveryPoint, Repository]:
+    """A point in a repository, in whatever state. Raises RecoveryPointNotFound, PointNotSealed."""
+    point = points.get(session, point_id)
+    if point.repository_id is None:
+        raise PointNotSealed(point=point.id)
+    return point, repositories.get(session, point.repository_id)
+
+
+def restorable_point(session: Session, point_id: str) -> tuple[RecoveryPoint, Repository]:
+    """Raises RecoveryPointNotFound, PointNotSealed, PointDamaged, PointIncomplete."""
+    point, repository = sealed_point(session, point_id)
+    if point.state == PointState.damaged:
+        reason = "its bytes are not what was sealed, as they were read last"
+        raise PointDamaged(point=point.id, path=point.folder, reason=reason, next_good=points.next_good(session, point))
+    if point.state == PointState.missing:
+        raise PointIncomplete(point=point.id, missing=point.id, next_good=points.next_good(session, point))
+    return point, repository
+
+
+def host_of_restore(session: Session, request: RestoreRequest, point: RecoveryPoint, repository: Repository) -> str:
+    """The host that the request names, or else the host of the point, or of its repository. Raises HostUnknown."""
+    return _known_host(session, [request.host] if request.host is not None else [point.host_id, repository.host_id])
+
+
+def with_identity(session: Session, request: RestoreRequest, point: RecoveryPoint, host_id: str) -> RestoreRequest:
+    """The request with the UUID that the restored domain gets where it does not keep that of the point: it is what the job locks."""
+    makes_domain = request.mode in (RestoreMode.new, RestoreMode.instant)
+    is_taken = session.get(Domain, (host_id, point.domain_id)) is not None
+    is_new = request.identity is IdentityChoice.new or (request.identity is IdentityChoice.auto and is_taken)
+    return replace(request, domain=point.domain_name, new_uuid=str(uuid4()) if makes_domain and is_new else None)
+
+
+def _restore(session: Session, asked: RestoreRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
+    point, repository = restorable_point(session, asked.recovery_point)
+    host_id = host_of_restore(session, asked, point, repository)
+    request = with_identity(session, asked, point, host_id)
+    name = request.name if request.new_uuid is not None and request.name is not None else point.domain_name
+    place = DomainLocation(request.new_uuid or point.domain_id, name, host_id)
+    return JobOrder(request, place, labels, retry_of=retry_of, point_id=point.id, repository_id=repository.id)
+
+
+def _verify(session: Session, asked: VerifyRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
+    point, repository = sealed_point(session, asked.recovery_point)
+    place = HostLocation(_known_host(session, [asked.host or repository.host_id]))
+    request = replace(asked, domain=point.domain_name)
+    return JobOrder(request, place, labels, retry_of=retry_of, point_id=point.id, repository_id=repository.id)
+
+
+def _known_host(session: Session, wanted: list[str]) -> str:
+    known = set(session.scalars(select(Host.id).where(Host.id.in_(wanted))))
+    host_id = next((each for each in wanted if each in known), None)
+    if host_id is None:
+        raise HostUnknown(host=wanted[0])
+    return host_id

@@ -1,0 +1,160 @@
+"""What `POST /api/v1/jobs` takes: a class for each kind. The class of a body is chosen by its `kind`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import Body
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, StrictBool, Tag, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from service.api.problems import KIND_INVALID
+from service.api.schemas import examples, examples_repository
+from service.api.schemas.fields import HostName, Labels, Name, Rate, Request, WholeNumber
+from service.api.schemas.jobs import WorkRequest
+from service.api.schemas.restores import RestoreWork
+from service.model import requests
+from service.model.kinds import JobKind
+from service.model.policy import OnShortfall
+from service.model.repository import Compare, Level, ProofKind
+from service.model.requests import POSTED
+from service.model.windows.vss_outcome import RETRIES
+
+POSTED_KINDS = tuple(form.kind.value for form in POSTED)
+
+
+def _only(form: type[requests.JobRequest]) -> Any:
+    """The type of the field `kind` in the class of one kind."""
+    kind = form.kind.value
+
+    def this_kind(value: Any) -> Any:
+        if value != kind:
+            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": repr(kind)})
+        return value
+
+    return Annotated[JobKind, BeforeValidator(this_kind), WithJsonSchema({"const": kind, "type": "string"})]
+
+
+class DomainJob(Request):
+    domain: Name = Field(description="Name or UUID of a domain that a host has published.")
+    host: HostName | None = Field(default=None, description="Needed only when several hosts have a domain of this name.")
+    labels: Labels = Field(default_factory=dict)
+
+
+class PointTaking(WorkRequest, DomainJob):
+    """What a job that takes a point is told about the point."""
+
+    required_verdict: Literal["crash", "filesystem", "application_unverified", "application"] | None = Field(
+        default=None,
+        description="The least verdict that counts as success. Left out, the freeze mode decides: `required` asks for at least "
+        "`filesystem` from a running guest.",
+    )
+    on_shortfall: OnShortfall = Field(
+        default=OnShortfall.keep,
+        description="What happens to a point whose verdict is worse than required. `keep`: the point stays, with its true verdict. "
+        "`discard`: its overlays are merged back. `retry`: the point stays, and after a pause a new job tries again, up to "
+        f"{RETRIES} times; so does a job whose freeze VSS refused for a transient reason. The job itself fails in every case.",
+    )
+
+
+class SnapshotJob(PointTaking):
+    """A recovery point beside the disks."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.SNAPSHOT_REQUEST]})
+
+    kind: _only(requests.SnapshotRequest)  # type: ignore[valid-type]  # one value of an enumeration, which the table of kinds names
+
+
+class PreflightJob(PointTaking):
+    """Whether such a snapshot would work. Nothing is frozen."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**examples.SNAPSHOT_REQUEST, "kind": requests.PreflightRequest.kind.value}]})
+
+    kind: _only(requests.PreflightRequest)  # type: ignore[valid-type]
+
+
+class BackupJob(PointTaking):
+    """A recovery point in a repository."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.BACKUP_REQUEST]})
+
+    kind: _only(requests.BackupRequest)  # type: ignore[valid-type]
+    repository: Name = Field(description="Name or id of a registered repository.")
+    level: Level = Field(
+        default=Level.auto,
+        description="`auto`: each disk is incremental where that is right, and the job says why it is not. `incremental`: a disk that can "
+        "only be copied in full fails the job before anything is frozen.",
+    )
+    compress: StrictBool = Field(default=False, description="Compress the disks in the repository (zstd).")
+    compare: Compare = Field(
+        default=Compare.copied, description="What is read back from the repository and compared before the point counts."
+    )
+    rate_limit_bytes: Rate | None = None
+    impact_limit_ms: WholeNumber | None = Field(
+        default=None,
+        ge=1,
+        le=600_000,
+        description="The guest's mean write or flush latency above which the copy slows down, then pauses, then gives up. Left out: never.",
+    )
+    pinned: StrictBool = Field(default=False, description="Retention never removes the point.")
+
+
+class RestoreJob(RestoreWork):
+    """The disks of a point, as a domain or as files. `POST /api/v1/restores/preview` shows the plan of it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.RESTORE_REQUEST]})
+
+    kind: _only(requests.RestoreRequest)  # type: ignore[valid-type]
+    labels: Labels = Field(default_factory=dict)
+
+
+def _each_once(checks: list[ProofKind]) -> list[ProofKind]:
+    if len(set(checks)) != len(checks):
+        raise ValueError("every check may be named once only")
+    return checks
+
+
+CHECKS = tuple(check.value for check in requests.VerifyRequest.checks)
+Checks = Annotated[
+    list[Annotated[ProofKind, WithJsonSchema({"enum": list(CHECKS), "type": "string"})]],
+    Field(min_length=1, max_length=len(CHECKS), json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_each_once),
+]
+
+
+class VerifyJob(Request):
+    """Reads a point in its repository and everything from which it inherits. Each check becomes a proof with its date."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.VERIFY_REQUEST]})
+
+    kind: _only(requests.VerifyRequest)  # type: ignore[valid-type]
+    recovery_point: UUID
+    host: HostName | None = Field(default=None, description="Left out: the host of the repository.")
+    checks: Checks = Field(
+        default_factory=lambda: list(requests.VerifyRequest.checks),
+        description="`bytes`: every stored byte, and every block that the guest sees. `structure`: `qemu-img check`. `filesystem`: what "
+        "the filesystems say of themselves, without mounting them. The bytes are read in any case.",
+    )
+    rate_limit_bytes: Rate | None = None
+    labels: Labels = Field(default_factory=dict)
+
+
+def _kind_of(body: Any) -> Any:
+    """None: no class fits."""
+    kind = body.get("kind") if isinstance(body, Mapping) else getattr(body, "kind", None)
+    return kind if isinstance(kind, str) and kind in POSTED_KINDS else None
+
+
+_Posted = (
+    Annotated[SnapshotJob, Tag(requests.SnapshotRequest.kind.value)]
+    | Annotated[PreflightJob, Tag(requests.PreflightRequest.kind.value)]
+    | Annotated[BackupJob, Tag(requests.BackupRequest.kind.value)]
+    | Annotated[RestoreJob, Tag(requests.RestoreRequest.kind.value)]
+    | Annotated[VerifyJob, Tag(requests.VerifyRequest.kind.value)]
+)
+_EXPECTED = f"Input should be {' or '.join(map(repr, POSTED_KINDS))}"
+PostedJob = Annotated[
+    _Posted,
+    Discriminator(_kind_of, custom_error_type=KIND_INVALID, custom_error_message=_EXPECTED),
+    Body(),
+]
