@@ -1,6 +1,7 @@
 """Checkpoints of a domain: from the instant of a checkpoint on, a bitmap in each of its disks records what is written.
 
-A checkpoint is two things: a bitmap in the qcow2 file of each disk, and libvirt's own record of it. Either may be lost without the other.
+A checkpoint is two things: a bitmap in the qcow2 file of each disk, and libvirt's own record of it. Either may be lost without the other
+(F§4.2).
 """
 
 import xml.etree.ElementTree as ET
@@ -57,6 +58,16 @@ class Checkpoints:
         """What `redefine` needs. Raises LibvirtCallFailed."""
         return self._calls(READ_CALL, lambda: self._handle.checkpoint_xml(name, 0))
 
+    def changed_bytes(self, name: str) -> dict[str, int | None]:
+        """By target: the size of the next increment. None: libvirt does not know, for example because the bitmap is broken.
+
+        Raises LibvirtCallFailed if the domain is off.
+        """
+        flags = libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN | libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE
+        root = ET.fromstring(self._calls(READ_CALL, lambda: self._handle.checkpoint_xml(name, flags)))
+        disks = root.findall("./disks/disk[@checkpoint='bitmap']")
+        return {disk.get("name", ""): int(size) if (size := disk.get("size")) is not None else None for disk in disks}
+
     def redefine(self, xml: str, *, is_validated: bool = False) -> None:
         """Give libvirt its record of a checkpoint back. `is_validated`: refuse if a bitmap is not whole, for which the domain must run."""
         flags = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
@@ -67,7 +78,7 @@ class Checkpoints:
     def delete(self, name: str, *, metadata_only: bool = False) -> Deleted:
         """Delete a checkpoint with its bitmaps. A checkpoint that libvirt has no record of counts as deleted.
 
-        After QEMU was killed, the bitmaps are broken, and libvirt deletes nothing. Then only libvirt's record is deleted.
+        If the bitmap of a disk is missing, or the domain is off, libvirt deletes nothing (F§4.2). Then only libvirt's record is deleted.
         """
         try:
             if not metadata_only:

@@ -142,7 +142,7 @@ class Guest:
         return times_of(self._libvirt("virDomainBlockStatsFlags", lambda: self._handle.block_counters(target)))
 
     def disk_errors(self) -> dict[str, str]:
-        """By target: `no_space` or `unspecified`, for each disk on which QEMU stopped with an I/O error since the start."""
+        """By target: `no_space` or `unspecified`, for each disk with an I/O error. It may be named still after the guest has continued."""
         errors = self._libvirt("virDomainGetDiskErrors", self._handle.disk_errors)
         no_space = libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE
         return {target: "no_space" if error == no_space else "unspecified" for target, error in errors.items() if error}

@@ -215,7 +215,7 @@ class GuestWatch:
 
 
 def resume_after_error(guest: Guest, *, settle_s: float = SETTLE_S) -> bool:
-    """Continue a domain that an I/O error has paused, when the reason is gone. False: it was paused again."""
+    """Continue a domain that an I/O error has paused, when the reason is gone. False: it was paused again (F§4.3)."""
     if guest.pause_reason() is not PauseReason.io_error:
         return True
     guest.resume()

@@ -82,6 +82,56 @@ def _machine(root: ET.Element, guest: ET.Element) -> list[Adaptation]:
     return [Adaptation("machine", was, nearest, "the QEMU of this host does not have that version of the machine")]
 
 
+def with_own_endpoints(xml: str, folder: str, name: str) -> tuple[str, list[Adaptation]]:
+    """The definition of a domain that may run while the domain that it was made from runs too. No file and no port is shared.
+
+    `folder`, `name`: files of serial ports become `FOLDER/NAME-serial-0.log` and so on. Two domains cannot write one such file.
+    """
+    root = ET.fromstring(xml)
+    changes = [*_output_files(root, folder, name), *_sockets(root), *_displays(root)]
+    return (ET.tostring(root, encoding="unicode"), changes) if changes else (xml, [])
+
+
+def _output_files(root: ET.Element, folder: str, name: str) -> list[Adaptation]:
+    becomes: dict[str, str] = {}
+    changes = []
+    for tag in ("serial", "parallel", "console", "channel"):
+        for number, device in enumerate(root.iterfind(f"./devices/{tag}")):
+            source = device.find("source") if device.get("type") == "file" else None
+            for attribute, element in (("path", source), ("file", device.find("log"))):
+                was = element.get(attribute) if element is not None else None
+                if element is None or was is None:
+                    continue
+                if was not in becomes:
+                    # The first console is the first serial port once more, with the same file.
+                    becomes[was] = f"{folder}/{name}-{tag}-{number}.log"
+                    changes.append(Adaptation(tag, was, becomes[was], "the original domain writes to that file"))
+                element.set(attribute, becomes[was])
+    return changes
+
+
+def _sockets(root: ET.Element) -> list[Adaptation]:
+    """Sockets that libvirt makes at a path of the definition. Without the path, libvirt chooses one for each domain."""
+    changes = []
+    for device in root.iterfind("./devices/*[@type='unix']"):
+        source = device.find("source[@mode='bind']")
+        if source is not None and source.get("path") is not None and device.tag == "channel":
+            changes.append(Adaptation(device.tag, source.get("path"), None, "the original domain has its socket there"))
+            device.remove(source)
+    return changes
+
+
+def _displays(root: ET.Element) -> list[Adaptation]:
+    changes = []
+    for display in root.iterfind("./devices/graphics"):
+        was = display.get("port")
+        if was not in (None, "-1") and display.get("autoport") != "yes":
+            display.set("port", "-1")
+            display.set("autoport", "yes")
+            changes.append(Adaptation("graphics", was, None, "the original domain has its display at that port"))
+    return changes
+
+
 _VERSIONED = re.compile(r"(?P<family>.+?)-(?P<version>\d+(?:\.\d+)+|rhel\d+(?:\.\d+)*)$")
 
 

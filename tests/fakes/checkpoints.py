@@ -61,8 +61,11 @@ class FakeCheckpoints:
     def names(self) -> list[str]:
         return list(self.records)
 
-    def xml(self, name: str, flags: int, domain_xml: str) -> str:
+    def xml(self, name: str, flags: int, domain_xml: str, *, runs: bool) -> str:
         record = self._record(name)
+        with_sizes = bool(flags & libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE)
+        if with_sizes and not runs:
+            raise not_running()
         root = ET.Element("domaincheckpoint")
         ET.SubElement(root, "name").text = name
         if record.parent is not None:
@@ -70,7 +73,9 @@ class FakeCheckpoints:
         ET.SubElement(root, "creationTime").text = str(record.created)
         disks = ET.SubElement(root, "disks")
         for target in record.targets:
-            ET.SubElement(disks, "disk", name=target, checkpoint="bitmap", bitmap=name)
+            disk = ET.SubElement(disks, "disk", name=target, checkpoint="bitmap", bitmap=name)
+            if with_sizes and self.bitmaps.get(self._active_file(target), {}).get(name) == WHOLE:
+                disk.set("size", "65536")
         if not flags & libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN:
             root.append(ET.fromstring(domain_xml))
         return ET.tostring(root, encoding="unicode")
@@ -80,7 +85,9 @@ class FakeCheckpoints:
         if not flags & libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY:
             if not runs:
                 raise _unsupported("cannot delete checkpoint for inactive domain")
-            self._must_be_whole(name, record.targets)
+            for target in record.targets:
+                if name not in self.bitmaps.get(self._active_file(target), {}):
+                    raise _inconsistent(name, target)
             for target in record.targets:
                 self.drop_bitmap(self._active_file(target), name)
         del self.records[name]
@@ -89,6 +96,10 @@ class FakeCheckpoints:
                 child.parent = record.parent
 
     # --- what happens to the files ----------------------------------------------------------------
+
+    def are_forgotten(self) -> None:
+        """A live migration takes the bitmaps along, and not libvirt's records."""
+        self.records.clear()
 
     def carried_into(self, overlay: str, base: str) -> None:
         """A snapshot: QEMU gets each whole bitmap in the new active file as well."""
@@ -134,14 +145,18 @@ class FakeCheckpoints:
     def _must_be_whole(self, name: str, targets: tuple[str, ...]) -> None:
         for target in targets:
             if self.bitmaps.get(self._active_file(target), {}).get(name) != WHOLE:
-                message = f"checkpoint inconsistent: missing or broken bitmap '{name}' for disk '{target}'"
-                raise libvirt_error(libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, message)
+                raise _inconsistent(name, target)
 
     def _record(self, name: str) -> _Record:
         if name not in self.records:
             message = f"Domain checkpoint not found: no domain checkpoint with matching name '{name}'"
             raise libvirt_error(libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT, message)
         return self.records[name]
+
+
+def _inconsistent(name: str, target: str) -> Exception:
+    message = f"checkpoint inconsistent: missing or broken bitmap '{name}' for disk '{target}'"
+    return libvirt_error(libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, message)
 
 
 def _unsupported(text: str) -> Exception:

@@ -343,7 +343,8 @@ class FakeDomain:
         self._call("checkpoint_create", lambda: self.checkpoint_store.create(xml, flags, runs=self._is_active))
 
     def checkpoint_xml(self, name: str, flags: int) -> str:
-        return self._call("checkpoint_xml", lambda: self.checkpoint_store.xml(name, flags, self._xml(self._saved, live=False)))
+        definition = self._xml(self._saved, live=False)
+        return self._call("checkpoint_xml", lambda: self.checkpoint_store.xml(name, flags, definition, runs=self._is_active))
 
     def checkpoint_delete(self, name: str, flags: int) -> None:
         self._call("checkpoint_delete", lambda: self.checkpoint_store.delete(name, flags, runs=self._is_active))
@@ -408,7 +409,7 @@ class FakeDomain:
     def _resume(self) -> None:
         if self.state_now == IO_ERROR and self.io_error_stays:
             return
-        self.io_errors.clear()
+        # libvirt names the disk of the last error also after the guest has continued.
         self.state_now = RUNNING
 
     def undefine(self, flags: int) -> None:

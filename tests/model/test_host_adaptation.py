@@ -2,7 +2,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from service.model.host_adaptation import adapted, nearest_machine
+from service.model.host_adaptation import adapted, nearest_machine, with_own_endpoints
 
 HOST = """<capabilities><guest><os_type>hvm</os_type><arch name='x86_64'><emulator>/usr/bin/qemu-system-x86_64</emulator>
 <machine>pc-i440fx-7.2</machine><machine canonical='pc-i440fx-7.2'>pc</machine><machine>pc-q35-7.2</machine><machine>pc-q35-6.2</machine>
@@ -76,3 +76,30 @@ def test_models_of_cpus_that_nobody_asked_for_are_not_judged() -> None:
 def test_an_architecture_that_the_host_does_not_have_is_left_to_libvirt() -> None:
     xml = _domain().replace("x86_64", "riscv64")
     assert adapted(xml, WITH_KVM) == (xml, [])
+
+
+BESIDE = """<domain type='qemu'><name>x</name><devices>
+<serial type='file'><source path='/log/x.log'/></serial><serial type='pty'><log file='/log/second.log' append='on'/></serial>
+<console type='file'><source path='/log/x.log'/></console>
+<channel type='unix'><source mode='bind' path='/run/x.sock'/><target type='virtio' name='org.example'/></channel>
+<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+<graphics type='vnc' port='5901' autoport='no'/><graphics type='spice' autoport='yes'/>
+</devices></domain>"""
+
+
+def test_a_domain_beside_its_original_shares_no_file_no_socket_and_no_port_with_it() -> None:
+    xml, changes = with_own_endpoints(BESIDE, "/disks", "copy")
+    assert [(change.what, change.was, change.becomes) for change in changes] == [
+        ("serial", "/log/x.log", "/disks/copy-serial-0.log"),
+        ("serial", "/log/second.log", "/disks/copy-serial-1.log"),
+        ("channel", "/run/x.sock", None),
+        ("graphics", "5901", None),
+    ]
+    for shared in ("/log/", "x.sock", "5901"):
+        assert shared not in xml
+    assert xml.count("/disks/copy-serial-0.log") == 2
+    assert with_own_endpoints(xml, "/disks", "copy")[1][0].was == "/disks/copy-serial-0.log"
+
+
+def test_a_domain_that_shares_nothing_stays_as_it_is() -> None:
+    assert with_own_endpoints(_domain(), "/disks", "copy") == (_domain(), [])
