@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from service import cli_jobs, cli_settings, log
+from service.cli_evidence import evidence_app
 from service.cli_repository import repository_app
 from service.errors import StillpointError
 
@@ -29,6 +30,7 @@ app.add_typer(token_app, name="token")
 host_app = typer.Typer(help="List the hosts, and forget a host that never comes back.", no_args_is_help=True)
 app.add_typer(host_app, name="host")
 app.add_typer(repository_app, name="repository")
+app.add_typer(evidence_app, name="evidence")
 cli_jobs.add_to(app)
 
 

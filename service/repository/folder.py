@@ -33,16 +33,16 @@ def look(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """
     path = arguments["path"]
     with places.opened_folder(path) as root:
-        description = _description(root, path)
+        described = description(root, path)
         expected = arguments.get("id")
-        if expected is not None and description["id"] != expected:
-            raise _bad(path, f"its id is {description['id']}, and {expected} is expected")
+        if expected is not None and described["id"] != expected:
+            raise _bad(path, f"its id is {described['id']}, and {expected} is expected")
         report.alive()
         status = os.fstatvfs(root)
         why_not = _why_not_writable(root, path)
     return {
-        "id": description["id"],
-        "version": description["version"],
+        "id": described["id"],
+        "version": described["version"],
         "free_bytes": status.f_bavail * status.f_frsize,
         "total_bytes": status.f_blocks * status.f_frsize,
         "is_writable": why_not is None,
@@ -65,10 +65,10 @@ def create(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         if REPOSITORY_FILE not in there:
             _refuse_others(there, path)
             _describe(root, path, repository_id)
-        description = _description(root, path)
-        if description["id"] != repository_id:
-            raise _bad(path, f"it is the repository {description['id']} already")
-    return {"id": repository_id, "version": description["version"]}
+        described = description(root, path)
+        if described["id"] != repository_id:
+            raise _bad(path, f"it is the repository {described['id']} already")
+    return {"id": repository_id, "version": described["version"]}
 
 
 def put_key(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -94,8 +94,8 @@ def list_keys(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 
 
 def _describe(root: int, path: str, repository_id: str) -> None:
-    description = {"format": FORMAT, "version": FORMAT_VERSION, "id": repository_id, "created_at": rfc3339(datetime.now(UTC))}
-    places.write_text(root, REPOSITORY_FILE, Path(path, REPOSITORY_FILE), json.dumps(description, indent=2) + "\n")
+    content = {"format": FORMAT, "version": FORMAT_VERSION, "id": repository_id, "created_at": rfc3339(datetime.now(UTC))}
+    places.write_text(root, REPOSITORY_FILE, Path(path, REPOSITORY_FILE), json.dumps(content, indent=2) + "\n")
 
 
 def _refuse_others(there: set[str], path: str) -> None:
@@ -104,7 +104,8 @@ def _refuse_others(there: set[str], path: str) -> None:
         raise _bad(path, f"it is not empty: it contains {bounded_io.printable(min(others))}")
 
 
-def _description(root: int, path: str) -> dict[str, Any]:
+def description(root: int, path: str) -> dict[str, Any]:
+    """Id and version in repository.json. Raises RepositoryGone, RepositoryBad."""
     try:
         text = places.text_of(root, REPOSITORY_FILE, Path(path, REPOSITORY_FILE), MAX_DESCRIPTION_BYTES)
     except FileNotFoundError as error:
@@ -119,12 +120,12 @@ def _description(root: int, path: str) -> dict[str, Any]:
 
 def _checked(text: str, path: str) -> dict[str, Any]:
     try:
-        description = json.loads(text)
-        if description["format"] != FORMAT:
-            raise _bad(path, f"the format in {REPOSITORY_FILE} is {description['format']!r}")
-        if not isinstance(description["version"], int) or description["version"] > FORMAT_VERSION:
-            raise _bad(path, f"its version is {description['version']!r}, and this service knows {FORMAT_VERSION}")
-        return {"id": str(description["id"]), "version": description["version"]}
+        described = json.loads(text)
+        if described["format"] != FORMAT:
+            raise _bad(path, f"the format in {REPOSITORY_FILE} is {described['format']!r}")
+        if not isinstance(described["version"], int) or described["version"] > FORMAT_VERSION:
+            raise _bad(path, f"its version is {described['version']!r}, and this service knows {FORMAT_VERSION}")
+        return {"id": str(described["id"]), "version": described["version"]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _bad(path, f"{REPOSITORY_FILE} cannot be read: {type(error).__name__}: {error}") from error
 

@@ -24,7 +24,7 @@ from service import bounded_io
 from service.errors import RepositoryUnusable, StillpointError
 from service.repository import failures
 from service.repository.report import Report
-from service.repository.steps import STEPS, Step
+from service.repository.steps import STEPS, WHY_MISSING, Step
 
 OOM_SCORE = "500"
 """When memory is short, the kernel ends this process rather than a guest or the worker."""
@@ -106,6 +106,8 @@ def _end() -> NoReturn:
 
 def _done(steps: Mapping[str, Step], step: str, arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     path = str(arguments.get("path"))
+    if step not in steps:
+        return _as_line(RepositoryUnusable(path=bounded_io.printable(path), step=step, reason=f"no such step: {WHY_MISSING}"))
     try:
         return {"result": steps[step](arguments, report)}
     except StillpointError as error:

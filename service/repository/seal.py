@@ -21,20 +21,22 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def seal(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """SHA-256 of every stored file, each of which is on the disk afterwards.
 
-    `files`: the names that must be there, and no others. Left out: whatever is there. Raises ForeignEntry, PointDamaged.
+    `files`: the names that must be there, and no others. Left out: whatever is there. `known`: SHA-256 of files that were taken while
+    they were written, which are not read again. Raises ForeignEntry, PointDamaged.
     """
     path, partial = arguments["path"], arguments["partial"]
     with places.opened_folder(path, partial) as folder:
         sizes = dict(stored_files(folder, Path(path, partial)))
         if arguments.get("files") is not None:
             _compare_names(set(arguments["files"]), set(sizes), Path(path, partial))
+        known = arguments.get("known") or {}
         progress = _Progress(report, sum(sizes.values()))
         opened = {name: _opened(folder, name, Path(path, partial, name)) for name in sorted(sizes)}
         try:
             for name, descriptor in opened.items():
                 with failures.in_repository(Path(path, partial, name), "syncing"):
                     durable.begin_writing_back(descriptor)
-            files = [_sealed(name, descriptor, Path(path, partial, name), progress) for name, descriptor in opened.items()]
+            files = [_sealed(name, descriptor, Path(path, partial, name), progress, known.get(name)) for name, descriptor in opened.items()]
         finally:
             for descriptor in opened.values():
                 os.close(descriptor)
@@ -62,25 +64,24 @@ def publish(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     return {"folder": published, "was_published": False}
 
 
-def stored_files(folder: int, shown: Path, below: str = "") -> Iterator[tuple[str, int]]:
-    """Name and size of each file of a point, without manifest, signature and the marks of an unfinished one. Raises ForeignEntry."""
+def stored_files(folder: int, shown: Path, below: str = "", *, with_marks: bool = False) -> Iterator[tuple[str, int]]:
+    """Name and size of each file of a point, without manifest and signature. Raises ForeignEntry.
+
+    `with_marks`: also those of an unfinished point, which a sealed one does not have.
+    """
     for name in sorted(places.names(folder)):
         relative = f"{below}{name}"
         status = os.lstat(name, dir_fd=folder)
         if stat.S_ISDIR(status.st_mode):
             inner = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
             try:
-                yield from stored_files(inner, shown / name, f"{relative}/")
+                yield from stored_files(inner, shown / name, f"{relative}/", with_marks=with_marks)
             finally:
                 os.close(inner)
         elif not stat.S_ISREG(status.st_mode):
             raise places.foreign(folder, name, shown / name)
-        elif below or not _is_no_content(name):
+        elif below or not (name in (MANIFEST_FILE, SIGNATURE_FILE) or (_is_mark(name) and not with_marks)):
             yield relative, status.st_size
-
-
-def _is_no_content(name: str) -> bool:
-    return name in (MANIFEST_FILE, SIGNATURE_FILE) or _is_mark(name)
 
 
 def _is_mark(name: str) -> bool:
@@ -169,11 +170,16 @@ def _opened(folder: int, name: str, shown: Path) -> int:
         os.close(descriptor)
 
 
-def _sealed(name: str, descriptor: int, shown: Path, progress: _Progress) -> dict[str, Any]:
-    with failures.in_repository(shown, "reading", is_write=False):
-        sha256, count = durable.sha256_of(descriptor, progress.add)
+def _sealed(name: str, descriptor: int, shown: Path, progress: _Progress, known: str | None) -> dict[str, Any]:
+    if known is None:
+        with failures.in_repository(shown, "reading", is_write=False):
+            sha256, count = durable.sha256_of(descriptor, progress.add)
+    else:
+        sha256, count = known, os.fstat(descriptor).st_size
     with failures.in_repository(shown, "syncing"):
         durable.sync(descriptor, progress.report)
+    if known is not None:
+        progress.add(count)
     return {"name": name, "bytes": count, "sha256": sha256}
 
 

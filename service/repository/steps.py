@@ -3,10 +3,20 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.repository import copy_steps, folder, partial, points, reach, seal
+from service.repository import folder, partial, points, seal
 from service.repository.report import Report
 
 #: Arguments and result are what JSON can say. Raises a StillpointError, or an OSError, which is told as one of the repository's errors.
 Step = Callable[[dict[str, Any], Report], dict[str, Any]]
+#: Why steps are missing. None: none is missing.
+WHY_MISSING: str | None = None
 
-STEPS: Mapping[str, Step] = folder.STEPS | partial.STEPS | seal.STEPS | points.STEPS | copy_steps.STEPS | reach.STEPS
+try:
+    from service.repository import copy_steps, reach
+
+    _with_images: dict[str, Step] = copy_steps.STEPS | reach.STEPS
+except ImportError as error:
+    # Without libnbd no image is read. The points can still be listed, and their stored bytes be checked.
+    _with_images, WHY_MISSING = {}, str(error)
+
+STEPS: Mapping[str, Step] = folder.STEPS | partial.STEPS | seal.STEPS | points.STEPS | _with_images

@@ -129,9 +129,20 @@ class Repository:
         """Bytes that were stored. `source`: a file of the host, such as NVRAM."""
         return int(self.call("put_file", {"partial": partial, "name": name, "source": str(source)})["bytes"])
 
-    def seal(self, partial: str, files: Sequence[str] | None = None, *, on_progress: OnProgress = None) -> tuple[StoredFile, ...]:
-        """Checksums of all files, which are on the disk then. `files`: what must be there, and nothing else. None: whatever is there."""
-        answer = self.call("seal", {"partial": partial, "files": None if files is None else list(files)}, on_progress=on_progress)
+    def seal(
+        self,
+        partial: str,
+        files: Sequence[str] | None = None,
+        *,
+        known: Mapping[str, str] | None = None,
+        on_progress: OnProgress = None,
+    ) -> tuple[StoredFile, ...]:
+        """Checksums of all files, which are on the disk then. `files`: what must be there, and nothing else. None: whatever is there.
+
+        `known`: SHA-256 by names of files of which they were taken while they were written. Those files are not read again.
+        """
+        arguments = {"partial": partial, "files": None if files is None else list(files), "known": dict(known or {})}
+        answer = self.call("seal", arguments, on_progress=on_progress)
         return tuple(StoredFile(file["name"], file["bytes"], file["sha256"]) for file in answer["files"])
 
     def publish(self, partial: str, manifest: Manifest, signing_key: SigningKey | None) -> str:

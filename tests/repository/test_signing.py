@@ -145,7 +145,7 @@ def test_whatever_evidence_holds_can_be_signed(evidence: Any) -> None:
 
 def test_what_json_cannot_say_exactly_becomes_text_and_what_was_not_measured_null() -> None:
     content = signing.canonical(
-        {"large": 2**63, "least": -(2**53) + 1, "nan": math.nan, "endless": math.inf, "name": os.fsdecode(b"a\xff")}
+        {"large": 2**63, "float": 1e20, "least": -(2**53) + 1, "nan": math.nan, "endless": math.inf, "name": os.fsdecode(b"a\xff")}
     )
     assert json.loads(content) == {
         "large": str(2**63),
