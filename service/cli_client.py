@@ -6,10 +6,10 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from service.errors import ServiceRefused, ServiceUnreachable, TokenNotKnown
 
@@ -47,6 +47,16 @@ class Client:
         """The segments of the path, not quoted. Raises ServiceRefused, ServiceUnreachable, as do all calls."""
         return self._call("GET", path)
 
+    def items(self, *path: str) -> Iterator[dict[str, Any]]:
+        """Every item of a list, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self._call("GET", path, query={"cursor": cursor} if cursor is not None else {})
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
     def post(self, *path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return self._call("POST", path, json.dumps(body if body is not None else {}).encode())
 
@@ -61,8 +71,11 @@ class Client:
                     raise
             time.sleep(AWAY_PAUSE_S)
 
-    def _call(self, method: str, path: tuple[str, ...], content: bytes | None = None) -> dict[str, Any]:
+    def _call(
+        self, method: str, path: tuple[str, ...], content: bytes | None = None, *, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         url = "/".join((self._url + API, *(quote(segment, safe="") for segment in path)))
+        url += f"?{urlencode(query)}" if query else ""
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         try:
             request = urllib.request.Request(url, content, headers, method=method)  # noqa: S310 - the caller names the service

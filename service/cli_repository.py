@@ -45,7 +45,7 @@ def add(
 @repository_app.command("list")
 def list_all(url: Url = None, token: Token = None) -> None:
     """Every repository, as its worker last saw it."""
-    repositories = service_at(url, token).get("repositories")["items"]
+    repositories = list(service_at(url, token).items("repositories"))
     for repository in repositories:
         typer.echo(_line(repository))
     if not repositories:
@@ -73,7 +73,7 @@ def import_points(repository: NameOrId, url: Url = None, token: Token = None) ->
         _end_without_an_answer(repository)
     if result.get("error") is not None:
         _end_by(result["error"])
-    typer.echo(", ".join(f"{result[name]} {name}" for name in ("added", "known", "returned", "missing")))
+    typer.echo(", ".join(f"{result[name]} {name}" for name in ("added", "known", "returned", "missing", "unsigned")))
     for refused in result["refused"]:
         typer.echo(f"left out: {refused['folder']}: {refused['detail']}", err=True)
     if result["refused"]:

@@ -1,14 +1,19 @@
 """A service that answers what a test says, for commands that ask over HTTP."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 Answer = tuple[int, dict[str, Any]]
+TOKEN = "sp_secret"
 
 
 @dataclass
@@ -69,3 +74,28 @@ def scripted() -> Iterator[ScriptedService]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class Stillpoint:
+    """`stillpoint …` in a process of its own, which asks this service."""
+
+    def __init__(self, folder: Path, service: ScriptedService) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("STILLPOINT_")}
+        self.environment = kept | {
+            "STILLPOINT_STATE_DIR": str(folder),
+            "STILLPOINT_SETTINGS_FILE": "/dev/null",
+            "STILLPOINT_URL": service.url,
+            "STILLPOINT_TOKEN": TOKEN,
+        }
+
+    def __call__(self, *arguments: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in (self.environment | variables).items() if value is not None}
+        return subprocess.run(self.line(*arguments), env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    @staticmethod
+    def line(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "service.cli", *arguments]
+
+
+def error_document(code: str) -> dict[str, Any]:
+    return {"code": code, "title": f"title of {code}", "detail": f"detail of {code}", "remedy": f"remedy of {code}", "facts": {}}

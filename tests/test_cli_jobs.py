@@ -6,7 +6,6 @@ import pty
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,36 +15,16 @@ import pytest
 
 from service.cli_progress import in_bytes, in_time, in_words
 from service.errors import ServiceUnreachable, TokenNotKnown
-from tests.scripted_service import ScriptedService, scripted
+from tests.scripted_service import TOKEN, ScriptedService, Stillpoint, error_document, scripted
 
 JOB = "7f6e3f0c-0000-4000-8000-000000000001"
 POINT = "7f6e3f0c-0000-4000-8000-000000000002"
-TOKEN = "sp_secret"
 
 
 @pytest.fixture
 def service() -> Iterator[ScriptedService]:
     with scripted() as running:
         yield running
-
-
-class Stillpoint:
-    def __init__(self, folder: Path, service: ScriptedService) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("STILLPOINT_")}
-        self.environment = kept | {
-            "STILLPOINT_STATE_DIR": str(folder),
-            "STILLPOINT_SETTINGS_FILE": "/dev/null",
-            "STILLPOINT_URL": service.url,
-            "STILLPOINT_TOKEN": TOKEN,
-        }
-
-    def __call__(self, *arguments: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in (self.environment | variables).items() if value is not None}
-        return subprocess.run(self.line(*arguments), env=environment, capture_output=True, text=True, timeout=60, check=False)
-
-    @staticmethod
-    def line(*arguments: str) -> list[str]:
-        return [sys.executable, "-m", "service.cli", *arguments]
 
 
 @pytest.fixture
@@ -56,10 +35,6 @@ def stillpoint(tmp_path: Path, service: ScriptedService) -> Stillpoint:
 def job(state: str, **fields: Any) -> dict[str, Any]:
     empty = dict.fromkeys(("phase", "progress", "verdict", "recovery_point", "result", "error"))
     return {"id": JOB, "kind": "backup", "state": state, "phases": [], **empty, **fields}
-
-
-def error(code: str) -> dict[str, Any]:
-    return {"code": code, "title": f"title of {code}", "detail": f"detail of {code}", "remedy": f"remedy of {code}", "facts": {}}
 
 
 def progress(done: int, disk: str = "vda") -> dict[str, Any]:
@@ -111,13 +86,13 @@ def test_a_command_ends_as_its_job_ended(stillpoint: Stillpoint, service: Script
 
 
 def test_the_error_of_a_job_is_a_message_and_a_remedy(stillpoint: Stillpoint, service: ScriptedService) -> None:
-    service.says(f"GET /api/v1/jobs/{JOB}", job("failed", error=error("repository_full")))
+    service.says(f"GET /api/v1/jobs/{JOB}", job("failed", error=error_document("repository_full")))
     said = stillpoint("job", "wait", JOB).stderr
     assert ("detail of repository_full" in said, "remedy of repository_full" in said) == (True, True)
 
 
 def test_a_refusal_of_the_service_is_shown(stillpoint: Stillpoint, service: ScriptedService) -> None:
-    service.says("POST /api/v1/jobs", error("repository_not_found") | {"status": 404}, status=404)
+    service.says("POST /api/v1/jobs", error_document("repository_not_found") | {"status": 404}, status=404)
     done = stillpoint("backup", "db1", "-r", "nowhere")
     assert done.returncode == 1
     assert ("detail of repository_not_found" in done.stderr, "remedy of repository_not_found" in done.stderr) == (True, True)
