@@ -11,9 +11,8 @@ import pytest
 import typer.main
 from fastapi.routing import APIRoute
 
-from service.api.routes import domains, gates, hosts, jobs, recovery_points
-from service.api.routes import service as service_routes
 from service.api.schemas import examples_gate
+from service.app import ROUTERS
 from service.cli import app
 from service.config import Settings
 
@@ -36,8 +35,7 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
 
 
 def test_every_call_of_the_api_is_in_the_table() -> None:
-    routers = (jobs.router, domains.router, gates.router, recovery_points.router, hosts.router, service_routes.router)
-    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     calls = {f"{method} {route.path}" for route in routes for method in route.methods or ()}
     shown = {cell for cell in first_cells() if re.match(r"(GET|POST|DELETE|PUT|PATCH) ", cell)}
     assert calls == shown

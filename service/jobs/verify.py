@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.db.engine import database_now
-from service.errors import ForeignEntry, KeyUnusable, PointDamaged, PointIncomplete, RepositoryUnknown, StillpointError
+from service.errors import ForeignEntry, KeyUnusable, PointDamaged, PointIncomplete, PointNotSealed, StillpointError
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
 from service.jobs.run import JobRun, MustRecover, Phase
@@ -105,10 +105,10 @@ class _VerifyRun:
         return repository
 
     def _on_record(self, session: Session) -> _Subject:
-        """Raises RecoveryPointNotFound, RepositoryUnknown, KeyUnusable."""
+        """Raises RecoveryPointNotFound, PointNotSealed, KeyUnusable."""
         point = points.get(session, self._request.recovery_point)
         if point.repository_id is None or point.folder is None:
-            raise RepositoryUnknown(repository=f"of point {point.id}, which is not sealed")
+            raise PointNotSealed(point=point.id)
         repository = repositories.get(session, point.repository_id)
         key = Key(repository.key_reference) if repository.key_reference is not None else None
         return _Subject(point.id, point.folder, point.manifest_digest, point.is_encrypted, repository.id, repository.path, key)
