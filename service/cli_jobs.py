@@ -10,8 +10,8 @@ import typer
 
 from service import cli_progress
 from service.cli_progress import in_bytes, in_time
-from service.model.kinds import JobKind
 from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode
+from service.model.requests import BackupRequest, RestoreRequest, VerifyRequest
 
 if TYPE_CHECKING:
     from service.cli_client import Client
@@ -69,7 +69,7 @@ def backup(
 ) -> None:
     """Back up a domain into a repository, and wait until the point is sealed."""
     body: dict[str, Any] = {
-        "kind": JobKind.backup.value,
+        "kind": BackupRequest.kind.value,
         "domain": domain,
         "repository": repository,
         "level": level.value,
@@ -103,7 +103,7 @@ def restore(
 ) -> None:
     """Restore a point, and wait until its disks are whole. `--plan` shows before what is written where."""
     body: dict[str, Any] = {
-        "kind": JobKind.restore.value,
+        "kind": RestoreRequest.kind.value,
         "recovery_point": point,
         "mode": mode.value,
         "identity": identity.value,
@@ -132,7 +132,7 @@ def verify(
 ) -> None:
     """Read every byte of a point and of all points that it needs, and put on record what was found. Exit code 1: it is damaged."""
     checks = [each.value for each in check] if check else None
-    body = {"kind": JobKind.verify.value, "recovery_point": point, "checks": checks, "rate_limit_bytes": rate_limit_bytes}
+    body = {"kind": VerifyRequest.kind.value, "recovery_point": point, "checks": checks, "rate_limit_bytes": rate_limit_bytes}
     _ask(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
 
 
