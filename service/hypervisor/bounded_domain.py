@@ -157,8 +157,8 @@ class BoundedDomain:
     def start(self) -> None:
         self._run("virDomainCreate", self._bounds.power_s, self._handle.start)
 
-    def shut_down(self) -> None:
-        self._run("virDomainShutdown", self._bounds.power_s, self._handle.shut_down)
+    def shut_down(self, flags: int) -> None:
+        self._run("virDomainShutdownFlags", self._bounds.power_s, lambda: self._handle.shut_down(flags))
 
     def destroy(self) -> None:
         self._run("virDomainDestroy", self._bounds.power_s, self._handle.destroy)

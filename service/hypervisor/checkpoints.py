@@ -93,13 +93,13 @@ class Checkpoints:
         return Deleted(bitmap_is_gone=False)
 
     def set_aside(self) -> dict[str, str]:
-        """Take libvirt's record of our checkpoints away, in an order in which `put_back` may give them back. Their bitmaps stay.
+        """Take libvirt's record of our checkpoints away. Their bitmaps stay, and continue to record. `put_back` gives the records back.
 
         libvirt takes no external snapshot of a domain that is shut off and has checkpoints. Write the result into the intent of the job
         before this call: see `of_ours`.
         """
         aside = self.of_ours()
-        for name in reversed(aside):
+        for name in aside:
             self._forget(name)
         return aside
 

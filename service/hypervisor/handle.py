@@ -107,8 +107,8 @@ class DomainHandle(Protocol):
 
     def start(self) -> None: ...
 
-    def shut_down(self) -> None:
-        """Ask the guest to shut down. The guest may do that later, or not at all."""
+    def shut_down(self, flags: int) -> None:
+        """Ask the guest to shut down. The guest may do that later, or not at all. `flags` 0: by the agent if there is one."""
         ...
 
     def destroy(self) -> None:
@@ -227,8 +227,8 @@ class LibvirtDomain:
     def start(self) -> None:
         self._live().create()
 
-    def shut_down(self) -> None:
-        self._live().shutdown()
+    def shut_down(self, flags: int) -> None:
+        self._live().shutdownFlags(flags)
 
     def destroy(self) -> None:
         self._live().destroy()

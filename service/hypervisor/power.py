@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 
 from service.errors import LibvirtCallFailed
 from service.hypervisor.calls import LibvirtCalls
@@ -59,7 +61,8 @@ class Power:
         if self._state() is DomainState.shut_off:
             return True
         deadline = time.monotonic() + graceful_s
-        if graceful_s > 0 and self._shut_down():
+        if graceful_s > 0:
+            self._ask_to_shut_down()
             while time.monotonic() < deadline:
                 if safe_point is not None:
                     safe_point()
@@ -90,14 +93,15 @@ class Power:
     def define(self, xml: str) -> None:
         self._calls("virDomainDefineXML", lambda: self._handle.define(xml))
 
-    def _shut_down(self) -> bool:
-        """False: libvirt cannot even ask the guest."""
-        try:
-            self._calls("virDomainShutdown", self._handle.shut_down)
-        except LibvirtCallFailed:
-            # The guest may have ended meanwhile, or its agent refuses. The caller looks at the state, and then switches off.
-            return self._state() is DomainState.shut_off
-        return True
+    def _ask_to_shut_down(self) -> None:
+        """By the agent, and also by the power button if that failed.
+
+        The agent of a guest that shuts down goes away, often before it has answered. So an error does not mean that the guest stays.
+        """
+        for flags in (0, libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN):
+            with suppress(LibvirtCallFailed):
+                self._calls("virDomainShutdownFlags", partial(self._handle.shut_down, flags))
+                return
 
     def _unless(self, call: str, function: Callable[[], None], wanted: DomainState) -> None:
         """libvirt refuses to start what runs and to stop what is off. A repeated call of recovery shall not fail."""

@@ -393,7 +393,7 @@ class FakeDomain:
         self.state_now = RUNNING
         self.instance_now += 1
 
-    def shut_down(self) -> None:
+    def shut_down(self, flags: int) -> None:
         self._call("shut_down", lambda: self._only_active(lambda: None if self.ignores_shutdown else self._ended(cleanly=True)))
 
     def destroy(self) -> None:

@@ -8,7 +8,7 @@ from service.hypervisor.guest import Guest
 from service.hypervisor.power import PauseReason
 from service.model import domain_xml
 from service.model.inventory import DomainState
-from tests.fakes import FakeDisk, FakeDomain, FakeHost, connection_lost, libvirt_error
+from tests.fakes import FakeDisk, FakeDomain, FakeHost, agent_silent, connection_lost, libvirt_error
 from tests.fakes.domain import PAUSED
 
 REFUSED = libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR, "internal error: no")
@@ -68,11 +68,23 @@ def test_a_guest_that_shuts_itself_down_is_not_switched_off(guest: Guest, domain
     assert guest.was_shut_off_cleanly()
 
 
+def test_a_guest_whose_agent_went_away_before_its_answer_is_waited_for(guest: Guest, domain: FakeDomain) -> None:
+    domain.fail_next("shut_down", agent_silent(), after=True)
+    assert guest.stop(10)
+    assert "destroy" not in domain.log
+
+
+def test_a_guest_whose_agent_refuses_is_asked_by_its_power_button(guest: Guest, domain: FakeDomain) -> None:
+    domain.fail_next("shut_down", REFUSED)
+    assert guest.stop(10)
+    assert domain.log.count("shut_down") == 2
+
+
 @pytest.mark.parametrize("how", ["ignores", "refuses", "no time"])
 def test_a_guest_that_does_not_is_switched_off(guest: Guest, domain: FakeDomain, how: str) -> None:
     domain.ignores_shutdown = how == "ignores"
     if how == "refuses":
-        domain.fail_next("shut_down", REFUSED)
+        domain.fail_next("shut_down", REFUSED, times=2)
     assert not guest.stop(0 if how == "no time" else 0.05)
     assert guest.is_shut_off()
 
