@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from service import bounded_io
-from service.errors import KeyUnusable, RepositoryUnusable, StillpointError
+from service.errors import KeyUnusable, StillpointError
 from service.model import image_header
 from service.model.manifest import DiskOfPoint, Manifest, StoredFile
 from service.model.repository import MANIFEST_FILE, REPOSITORY_FILE, SIGNATURE_FILE
@@ -115,12 +115,13 @@ class _Evidence:
         arguments = {"path": self._root, "folder": relative, "checks": ["bytes"], "encrypted": any(disk.is_encrypted for disk in disks)}
         try:
             with Hand(self._root, key=key, silence_s=SILENCE_S) as hand:
+                # On a machine without libnbd the stored bytes can be checked nevertheless.
+                able = hand.call("able", {})
+                if "verify_point" not in able["steps"]:
+                    self.read_files(on_progress)
+                    self._unchecked(relative, able["why_missing"])
+                    return
                 proof = hand.call("verify_point", arguments, on_progress=on_progress)["bytes"]
-        except RepositoryUnusable as error:
-            # A machine without libnbd or qemu-nbd: the stored bytes need neither.
-            self.read_files(on_progress)
-            self._unchecked(relative, str(error.facts["reason"]))
-            return
         except KeyUnusable as error:
             self._add(Subject.content, relative, False, error.detail)
             return

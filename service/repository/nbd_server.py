@@ -105,7 +105,9 @@ class NbdServer:
         self._sockets.clear()
 
     def _ended(self) -> str:
-        """Wait for the end of the server. Returns the last line that it wrote."""
+        """Wait for the end of the server. Returns the last line that it wrote, once."""
+        if self._process.stderr is None or self._process.stderr.closed:
+            return ""
         _, text = self._process.communicate()
         return last_line(text.decode(errors="replace"))
 

@@ -19,4 +19,10 @@ except ImportError as error:
     # Without libnbd no image is read. The points can still be listed, and their stored bytes be checked.
     _with_images, WHY_MISSING = {}, str(error)
 
-STEPS: Mapping[str, Step] = folder.STEPS | partial.STEPS | seal.STEPS | points.STEPS | _with_images
+
+def able(arguments: dict[str, Any], report: Report) -> dict[str, Any]:  # noqa: ARG001 - as every step has them
+    """The names of all steps, and why some are missing."""
+    return {"steps": sorted(STEPS), "why_missing": WHY_MISSING}
+
+
+STEPS: Mapping[str, Step] = folder.STEPS | partial.STEPS | seal.STEPS | points.STEPS | _with_images | {"able": able}
