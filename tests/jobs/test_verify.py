@@ -11,51 +11,26 @@ from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import JobCancelled, KeyUnusable, RepositoryNotAnswering, StillpointError
 from service.jobs.verify import Verify, are_good
-from service.model.kinds import JobKind
-from service.records import queue
-from service.records.queue import NewJob
 from service.repository.store import Repository
-from tests.scenes.host import HOST, Scene, error_of, phases_of
+from tests.scenes.host import error_of, phases_of
 from tests.scenes.sealed import DOMAIN, Sealed
+from tests.scenes.verified import Verifying
 
 MIB = 1 << 20
 
 
-class World:
+class World(Verifying):
     """A host with a repository of one full point and two increments."""
 
     def __init__(self, database: Database, folder: Path) -> None:
-        self.database = database
-        self.scene = Scene(database, folder)
-        self.sealed = Sealed(folder / "repository")
+        super().__init__(database, folder, Sealed(folder / "repository"))
         self.sealed.register(database)
         for writes in ((1, 0, MIB), (2, MIB, MIB), (3, 2 * MIB, MIB)):
             self.sealed.seal(writes, database=database)
-        with database.write() as session:
-            queue.ensure_slots(session, f"host:{HOST}:maintenance", 1)
-
-    def ask(self, point_id: str, **request: Any) -> str:
-        new = NewJob(
-            kind=JobKind.verify.value,
-            domain_id=None,
-            domain_name=None,
-            host_id=HOST,
-            request={"kind": "verify", "recovery_point": point_id, **request},
-            labels={},
-            point_id=point_id,
-            repository_id=self.sealed.id,
-        )
-        with self.database.write() as session:
-            return queue.enqueue(session, new).job_id
-
-    def verify(self, point_id: str, **request: Any) -> Job:
-        job_id = self.ask(point_id, **request)
-        self.scene.execution.execute(self.scene.claim())
-        return self.scene.job(job_id)
 
     def verify_with(self, answers: "Answers", point_id: str, **request: Any) -> Job:
         """With a repository that answers what the test says, instead of one that the hand reads."""
-        self.scene.handlers[JobKind.verify.value] = Verify(open_repository=answers.opened)  # type: ignore[index]
+        self.use(Verify(open_repository=answers.opened))
         return self.verify(point_id, **request)
 
     def proofs(self, point_id: str) -> list[tuple[str, bool | None]]:
@@ -245,7 +220,7 @@ def test_bytes_are_verified_without_the_key_if_nothing_else_was_asked_for(world:
         answers = Answers(world.sealed, **({"bytes": no_key} if len(opened) == 1 else {}))
         return answers.opened(**options)
 
-    world.scene.handlers[JobKind.verify.value] = Verify(open_repository=open_repository)  # type: ignore[index]
+    world.use(Verify(open_repository=open_repository))
     assert world.verify(top, checks=["bytes"]).state == "succeeded"
     opened.clear()
     assert error_of(world.verify(top))["code"] == "key_unusable"
@@ -272,7 +247,7 @@ def test_a_verify_is_cancelled_while_it_reads(world: World) -> None:
         return call("look", {"id": world.sealed.id})
 
     answers.call = cancelled_in  # type: ignore[method-assign]
-    world.scene.handlers[JobKind.verify.value] = Verify(open_repository=answers.opened)  # type: ignore[index]
+    world.use(Verify(open_repository=answers.opened))
     world.scene.execution.execute(run)
     assert world.scene.job(job_id).state == "cancelled"
 

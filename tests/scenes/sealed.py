@@ -26,14 +26,15 @@ BEGIN = datetime(2026, 11, 27, 20, 0, tzinfo=UTC)
 class Sealed:
     """`id` is the repository's. `points`: the ids of its points, oldest first: a full one and its increments."""
 
-    def __init__(self, path: Path, *, name: str = "nas") -> None:
+    def __init__(self, path: Path, *, name: str = "nas", guest: Path | None = None) -> None:
+        """`guest`: the folder of what is not in the repository: the guest's disk, and the key of the service."""
         self.path = path
         self.name = name
         self.id = str(uuid4())
         self.points: list[str] = []
         self.manifests: dict[str, Manifest] = {}
-        self.signing_key = SigningKey.of_service(Path(tempfile.mkdtemp(dir=path.parent)))
-        self.disk = Disk.make(path.parent / f"{path.name}-disk.qcow2", 4 * MIB)
+        self.signing_key = SigningKey.of_service(Path(tempfile.mkdtemp(dir=guest or path.parent)))
+        self.disk = Disk.make((guest or path.parent) / f"{path.name}-disk.qcow2", 4 * MIB)
         with self.opened() as repository:
             repository.create()
 

@@ -6,67 +6,22 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from service.db.engine import Database
-from service.db.tables import Repository as Row
 from service.records import repositories
-from service.records.repositories import Registration
 from service.repository.store import Repository, RepositoryLook
 from service.worker.repository_watch import RepositoryWatch
 from tests.scenes.plant import Plant, wait_for
-from tests.scenes.sealed import BEGIN, HOST, Sealed
+from tests.scenes.sealed import Sealed
+from tests.scenes.watched import Watched
 
 MIB = 1 << 20
 SILENCE_S = 0.5
-
-
-class World:
-    def __init__(self, database: Database, folder: Path) -> None:
-        self.database = database
-        self.folder = folder
-        self.stopping = threading.Event()
-        self.watches: list[RepositoryWatch] = []
-
-    def watch(self, *, every_s: float = 3600.0, **options: Any) -> RepositoryWatch:
-        watch = RepositoryWatch(self.database, HOST, self.stopping, every_s=every_s, **({"silence_s": 20.0} | options))
-        self.watches.append(watch)
-        return watch
-
-    def register(self, name: str, path: Path | None = None, **options: Any) -> str:
-        with self.database.write() as session:
-            wanted = Registration(name, str(path or self.folder / name), HOST, **options)
-            return repositories.add(session, wanted, BEGIN).id
-
-    def row(self, name: str) -> Row:
-        with self.database.read() as session:
-            return repositories.get(session, name)
-
-    def look(self, *names: str, watch: RepositoryWatch | None = None) -> None:
-        """One turn of the loop, and the ends of the looks that it began at these repositories."""
-        before = {name: self.row(name).looked_at for name in names}
-        (watch or self.watch()).look_at_due()
-        wait_for(lambda: all(self.row(name).looked_at != at for name, at in before.items()), f"a look at {names}")
-
-    def ask(self, wish: Callable[..., Row], name: str) -> None:
-        with self.database.write() as session:
-            wish(session, name, BEGIN)
-
-    def import_points(self, name: str) -> dict[str, Any]:
-        self.ask(repositories.ask_import, name)
-        self.watch().look_at_due()
-        wait_for(lambda: self.row(name).import_asked_at is None, "the import")
-        result = self.row(name).import_result
-        assert result is not None
-        return result
-
-    def states(self, sealed: Sealed) -> list[str]:
-        return [sealed.row(self.database, point).state for point in sealed.points]
 
 
 class Hanging(Repository):
@@ -94,8 +49,8 @@ def hanging_at(name: str) -> type[Hanging]:
 
 
 @pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> Iterator[World]:
-    made = World(sqlite_database, tmp_path)
+def world(sqlite_database: Database, tmp_path: Path) -> Iterator[Watched]:
+    made = Watched(sqlite_database, tmp_path)
     yield made
     made.stopping.set()
     have_ended = [watch.stop(20) for watch in made.watches]
@@ -103,7 +58,7 @@ def world(sqlite_database: Database, tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def sealed(world: World) -> Sealed:
+def sealed(world: Watched) -> Sealed:
     made = Sealed(world.folder / "nas")
     for writes in ((1, 0, MIB), (2, MIB, MIB)):
         made.seal(writes)
@@ -113,7 +68,7 @@ def sealed(world: World) -> Sealed:
 # --- the first look ---------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_not_there_becomes_the_repository(world: World) -> None:
+def test_a_folder_that_is_not_there_becomes_the_repository(world: Watched) -> None:
     registered = world.register("new")
     world.look("new")
     row = world.row("new")
@@ -122,13 +77,13 @@ def test_a_folder_that_is_not_there_becomes_the_repository(world: World) -> None
     assert json.loads((world.folder / "new" / "repository.json").read_text())["id"] == registered
 
 
-def test_a_repository_that_is_there_keeps_its_id(world: World, sealed: Sealed) -> None:
+def test_a_repository_that_is_there_keeps_its_id(world: Watched, sealed: Sealed) -> None:
     registered = world.register("nas")
     world.look("nas")
     assert (world.row("nas").id, world.row(registered).id, world.row("nas").state) == (sealed.id, sealed.id, "ready")
 
 
-def test_a_folder_with_something_else_is_left_as_it_is(world: World) -> None:
+def test_a_folder_with_something_else_is_left_as_it_is(world: Watched) -> None:
     (world.folder / "photos").mkdir()
     (world.folder / "photos" / "cat.jpg").write_text("cat")
     world.register("photos")
@@ -137,7 +92,7 @@ def test_a_folder_with_something_else_is_left_as_it_is(world: World) -> None:
     assert [file.name for file in (world.folder / "photos").iterdir()] == ["cat.jpg"]
 
 
-def test_a_repository_that_is_registered_twice_says_so(world: World, sealed: Sealed) -> None:
+def test_a_repository_that_is_registered_twice_says_so(world: Watched, sealed: Sealed) -> None:
     (world.folder / "same").symlink_to(sealed.path)
     world.register("nas")
     world.look("nas")
@@ -149,7 +104,7 @@ def test_a_repository_that_is_registered_twice_says_so(world: World, sealed: Sea
 # --- later looks ------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_empty_later_is_gone_and_is_not_made_a_repository(world: World) -> None:
+def test_a_folder_that_is_empty_later_is_gone_and_is_not_made_a_repository(world: Watched) -> None:
     """A share that is not mounted."""
     world.register("new")
     world.look("new")
@@ -159,7 +114,7 @@ def test_a_folder_that_is_empty_later_is_gone_and_is_not_made_a_repository(world
     assert list((world.folder / "new").iterdir()) == []
 
 
-def test_a_repository_that_comes_back_is_ready_again(world: World, sealed: Sealed) -> None:
+def test_a_repository_that_comes_back_is_ready_again(world: Watched, sealed: Sealed) -> None:
     world.register("nas")
     world.look("nas")
     sealed.path.rename(world.folder / "away")
@@ -170,7 +125,7 @@ def test_a_repository_that_comes_back_is_ready_again(world: World, sealed: Seale
     assert (world.row("nas").state, world.row("nas").state_error) == ("ready", None)
 
 
-def test_a_repository_below_its_reserve_is_full(world: World) -> None:
+def test_a_repository_below_its_reserve_is_full(world: Watched) -> None:
     world.register("small", reserve_bytes=1 << 60)
     world.look("small")
     row = world.row("small")
@@ -178,7 +133,7 @@ def test_a_repository_below_its_reserve_is_full(world: World) -> None:
     assert row.free_bytes is not None
 
 
-def test_a_look_is_made_when_it_is_due_or_asked_for(world: World) -> None:
+def test_a_look_is_made_when_it_is_due_or_asked_for(world: Watched) -> None:
     world.register("new")
     watch = world.watch(every_s=3600.0)
     world.look("new", watch=watch)
@@ -191,7 +146,7 @@ def test_a_look_is_made_when_it_is_due_or_asked_for(world: World) -> None:
     assert world.row("new").check_asked_at is None
 
 
-def test_a_worker_that_lost_its_host_writes_nothing(world: World) -> None:
+def test_a_worker_that_lost_its_host_writes_nothing(world: Watched) -> None:
     world.register("new")
     watch = world.watch(is_mine=lambda _: False)
     watch.look_at_due()
@@ -202,7 +157,7 @@ def test_a_worker_that_lost_its_host_writes_nothing(world: World) -> None:
 # --- one that hangs ---------------------------------------------------------------------------------
 
 
-def test_a_repository_that_hangs_delays_no_other_one(world: World) -> None:
+def test_a_repository_that_hangs_delays_no_other_one(world: Watched) -> None:
     world.register("dead")
     world.register("new")
     world.look("dead", "new")
@@ -221,7 +176,7 @@ def test_a_repository_that_hangs_delays_no_other_one(world: World) -> None:
     assert len(hanging.children) == 1
 
 
-def test_a_repository_that_hangs_is_said_not_to_answer_and_its_process_is_ended(world: World) -> None:
+def test_a_repository_that_hangs_is_said_not_to_answer_and_its_process_is_ended(world: Watched) -> None:
     world.register("dead")
     world.look("dead")
     hanging = hanging_at("dead")
@@ -231,7 +186,7 @@ def test_a_repository_that_hangs_is_said_not_to_answer_and_its_process_is_ended(
     wait_for(lambda: not any(Path("/proc", str(child)).exists() for child in hanging.children), "the end of the process")
 
 
-def test_a_stop_does_not_wait_for_a_repository_that_hangs(world: World) -> None:
+def test_a_stop_does_not_wait_for_a_repository_that_hangs(world: Watched) -> None:
     world.register("dead")
     world.look("dead")
     hanging = hanging_at("dead")
@@ -247,7 +202,7 @@ def test_a_worker_looks_at_its_repositories_and_stops_at_once_while_one_hangs(
     sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant = Plant(sqlite_database, tmp_path)
-    world = World(sqlite_database, tmp_path)
+    world = Watched(sqlite_database, tmp_path)
     hanging = hanging_at("dead")
     world.register("dead")
     world.register("new")
@@ -265,7 +220,7 @@ def test_a_worker_looks_at_its_repositories_and_stops_at_once_while_one_hangs(
 # --- import -----------------------------------------------------------------------------------------
 
 
-def test_an_import_into_an_empty_database_rebuilds_the_list(world: World, sealed: Sealed) -> None:
+def test_an_import_into_an_empty_database_rebuilds_the_list(world: Watched, sealed: Sealed) -> None:
     world.register("nas")
     result = world.import_points("nas")
     assert (result["added"], result["refused"], result["error"]) == (2, [], None)
@@ -275,14 +230,14 @@ def test_an_import_into_an_empty_database_rebuilds_the_list(world: World, sealed
     assert [row.folder for row in rows] == [sealed.manifests[point].folder for point in sealed.points]
 
 
-def test_an_import_again_changes_nothing(world: World, sealed: Sealed) -> None:
+def test_an_import_again_changes_nothing(world: Watched, sealed: Sealed) -> None:
     world.register("nas")
     world.import_points("nas")
     result = world.import_points("nas")
     assert (result["added"], result["known"], result["missing"]) == (0, 2, 0)
 
 
-def test_a_point_whose_folder_is_gone_is_missing_until_it_is_back(world: World, sealed: Sealed) -> None:
+def test_a_point_whose_folder_is_gone_is_missing_until_it_is_back(world: Watched, sealed: Sealed) -> None:
     world.register("nas")
     world.import_points("nas")
     folder = sealed.folder(sealed.points[1])
@@ -292,7 +247,7 @@ def test_a_point_whose_folder_is_gone_is_missing_until_it_is_back(world: World, 
     assert (world.import_points("nas")["returned"], world.states(sealed)) == (1, ["sealed", "sealed"])
 
 
-def test_a_manifest_that_was_changed_is_not_put_on_record(world: World, sealed: Sealed) -> None:
+def test_a_manifest_that_was_changed_is_not_put_on_record(world: Watched, sealed: Sealed) -> None:
     world.register("nas")
     sealed.change_manifest(sealed.points[1], sign_again=False, verdict="application")
     result = world.import_points("nas")
@@ -300,7 +255,7 @@ def test_a_manifest_that_was_changed_is_not_put_on_record(world: World, sealed: 
 
 
 @pytest.mark.parametrize("sign_again", [False, True])
-def test_a_manifest_that_was_changed_later_makes_its_point_damaged(world: World, sealed: Sealed, sign_again: bool) -> None:
+def test_a_manifest_that_was_changed_later_makes_its_point_damaged(world: Watched, sealed: Sealed, sign_again: bool) -> None:
     world.register("nas")
     world.import_points("nas")
     sealed.change_manifest(sealed.points[1], sign_again=sign_again, verdict="application")
@@ -310,7 +265,7 @@ def test_a_manifest_that_was_changed_later_makes_its_point_damaged(world: World,
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "stillpoint-point", "v": 1}'])
-def test_a_manifest_that_cannot_be_read_is_named_and_stops_nothing(world: World, sealed: Sealed, text: str) -> None:
+def test_a_manifest_that_cannot_be_read_is_named_and_stops_nothing(world: Watched, sealed: Sealed, text: str) -> None:
     world.register("nas")
     folder = sealed.folder(sealed.points[1])
     (folder / "manifest.json").write_text(text)
@@ -322,14 +277,14 @@ def test_a_manifest_that_cannot_be_read_is_named_and_stops_nothing(world: World,
     )
 
 
-def test_a_point_without_a_signature_is_put_on_record_and_counted(world: World, sealed: Sealed) -> None:
+def test_a_point_without_a_signature_is_put_on_record_and_counted(world: Watched, sealed: Sealed) -> None:
     world.register("nas")
     (sealed.folder(sealed.points[0]) / "manifest.sig").unlink()
     result = world.import_points("nas")
     assert (result["added"], result["unsigned"]) == (2, 1)
 
 
-def test_a_point_that_was_copied_to_another_folder_is_refused(world: World, sealed: Sealed) -> None:
+def test_a_point_that_was_copied_to_another_folder_is_refused(world: Watched, sealed: Sealed) -> None:
     world.register("nas")
     folder = sealed.folder(sealed.points[0])
     shutil.copytree(folder, folder.with_name("copy"))
@@ -337,7 +292,7 @@ def test_a_point_that_was_copied_to_another_folder_is_refused(world: World, seal
     assert (result["added"], [refused["code"] for refused in result["refused"]]) == (2, ["point_damaged"])
 
 
-def test_an_import_from_a_repository_that_is_gone_says_so_and_loses_no_point(world: World, sealed: Sealed) -> None:
+def test_an_import_from_a_repository_that_is_gone_says_so_and_loses_no_point(world: Watched, sealed: Sealed) -> None:
     world.register("nas")
     world.import_points("nas")
     sealed.path.rename(world.folder / "away")
