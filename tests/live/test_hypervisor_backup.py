@@ -266,14 +266,14 @@ def _changed_blocks(before: Path, after: Path) -> set[int]:
 
 
 def _dirty_blocks(image: Path, bitmap: str) -> set[int]:
-    serve = ["qemu-nbd", "-r", "-f", "qcow2", "-B", bitmap, str(image)]
-    extents = json.loads(run(["nbdinfo", "--json", f"--map=qemu:dirty-bitmap:{bitmap}", "--", "[", *serve, "]"]))
-    return {
-        block
-        for extent in extents
-        if extent["type"] & 1
-        for block in range(extent["offset"] // _BLOCK, -(-(extent["offset"] + extent["length"]) // _BLOCK))
-    }
+    socket = image.with_suffix(".sock")
+    # The server ends with its first client.
+    run(["qemu-nbd", "--fork", "--read-only", "--format=qcow2", f"--bitmap={bitmap}", f"--socket={socket}", image])
+    asked = f"driver=nbd,server.type=unix,server.path={socket},x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}"
+    extents = json.loads(run(["qemu-img", "map", "--output=json", "--image-opts", asked]))
+    # qemu-img shows what is dirty as if it had no data.
+    dirty = [extent for extent in extents if not extent["data"]]
+    return {block for extent in dirty for block in range(extent["start"] // _BLOCK, -(-(extent["start"] + extent["length"]) // _BLOCK))}
 
 
 # --- what the guest feels -------------------------------------------------------------------------
