@@ -293,7 +293,7 @@ def test_each_error_of_the_system_has_its_meaning(hand: Hand, tmp_path: Path, nu
 
 
 def test_nothing_that_a_step_or_a_program_prints_is_taken_for_its_result(hand: Hand) -> None:
-    assert hand.call("prints", {})["from"] == "the step"
+    assert hand.call("prints", {})["from"] == "result"
 
 
 class Hung:

@@ -77,7 +77,7 @@ def refused(arguments: Arguments, report: Report) -> dict[str, Any]:
 def prints(arguments: Arguments, report: Report) -> dict[str, Any]:
     print('{"result": {"from": "a stray print"}}', flush=True)
     subprocess.run(["echo", '{"result": {"from": "a program"}}'], check=True)
-    return {"from": "the step"}
+    return {"from": "result"}
 
 
 def large(arguments: Arguments, report: Report) -> dict[str, Any]:
