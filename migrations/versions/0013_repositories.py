@@ -73,9 +73,9 @@ def _create_repositories() -> None:
         sa.Column("imported_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("import_result", JSON, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_repositories")),
+        sa.UniqueConstraint("host_id", "path", name=op.f("uq_repositories_host_id_path")),
         sa.UniqueConstraint("registered_id", name=op.f("uq_repositories_registered_id")),
         sa.UniqueConstraint("name", name=op.f("uq_repositories_name")),
-        sa.UniqueConstraint("host_id", "path", name=op.f("uq_repositories_host_id_path")),
     )
 
 

@@ -13,6 +13,8 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from service.db import documents
+from service.db.base import table_of
 from service.db.tables import Job, Repository, Slot
 from service.errors import RepositoryInUse, RepositoryTaken, RepositoryUnknown, StillpointError
 from service.model.kinds import Lane
@@ -172,7 +174,7 @@ def adopt(session: Session, repository_id: str, folder_id: str) -> Repository:
         raise RepositoryTaken(repository=f"{repository.name} ({repository.path})", taken_by=f"{taken.name} ({taken.path})")
     old, new = repository.id, folder_id
     session.execute(update(Repository).where(Repository.id == old).values(id=new), execution_options={"synchronize_session": False})
-    session.execute(update(Job).where(Job.repository_id == old).values(repository_id=new), execution_options={"synchronize_session": False})
+    documents.change_jobs(session, update(table_of(Job)).where(Job.repository_id == old).values(repository_id=new))
     lanes = slots.repository_lane(old, Lane.transfer), slots.repository_lane(new, Lane.transfer)
     session.execute(
         update(Slot).where(Slot.resource == lanes[0]).values(resource=lanes[1]), execution_options={"synchronize_session": False}
