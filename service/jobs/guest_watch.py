@@ -46,7 +46,8 @@ def free_bytes(folder: Path) -> int | None:
 class GuestWatch:
     """A context manager: the thread runs inside of it. `overlay_paths`: files that are made or will be made in the window.
 
-    `earlier`: the `as_document` of an earlier attempt of the same job, whose figures are added to.
+    `earlier`: the `as_document` of an earlier attempt of the same job, which was lost in the copy. The watch begins in the stage `copy`
+    then, and adds to the figures.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class GuestWatch:
         self._interval_s = interval_s
         self._rule = PaceRule(impact_limit_ms, patience_s)
         self._record = ImpactRecord(impact_limit_ms, earlier)
-        self._stage = ImpactStage.before
+        self._stage = ImpactStage.before if earlier is None else ImpactStage.copy
         self._last: dict[str, BlockTimes] = {}
         self._recent = self._no_looks()
         self._looked_at = clock()

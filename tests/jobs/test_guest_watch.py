@@ -70,6 +70,21 @@ def test_what_the_guest_felt_is_told_by_stage_and_disk(scene: Scene) -> None:
     assert stages["copy"]["vdb"]["flush_ms"] == 0.5
 
 
+def test_the_watch_of_a_second_attempt_begins_in_the_copy_and_adds_to_its_figures(scene: Scene) -> None:
+    first = _copying(scene, scene.watch())
+    scene.look(first, 2)
+    earlier = first.as_document()
+    second = scene.watch(earlier=earlier)
+    scene.look(second, 3)
+    document = second.as_document()
+    assert document["stages"]["before"] == earlier["stages"]["before"]
+    assert document["stages"]["copy"]["vda"]["writes"] == earlier["stages"]["copy"]["vda"]["writes"] + 20
+    scene.free = 0
+    scene.look(second)
+    with pytest.raises(OverlaySpaceLow):
+        second.check()
+
+
 def test_in_the_window_libvirt_is_asked_nothing(scene: Scene) -> None:
     watch = scene.watch()
     watch.mark("window")
