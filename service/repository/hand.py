@@ -94,6 +94,12 @@ class Hand:
         assert isinstance(result, dict)
         return result
 
+    @property
+    def child_pid(self) -> int | None:
+        """The process, if there is one now."""
+        with self._lock:
+            return self._child.process.pid if self._child is not None else None
+
     def set_pace(self, bytes_s: int | None) -> None:
         """Bytes a second that steps may read. None: as fast as possible. 0: paused."""
         with self._lock:
