@@ -9,12 +9,14 @@ from pathlib import Path
 
 from service import bounded_io
 from service.disks import image_lock
-from service.errors import DomainGone, LibvirtUnavailable, StillpointError
+from service.errors import DomainGone, LibvirtUnavailable, StillpointError, StorageNotAnswering
 from service.hypervisor.guest import Guest
 from service.hypervisor.qemu_process import is_open_for_writing
 from service.model.inventory import DomainState
 
 PROC, BLOCK_DEVICES = Path("/proc"), Path("/sys/block")
+LOOP_PATIENCE_S = 2.0
+"""Seconds to look at the file below a loop device. After that its storage hangs, which that of the disks does not: it is another file."""
 
 Identity = tuple[int, int]
 
@@ -37,9 +39,9 @@ def writer_of(guest: Guest, files: Sequence[str], guests: Callable[[], Sequence[
     return None
 
 
-def _identity_of(path: str) -> Identity | None:
+def _identity_of(path: str, limit_s: float | None = None) -> Identity | None:
     try:
-        return _identity(bounded_io.call("looking at", path, Path(path).stat))
+        return _identity(bounded_io.call("looking at", path, Path(path).stat, limit_s))
     except OSError:
         # A missing file has no writer. Making the overlay reports that the file is missing.
         return None
@@ -114,9 +116,9 @@ def _name_of(process: Path) -> str:
 def _device_on_top(identities: dict[Identity, str]) -> tuple[str, str] | None:
     """A loop device holds its file open without a process."""
     for device in BLOCK_DEVICES.glob("loop*"):
-        with suppress(OSError):
+        with suppress(OSError, StorageNotAnswering):
             backing = (device / "loop" / "backing_file").read_text().rstrip("\n")
-            identity = _identity_of(backing)
+            identity = _identity_of(backing, LOOP_PATIENCE_S)
             if identity in identities and (device / "ro").read_text().strip() == "0":
                 return identities[identity], f"the loop device /dev/{device.name}"
     return None

@@ -4,7 +4,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from typing import Any
 import libvirt as _libvirt
 import pytest
 
+from service import bounded_io
 from service.db.engine import Database
 from service.db.tables import Job
+from service.disks import image_users
 from service.disks.image_lock import _FLOCK as FLOCK
+from service.errors import StorageNotAnswering
 from tests.fakes import FakeDomain
 from tests.fakes.domain import MIGRATED, SAVING
 from tests.scenes.host import FREEZE, Scene, error_of, qcow2_header
@@ -132,6 +135,25 @@ def test_other_domains_of_the_host_are_in_nobodys_way(scene: Scene) -> None:
 def test_a_domain_that_cannot_be_read_does_not_stop_the_points_of_others(scene: Scene) -> None:
     other = scene.add("db2")
     other.exists = False
+    assert scene.run().state == "succeeded"
+
+
+def test_a_loop_device_on_storage_that_hangs_stops_no_point_of_others(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "hangs" / "image"
+    backing = tmp_path / "block" / "loop7" / "loop" / "backing_file"
+    backing.parent.mkdir(parents=True)
+    backing.write_text(f"{elsewhere}\n")
+    monkeypatch.setattr(image_users, "BLOCK_DEVICES", tmp_path / "block")
+    call = bounded_io.call
+
+    def hangs(what: str, path: str | Path, function: Callable[[], Any], limit_s: float | None = None) -> Any:
+        if str(path) == str(elsewhere):
+            raise StorageNotAnswering(what=what, path=str(path), timeout_ms=0.0, why="it hangs")
+        return call(what, path, function, limit_s)
+
+    monkeypatch.setattr(bounded_io, "call", hangs)
     assert scene.run().state == "succeeded"
 
 
