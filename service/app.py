@@ -215,6 +215,7 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
     # Imported here for the same reason.
     from service.freeze.frozen_pass import PassSettings
     from service.jobs.backup import Backup
+    from service.jobs.backup_copy import CopySettings
     from service.jobs.emergency import Thaw
     from service.jobs.gate import Quiesce
     from service.jobs.preflight import Preflight
@@ -234,7 +235,8 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
         case JobKind.thaw:
             return Thaw()
         case JobKind.backup:
-            return Backup()
+            copying = CopySettings(settings.repository_patience_seconds)
+            return Backup(settings.state_dir, passes, overlay_dir, reserve_bytes, settings.repository_silence_seconds, copying)
         case JobKind.restore:
             return Restore(settings.repository_silence_seconds)
         case JobKind.verify:

@@ -28,10 +28,10 @@ def call(what: str, path: str | Path, function: Callable[[], T], limit_s: float 
         raise StorageNotAnswering(what=what, path=str(path), timeout_ms=hung.waited_s * 1000, why=hung.why) from hung
 
 
-def translated_call(what: str, path: str | Path, function: Callable[[], T]) -> T:
+def translated_call(what: str, path: str | Path, function: Callable[[], T], limit_s: float | None = None) -> T:
     """Like `call`; an OSError becomes an error that names `path`. Raises StorageRefused, HostOutOfDescriptors, StorageNotAnswering."""
     try:
-        return call(what, path, function)
+        return call(what, path, function, limit_s)
     except OSError as error:
         raise refusal(what, path, error) from error
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from service.disks.image_users import writer_of
 from service.errors import CheckpointsInTheWay, DomainStateUnsuitable, ImageInUse, SavedStateWaits, StillpointError
+from service.hypervisor.checkpoints import is_ours
 from service.hypervisor.guest import Guest
 from service.model.inventory import Disk
 
@@ -22,7 +23,8 @@ def why_not_at_rest(guest: Guest, taken: Sequence[Disk], guests: GuestsOfHost) -
             return DomainStateUnsuitable(domain=guest.name, state=where)
         if guest.has_managed_save():
             return SavedStateWaits(domain=guest.name)
-        checkpoints = guest.checkpoint_names()
+        # Ours are set aside for the snapshot.
+        checkpoints = [name for name in guest.checkpoint_names() if not is_ours(name)]
         if checkpoints:
             return CheckpointsInTheWay(domain=guest.name, checkpoints=", ".join(checkpoints))
     written = writer_of(guest, files_of(taken), guests)

@@ -57,6 +57,7 @@ from service.errors.points import (
     SavedStateWaits,
 )
 from service.errors.repository import (
+    BackupNotUndone,
     CopyDiffers,
     ForeignEntry,
     GuestPausedByError,
@@ -69,6 +70,7 @@ from service.errors.repository import (
     PointDamaged,
     PointIncomplete,
     PointNotSealed,
+    PointLost,
     RepositoryBad,
     RepositoryFull,
     RepositoryGone,
@@ -160,6 +162,7 @@ __all__ = [
     "AgentCommandFailed",
     "AgentLost",
     "AgentNotAnswering",
+    "BackupNotUndone",
     "BodyTooLarge",
     "CancelRefused",
     "CheckpointsInTheWay",
@@ -240,6 +243,7 @@ __all__ = [
     "PointIncomplete",
     "PointIsWritten",
     "PointNotSealed",
+    "PointLost",
     "QemuCannotOpen",
     "QemuImgUnusable",
     "RecordUnreadable",

@@ -203,6 +203,24 @@ class MergeUnfinished(StillpointError):
     remedy_template = "The guest runs on its overlays, and the point is good. The next backup of {domain} tries the merge again first."
 
 
+class BackupNotUndone(StillpointError):
+    """The backup was given up, and an overlay could not be merged back. Facts: `domain`, `disks`, `why`, `after`: what ended the backup."""
+
+    code = "backup_not_undone"
+    title = "The backup was given up, and an overlay could not be merged back"
+    detail_template = "{domain}, {disks}: {why}. The backup had ended because: {after}"
+    remedy_template = "The domain continues on its overlays, and nothing is lost. The next backup of {domain} tries the merge again first."
+
+
+class PointLost(StillpointError):
+    """The disks left the point in time before it was copied: somebody merged the overlays, or replaced files. Facts: `domain`, `reason`."""
+
+    code = "point_lost_before_copied"
+    title = "The point in time was gone before it was copied"
+    detail_template = "{domain}: {reason}."
+    remedy_template = "Nothing was published. Ask for the backup again, and let no other tool merge or move the disks while it runs."
+
+
 class RestoreRefused(StillpointError):
     """Facts: `domain`, `reason`, `instead`: what the caller can do."""
 

@@ -1,22 +1,294 @@
-"""The job kind `backup`: copies a point in time of a domain's disks into a repository."""
+"""The job kind `backup`: copies a point in time of a domain's disks into a repository.
 
-from dataclasses import dataclass
+The point is taken as a snapshot's is. Then the guest writes to overlays, the files below are still, and a process of its own copies them.
+At the end the overlays are merged back. Neither QEMU nor this process ever opens a file of the repository.
+"""
 
-from service.errors import KindUnknown, StillpointError
-from service.jobs.ending import Ending
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.clock import rfc3339
+from service.db.engine import database_now
+from service.db.tables import RecoveryPoint
+from service.errors import BackupNotUndone, LeaseLost, MergeUnfinished, StillpointError, VerdictBelowRequired
+from service.errors.jobs import PointFate
+from service.freeze import vss_record
+from service.freeze.documents import count, raw_texts
+from service.freeze.frozen_pass import PassSettings
+from service.freeze.passed import Passed
+from service.jobs import backup_end, backup_recovery
+from service.jobs.backup_copy import CopySettings, PointCopy
+from service.jobs.backup_manifest import manifest_of
+from service.jobs.backup_plan import BackupPlan, Registered
+from service.jobs.backup_watching import Watching, after_the_pause
+from service.jobs.ending import Ending, point_document
 from service.jobs.kind import Host, LostJob, Resolution
-from service.jobs.run import JobRun
+from service.jobs.point_outcome import Outcome, Taken, judge_point, points_evidence
+from service.jobs.point_taking import PointSettings, PointTaking
+from service.jobs.run import JobRun, MustRecover
+from service.jobs.shortfall import Shortfall
+from service.model.backup_intent import BackupIntent, Stage
+from service.model.impact import ImpactStage
+from service.model.intent import Intent, Overlay
+from service.model.lifecycle import PhaseName
+from service.model.manifest import Manifest
+from service.model.requests import BackupRequest
+from service.model.verdict import no_point
+from service.records import points, queue, sealed_points, unmerged
+from service.records.queue import NewJob
+from service.repository.hand import SILENCE_S
+from service.repository.keys import Key
+from service.repository.signing import SigningKey
+from service.repository.store import Repository
 
 
 @dataclass(frozen=True)
 class Backup:
-    """The handler of the kind."""
+    """The handler of the kind. `state_dir`: where the key is that signs the manifests."""
 
-    def run(self, run: JobRun, host: Host) -> Ending:  # noqa: ARG002 - as every handler has it
-        raise KindUnknown(kind=run.claim.kind)
+    state_dir: Path
+    passes: PassSettings = field(default_factory=PassSettings)
+    overlay_dir: Path | None = None
+    overlay_reserve_bytes: int = 0
+    silence_s: float = SILENCE_S
+    copying: CopySettings = field(default_factory=CopySettings)
+
+    def run(self, run: JobRun, host: Host) -> Ending:
+        own = BackupIntent.of(Intent.from_document(run.claim.intent))
+        if own is not None:
+            # There is a point already, so only recovery may end the job after an error.
+            run.point_is_pending()
+        return _BackupRun(self, run, host).run(own)
 
     def recover(self, lost: LostJob, host: Host) -> Resolution:  # noqa: ARG002 - as every handler has it
-        return Resolution()
+        return backup_recovery.settle(lost)
 
     def ended_early(self, run: JobRun, error: StillpointError) -> Ending:  # noqa: ARG002 - as every handler has it
-        return Ending(error)
+        return Ending(error, no_point())
+
+
+class _BackupRun:
+    """One attempt of one job."""
+
+    def __init__(self, kind: Backup, run: JobRun, host: Host) -> None:
+        self._kind = kind
+        self._run = run
+        self._host = host
+        self._request = run.request(BackupRequest)
+        self._guest = host.guest(run.claim.guest_id)
+        self._registered = run.in_transaction(lambda session: Registered.of(session, self._request.repository))
+        key = Key(self._registered.key_reference) if self._registered.key_reference is not None else None
+        self._repository = Repository(self._registered.path, self._registered.id, key, silence_s=kind.silence_s)
+        self._watching = Watching(kind.overlay_dir, kind.overlay_reserve_bytes)
+        self._overlays: tuple[Overlay, ...] = tuple(Intent.from_document(run.claim.intent).overlays)
+
+    def run(self, own: BackupIntent | None) -> Ending:
+        with self._repository, self._watching:
+            if own is None:
+                return self._from_the_beginning()
+            if own.stage is Stage.transfer and own.was_running:
+                self._watching.continue_with(self._guest, self._overlays, self._request.impact_limit_ms, own.impact)
+            return self._onwards(own, None)
+
+    # --- the point --------------------------------------------------------------------------------
+
+    def _from_the_beginning(self) -> Ending:
+        run, guest, kind = self._run, self._guest, self._kind
+        self._merge_what_was_left()
+        plan = BackupPlan(run, guest, self._repository, self._registered, self._watching)
+        settings = PointSettings(kind.passes, kind.overlay_dir, kind.overlay_reserve_bytes)
+        passed, taken = PointTaking(settings, run, self._host, guest, plan).take()
+        self._overlays = tuple(taken.overlays)
+        with run.phase_that_cannot_be_cancelled(PhaseName.evaluate) as phase:
+            outcome = judge_point(run, guest, passed, taken, rules=kind.passes.writer_rules, phase=phase)
+        count(passed)
+        return self._judged(plan, passed, taken, outcome)
+
+    def _judged(self, plan: BackupPlan, passed: Passed, taken: Taken, outcome: Outcome) -> Ending:
+        shortfall = Shortfall(self._run, taken.overlays if outcome.is_point else (), outcome.error)
+        ending = _ending(passed, taken, outcome, next_try=shortfall.next_try)
+        fell_short = outcome.error if isinstance(outcome.error, VerdictBelowRequired) else None
+        if not outcome.is_point or (outcome.error is not None and (fell_short is None or shortfall.is_discarded)):
+            return self._without_point(plan.own, ending, taken, outcome)
+        instant = passed.window.instants.point_done
+        own = replace(
+            plan.own,
+            stage=Stage.transfer,
+            point_in_time_at=rfc3339(passed.wall.at(instant)) if instant else None,
+            impact=self._watching.as_document(),
+            fell_short={name: str(fell_short.facts[name]) for name in ("verdict", "required")} if fell_short else None,
+        )
+        self._write(own, {"phase": PhaseName.transfer.value, **ending.judged()}, ending.texts)
+        return self._onwards(own, ending, plan)
+
+    def _without_point(self, own: BackupIntent, ending: Ending, taken: Taken, outcome: Outcome) -> Ending:
+        """The point is not kept. `taken.is_point`: the disks are on their overlays all the same."""
+        if taken.is_point and not taken.behind:
+            self._write(replace(own, stage=Stage.undo), ending.judged(), ending.texts)
+            error = outcome.error
+            assert error is not None
+            if isinstance(error, VerdictBelowRequired):
+                error = VerdictBelowRequired(**{**error.facts, "point": PointFate.removed, "left": ""})
+            return self._undone(own, error, ending)
+        if not taken.is_in_doubt:
+            backup_end.delete_checkpoint(self._guest, own.checkpoint)
+        return ending
+
+    # --- the copy ---------------------------------------------------------------------------------
+
+    def _onwards(self, own: BackupIntent, ending: Ending | None, plan: BackupPlan | None = None) -> Ending:
+        """From the point that is judged to the end, or from where an earlier attempt was lost."""
+        if own.stage is Stage.merge:
+            return self._merge(own, ending)
+        copy: PointCopy | None = None
+        try:
+            if plan is not None:
+                own = replace(own, disks=plan.decide_again(self._overlays))
+                self._write(own)
+            copy = PointCopy(self._run, self._repository, own, self._overlays, watch=self._watching, settings=self._kind.copying)
+            manifest, digest = self._copied(copy)
+        except (LeaseLost, MustRecover):
+            raise
+        except StillpointError as error:
+            return self._give_up(copy.own if copy is not None else own, error, ending)
+        return self._merge(self._record(copy.own, manifest, digest), ending)
+
+    def _copied(self, copy: PointCopy) -> tuple[Manifest, str]:
+        published = copy.transfer(is_encrypted=self._registered.is_encrypted)
+        if published is not None:
+            return published, copy.digest_of(published)
+        copy.compare(is_encrypted=self._registered.is_encrypted)
+        key = SigningKey.of_service(self._kind.state_dir)
+
+        def make(own: BackupIntent, files: Sequence[Any]) -> Manifest:
+            return manifest_of(self._run, own, files, key_id=key.id, is_encrypted=self._registered.is_encrypted)
+
+        return copy.seal(make, key)
+
+    def _record(self, own: BackupIntent, manifest: Manifest, digest: str) -> BackupIntent:
+        """The point is sealed: from here on it is on the list, whatever becomes of the overlays."""
+        own = replace(own, stage=Stage.merge, impact=self._watching.as_document())
+        claim = self._run.claim
+
+        def write(session: Session) -> None:
+            point = sealed_points.row_of(manifest, digest, job_id=claim.job_id)
+            values = {
+                "phase": PhaseName.merge.value,
+                "progress": None,
+                "intent": self._intent(own),
+                "recovery_point": point_document(point),
+                "phases": list(self._run.phases),
+            }
+            queue.write(session, claim.job_id, claim.lease_token, values)
+            if session.get(RecoveryPoint, point.id) is None:
+                points.add(session, point, database_now(session))
+
+        self._run.in_transaction(write)
+        return own
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _merge(self, own: BackupIntent, ending: Ending | None) -> Ending:
+        error: StillpointError | None = None
+        self._watching.mark(ImpactStage.after)
+        with self._run.phase_that_cannot_be_cancelled(PhaseName.merge) as phase:
+            merge = backup_end.merge_all(self._guest, self._overlays)
+            left = [*(left.detail for left in merge.left)]
+            if merge.errors:
+                error = MergeUnfinished(domain=self._guest.name, disks=", ".join(merge.errors), why=merge.message)
+                phase.fail(error.detail)
+            else:
+                left += backup_end.delete_older_checkpoints(self._guest, own.repository_id, own.checkpoint)
+            if left and error is None:
+                phase.warn("; ".join(left))
+        own = replace(own, impact=self._watching.as_document() or own.impact)
+        if error is None and own.fell_short is not None:
+            error = VerdictBelowRequired(**own.fell_short, point=PointFate.kept)
+        base = ending or Ending()
+        return replace(base, error=error, result={"backup": _result(own)}, is_undone=not merge.errors, keeps_point=True)
+
+    def _give_up(self, own: BackupIntent, error: StillpointError, ending: Ending | None) -> Ending:
+        self._write(replace(own, stage=Stage.undo), {"phase": PhaseName.discard.value, "progress": None})
+        return self._undone(own, error, ending or Ending())
+
+    def _undone(self, own: BackupIntent, error: StillpointError, ending: Ending) -> Ending:
+        """Nothing of the backup is left: neither in the repository nor on the guest's disks. Otherwise the error says what is left."""
+        self._watching.mark(ImpactStage.after)
+        with self._run.phase_that_cannot_be_cancelled(PhaseName.discard) as phase:
+            backup_end.delete_checkpoint(self._guest, own.checkpoint)
+            merge = backup_end.merge_all(self._guest, self._overlays)
+            left = [*(left.detail for left in merge.left), *self._drop_partial(own)]
+            if merge.errors:
+                facts = {"domain": self._guest.name, "disks": ", ".join(merge.errors), "why": merge.message}
+                error = BackupNotUndone(**facts, after=error.detail)
+                phase.fail(error.detail)
+            elif left:
+                phase.warn("; ".join(left))
+            error = after_the_pause(self._guest, error)
+        result = {"backup": _result(replace(own, impact=self._watching.as_document() or own.impact))}
+        return replace(ending, error=error, judgement=no_point("copy_failed", _NOT_COPIED), result=result, is_undone=not merge.errors)
+
+    def _drop_partial(self, own: BackupIntent) -> list[str]:
+        """A repository that is away keeps the unfinished folder. A later sweep removes it, and no reader takes it for a point."""
+        if own.partial is None:
+            return []
+        self._repository.safe_point = None
+        try:
+            self._repository.drop_partial(own.partial)
+        except StillpointError as error:
+            return [f"the unfinished folder {own.partial} stays: {error.detail}"]
+        return []
+
+    def _merge_what_was_left(self) -> None:
+        """Overlays that an earlier backup could not merge back would otherwise stay below the new ones for ever."""
+        left = self._run.in_transaction(lambda session: unmerged.overlays_left(session, self._guest.uuid))
+        if not left:
+            return
+        sources = self._guest.persistent_sources() if self._guest.is_shut_off() else self._guest.sources()
+        mine = [overlay for overlay in left if sources.get(overlay.target) == overlay.path]
+        if not mine:
+            return
+        with self._run.phase(PhaseName.merge) as phase:
+            merge = backup_end.merge_all(self._guest, mine)
+            if merge.errors:
+                raise MergeUnfinished(domain=self._guest.name, disks=", ".join(merge.errors), why=merge.message)
+            if merge.left:
+                phase.warn("; ".join(left.detail for left in merge.left))
+
+    def _write(self, own: BackupIntent, values: dict[str, Any] | None = None, texts: Any = None) -> None:
+        self._run.write({**(values or {}), "intent": self._intent(own)}, texts)
+
+    def _intent(self, own: BackupIntent) -> dict[str, Any]:
+        return Intent(overlays=self._overlays, own=own.as_document()).as_document()
+
+
+_NOT_COPIED = "The point was taken, and was given up before it was in the repository."
+
+
+def _ending(passed: Passed, taken: Taken, outcome: Outcome, *, next_try: NewJob | None) -> Ending:
+    vss = vss_record.record(passed, outcome.judgement, is_tried_again=next_try is not None)
+    evidence = points_evidence(passed, taken)
+    return Ending(outcome.error, outcome.judgement, evidence, raw_texts(passed), vss=vss, next_try=next_try)
+
+
+def _result(own: BackupIntent) -> dict[str, Any]:
+    return {
+        "repository": own.repository_id,
+        "point": own.point_id,
+        "folder": own.folder,
+        "disks": [
+            {
+                "target": disk.target,
+                "level": disk.level.value,
+                "reason": disk.reason,
+                "copied_bytes": (disk.copied or {}).get("copied_bytes"),
+                "stored_bytes": (disk.copied or {}).get("stored_bytes"),
+            }
+            for disk in own.disks
+        ],
+        "impact": own.impact,
+    }

@@ -29,6 +29,8 @@ class Ending:
     next_try: NewJob | None = None
     #: Everything that the job had intended was undone, so recovery need not look for anything.
     is_undone: bool = False
+    #: The point of the job is on record already, and the job's row names it.
+    keeps_point: bool = False
 
     @property
     def state(self) -> JobState:
@@ -48,8 +50,9 @@ class Ending:
             **self.judged(),
             "phase": None,
             "error": self.error.as_document() if self.error else None,
-            "recovery_point": point_document(self.point) if self.point else None,
         }
+        if not self.keeps_point:
+            columns["recovery_point"] = point_document(self.point) if self.point else None
         if self.result is not None:
             columns["result"] = self.result
         return columns | {"intent": None} if self.is_undone else columns

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from service import bounded_io
+from service import bounded_io, log
 from service.db.tables import Job, RecoveryPoint
 from service.disks import overlays, two_views
 from service.disks.merging import merge_back
@@ -13,6 +13,7 @@ from service.disks.whereabouts import Whereabouts
 from service.errors import (
     DisksInDoubt,
     DomainBusy,
+    LibvirtCallFailed,
     LibvirtCallTimedOut,
     OverlaysLeft,
     StillpointError,
@@ -27,6 +28,8 @@ from service.model.intent import DiscardIntent, Intent, Overlay
 from service.model.lifecycle import PhaseName
 from service.model.reasons import lowers
 from service.model.verdict import Judgement, Verdict, disks_in_doubt, no_point
+
+_logger = log.get(__name__)
 
 
 def what_may_move_disks(guest: Guest, intent: Intent) -> StillpointError | None:
@@ -51,6 +54,7 @@ def settle(lost: LostJob, guest: Guest) -> Resolution:
 
     Raises LibvirtUnavailable: then nothing is decided.
     """
+    put_checkpoints_back(lost.intent, guest)
     if lost.intent.discard is not None:
         return _finish_discard(lost, lost.intent.discard, guest)
     where = Whereabouts.of(guest, lost.intent.overlays)
@@ -60,6 +64,16 @@ def settle(lost: LostJob, guest: Guest) -> Resolution:
     if where.is_switched:
         return _keep(lost, guest, where)
     return _leave(lost, guest, where)
+
+
+def put_checkpoints_back(intent: Intent, guest: Guest) -> None:
+    """The worker died between the moment when it set them aside and the moment when it gave them back."""
+    if not intent.aside:
+        return
+    try:
+        guest.checkpoints.put_back(intent.aside)
+    except LibvirtCallFailed as error:
+        _logger.warning("checkpoints_lost", domain=guest.name, names=list(intent.aside), reason=error.detail)
 
 
 def _roll_back(planned: Sequence[Overlay]) -> str:

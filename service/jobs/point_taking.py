@@ -50,7 +50,7 @@ class PointSettings:
 
 
 class Additions:
-    """What a kind does besides, before the guest is frozen. The kind `snapshot` does nothing besides."""
+    """What a kind does of its own before the guest is frozen. The kind `snapshot` does nothing there."""
 
     def decide(self, terms: Terms, selection: DiskSelection) -> None:
         """At the end of the preflight. An error ends the job, and nothing is made yet."""
@@ -60,6 +60,12 @@ class Additions:
 
     def undo(self) -> None:
         """`prepare` was called, and the window does not follow. Raises nothing: an error is already on its way."""
+
+    def window_begins(self) -> None:
+        """Just before the freeze. Raises nothing."""
+
+    def window_ended(self) -> None:
+        """Just after the thaw. Raises nothing."""
 
     def intent(self, overlays: Sequence[Overlay]) -> Intent:
         """What recovery must know if the worker dies from here to the end of the window."""
@@ -86,6 +92,8 @@ class PointTaking:
         self._request = run.request(SnapshotRequest)
         self._guest = guest
         self._additions = additions or Additions()
+        #: What libvirt must get back after the snapshot of a domain that is off.
+        self._aside: dict[str, str] = {}
 
     def take(self) -> tuple[Passed, Taken]:
         """Every phase from the preflight to the look at the writers after the window, in order."""
@@ -101,7 +109,10 @@ class PointTaking:
         with guard:
             with bounded_io.refusals(BEFORE_THE_WINDOW):
                 planned, take = self._make_ready(frozen, ready, guard)
+            self._additions.window_begins()
             passed = _pass(frozen, take, guard)
+            self._additions.window_ended()
+            self._put_checkpoints_back()
             taken = _look_at_disks(guest, planned) if passed.window.point_was_requested else Taken(planned, {})
             frozen.record(passed)
             if not ready.terms.is_running and taken.is_point:
@@ -157,10 +168,12 @@ class PointTaking:
                 guard.wait_until_ready()
             if not ready.terms.is_running:
                 self._must_still_be_off(ready.selection)
+                self._set_checkpoints_aside(made)
             overlays.must_be_there(made)
             take = self._guest.prepare_snapshot({overlay.target: overlay.path for overlay in made})
-            frozen.announce(self._additions.intent(made))
+            frozen.announce(self._intent(made))
         except BaseException as error:
+            self._put_checkpoints_back()
             self._remove_again(made, error)
             self._additions.undo()
             raise
@@ -171,10 +184,10 @@ class PointTaking:
         planned = overlays.plan(self._guest, selection.taken, claim.job_id, claim.attempt, self._settings.overlay_dir)
         overlays.refuse_existing(planned)
         # Before the first file is made, so that recovery knows which files are ours if this worker dies.
-        self._run.write({"intent": self._additions.intent(planned).as_document()})
+        self._run.write({"intent": self._intent(planned).as_document()})
         made = overlays.create(planned)
         # With their identities, because other files may have taken their names when recovery looks.
-        self._run.write({"intent": self._additions.intent(made).as_document()})
+        self._run.write({"intent": self._intent(made).as_document()})
         return made
 
     def _must_still_be_off(self, selection: DiskSelection) -> None:
@@ -182,6 +195,22 @@ class PointTaking:
         if not self._guest.is_shut_off():
             raise DomainStateUnsuitable(domain=self._guest.name, state="being started while the point was prepared")
         self._must_be_at_rest(selection)
+
+    def _intent(self, made: Sequence[Overlay]) -> Intent:
+        return replace(self._additions.intent(made), aside=self._aside)
+
+    def _set_checkpoints_aside(self, made: Sequence[Overlay]) -> None:
+        self._aside = self._guest.checkpoints.of_ours()
+        if self._aside:
+            self._run.write({"intent": self._intent(made).as_document()})
+            self._guest.checkpoints.set_aside()
+
+    def _put_checkpoints_back(self) -> None:
+        """Without its record a checkpoint counts for nothing: the next backup is full then. The job itself does not fail by that."""
+        try:
+            self._guest.checkpoints.put_back(self._aside)
+        except StillpointError as error:
+            _logger.warning("checkpoints_lost", domain=self._guest.name, names=list(self._aside), reason=error.detail)
 
     def _remove_again(self, made: Sequence[Overlay], why: BaseException) -> None:
         """Remove the overlays. `why` stays the error of the job. A file that cannot be removed becomes a warning of phase `evaluate`."""

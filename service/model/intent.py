@@ -85,6 +85,8 @@ class Intent:
     instance: int | None = None
     window: WindowIntent | None = None
     discard: DiscardIntent | None = None
+    #: Checkpoints of ours whose record libvirt lost for the snapshot of a domain that is off: the XML of each by its name.
+    aside: Mapping[str, str] | None = None
     #: What else the kind of the job has begun, by the kind's own module: a JSON object, which the kind reads and versions itself.
     own: Mapping[str, Any] | None = None
 
@@ -97,6 +99,8 @@ class Intent:
             document["window"] = self.window.as_document()
         if self.discard is not None:
             document["discard"] = {"verdict": self.discard.verdict, "required": self.discard.required}
+        if self.aside:
+            document["aside"] = dict(self.aside)
         if self.own is not None:
             document["own"] = dict(self.own)
         return document
@@ -127,5 +131,6 @@ class Intent:
             instance=document.get("instance"),
             window=WindowIntent.from_document(window) if window else None,
             discard=DiscardIntent(discard["verdict"], discard["required"]) if discard else None,
+            aside=document.get("aside"),
             own=document.get("own"),
         )

@@ -35,6 +35,13 @@ DISCARD_BEGUN = "The job was discarding the point."
 DISCARD_FINISHED = "Recovery completed the discard: the disks are on the files that they were on before the job."
 DISCARD_UNFINISHED = "Recovery could not discard the point of {disks}: {why}. Nothing in use was deleted."
 
+NOT_JUDGED_POINT = "The disks are on their overlays, and the point was not judged: it is not copied."
+POINT_GONE = "The disks have left the point in time before it was copied."
+COPY_CONTINUES = "The disks are on their overlays, and the point is judged: the copy continues, and the guest is not frozen again."
+COPY_GIVEN_UP = "The disks are on their overlays, and the copy is not continued."
+SEALED_BEFORE = "The point is sealed in the repository."
+MERGED_BACK = "The overlays were merged back: the disks are on the files that they were on before the job."
+
 NOT_RECORDED = "The worker died before it could record whether the freeze held."
 NOT_JUDGED = "The worker died before it could judge the evidence of the freeze window."
 

@@ -1,0 +1,112 @@
+"""Brings the disks of a domain back from their overlays to the files below, whether the domain runs or is shut off."""
+
+import os
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+from service import bounded_io
+from service.disks import guest_data, overlays
+from service.disks.image_users import why_not_unused
+from service.disks.merging import BUDGET_S, Merge, MergeImpossible, merge_back
+from service.disks.overlay_file import QEMU_IMG
+from service.errors import LibvirtUnavailable, OverlaysLeft, StillpointError
+from service.hypervisor.guest import Guest
+from service.model.domain_xml import with_sources
+from service.model.intent import Overlay
+
+ROUNDS = 3
+"""Tries. A domain may be started or shut off while its disks are brought back, and then the other way is the right one."""
+
+
+def put_back(guest: Guest, taken: Sequence[Overlay], *, budget_s: float = BUDGET_S) -> Merge:
+    """Every disk that can be brought back is. The others continue with their overlays, and `errors` says why.
+
+    Nothing of the guest's data is lost in any case, and a repeated call continues. Raises LibvirtUnavailable.
+    """
+    merge = Merge(was_begun=True)
+    left = list(taken)
+    for _ in range(ROUNDS):
+        was_off = guest.is_shut_off()
+        part = _merge_at_rest(guest, left, budget_s) if was_off else merge_back(guest, left, was_begun=True, budget_s=budget_s)
+        merge.merged += part.merged
+        merge.left += part.left
+        merge.errors = part.errors
+        left = [overlay for overlay in left if overlay.target in part.errors]
+        if not left or guest.is_shut_off() is was_off:
+            break
+    return merge
+
+
+def _merge_at_rest(guest: Guest, taken: Sequence[Overlay], budget_s: float) -> Merge:
+    merge = Merge(was_begun=True)
+    for overlay in taken:
+        try:
+            _merge_one_at_rest(guest, overlay, budget_s)
+            merge.merged.append(overlay.target)
+        except LibvirtUnavailable:
+            raise
+        except StillpointError as error:
+            merge.errors[overlay.target] = error
+            continue
+        try:
+            overlays.remove([overlay], were_merged=True)
+        except OverlaysLeft as error:
+            merge.left.append(error)
+    return merge
+
+
+def _merge_one_at_rest(guest: Guest, overlay: Overlay, budget_s: float) -> None:
+    source = guest.persistent_sources().get(overlay.target)
+    if overlay.is_in_use(source) is None:
+        raise _impossible(guest, overlay, f"the disk is on {source}, and not on {overlay.path}")
+    if source == overlay.path:
+        _commit(guest, overlay, budget_s)
+        guest.redefine(_on_base(guest.inactive_xml(), overlay))
+    if guest.persistent_sources().get(overlay.target) != overlay.base:
+        raise _impossible(guest, overlay, f"the definition still names {overlay.path}")
+    if not guest.is_shut_off() and guest.sources().get(overlay.target) == overlay.path:
+        # It was started between the commit and the new definition. The overlay still has all that the guest wrote.
+        raise _impossible(guest, overlay, "the domain was started meanwhile, on its overlay")
+
+
+def _commit(guest: Guest, overlay: Overlay, budget_s: float) -> None:
+    """Write what the guest wrote to the overlay into the file below. The overlay keeps it as well, until the definition is changed.
+
+    qemu-img holds the locks of both files, so that a QEMU that is started meanwhile is refused and writes nothing.
+    """
+    path = Path(overlay.path)
+    used = bounded_io.translated_call("looking at", path, lambda: why_not_unused(overlay.path, path.lstat()))
+    if used is not None:
+        raise _impossible(guest, overlay, used)
+    if not bounded_io.translated_call("reading the tables of", path, lambda: guest_data.is_in(path)):
+        return
+    command = [QEMU_IMG, "commit", "-q", "-f", "qcow2", "-b", overlay.base, "-d", overlay.path]
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, check=False, capture_output=True, text=True, errors="replace", timeout=budget_s)
+
+    try:
+        ended = bounded_io.translated_call("qemu-img commit", path, run, budget_s + 5)
+    except subprocess.TimeoutExpired as error:
+        raise _impossible(guest, overlay, f"qemu-img commit did not end within {budget_s:.0f} s") from error
+    if ended.returncode:
+        raise _impossible(guest, overlay, ended.stderr.strip() or f"qemu-img exited with {ended.returncode}")
+
+
+def _on_base(xml: str, overlay: Overlay) -> str:
+    changed = with_sources(xml, {overlay.target: overlay.base}, overlay.base_format)
+    if not bounded_io.call("looking at", overlay.base, Path(overlay.base).is_block_device):
+        return changed
+    root = ET.fromstring(changed)
+    for disk in root.iterfind("./devices/disk"):
+        target, source = disk.find("target"), disk.find("source")
+        if target is not None and target.get("dev") == overlay.target and source is not None:
+            disk.set("type", "block")
+            source.attrib = {"dev": os.fspath(overlay.base)}
+    return ET.tostring(root, encoding="unicode")
+
+
+def _impossible(guest: Guest, overlay: Overlay, reason: str) -> MergeImpossible:
+    return MergeImpossible(domain=guest.name, target=overlay.target, reason=reason)

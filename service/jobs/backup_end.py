@@ -1,0 +1,78 @@
+"""After the copy of a backup, or in place of it: the overlays are merged back, and checkpoints that nobody needs are deleted."""
+
+from collections.abc import Sequence
+
+from service import log
+from service.disks.merging import Merge
+from service.disks.putting_back import put_back
+from service.errors import DomainGone, LibvirtCallFailed, LibvirtUnavailable, StillpointError
+from service.hypervisor.checkpoints import is_ours, prefix_of
+from service.hypervisor.guest import Guest
+from service.jobs.backup_plan import bitmap_by_libvirt
+from service.jobs.run import MustRecover
+from service.model.backup_level import BitmapState
+from service.model.intent import Overlay
+
+_logger = log.get(__name__)
+
+
+def merge_all(guest: Guest, overlays: Sequence[Overlay]) -> Merge:
+    """Raises MustRecover if libvirt went away: recovery then continues."""
+    try:
+        forget_broken_checkpoints(guest)
+        return put_back(guest, overlays)
+    except LibvirtUnavailable as error:
+        raise MustRecover(what=error.detail) from error
+    except DomainGone as error:
+        return Merge(was_begun=True, errors={overlay.target: error for overlay in overlays})
+
+
+def forget_broken_checkpoints(guest: Guest) -> None:
+    """Before a merge: a bitmap that is broken in the overlay looks whole in the file below, and did not record what the overlay holds.
+
+    libvirt sees that while the overlay is there. Without libvirt's record of the checkpoint the next backup does not trust the bitmap.
+    A domain that is shut off is merged by qemu-img, which records in the bitmaps below what it writes there.
+    """
+    if guest.is_shut_off():
+        return
+    for name in guest.checkpoints.names():
+        if is_ours(name) and bitmap_by_libvirt(guest, name)[0] is not BitmapState.whole:
+            guest.checkpoints.delete(name, metadata_only=True)
+            _logger.warning("checkpoint_broken", domain=guest.name, checkpoint=name)
+
+
+def delete_older_checkpoints(guest: Guest, repository_id: str, keep: str | None) -> list[str]:
+    """At most one checkpoint of a repository stays on a domain: that of its last sealed point. Those of others are not touched.
+
+    Returns, in words, what could not be deleted. The next backup tries again.
+    """
+    if keep is None:
+        # The point has no checkpoint, as its domain was off. An older one costs little, and libvirt deletes none of such a domain.
+        return []
+    left = []
+    try:
+        for name in guest.checkpoints.names():
+            if name.startswith(prefix_of(repository_id)) and name != keep:
+                left += _delete(guest, name)
+    except (LibvirtCallFailed, DomainGone) as error:
+        left.append(error.detail)
+    return left
+
+
+def delete_checkpoint(guest: Guest, name: str | None) -> None:
+    """One that no point has. Nothing depends on it, so an error is only logged."""
+    if name is None:
+        return
+    try:
+        guest.checkpoints.delete(name)
+    except LibvirtUnavailable as error:
+        raise MustRecover(what=error.detail) from error
+    except StillpointError as error:
+        _logger.warning("checkpoint_left", domain=guest.name, checkpoint=name, reason=error.detail)
+
+
+def _delete(guest: Guest, name: str) -> list[str]:
+    if guest.is_shut_off():
+        return []
+    deleted = guest.checkpoints.delete(name)
+    return [] if deleted.bitmap_is_gone or deleted.reason is None else [f"checkpoint {name}: {deleted.reason}"]
