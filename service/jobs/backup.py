@@ -126,7 +126,7 @@ class _BackupRun:
         return self._onwards(own, ending, plan)
 
     def _without_point(self, own: BackupIntent, ending: Ending, taken: Taken, outcome: Outcome) -> Ending:
-        """The point is not kept. `taken.is_point`: the disks are on their overlays all the same."""
+        """The point is not kept. `taken.is_point`: the disks are on their overlays anyway."""
         if taken.is_point and not taken.behind:
             self._write(replace(own, stage=Stage.undo), ending.judged(), ending.texts)
             error = outcome.error

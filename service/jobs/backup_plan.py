@@ -122,10 +122,10 @@ class BackupPlan(Additions):
         assert self._repository.id is not None
         repository_id = self._repository.id
 
-        found = self._run.in_transaction(lambda session: _last_of(session, self._guest.uuid, repository_id))
-        if found is None:
+        last = self._run.in_transaction(lambda session: _last_of(session, self._guest.uuid, repository_id))
+        if last is None:
             return None, ""
-        point_id, folder, depth = found
+        point_id, folder, depth = last
         if depth is None:
             return None, f"the last point {point_id} stands on a point that is damaged or missing"
         try:
@@ -233,7 +233,7 @@ def _last_of(session: Session, domain_id: str, repository_id: str) -> tuple[str,
 
 
 def bitmap_by_libvirt(guest: Guest, name: str) -> tuple[BitmapState, str | None]:
-    """Of a running domain: libvirt takes its record of a checkpoint again only if all its bitmaps are whole."""
+    """The bitmap of a running domain: libvirt takes its record of a checkpoint again only if all bitmaps are whole."""
     try:
         guest.checkpoints.redefine(guest.checkpoints.xml(name), is_validated=True)
     except LibvirtCallFailed as error:

@@ -27,10 +27,10 @@ def overlays_left(session: Session, domain_id: str) -> Sequence[Overlay]:
         .order_by(Job.created_at.desc(), Job.id.desc())
         .limit(MAX_JOBS)
     )
-    found: list[Overlay] = []
+    overlays: list[Overlay] = []
     for document in filter(None, session.scalars(ended)):
         try:
-            found += Intent.from_document(document).overlays
+            overlays += Intent.from_document(document).overlays
         except (RecordUnreadable, VersionUnknown):
             continue
-    return found
+    return overlays
