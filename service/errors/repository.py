@@ -213,7 +213,7 @@ class BackupNotUndone(StillpointError):
 
 
 class PointLost(StillpointError):
-    """The disks left the point in time before it was copied: another client merged the overlays, or replaced files. Facts: `domain`, `reason`."""
+    """The disks left the point before it was copied: another client merged the overlays, or replaced files. Facts: `domain`, `reason`."""
 
     code = "point_lost_before_copied"
     title = "The point in time was gone before it was copied"
