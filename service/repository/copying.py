@@ -100,10 +100,15 @@ def _asked(arguments: Mapping[str, Any]) -> Copy:
         virtual_size=arguments["virtual_size"],
         bitmap=arguments["bitmap"] if level == DiskLevel.bitmap else None,
         parent=arguments["parent"] if level != DiskLevel.full else None,
-        # QEMU does not do both.
-        is_compressed=bool(arguments.get("compress")) and not arguments.get("encrypted"),
+        is_compressed=_can_compress(arguments),
         is_encrypted=bool(arguments.get("encrypted")),
     )
+
+
+def _can_compress(arguments: Mapping[str, Any]) -> bool:
+    """QEMU compresses whole clusters only, and does not compress what it encrypts."""
+    is_whole = arguments["virtual_size"] % CLUSTER_BYTES == 0
+    return bool(arguments.get("compress")) and not arguments.get("encrypted") and is_whole
 
 
 def _copied(copy: Copy, report: Report) -> dict[str, Any]:

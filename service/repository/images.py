@@ -4,6 +4,7 @@ A file is never named by a bare file name: a name may have commas, colons and ne
 found by looking, because a guest can write anything to the beginning of its raw disk.
 """
 
+import fcntl
 import json
 import os
 import stat
@@ -104,12 +105,62 @@ def qemu_img_lines(command: str, arguments: Sequence[str], report: Report | None
             raise QemuImgFailed(last_line(text) or f"qemu-img ended with {program.returncode}")
 
 
+def qemu_img_watched(arguments: Sequence[str], report: Report, *, good: Sequence[int] = (0,)) -> str:
+    """What a program writes that works for long and writes at its end only. It is alive as long as it reads or writes anything.
+
+    `good`: the codes with which it may end. Raises QemuImgFailed.
+    """
+    secret, descriptors = secret_arguments(report)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
+        try:
+            program = subprocess.Popen(
+                [*DIES_WITH_US, "qemu-img", arguments[0], *secret, *arguments[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=complaints,
+                pass_fds=descriptors,
+            )
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        _watch(program, report)
+        output.seek(0)
+        complaints.seek(0)
+        if program.returncode not in good:
+            text = complaints.read().decode(errors="replace")
+            raise QemuImgFailed(last_line(text) or f"qemu-img ended with {program.returncode}")
+        return output.read().decode(errors="replace")
+
+
+def _watch(program: "subprocess.Popen[bytes]", report: Report) -> None:
+    moved = b""
+    while True:
+        try:
+            program.wait(LOOK_S)
+            return
+        except subprocess.TimeoutExpired:
+            now = Path(f"/proc/{program.pid}/io").read_bytes()
+            if now != moved:
+                report.alive()
+            moved = now
+
+
+LOOK_S = 0.2
+"""Seconds between two looks at a program that runs."""
+
+
 def secret_arguments(report: Report | None) -> tuple[list[str], list[int]]:
     """The arguments that give a program the key, and the descriptors that it needs. The key itself is in memory only."""
     if report is None or report.key is None:
         return [], []
-    descriptor = report.secret_file()
+    with open(report.secret_file(), "rb") as file:  # noqa: PTH123 - a descriptor
+        # Not 3, which is the socket of a server (`nbd_server`).
+        descriptor = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, FIRST_DESCRIPTOR)
     return ["--object", f"secret,id={KEY},file=/dev/fd/{descriptor}"], [descriptor]
+
+
+FIRST_DESCRIPTOR = 10
+"""The lowest descriptor with which a program gets the key. A lower one may have a meaning there."""
 
 
 def last_line(text: str) -> str:
@@ -134,7 +185,21 @@ def create(
         options += ["encrypt.format=luks", f"encrypt.key-secret={KEY}", f"encrypt.iter-time={KEY_STRETCHING_MS}"]
     backing = ["-b", backing_name, "-F", "qcow2", "-u"] if backing_name is not None else []
     arguments = ["-q", "-f", "qcow2", *(["-o", ",".join(options)] if options else []), *backing]
-    qemu_img("create", [*arguments, str(path.absolute()), str(virtual_size)], encrypted_by)
+    for attempt in range(MAX_ATTEMPTS):
+        try:
+            qemu_img("create", [*arguments, str(path.absolute()), str(virtual_size)], encrypted_by)
+            return
+        except QemuImgFailed as failed:
+            if _IS_BUSY not in failed.reason or attempt == MAX_ATTEMPTS - 1:
+                raise
+        if encrypted_by is not None:
+            encrypted_by.alive()
+
+
+#: QEMU measures how fast this machine computes, and gives up where the clock of its own CPU time is too coarse for that.
+_IS_BUSY = "accurate CPU usage"
+MAX_ATTEMPTS = 30
+"""Attempts to make an encrypted image. On a busy machine each third one fails. After the last one the copy fails."""
 
 
 KEY_STRETCHING_MS = 100

@@ -44,6 +44,7 @@ class NbdServer:
     ) -> None:
         self.image = image
         self._handles: list[Any] = []
+        self._last_line = ""
         listener, self._sockets = _connected(connections)
         secret, descriptors = secret_arguments(report)
         flags = [*([] if is_writable else ["--read-only"]), *(["-B", bitmap] if bitmap is not None else [])]
@@ -105,11 +106,11 @@ class NbdServer:
         self._sockets.clear()
 
     def _ended(self) -> str:
-        """Wait for the end of the server. Returns the last line that it wrote, once."""
-        if self._process.stderr is None or self._process.stderr.closed:
-            return ""
-        _, text = self._process.communicate()
-        return last_line(text.decode(errors="replace"))
+        """Wait for the end of the server. Returns the last line that it wrote."""
+        if self._process.returncode is None:
+            _, text = self._process.communicate()
+            self._last_line = last_line(text.decode(errors="replace"))
+        return self._last_line
 
 
 def _connected(count: int) -> tuple[socket.socket, list[socket.socket]]:

@@ -59,6 +59,16 @@ class Opened:
     data: list[Extent]
     readers: Sequence[Reader]
 
+    def bytes_at(self, offset: int, length: int) -> bytes:
+        """Fewer at the end of the image. Raises ReadFailed."""
+        length = max(0, min(length, self.size - offset))
+        if length == 0:
+            return b""
+        try:
+            return bytes(self.readers[0].read(Block(0, 0, offset, length, ())))
+        except OSError as error:
+            raise ReadFailed(error.strerror or str(error)) from error
+
 
 @contextmanager
 def opened_image(image: Image, files: Sequence[str] | None, report: Report) -> Iterator[Opened]:
@@ -81,10 +91,17 @@ class Tally:
 
     def __init__(self, report: Report, total: int) -> None:
         self.report, self.total, self.done = report, total, 0
+        self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        self.done += count
-        self.report.progress(self.done, self.total)
+        with self._lock:
+            self.done += count
+            done = self.done
+        self.report.progress(done, self.total)
+
+    def add_in_pace(self, count: int) -> None:
+        self.add(count)
+        self.report.wait_for_pace(count)
 
 
 def read_blocks(
@@ -116,8 +133,7 @@ class _Work:
                 except OSError as error:
                     raise ReadFailed(error.strerror or str(error)) from error
                 self._use(index, block, content)
-                with self._lock:
-                    self._tally.add(block.length)
+                self._tally.add(block.length)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             self.error = self.error or error
             if self._give_up is not None:

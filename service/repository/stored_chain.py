@@ -79,12 +79,18 @@ def regular_file(repository: str, folder: str, file: str, *, of_point: str | Non
             try:
                 mode = path.lstat().st_mode
             except FileNotFoundError as error:
-                raise PointIncomplete(point=of_point or folder, missing=str(path.relative_to(repository)), next_good=None) from error
+                raise PointIncomplete(point=of_point or folder, missing=_missing(repository, folder, path), next_good=None) from error
         if stat.S_ISLNK(mode) or part == "..":
             raise ForeignEntry(path=str(path), reason="a symbolic link")
     if not stat.S_ISREG(mode):
         raise ForeignEntry(path=str(path), reason="not a file")
     return path
+
+
+def _missing(repository: str, folder: str, path: Path) -> str:
+    """The whole folder, if that is not there, or the file."""
+    relative = path.relative_to(repository)
+    return folder if Path(folder).is_relative_to(relative) else str(relative)
 
 
 def damaged(folder: str, path: Path | str, reason: str) -> PointDamaged:

@@ -27,11 +27,25 @@ def stored_digests(repository: str, folder: str, blocks_file: str, virtual_size:
             raise damaged(folder, path, str(error)) from error
 
 
+def is_about_the_key(reason: str) -> bool:
+    """Whether a program of QEMU says that the key does not open the image."""
+    return any(words in reason for words in _WRONG_KEY)
+
+
+def wrong_key(path: str) -> KeyUnusable:
+    return KeyUnusable(key=path, reason="this key does not open the image")
+
+
+def need_key(is_encrypted: bool, report: Report, path: str) -> None:
+    """Raises KeyUnusable."""
+    if is_encrypted and report.key is None:
+        raise KeyUnusable(key=path, reason="the image is encrypted, and the repository has no key")
+
+
 @contextmanager
 def opened(chain: Sequence[StoredImage], virtual_size: int, report: Report, *, is_encrypted: bool) -> Iterator[Opened]:
     """The whole chain. Errors inside become PointDamaged, KeyUnusable, or an error of the repository."""
-    if is_encrypted and report.key is None:
-        raise KeyUnusable(key=str(chain[0].path), reason="the image is encrypted, and the repository has no key")
+    need_key(is_encrypted, report, str(chain[0].path))
     image = stored_chain.as_image(list(chain), is_encrypted=is_encrypted)
     try:
         with opened_image(image, None if is_encrypted else [str(stored.path) for stored in chain], report) as disk:
@@ -43,8 +57,8 @@ def opened(chain: Sequence[StoredImage], virtual_size: int, report: Report, *, i
 
 
 def _explained(chain: Sequence[StoredImage], reason: str) -> StillpointError:
-    if any(words in reason for words in _WRONG_KEY):
-        return KeyUnusable(key=str(chain[0].path), reason="this key does not open the image")
+    if is_about_the_key(reason):
+        return wrong_key(str(chain[0].path))
     # QEMU tells a mount that is gone and a file that is bad with one number. What the system says of the files is exact.
     for image in chain:
         with in_repository(image.path, "reading", is_write=False):

@@ -1,8 +1,9 @@
 """Tests a sealed point and all points from which it inherits: each stored byte, what the guest sees, the structure, the filesystems."""
 
-import hashlib
 import json
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,18 @@ from typing import Any
 from service.errors import ForeignEntry, PointDamaged, PointIncomplete, StillpointError
 from service.model.manifest import DiskOfPoint, Manifest, StoredFile
 from service.model.repository import MANIFEST_FILE
-from service.repository import extents, stored_chain
+from service.repository import durable, extents, filesystem_readers, places, stored_chain
 from service.repository.digests import Digests, digest
 from service.repository.extents import Block
 from service.repository.failures import in_repository
 from service.repository.reading import Tally, read_blocks
 from service.repository.report import Report
 from service.repository.stored_chain import StoredImage, damaged
-from service.repository.stored_disk import opened, stored_digests
+from service.repository.stored_disk import need_key, opened, stored_digests
+from service.repository.structure import structure_of
 
-_PIECE_BYTES = 1 << 20
-"""Bytes of a file that are read at a time."""
+FILES_AT_A_TIME = 4
+"""Stored files whose checksums are computed side by side. More wait."""
 
 
 @dataclass
@@ -40,13 +42,13 @@ class PointOnDisk:
 
 
 def verify_point(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
-    """The step. Faults of the point are its result. Raises only what hinders the look: an error of the storage, KeyUnusable."""
+    """The step. Faults of the point are its result. Raises only what hinders the look: an error of the storage, KeyUnusable.
+
+    `checks`: any of `bytes`, `structure`, `filesystem`. For the first two: `ok`, `faults` (`folder`, `file`, `reason`).
+    """
     repository, folder = arguments["path"], arguments["folder"]
-    checks = arguments.get("checks", ["bytes"])
-    result: dict[str, Any] = {}
-    if "bytes" in checks:
-        result["bytes"] = _bytes(repository, folder, report)
-    return result
+    done = {"bytes": _bytes, "structure": _structure, "filesystem": _filesystems}
+    return {check: done[check](repository, folder, report) for check in arguments.get("checks", ["bytes"])}
 
 
 def point_chain(repository: str, folder: str, faults: Faults) -> list[PointOnDisk]:
@@ -60,7 +62,8 @@ def point_chain(repository: str, folder: str, faults: Faults) -> list[PointOnDis
         try:
             manifest = _manifest(repository, its_folder, of_point=folder)
         except (PointDamaged, PointIncomplete, ForeignEntry) as error:
-            faults.add(its_folder, MANIFEST_FILE, error.detail)
+            is_gone = isinstance(error, PointIncomplete) and error.facts["missing"] == its_folder
+            faults.add(its_folder, None if is_gone else MANIFEST_FILE, error.facts.get("reason", "it is missing"))
             continue
         points[its_folder] = PointOnDisk(its_folder, manifest)
         waiting += [disk.parent_folder for disk in manifest.disks if disk.parent_folder is not None]
@@ -78,42 +81,82 @@ def _manifest(repository: str, folder: str, *, of_point: str) -> Manifest:
 
 
 def _bytes(repository: str, folder: str, report: Report) -> dict[str, Any]:
+    """Every stored file of the point and of those below. Then what the guest sees, which needs the key of an encrypted point."""
     faults = Faults()
     points = point_chain(repository, folder, faults)
-    files = [(point, file) for point in points for file in point.manifest.files]
-    disks = points[0].manifest.disks if points and points[0].folder == folder else ()
+    files = [(point.folder, file) for point in points for file in point.manifest.files]
+    disks = [disk for disk in _disks(points, folder) if report.key is not None or not disk.is_encrypted]
     stored = sum(file.bytes for _, file in files)
     tally = Tally(report, stored + sum(disk.virtual_size for disk in disks))
-    for point, file in files:
-        _check_file(repository, point.folder, file, faults, tally)
+    with ThreadPoolExecutor(FILES_AT_A_TIME) as pool:
+        reasons = pool.map(lambda one: _fault_of(repository, one[0], one[1], tally), files)
+        for (its_folder, file), reason in zip(files, reasons, strict=True):
+            if reason is not None:
+                faults.add(its_folder, file.name, reason)
     if not faults.faults:
         for disk in disks:
             _check_content(repository, folder, disk, faults, tally)
-    return {"ok": not faults.faults, "files": len(files), "bytes": stored, "faults": faults.faults}
+    return {"ok": not faults.faults, "files": len(files), "bytes": stored, "faults": faults.faults, "contents": len(disks)}
 
 
-def _check_file(repository: str, folder: str, file: StoredFile, faults: Faults, tally: Tally) -> None:
+def _disks(points: Sequence[PointOnDisk], folder: str) -> Sequence[DiskOfPoint]:
+    return next((point.manifest.disks for point in points if point.folder == folder), ())
+
+
+def _fault_of(repository: str, folder: str, file: StoredFile, tally: Tally) -> str | None:
+    """What is wrong with a stored file. Raises an error of the storage."""
+    *between, name = places.parts(f"{folder}/{file.name}")
+    shown = Path(repository, folder, file.name)
     try:
-        path = stored_chain.regular_file(repository, folder, file.name)
-    except (PointIncomplete, ForeignEntry) as error:
-        faults.add(folder, file.name, "the file is missing" if isinstance(error, PointIncomplete) else error.detail)
-        return
-    with in_repository(path, "reading", is_write=False):
-        size = path.stat().st_size
-        if size != file.bytes:
-            faults.add(folder, file.name, f"it has {size} bytes, and {file.bytes} bytes were sealed")
-        elif _sha256(path, tally) != file.sha256:
-            faults.add(folder, file.name, "its bytes are not those that were sealed")
+        with places.opened_folder(repository, "/".join(between)) as opened_folder:
+            descriptor = places.opened_file(opened_folder, name, shown)
+    except FileNotFoundError:
+        return "it is missing"
+    except ForeignEntry as error:
+        return str(error.facts["reason"])
+    try:
+        with in_repository(shown, "reading", is_write=False):
+            size = os.fstat(descriptor).st_size
+            if size != file.bytes:
+                return f"it has {size} bytes, and {file.bytes} bytes were sealed"
+            sha256, _ = durable.sha256_of(descriptor, tally.add_in_pace)
+            return None if sha256 == file.sha256 else "its bytes are not those that were sealed"
+    finally:
+        os.close(descriptor)
 
 
-def _sha256(path: Path, tally: Tally) -> str:
-    hashed, piece = hashlib.sha256(), bytearray(_PIECE_BYTES)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(piece):
-            tally.report.wait_for_pace(count)
-            hashed.update(memoryview(piece)[:count])
-            tally.add(count)
-    return hashed.hexdigest()
+def _structure(repository: str, folder: str, report: Report) -> dict[str, Any]:
+    faults = Faults()
+    leaks, images = 0, set[tuple[str, str]]()
+    for disk in _disks(point_chain(repository, folder, faults), folder):
+        need_key(disk.is_encrypted, report, str(Path(repository, folder, disk.file)))
+        try:
+            chain = stored_chain.chain(repository, folder, disk.file)
+        except (PointDamaged, PointIncomplete, ForeignEntry) as error:
+            faults.add(folder, disk.file, error.detail)
+            continue
+        for image in chain:
+            answer = structure_of(image, report, is_encrypted=disk.is_encrypted)
+            leaks += answer["leaks"]
+            images.add((image.folder, image.file))
+            if answer["reason"] is not None:
+                faults.add(image.folder, image.file, answer["reason"])
+    return {"ok": not faults.faults, "images": len(images), "leaks": leaks, "faults": faults.faults}
+
+
+def _filesystems(repository: str, folder: str, report: Report) -> dict[str, Any]:
+    """By disk: what its filesystems say. Raises PointDamaged, PointIncomplete, KeyUnusable."""
+    faults = Faults()
+    states: dict[str, Any] = {}
+    for disk in _disks(point_chain(repository, folder, faults), folder):
+        chain = stored_chain.chain(repository, folder, disk.file)
+        with opened(chain, disk.virtual_size, report, is_encrypted=disk.is_encrypted) as image:
+            states[disk.target] = filesystem_readers.filesystems(image.bytes_at, disk.virtual_size)
+            report.alive()
+    if faults.faults:
+        first = faults.faults[0]
+        raise damaged(first["folder"], first["file"] or first["folder"], first["reason"])
+    return states
 
 
 def _check_content(repository: str, folder: str, disk: DiskOfPoint, faults: Faults, tally: Tally) -> None:

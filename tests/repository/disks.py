@@ -137,18 +137,20 @@ class Points:
         self.names.append(name)
 
     def restore(self, name: str, target: Path, target_format: str = "qcow2", **more: Any) -> dict[str, Any]:
-        arguments = {
+        return run_step("restore_disk", self.restore_request(name, target) | {"target_format": target_format, **more}, key=self.key)
+
+    def restore_request(self, name: str, target: Path) -> dict[str, Any]:
+        disk = self.manifest(name).disks[0]
+        return {
             "path": str(self.path),
             "folder": self.folder(name),
             "file": "vda.qcow2",
             "target": str(target),
-            "target_format": target_format,
+            "target_format": "qcow2",
             "blocks_file": "vda.blocks",
-            "virtual_size": self.manifest(name).disks[0].virtual_size,
-            "encrypted": self.key is not None,
-            **more,
+            "virtual_size": disk.virtual_size,
+            "encrypted": disk.is_encrypted,
         }
-        return run_step("restore_disk", arguments, key=self.key)
 
     def verify(self, name: str, *checks: str) -> dict[str, Any]:
         arguments = {"path": str(self.path), "folder": self.folder(name), "checks": list(checks), "encrypted": self.key is not None}

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.repository.disks import Points
+from service.errors import KeyUnusable
+from tests.repository.disks import Disk, Points
+from tests.repository.step_process import run_step
 from tests.repository.test_restoring import flip
 
 
@@ -59,3 +62,55 @@ def reseal(points: Points, name: str) -> None:
     for file in document["files"]:
         file["sha256"] = hashlib.sha256((manifest.parent / file["name"]).read_bytes()).hexdigest()
     manifest.write_text(json.dumps(document))
+
+
+def test_the_structure_of_a_damaged_image_is_found(chain: Points) -> None:
+    """The first entry of the L1 table points where the file is not."""
+    image = chain.image("p2")
+    with image.open("r+b") as file:
+        file.seek(40)
+        table = int.from_bytes(file.read(8), "big")
+        file.seek(table)
+        file.write((1 << 63 | 1 << 40).to_bytes(8, "big"))
+
+    result = chain.verify("p3", "structure")["structure"]
+
+    assert not result["ok"]
+    assert result["images"] == 3
+    assert [(fault["folder"], fault["file"]) for fault in result["faults"]] == [(chain.folder("p2"), "vda.qcow2")]
+
+
+def test_the_filesystem_of_a_point_is_read_through_its_chain(tmp_path: Path, points: Points) -> None:
+    disk = Disk.make(tmp_path / "disk.raw", image_format="raw")
+    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", disk.path], check=True)
+    points.take("p1", disk)
+    subprocess.run(["/usr/sbin/debugfs", "-w", "-R", "feature needs_recovery", disk.path], check=True, capture_output=True)
+    points.take("p2", disk, "content")
+
+    for point, state in (("p1", "clean"), ("p2", "needs_recovery")):
+        filesystems = points.verify(point, "filesystem")["filesystem"]
+        assert [(one["type"], one["state"], one["partition"]) for one in filesystems["vda"]] == [("ext4", state, None)]
+
+
+@pytest.mark.parametrize("key", [None, b"another passphrase"])
+def test_the_stored_bytes_of_an_encrypted_point_are_verified_without_its_key(tmp_path: Path, disk: Disk, key: bytes | None) -> None:
+    points = Points(tmp_path / "points", key=b"a good passphrase")
+    points.take("p1", disk)
+    points.key = key
+
+    if key is None:
+        assert points.verify("p1", "bytes")["bytes"] | {"files": 0, "bytes": 0} == {
+            "ok": True,
+            "files": 0,
+            "bytes": 0,
+            "faults": [],
+            "contents": 0,
+        }
+    for check in ("bytes", "structure", "filesystem") if key is not None else ("structure", "filesystem"):
+        with pytest.raises(KeyUnusable):
+            run_step(
+                "verify_point", {"path": str(points.path), "folder": points.folder("p1"), "checks": [check], "encrypted": True}, key=key
+            )
+    with pytest.raises(KeyUnusable):
+        run_step("restore_disk", points.restore_request("p1", tmp_path / "restored"), key=key)
+    assert not (tmp_path / "restored").exists()
