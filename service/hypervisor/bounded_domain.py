@@ -151,8 +151,8 @@ class BoundedDomain:
     def disk_errors(self) -> dict[str, int]:
         return self._run("virDomainGetDiskErrors", self._bounds.query_s, self._handle.disk_errors)
 
-    def block_pull(self, target: str) -> None:
-        self._run("virDomainBlockPull", self._bounds.block_job_s, lambda: self._handle.block_pull(target))
+    def block_pull(self, target: str, bytes_s: int) -> None:
+        self._run("virDomainBlockPull", self._bounds.block_job_s, lambda: self._handle.block_pull(target, bytes_s))
 
     def start(self) -> None:
         self._run("virDomainCreate", self._bounds.power_s, self._handle.start)

@@ -218,9 +218,9 @@ class Guest:
 
     # --- making an instant restore whole --------------------------------------------------------
 
-    def block_pull(self, target: str) -> None:
+    def block_pull(self, target: str, bytes_s: int | None = None) -> None:
         """Begin to copy the data of all files below into the active file. When the job has ended, the active file stands alone."""
-        self._libvirt("virDomainBlockPull", lambda: self._handle.block_pull(target))
+        self._libvirt("virDomainBlockPull", lambda: self._handle.block_pull(target, bytes_s or 0))
 
     def pull_progress(self, target: str) -> PullProgress | None:
         """None: no pull runs on this disk. Then `is_whole` tells whether it ended well."""

@@ -101,8 +101,8 @@ class DomainHandle(Protocol):
         """VIR_DOMAIN_DISK_ERROR_… of the disks that had an I/O error."""
         ...
 
-    def block_pull(self, target: str) -> None:
-        """Begin to copy the data of all files below the active file into the active file."""
+    def block_pull(self, target: str, bytes_s: int) -> None:
+        """Begin to copy the data of all files below the active file into the active file. `bytes_s` 0: as fast as possible."""
         ...
 
     def start(self) -> None: ...
@@ -221,8 +221,8 @@ class LibvirtDomain:
     def disk_errors(self) -> dict[str, int]:
         return {str(target): int(error) for target, error in self._live().diskErrors(0).items()}
 
-    def block_pull(self, target: str) -> None:
-        self._live().blockPull(target, 0, 0)
+    def block_pull(self, target: str, bytes_s: int) -> None:
+        self._live().blockPull(target, bytes_s, libvirt.VIR_DOMAIN_BLOCK_PULL_BANDWIDTH_BYTES)
 
     def start(self) -> None:
         self._live().create()

@@ -78,7 +78,9 @@ class _RestoreRun:
         run = self._run
         point, repository = restore_source.rows(run, self._request.recovery_point)
         with Archive(run, repository, self._kind.silence_s) as archive:
-            archive.stored.hand.set_pace(self._request.rate_limit_bytes)
+            if self._request.mode is not RestoreMode.instant:
+                # The limit of an instant restore is for the copy behind the guest: a limit before its start would only delay the guest.
+                archive.stored.hand.set_pace(self._request.rate_limit_bytes)
             with run.phase(PhaseName.plan):
                 source = restore_source.judged(run, point, lambda: restore_source.read(archive, point))
                 self._adapted, adaptations = restore_host.adapted(self._host, source, self._request)
@@ -289,7 +291,7 @@ class _RestoreRun:
         run = self._run
         run.may_have_point = False
         intent = self._note(intent.at(Stage.flatten))
-        flattening = Flattening(run, self._host, archive, intent)
+        flattening = Flattening(run, self._host, archive, intent, self._request.rate_limit_bytes)
         self._result |= {"domain": {"id": intent.uuid, "name": intent.name}, "files": {file.what: file.path for file in intent.files}}
         with run.phase(PhaseName.flatten):
             try:

@@ -22,7 +22,7 @@ from service.hypervisor.guest import Guest
 from service.jobs import restore_host
 from service.jobs.kind import Host
 from service.jobs.restore_intent import RestoreIntent
-from service.jobs.restore_source import Archive
+from service.jobs.restore_source import Archive, refuse_to_stay
 from service.jobs.run import JobRun
 from service.model import image_header, restored_definition
 from service.model.inventory import DomainState
@@ -42,12 +42,12 @@ _logger = log.get(__name__)
 class Flattening:
     """`remaining`: the disks that still need the repository."""
 
-    def __init__(self, run: JobRun, host: Host, archive: Archive, intent: RestoreIntent, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, run: JobRun, host: Host, archive: Archive, intent: RestoreIntent, bytes_s: int | None) -> None:
         self._run = run
         self._host = host
         self._archive = archive
         self._intent = intent
-        self._patience_s = patience_s
+        self._bytes_s = bytes_s
         self.remaining = set(intent.targets)
         self._paths = {file.what: file.path for file in intent.files}
         self._last_progress = time.monotonic()
@@ -74,7 +74,7 @@ class Flattening:
             return
         progress = guest.pull_progress(target)
         if progress is None and guest.state() is DomainState.running:
-            guest.block_pull(target)
+            guest.block_pull(target, self._bytes_s)
         elif progress is not None:
             self._tell(target, progress.done_bytes, progress.total_bytes)
         self._wait(POLL_S, guest)
@@ -115,7 +115,7 @@ class Flattening:
     def _be_patient(self, error: StillpointError) -> None:
         """Raises RestoreUnfinished."""
         _logger.warning("flatten_tries_again", domain=self._intent.name, reason=error.detail)
-        if time.monotonic() - self._last_progress > self._patience_s:
+        if time.monotonic() - self._last_progress > PATIENCE_S:
             raise RestoreUnfinished(
                 domain=self._intent.name, disks=", ".join(sorted(self.remaining)), path=self._archive.path, reason=error.detail.rstrip(".")
             ) from error
@@ -123,6 +123,7 @@ class Flattening:
     def _wait(self, seconds: float, guest: Guest | None = None) -> None:
         """A safe point. A cancel stops the copy, and the domain continues to read from the repository."""
         self._run.cancel_requested.wait(seconds)
+        refuse_to_stay(self._run)
         try:
             self._run.safe_point(PhaseName.flatten)
         except JobCancelled:

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.db.engine import database_now
 from service.db.tables import RecoveryPoint, Repository
-from service.errors import PointDamaged, PointIncomplete, RestoreRefused, SignatureWrong, StillpointError
-from service.jobs.run import JobRun
+from service.errors import ForeignEntry, PointDamaged, PointIncomplete, RecordUnreadable, RestoreRefused, SignatureWrong, StillpointError
+from service.jobs.run import JobRun, MustRecover
 from service.model.lifecycle import PhaseName, PointState
 from service.model.manifest import Manifest
 from service.model.proofs import Proof
@@ -70,6 +72,13 @@ class Archive:
 
     def _safe_point(self) -> None:
         self._run.safe_point(self.phase)
+        refuse_to_stay(self._run)
+
+
+def refuse_to_stay(run: JobRun) -> None:
+    """Raises MustRecover: the service is told to stop, and a restore may take hours. The next worker continues, or begins again."""
+    if run.ends_at is not None:
+        raise MustRecover(what="The service was told to stop")
 
 
 def read(archive: Archive, point: RecoveryPoint) -> Source:
@@ -98,22 +107,30 @@ def judged(run: JobRun, point: RecoveryPoint, work: Callable[[], T]) -> T:
     """Do `work`. If it finds the point damaged, that is put on record, and the error names the next good point."""
     try:
         return work()
-    except (PointDamaged, PointIncomplete, SignatureWrong) as error:
-        raise _with_next_good(run, point, error) from error
+    except (PointDamaged, PointIncomplete, SignatureWrong, ForeignEntry, RecordUnreadable) as error:
+        raise _on_record(run, point, error) from error
 
 
-def _with_next_good(run: JobRun, point: RecoveryPoint, error: StillpointError) -> StillpointError:
-    facts = dict(error.facts)
+def _on_record(run: JobRun, point: RecoveryPoint, error: StillpointError) -> StillpointError:
+    """`error` with the next good point. A point is not good if a point below it is not."""
     proof = Proof(ProofKind.bytes, ok=False, facts={"reason": error.detail}, job_id=run.claim.job_id)
 
     def note(session: Session) -> str | None:
         now = database_now(session)
-        points.add_proofs(session, point.id, [proof], now)
-        if PointState(point.state) is PointState.sealed:
-            points.set_state(session, point.id, PointState.damaged, now=now, facts={"job_id": run.claim.job_id})
+        culprit = _culprit(session, point, error)
+        points.add_proofs(session, culprit.id, [proof], now)
+        if culprit.state == PointState.sealed:
+            points.set_state(session, culprit.id, PointState.damaged, now=now, facts={"job_id": run.claim.job_id})
         return points.next_good(session, point)
 
-    next_good = run.in_transaction(note)
-    if isinstance(error, SignatureWrong):
-        return PointDamaged(point=point.id, path=facts["path"], reason=facts["reason"], next_good=next_good)
-    return type(error)(**facts | {"point": point.id, "next_good": next_good})
+    next_good, facts = run.in_transaction(note), error.facts
+    if isinstance(error, PointIncomplete):
+        return PointIncomplete(point=point.id, missing=facts["missing"], next_good=next_good)
+    return PointDamaged(point=point.id, path=facts.get("path", point.folder), reason=facts["reason"], next_good=next_good)
+
+
+def _culprit(session: Session, point: RecoveryPoint, error: StillpointError) -> RecoveryPoint:
+    """The point in whose folder the fault is: it may be one from which `point` inherits."""
+    place = f"{error.facts.get('path')} {error.facts.get('missing')}"
+    others = select(RecoveryPoint).where(RecoveryPoint.domain_id == point.domain_id, RecoveryPoint.repository_id == point.repository_id)
+    return next((other for other in session.scalars(others) if other.folder and Path(other.folder).name in place), point)

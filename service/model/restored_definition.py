@@ -41,6 +41,9 @@ def restored(xml: str, changes: Changes) -> tuple[str, list[Adaptation]]:
     identity = changes.identity
     if changes.is_new_domain:
         xml, taken = _without_foreign_parts(domain_xml.without_security_labels(xml), changes.disks)
+        if domain_xml.identity_of(xml).uuid != identity.uuid:
+            xml, logs = _with_own_logs(xml, identity.uuid)
+            taken += logs
         own = {"name": identity.name, "uuid": identity.uuid}
         xml = domain_xml.with_identity(xml, **own, macs=identity.macs, serials=identity.serials)
     xml = domain_xml.with_identity(xml, new_genid=identity.genid, nvram=changes.nvram)
@@ -118,7 +121,17 @@ def _without_foreign_parts(xml: str, disks: Mapping[str, NewDisk]) -> tuple[str,
         source = channel.find("source")
         if source is not None and (source.get("path") or "").startswith(_OF_LIBVIRT):
             channel.remove(source)
-    for port in (*root.iterfind("./devices/serial[@type='file']"), *root.iterfind("./devices/console[@type='file']")):
-        if (source := port.find("source")) is not None:
-            source.set("append", "on")
     return ET.tostring(root, encoding="unicode"), taken
+
+
+def _with_own_logs(xml: str, uuid: str) -> tuple[str, list[Adaptation]]:
+    """Two domains cannot write the output of their ports to one file: libvirt opens it once."""
+    root, changed = ET.fromstring(xml), {}
+    for port in (*root.iterfind("./devices/serial[@type='file']"), *root.iterfind("./devices/console[@type='file']")):
+        source = port.find("source")
+        was = source.get("path") if source is not None else None
+        if source is not None and was is not None:
+            changed[was] = f"{was}.{uuid[:8]}"
+            source.set("path", changed[was])
+    told = [Adaptation("file of a port", was, becomes, "the other domain writes to its file") for was, becomes in changed.items()]
+    return (ET.tostring(root, encoding="unicode"), told) if told else (xml, [])

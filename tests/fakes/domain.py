@@ -367,7 +367,7 @@ class FakeDomain:
     def disk_errors(self) -> dict[str, int]:
         return self._call("disk_errors", lambda: self._only_active(lambda: dict(self.io_errors)))
 
-    def block_pull(self, target: str) -> None:
+    def block_pull(self, target: str, bytes_s: int) -> None:
         self._call("block_pull", lambda: self._only_active(lambda: self._pull(target)))
 
     def _pull(self, target: str) -> None:
