@@ -121,9 +121,9 @@ class _RestoreRun:
 
     def _check(self, archive: Archive, source: Source) -> None:
         """Every stored byte of the point and of those below. Raises PointDamaged."""
-        found = archive.call("verify_point", folder=source.manifest.folder, checks=["bytes"])["bytes"]
-        if not found["ok"]:
-            fault = found["faults"][0]
+        compared = archive.call("verify_point", folder=source.manifest.folder, checks=["bytes"])["bytes"]
+        if not compared["ok"]:
+            fault = compared["faults"][0]
             path = str(PurePath(archive.path, fault["folder"], fault["file"] or ""))
             raise PointDamaged(point=source.manifest.point_id, path=path, reason=fault["reason"], next_good=None)
 

@@ -133,5 +133,5 @@ def _with_own_logs(xml: str, uuid: str) -> tuple[str, list[Adaptation]]:
         if source is not None and was is not None:
             changed[was] = f"{was}.{uuid[:8]}"
             source.set("path", changed[was])
-    told = [Adaptation("file of a port", was, becomes, "the other domain writes to its file") for was, becomes in changed.items()]
-    return (ET.tostring(root, encoding="unicode"), told) if told else (xml, [])
+    changes = [Adaptation("file of a port", was, becomes, "the other domain writes to its file") for was, becomes in changed.items()]
+    return (ET.tostring(root, encoding="unicode"), changes) if changes else (xml, [])

@@ -57,8 +57,8 @@ def _entries(path: str) -> list[Entry]:
     if not stored:
         mode = os.lstat(path).st_mode
         return [Entry(_OWNER, _NO_ID, mode >> 6 & 7), Entry(_GROUP, _NO_ID, mode >> 3 & 7), Entry(_OTHER, _NO_ID, mode & 7)]
-    found = [Entry(tag, number, rights) for tag, rights, number in struct.iter_unpack("<HHI", stored[4:])]
-    return [entry for entry in found if entry.tag != _MASK]
+    entries = [Entry(tag, number, rights) for tag, rights, number in struct.iter_unpack("<HHI", stored[4:])]
+    return [entry for entry in entries if entry.tag != _MASK]
 
 
 def _write(path: str, entries: list[Entry]) -> None:

@@ -62,7 +62,7 @@ def open_to_qemu(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 
 
 def close_to_qemu(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
-    """The step. Takes the rights back from all images below `path` that `images` names; a right that was not given is no fault."""
+    """The step. Takes the rights back from all images below `path` that `images` names; a right that was not given does no harm."""
     root, uid = arguments["path"], arguments["uid"]
     layers = [str(layer.path) for folder, file in arguments["images"] for layer in stored_chain.chain(root, folder, file)]
     report.alive()

@@ -1,0 +1,165 @@
+"""The worker of a restore dies at every step. What its recovery leaves is either the domain as before, or the restored domain."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.db.engine import Database
+from service.db.tables import Job
+from service.jobs import restore_domain, restore_files
+from service.jobs.restore_flatten import Flattening
+from service.jobs.restore_source import Archive
+from tests.fakes.domain import RUNNING, FakeDomain
+from tests.fakes.libvirt_errors import libvirt_error
+from tests.jobs.restoring import RestoreScene, first_byte
+from tests.scenes.deaths import die, doomed, recovered
+from tests.scenes.host import error_of
+
+
+@pytest.fixture
+def scene(sqlite_database: Database, tmp_path: Path) -> RestoreScene:
+    return RestoreScene(sqlite_database, tmp_path)
+
+
+class Grave:
+    """The first call of a function never comes back. Later calls are of other workers, and work."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, after: bool, step: str | None = None) -> None:
+        self.reached = threading.Event()
+        self._real: Callable[..., Any] = getattr(owner, name)
+        self._after = after
+        self._step = step
+        monkeypatch.setattr(owner, name, lambda *arguments, **more: self._call(*arguments, **more))  # noqa: PLW0108 - a function becomes a method of its owner
+
+    def _call(self, *arguments: Any, **more: Any) -> Any:
+        if self.reached.is_set() or (self._step is not None and self._step not in arguments):
+            return self._real(*arguments, **more)
+        if self._after:
+            self._real(*arguments, **more)
+        self.reached.set()
+        threading.Event().wait()
+        return None
+
+
+BEFORE_THE_SWITCH: dict[str, tuple[Any, str, bool, str | None]] = {
+    "while the checksums are compared": (Archive, "call", False, "verify_point"),
+    "before the first file": (Archive, "call", False, "restore_disk"),
+    "after a file was made": (Archive, "call", True, "restore_disk"),
+    "before a file has its name": (restore_files, "publish", False, None),
+    "after a file has its name": (restore_files, "publish", True, None),
+}
+
+
+@pytest.mark.parametrize("moment", BEFORE_THE_SWITCH)
+@pytest.mark.parametrize("mode", ["new", "in_place"])
+def test_a_death_before_the_domain_is_switched_leaves_nothing_and_the_next_attempt_restores(
+    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch, mode: str, moment: str
+) -> None:
+    owner, name, after, step = BEFORE_THE_SWITCH[moment]
+    grave = Grave(monkeypatch, owner, name, after=after, step=step)
+    scene.ask_restore(mode, start=True)
+    job = recovered(scene, die(scene, grave.reached))
+    assert job.state == "queued", job.error
+    assert scene.new_files() == []
+    assert scene.new_domains() == []
+    assert scene.domain.source("vda") == str(scene.disk_file)
+    assert_restored(scene, mode, next_attempt(scene, job))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", ["_defined", "_start"])
+@pytest.mark.parametrize("mode", ["new", "in_place", "instant"])
+def test_a_death_around_the_switch_is_completed(
+    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch, mode: str, step: str, *, after: bool
+) -> None:
+    grave = Grave(monkeypatch, restore_domain, step, after=after)
+    scene.ask_restore(mode, start=True)
+    job = recovered(scene, die(scene, grave.reached))
+    assert job.state == "queued", job.error
+    assert_restored(scene, mode, next_attempt(scene, job))
+
+
+def test_a_death_while_the_domain_shuts_down_is_completed_if_it_is_off(scene: RestoreScene) -> None:
+    scene.domain.resume()
+    moment = scene.domain.die_in("shut_down", after=True)
+    scene.ask_restore("in_place", start=True, stop=True)
+    job = recovered(scene, die(scene, moment))
+    assert job.state == "queued", job.error
+    assert_restored(scene, "in_place", next_attempt(scene, job))
+
+
+def test_a_death_before_the_domain_shuts_down_leaves_it_running_as_it_was(scene: RestoreScene) -> None:
+    scene.domain.resume()
+    moment = scene.domain.die_in("shut_down")
+    scene.ask_restore("in_place", start=True, stop=True)
+    job = recovered(scene, die(scene, moment))
+    assert (job.state, scene.domain.state_now, scene.domain.source("vda")) == ("queued", RUNNING, str(scene.disk_file))
+    assert scene.new_files() == []
+
+
+def test_a_death_while_the_disks_are_made_whole_is_continued_without_another_start(
+    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grave = Grave(monkeypatch, Flattening, "_step", after=True)
+    scene.ask_restore("instant")
+    job = recovered(scene, die(scene, grave.reached))
+    assert job.state == "queued", job.error
+    (new,) = scene.new_domains()
+    starts = new.log.count("start")
+    job = next_attempt(scene, job)
+    assert_restored(scene, "instant", job)
+    assert new.log.count("start") == starts
+    assert [phase["name"] for phase in job.phases].count("write") == 1
+
+
+@pytest.mark.parametrize("mode", ["new", "in_place", "instant"])
+def test_a_death_before_the_last_write_ends_with_the_restored_domain(scene: RestoreScene, mode: str) -> None:
+    scene.ask_restore(mode, start=True)
+    run = doomed(scene)
+    job = recovered(scene, die(scene, run.at_the_end, run))
+    assert job.state == "queued", job.error
+    assert_restored(scene, mode, next_attempt(scene, job))
+
+
+def test_the_last_attempt_that_dies_at_the_switch_leaves_the_restored_domain(scene: RestoreScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    grave = Grave(monkeypatch, restore_domain, "_start", after=True)
+    scene.ask_restore("in_place", start=True, max_attempts=1)
+    job = recovered(scene, die(scene, grave.reached))
+    assert (job.state, error_of(job)["code"]) == ("failed", "worker_lost")
+    assert first_byte(scene.domain.source("vda")) == 2
+    assert scene.domain.state_now == RUNNING
+
+
+def test_a_recovery_that_cannot_start_the_restored_domain_takes_it_back(scene: RestoreScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    grave = Grave(monkeypatch, restore_domain, "_start", after=False)
+    scene.ask_restore("in_place", start=True)
+    job_id = die(scene, grave.reached)
+    scene.domain.fail_next("start", libvirt_error(1, "internal error: qemu unexpectedly closed the monitor"))
+    job = recovered(scene, job_id)
+    assert (job.state, error_of(job)["code"]) == ("failed", "restored_domain_failed")
+    assert scene.domain.source("vda") == str(scene.disk_file)
+    assert scene.new_files() == []
+
+
+def next_attempt(scene: RestoreScene, job: Job) -> Job:
+    scene.execution.execute(scene.claim())
+    return scene.job(job.id)
+
+
+def assert_restored(scene: RestoreScene, mode: str, job: Job) -> None:
+    assert job.state == "succeeded", error_of(job)
+    domain = restored_domain(scene, mode)
+    assert domain.state_now == RUNNING
+    assert mode == "instant" or first_byte(domain.source("vda")) == 2
+    assert scene.new_files() == [Path(domain.source("vda")).name]
+
+
+def restored_domain(scene: RestoreScene, mode: str) -> FakeDomain:
+    if mode == "in_place":
+        assert scene.new_domains() == []
+        return scene.domain
+    (new,) = scene.new_domains()
+    return new
