@@ -76,7 +76,9 @@ def import_points(repository: NameOrId, url: Url = None, token: Token = None) ->
     typer.echo(", ".join(f"{result[name]} {name}" for name in ("added", "known", "returned", "missing", "unsigned")))
     for refused in result["refused"]:
         typer.echo(f"left out: {refused['folder']}: {refused['detail']}", err=True)
-    if result["refused"]:
+    for incomplete in result["incomplete"]:
+        typer.echo(f"incomplete: {incomplete['point']} needs {', '.join(incomplete['missing'])}", err=True)
+    if result["refused"] or result["incomplete"]:
         raise typer.Exit(1)
 
 

@@ -30,7 +30,8 @@ def repository(state: str, looked_at: str | None = None, **fields: Any) -> dict[
 
 
 def imported(**counts: Any) -> dict[str, Any]:
-    return {"error": None, "added": 0, "known": 0, "returned": 0, "missing": 0, "unsigned": 0, "refused_count": 0, "refused": [], **counts}
+    numbers = dict.fromkeys(("added", "known", "returned", "missing", "unsigned", "refused_count", "incomplete_count"), 0)
+    return {"error": None, "refused": [], "incomplete": [], **numbers, **counts}
 
 
 def test_add_waits_until_the_worker_has_looked(stillpoint: Stillpoint, service: ScriptedService) -> None:
@@ -88,6 +89,14 @@ def test_an_import_that_left_something_out_names_it(stillpoint: Stillpoint, serv
     done = stillpoint("repository", "import", ID)
     assert done.returncode == 1
     assert ("domains/x/y" in done.stderr, "detail of it" in done.stderr) == (True, True)
+
+
+def test_an_import_names_points_that_need_one_which_is_not_there(stillpoint: Stillpoint, service: ScriptedService) -> None:
+    result = imported(added=1, incomplete_count=1, incomplete=[{"point": "p2", "missing": ["p1"]}])
+    service.says(ONE, repository("ready"), repository("ready", imported_at="t1", import_result=result))
+    service.says(f"POST /api/v1/repositories/{ID}/import", repository("ready"), status=202)
+    done = stillpoint("repository", "import", ID)
+    assert (done.returncode, "p2" in done.stderr, "p1" in done.stderr) == (1, True, True)
 
 
 def test_an_import_that_could_not_read_the_repository_is_its_error(stillpoint: Stillpoint, service: ScriptedService) -> None:

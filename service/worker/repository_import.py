@@ -14,22 +14,24 @@ from service.errors import ForeignEntry, PointDamaged, RecordUnreadable, Signatu
 from service.model.lifecycle import PointState
 from service.records import points, sealed_points
 from service.records.sealed_points import Imported
+from service.repository.catalog import CataloguedPoint
 from service.repository.signing import SignatureState
 from service.repository.store import StoredPoint
 
-MAX_REFUSED = 100
-"""Folders that the result names. There may be more: `refused_count` counts all."""
-
+MAX_NAMED = 100
+"""Folders and points that the result names. There may be more: the counts are those of all."""
 DAMAGE = (ForeignEntry, PointDamaged, RecordUnreadable, SignatureWrong)
 """Errors that say something of the point itself. Other errors come from its storage, and prove nothing."""
 
 
 @dataclass
 class ImportResult:
-    """`refused`: folders that are not put on record, each with the error. Damaged files are found by a verify, and not here."""
+    """`refused`: folders that are not put on record, each with the error. `incomplete`: points on record that need a point which is not
+    there. Damaged files are found by a verify, and not here."""
 
     counts: Counter[str] = field(default_factory=Counter)
     refused: list[dict[str, Any]] = field(default_factory=list)
+    incomplete: list[dict[str, Any]] = field(default_factory=list)
     error: StillpointError | None = None
     present: set[str] = field(default_factory=set)
 
@@ -38,44 +40,68 @@ class ImportResult:
             "error": self.error.as_document() if self.error is not None else None,
             **{name: self.counts[name] for name in (*Imported, "missing", "unsigned")},
             "refused_count": len(self.refused),
-            "refused": self.refused[:MAX_REFUSED],
+            "refused": self.refused[:MAX_NAMED],
+            "incomplete_count": len(self.incomplete),
+            "incomplete": self.incomplete[:MAX_NAMED],
         }
 
+    def refuse(self, point: StoredPoint, error: StillpointError) -> None:
+        self.refused.append({"folder": point.folder, "code": error.code, "detail": error.detail})
 
-def put_on_record(session: Session, repository_id: str, stored: Iterable[StoredPoint], result: ImportResult, now: datetime) -> None:
-    for point in stored:
-        known = session.scalars(
-            select(RecoveryPoint).where(RecoveryPoint.repository_id == repository_id, RecoveryPoint.folder == point.folder)
-        ).first()
-        error = why_refused(point, known.manifest_digest if known is not None else None)
-        result.present |= {known.id} if known is not None else set()
-        if error is None and point.manifest is not None and point.digest is not None:
-            imported = sealed_points.import_point(session, point.manifest, point.digest, repository_id, now)
-            result.counts[imported] += 1
-            result.counts["unsigned"] += point.signature is SignatureState.missing
-            result.present.add(point.manifest.point_id)
-        elif error is not None:
-            result.refused.append({"folder": point.folder, "code": error.code, "detail": error.detail})
-            if known is not None and isinstance(error, DAMAGE):
-                points.set_state(session, known.id, PointState.damaged, now=now, facts={"by": "import", "code": error.code})
+
+def put_on_record(session: Session, repository_id: str, catalogued: Iterable[CataloguedPoint], result: ImportResult, now: datetime) -> None:
+    """Parents first, as the catalog has them."""
+    for point in catalogued:
+        known = _on_record(session, repository_id, point.stored, result)
+        digest = point.stored.digest or ""
+        if known is not None and known.manifest_digest not in (None, digest):
+            error = _another_manifest(point.stored)
+            result.refuse(point.stored, error)
+            _note_damage(session, known, error, now)
+            continue
+        imported = sealed_points.import_point(session, point.manifest, digest, repository_id, now)
+        result.counts[imported] += 1
+        result.counts["unsigned"] += point.stored.signature is SignatureState.missing
+        result.present.add(point.manifest.point_id)
+        if point.missing:
+            result.incomplete.append({"point": point.manifest.point_id, "missing": sorted(point.missing)})
+
+
+def refuse(session: Session, repository_id: str, unusable: Iterable[StoredPoint], result: ImportResult, now: datetime) -> None:
+    for point in unusable:
+        error = _why_unusable(point)
+        result.refuse(point, error)
+        _note_damage(session, _on_record(session, repository_id, point, result), error, now)
 
 
 def note_missing(session: Session, repository_id: str, result: ImportResult, now: datetime) -> None:
-    """Call this after all points were put on record."""
+    """Call this after the others: the points on record that were not seen."""
     result.counts["missing"] += len(points.note_missing(session, repository_id, result.present, now=now))
 
 
-def why_refused(point: StoredPoint, digest_on_record: str | None) -> StillpointError | None:
-    """A point that was changed after it was sealed is not put on record as good. One without a signature is, and is counted."""
+def _on_record(session: Session, repository_id: str, point: StoredPoint, result: ImportResult) -> RecoveryPoint | None:
+    """The row of this folder. Its point is not missing, whatever is wrong with its manifest."""
+    here = select(RecoveryPoint).where(RecoveryPoint.repository_id == repository_id, RecoveryPoint.folder == point.folder)
+    known = session.scalars(here).first()
+    if known is not None:
+        result.present.add(known.id)
+    return known
+
+
+def _note_damage(session: Session, known: RecoveryPoint | None, error: StillpointError, now: datetime) -> None:
+    if known is not None and isinstance(error, DAMAGE):
+        points.set_state(session, known.id, PointState.damaged, now=now, facts={"by": "import", "code": error.code})
+
+
+def _another_manifest(point: StoredPoint) -> StillpointError:
+    return SignatureWrong(path=point.folder, reason="the manifest is not the one on record, although its signature may be right")
+
+
+def _why_unusable(point: StoredPoint) -> StillpointError:
+    """As `service.repository.catalog` decides."""
     if point.error is not None:
         return point.error
-    if point.is_signed is False:
+    if point.is_signed is False or point.manifest is None:
         return SignatureWrong(path=point.folder, reason=f"the signature by key {point.key_id} does not fit")
-    if digest_on_record not in (None, point.digest):
-        return SignatureWrong(path=point.folder, reason="the manifest is not the one on record, although its signature may be right")
-    if point.manifest is not None and point.manifest.folder != point.folder:
-        # Its backing files have relative names, so they would be looked for at another place.
-        return PointDamaged(
-            point=point.manifest.point_id, path=point.folder, reason=f"it belongs to {point.manifest.folder}", next_good=None
-        )
-    return None
+    reason = f"it is the point {point.manifest.point_id} of the folder {point.manifest.folder}"
+    return PointDamaged(point=point.manifest.point_id, path=point.folder, reason=reason, next_good=None)

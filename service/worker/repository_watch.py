@@ -26,8 +26,9 @@ from service.errors import (
 from service.model.repository import RepositoryState
 from service.records import repositories
 from service.records.repositories import Look
+from service.repository.catalog import CataloguedPoint, catalog_of
 from service.repository.store import Repository as InRepository
-from service.repository.store import RepositoryLook, StoredPoint
+from service.repository.store import RepositoryLook
 from service.worker import repository_import
 from service.worker.repository_import import ImportResult
 
@@ -193,9 +194,10 @@ class RepositoryWatch:
         except StillpointError as error:
             result.error = error
             return result
-        for begin in range(0, len(stored), POINTS_AT_ONCE):
-            some = stored[begin : begin + POINTS_AT_ONCE]
-            self._write(_recording(known_as, some, result))
+        catalog = catalog_of(stored)
+        for begin in range(0, len(catalog.points), POINTS_AT_ONCE):
+            self._write(_recording(known_as, catalog.points[begin : begin + POINTS_AT_ONCE], result))
+        self._write(lambda session, now: repository_import.refuse(session, known_as, catalog.unusable, result, now))
         self._write(lambda session, now: repository_import.note_missing(session, known_as, result, now))
         return result
 
@@ -221,7 +223,7 @@ def _task(row: Repository) -> _Task:
     )
 
 
-def _recording(repository_id: str, stored: Sequence[StoredPoint], result: ImportResult) -> Work:
+def _recording(repository_id: str, stored: Sequence[CataloguedPoint], result: ImportResult) -> Work:
     return lambda session, now: repository_import.put_on_record(session, repository_id, stored, result, now)
 
 

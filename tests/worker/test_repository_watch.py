@@ -298,3 +298,10 @@ def test_an_import_from_a_repository_that_is_gone_says_so_and_loses_no_point(wor
     sealed.path.rename(world.folder / "away")
     result = world.import_points("nas")
     assert (result["error"]["code"], result["missing"], world.states(sealed)) == ("repository_gone", 0, ["sealed", "sealed"])
+
+
+def test_a_point_whose_parent_is_not_there_is_named(world: Watched, sealed: Sealed) -> None:
+    world.register("nas")
+    shutil.rmtree(sealed.folder(sealed.points[0]))
+    result = world.import_points("nas")
+    assert (result["added"], result["incomplete"]) == (1, [{"point": sealed.points[1], "missing": sealed.points[:1]}])
