@@ -114,7 +114,8 @@ class PointCopy:
         partial = own.partial
         with self._in(PhaseName.seal):
             names = [*own.stored, *(name for disk in own.disks for name in (disk.file, (disk.copied or {})["blocks_file"]))]
-            files = self._patiently(lambda: self._repository.seal(partial, names, on_progress=self._progress(None)))
+            known = {disk.file: sha256 for disk in own.disks if (sha256 := (disk.copied or {}).get("stored_sha256"))}
+            files = self._patiently(lambda: self._repository.seal(partial, names, known=known, on_progress=self._progress(None)))
             manifest = manifest_of(own, files)
             # From here on the point may be there, so a wish to cancel comes too late.
             self._repository.safe_point = self._stop_point

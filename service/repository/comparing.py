@@ -20,7 +20,7 @@ from service.repository.stored_disk import opened, stored_digests
 
 
 def compare_disk(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
-    """The step. `copied`: the blocks of this copy are read back. `everything`: all blocks, and the source is read a second time.
+    """The step. `compare`: `copied`: the blocks of this copy are read back. `everything`: all blocks, and the source is read a second time.
 
     Only that can show that a bitmap did not tell everything. Raises CopyDiffers, PointDamaged, StorageRefused.
     """
@@ -31,11 +31,11 @@ def compare_disk(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     copied = stored_digests(path, folder, arguments.get("blocks_file", f"{Path(name).stem}.blocks"), size)
     comparison = _Comparison(copied, chain[0].path, Path(name).stem, report)
     with opened(chain, size, report, is_encrypted=is_encrypted) as disk:
-        if Compare(arguments["level"]) == Compare.copied:
+        if Compare(arguments["compare"]) == Compare.copied:
             comparison.compare(disk, _of_this_copy(chain[0], arguments, copied, report))
         else:
             comparison.compare(disk, [(0, size)] if size else [])
-    if Compare(arguments["level"]) == Compare.everything:
+    if Compare(arguments["compare"]) == Compare.everything:
         _compare_source(arguments["source"], comparison)
     return {"compared_bytes": comparison.tally.done}
 

@@ -12,7 +12,7 @@ from tests.repository.test_restoring import data_in, flip
 
 
 def compare(request: dict[str, Any], level: str) -> int:
-    return int(run_step("compare_disk", request | {"level": level, "blocks_file": "vda.blocks"})["compared_bytes"])
+    return int(run_step("compare_disk", request | {"compare": level, "blocks_file": "vda.blocks"})["compared_bytes"])
 
 
 def test_a_good_copy_is_compared(disk: Disk, points: Points) -> None:
