@@ -12,6 +12,7 @@ from service.model import restore_plan
 from service.model.inventory import DomainState
 from service.model.requests import RestoreRequest
 from service.model.restore_facts import HostFacts, KnownDomain, PointFacts
+from service.records import restore_rates
 
 MARK = "JOB"
 """Stands in the names of new files, where the job writes the beginning of its own id."""
@@ -22,7 +23,8 @@ def preview_of(session: Session, asked: RestoreRequest) -> dict[str, Any]:
     point, repository = restorable_point(session, asked.recovery_point)
     host_id = host_of_restore(session, asked, point, repository)
     request = with_identity(session, asked, point, host_id)
-    facts = HostFacts(host_id=host_id, mark=MARK, domains=_domains(session, host_id))
+    rate = restore_rates.rate(session, host_id)
+    facts = HostFacts(host_id=host_id, mark=MARK, domains=_domains(session, host_id), rate_bytes_s=rate)
     return restore_plan.plan(_point_facts(session, point), request, facts).as_document()
 
 

@@ -145,6 +145,12 @@ def note_missing(session: Session, repository_id: str, present: Collection[str],
     return [point.id for point in gone]
 
 
+def tell_repository(session: Session, repository_id: str) -> None:
+    """Write the texts of its points, after the repository got another id."""
+    rows = session.execute(select(_POINTS).where(_POINTS.c.repository_id == repository_id)).all()
+    documents.write_points(session.connection(), rows)
+
+
 def count_in(session: Session, repository_id: str) -> int:
     return session.scalar(select(func.count()).select_from(RecoveryPoint).where(RecoveryPoint.repository_id == repository_id)) or 0
 

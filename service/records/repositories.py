@@ -179,6 +179,7 @@ def adopt(session: Session, repository_id: str, folder_id: str) -> Repository:
     session.execute(
         update(Slot).where(Slot.resource == lanes[0]).values(resource=lanes[1]), execution_options={"synchronize_session": False}
     )
+    points.tell_repository(session, new)
     session.expire_all()
     return get(session, new)
 

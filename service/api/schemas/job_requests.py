@@ -114,9 +114,15 @@ def _each_once(checks: list[ProofKind]) -> list[ProofKind]:
     return checks
 
 
+def _is_made(check: ProofKind) -> ProofKind:
+    if check not in requests.VerifyRequest.checks:
+        raise ValueError(f"a verify checks {', '.join(CHECKS)}")
+    return check
+
+
 CHECKS = tuple(check.value for check in requests.VerifyRequest.checks)
 Checks = Annotated[
-    list[Annotated[ProofKind, WithJsonSchema({"enum": list(CHECKS), "type": "string"})]],
+    list[Annotated[ProofKind, AfterValidator(_is_made), WithJsonSchema({"enum": list(CHECKS), "type": "string"})]],
     Field(min_length=1, max_length=len(CHECKS), json_schema_extra={"uniqueItems": True}),
     AfterValidator(_each_once),
 ]

@@ -1,0 +1,237 @@
+"""Backups, restores and verifies over HTTP: where they run, what they lock, and what is refused at once."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.db.engine import Database
+from service.db.tables import Domain, Job
+from service.model.lifecycle import JobState, PointState
+from service.records import points, queue
+from tests.api.world import DB1, add_domain, add_host, add_job, add_recovery_point
+from tests.scenes.repositories import add_repository, add_sealed, id_of_point
+
+NOW = datetime(2026, 2, 2, tzinfo=UTC)
+FULL, INC = id_of_point("full"), id_of_point("inc")
+BACKUP = {"kind": "backup", "domain": "db1", "repository": "nas"}
+
+
+@pytest.fixture
+def nas(api: TestClient, sqlite_database: Database) -> str:
+    """With a full point of db1 and an increment."""
+    with sqlite_database.write() as session:
+        repository_id = add_repository(session).id
+        add_sealed(session, "full", repository_id)
+        add_sealed(session, "inc", repository_id, parent="full", nights=1)
+        return repository_id
+
+
+def ask(api: TestClient, **body: Any) -> dict[str, Any]:
+    answer = api.post("/api/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+    created: dict[str, Any] = answer.json()
+    return created
+
+
+def refusal(api: TestClient, **body: Any) -> tuple[int, str]:
+    answer = api.post("/api/v1/jobs", json=body)
+    return answer.status_code, answer.json()["code"]
+
+
+def row_of(database: Database, job_id: str) -> Job:
+    with database.read() as session:
+        return session.get_one(Job, job_id)
+
+
+def test_a_backup_locks_its_domain_and_works_in_its_repository(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    job = ask(api, **BACKUP, level="full", compress=True, rate_limit_bytes=1 << 20, disks=["vda"])
+    assert (job["domain"], job["host"], job["max_attempts"]) == ({"id": DB1, "name": "db1"}, "hv1", 10)
+    assert job["request"]["repository"] == nas, "by its id, as a name may change hands"
+    assert (job["request"]["level"], job["request"]["compress"], job["request"]["rate_limit_bytes"]) == ("full", True, 1 << 20)
+    row = row_of(sqlite_database, job["id"])
+    assert (row.lock_key, row.repository_id) == (f"domain:{DB1}", nas)
+
+
+def test_a_backup_into_an_unknown_repository_is_refused(api: TestClient, nas: str) -> None:
+    assert refusal(api, **{**BACKUP, "repository": str(uuid4())}) == (404, "repository_not_found")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({**BACKUP, "surprise": 1}, "body.surprise"),
+        ({"kind": "backup", "domain": "db1"}, "body.repository"),
+        ({**BACKUP, "level": "half"}, "body.level"),
+        ({**BACKUP, "impact_limit_ms": 0}, "body.impact_limit_ms"),
+        ({**BACKUP, "freeze": {"mode": "sometimes"}}, "body.freeze.mode"),
+        ({"kind": "snapshot", "domain": "db1", "repository": "nas"}, "body.repository"),
+        ({"kind": "restore", "recovery_point": INC}, "body.mode"),
+        ({"kind": "restore", "recovery_point": "inc", "mode": "new"}, "body.recovery_point"),
+        ({"kind": "restore", "recovery_point": INC, "mode": "new", "name": "a/b"}, "body.name"),
+        ({"kind": "restore", "recovery_point": INC, "mode": "files", "folder": "relative"}, "body.folder"),
+        ({"kind": "verify", "recovery_point": INC, "checks": []}, "body.checks"),
+        ({"kind": "verify", "recovery_point": INC, "checks": ["bytes", "bytes"]}, "body.checks"),
+        ({"kind": "verify", "recovery_point": INC, "checks": ["boots"]}, "body.checks.0"),
+        ({"kind": "quiesce", "domain": "db1"}, "body.kind"),
+        ({"kind": 7}, "body.kind"),
+        ({"domain": "db1"}, "body.kind"),
+        ([], "body.kind"),
+    ],
+)
+def test_each_kind_has_its_own_fields(api: TestClient, body: Any, field: str) -> None:
+    answer = api.post("/api/v1/jobs", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+    assert [fault["field"] for fault in answer.json()["facts"]["fields"]] == [field]
+
+
+@pytest.mark.parametrize("mode", ["in_place", "files"])
+def test_a_restore_of_the_same_domain_locks_that_domain(api: TestClient, sqlite_database: Database, nas: str, mode: str) -> None:
+    job = ask(api, kind="restore", recovery_point=INC, mode=mode, folder="/images")
+    row = row_of(sqlite_database, job["id"])
+    assert (row.lock_key, row.repository_id, row.host_id) == (f"domain:{DB1}", nas, "hv1")
+    assert job["request"]["new_uuid"] is None
+    assert job["request"]["domain"] == "db1"
+
+
+@pytest.mark.parametrize("mode", ["new", "instant"])
+@pytest.mark.parametrize(
+    ("identity", "is_there", "is_new"), [("new", False, True), ("auto", True, True), ("auto", False, False), ("keep", True, False)]
+)
+def test_a_new_domain_is_locked_by_the_uuid_that_it_will_have(
+    api: TestClient, sqlite_database: Database, nas: str, mode: str, identity: str, is_there: bool, is_new: bool
+) -> None:
+    if not is_there:
+        with sqlite_database.write() as session:
+            session.delete(session.get_one(Domain, ("hv1", DB1)))
+    job = ask(api, kind="restore", recovery_point=INC, mode=mode, name="db2", identity=identity)
+    new_uuid = job["request"]["new_uuid"]
+    assert (new_uuid is not None) is is_new
+    assert job["domain"] == ({"id": new_uuid, "name": "db2"} if is_new else {"id": DB1, "name": "db1"})
+    assert row_of(sqlite_database, job["id"]).lock_key == f"domain:{new_uuid or DB1}"
+
+
+def test_a_restore_runs_on_the_host_that_is_named_or_else_where_the_point_was_taken(
+    api: TestClient, sqlite_database: Database, nas: str
+) -> None:
+    with sqlite_database.write() as session:
+        add_host(session, "hv2")
+        add_sealed(session, "from a lost host", nas, host_id="hv9")
+    assert ask(api, kind="restore", recovery_point=INC, mode="new", host="hv2")["host"] == "hv2"
+    assert ask(api, kind="restore", recovery_point=INC, mode="new")["host"] == "hv1"
+    lost = id_of_point("from a lost host")
+    assert ask(api, kind="restore", recovery_point=lost, mode="new")["host"] == "hv1", "the host of the repository"
+    assert refusal(api, kind="restore", recovery_point=INC, mode="new", host="hv9") == (404, "host_unknown")
+
+
+def test_a_verify_locks_its_point_and_no_domain(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    job = ask(api, kind="verify", recovery_point=INC)
+    row = row_of(sqlite_database, job["id"])
+    assert (row.lock_key, row.repository_id, row.domain_id, row.host_id) == (f"point:{INC}", nas, None, "hv1")
+    assert job["request"]["checks"] == ["bytes", "structure", "filesystem"]
+
+
+def test_a_point_beside_its_disks_is_neither_restored_nor_verified(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        point_id = add_recovery_point(session, add_job(session))
+    assert refusal(api, kind="restore", recovery_point=point_id, mode="new") == (409, "point_not_sealed")
+    assert refusal(api, kind="verify", recovery_point=point_id) == (409, "point_not_sealed")
+    assert refusal(api, kind="verify", recovery_point=str(uuid4())) == (404, "recovery_point_not_found")
+
+
+@pytest.mark.parametrize(("state", "code"), [(PointState.damaged, "point_damaged"), (PointState.missing, "point_incomplete")])
+def test_a_bad_point_is_not_restored_and_names_the_next_good_one_but_can_be_verified(
+    api: TestClient, sqlite_database: Database, nas: str, state: PointState, code: str
+) -> None:
+    with sqlite_database.write() as session:
+        points.set_state(session, INC, state, now=NOW)
+    for path in ("/api/v1/jobs", "/api/v1/restores/preview"):
+        kind = {"kind": "restore"} if path.endswith("jobs") else {}
+        answer = api.post(path, json={**kind, "recovery_point": INC, "mode": "files", "folder": "/images"})
+        assert (answer.status_code, answer.json()["code"], answer.json()["facts"]["next_good"]) == (409, code, FULL)
+    ask(api, kind="verify", recovery_point=INC)
+
+
+def test_a_restore_that_failed_is_asked_for_again_with_a_new_uuid(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    first = ask(api, kind="restore", recovery_point=INC, mode="new", identity="new", name="db2", labels={"plan": "drill"})
+    with sqlite_database.write() as session:
+        assert queue.request_cancel(session, first["id"]) is JobState.cancelled
+    again = api.post(f"/api/v1/jobs/{first['id']}/retry").json()
+    assert (again["retry_of"], again["labels"]) == (first["id"], {"plan": "drill"})
+    assert again["request"]["new_uuid"] not in (None, first["request"]["new_uuid"])
+    assert again["domain"]["id"] == again["request"]["new_uuid"]
+
+
+def test_a_backup_or_verify_that_failed_is_asked_for_again(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    for body in (BACKUP, {"kind": "verify", "recovery_point": INC}):
+        first = ask(api, **body)
+        with sqlite_database.write() as session:
+            queue.request_cancel(session, first["id"])
+        again = api.post(f"/api/v1/jobs/{first['id']}/retry").json()
+        rows = row_of(sqlite_database, first["id"]), row_of(sqlite_database, again["id"])
+        assert rows[0].lock_key == rows[1].lock_key
+        assert rows[0].repository_id == rows[1].repository_id == nas
+
+
+def test_one_key_makes_one_restore_whatever_uuid_it_was_given(api: TestClient, nas: str) -> None:
+    body = {"kind": "restore", "recovery_point": INC, "mode": "new", "identity": "new"}
+    first, second = (api.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "drill"}) for _ in range(2))
+    assert (second.json()["id"], second.headers["idempotent-replayed"]) == (first.json()["id"], "true")
+
+
+# --- the list of points ---------------------------------------------------------------------------
+
+
+def test_points_are_listed_by_repository_and_by_state(api_on_both: TestClient, database: Database) -> None:
+    with database.write() as session:
+        taken = add_recovery_point(session, add_job(session))
+        repository_id = add_repository(session).id
+        add_sealed(session, "full", repository_id)
+        add_sealed(session, "inc", repository_id, parent="full", nights=1)
+        points.set_state(session, FULL, PointState.damaged, now=NOW)
+
+    def ids(query: str) -> list[str]:
+        return [point["id"] for point in api_on_both.get(f"/api/v1/recovery-points{query}").json()["items"]]
+
+    assert ids(f"?repository={repository_id}") == ids("?repository=nas") == [INC, FULL]
+    assert (ids("?repository=other"), ids("?state=taken"), ids("?state=damaged")) == ([], [taken], [FULL])
+    assert ids("?repository=nas&state=sealed&domain=db1") == [INC]
+    shown = api_on_both.get(f"/api/v1/recovery-points/{INC}").json()
+    assert (shown["state"], shown["repository"], shown["parents"], shown["job_id"]) == ("sealed", repository_id, [FULL], None)
+    assert shown["left_out"] == [{"target": "sda", "reason": "the disk is a CD-ROM"}]
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def test_a_preview_tells_what_would_be_written_and_kept_and_makes_no_job(api: TestClient, nas: str) -> None:
+    body = {"recovery_point": INC, "mode": "new", "name": "db2", "folder": "/images"}
+    answer = api.post("/api/v1/restores/preview", json=body)
+    plan = answer.json()
+    assert (answer.status_code, plan["host"], plan["domain"]["name"]) == (200, "hv1", "db2")
+    (disk,) = plan["disks"]
+    assert disk["path"].startswith("/images/")
+    assert plan["needed_bytes"] == 2000, "the increment and what it stands on"
+    assert {part["what"]: part["fate"] for part in plan["identity"]}["uuid"] == "new"
+    assert api.get("/api/v1/jobs").json()["items"] == []
+
+
+def test_a_preview_refuses_what_the_restore_would_refuse(api: TestClient, nas: str) -> None:
+    def code(**body: Any) -> tuple[int, str]:
+        answer = api.post("/api/v1/restores/preview", json={"recovery_point": INC, **body})
+        return answer.status_code, answer.json()["code"]
+
+    assert code(mode="files") == (409, "restore_refused")
+    assert code(mode="in_place") == (409, "restore_refused"), "the domain runs"
+    assert code(mode="new", disks=["vdz"]) == (409, "disk_unknown")
+    assert code(mode="new", host="hv9") == (404, "host_unknown")
+
+
+def test_the_domains_of_the_host_decide_about_the_identity(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    with sqlite_database.write() as session:
+        add_domain(session, "web1", host_id=add_host(session, "hv2"))
+    body = {"recovery_point": INC, "mode": "new", "host": "hv2", "folder": "/images"}
+    plan = api.post("/api/v1/restores/preview", json=body).json()
+    assert plan["domain"] == {"id": DB1, "name": "db1"}
