@@ -520,6 +520,9 @@ class FakeDomain:
         assert flags & libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY, "a snapshot with memory"
         assert flags & libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT, "libvirt would make the overlays, inside the freeze"
         assert not flags & libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE, "libvirt would freeze by itself"
+        if self.checkpoint_store.records and not self._is_active:
+            message = "Operation not supported: cannot perform block operations while checkpoint exists"
+            raise libvirt_error(libvirt.VIR_ERR_OPERATION_UNSUPPORTED, message)
         named = {disk.get("name", ""): disk for disk in ET.fromstring(xml).iterfind("./disks/disk")}
         for target in named.keys() - self._live.keys():
             raise libvirt_error(
