@@ -133,9 +133,11 @@ def _opened_source(copy: Copy, report: Report) -> Iterator[tuple[Opened, list[Ex
         with opened_image(image, source_disk.files(copy.file, copy.format), report) as disk:
             yield disk, None
         return
-    with NbdServer(image, connections=READERS, report=report, bitmap=copy.bitmap) as server:
+    with NbdServer(image, connections=1, report=report, bitmap=copy.bitmap) as server:
         source = source_disk.read(copy.file, copy.format)
-        yield source_disk.opened_with_bitmap(source, server, copy.bitmap, report)
+        with opened_image(image, [layer.file for layer in source.layers], report) as disk:
+            handle = server.connect([extents.bitmap_context(copy.bitmap)])[0]
+            yield disk, source_disk.dirty_extents(source, copy.bitmap, handle, report)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from service.repository.mapped_image import mapped
 from service.repository.nbd_server import NbdServer
 from service.repository.report import Report
 
-READERS = 4
+READERS = 3
 """Threads, each with a connection of its own. More do not help on local disks, and on a slow mount these hide its delay."""
 
 #: The number of the thread, the block, its bytes.

@@ -16,7 +16,6 @@ from service.repository import extents
 from service.repository.failures import of_source
 from service.repository.images import ALONE, Image, QemuImgFailed, qemu_img
 from service.repository.nbd_server import NbdServer, ServerFailed
-from service.repository.reading import Opened, ServedReader
 from service.repository.report import Report
 
 IN_USE = "in-use"
@@ -108,14 +107,6 @@ def _head(file: str) -> bytes:
             os.close(descriptor)
     except OSError as error:
         raise of_source(error, file, "reading") from error
-
-
-def opened_with_bitmap(source: Source, server: NbdServer, bitmap: str, report: Report) -> tuple[Opened, list[extents.Extent]]:
-    """The disk behind its server, and what the bitmap names. Raises StorageRefused, ServerFailed."""
-    handles = server.connect([extents.ALLOCATION, extents.bitmap_context(bitmap)])
-    dirty = dirty_extents(source, bitmap, handles[0], report)
-    readers = [ServedReader(handle) for handle in handles]
-    return Opened(handles[0].get_size(), extents.data(handles[0], report), readers), dirty
 
 
 def dirty_extents(source: Source, bitmap: str, top: Any, report: Report) -> list[extents.Extent]:
