@@ -1,5 +1,6 @@
 """Repositories for the tests of this folder."""
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from service.repository.store import Repository
 from tests.repository.disks import MIB, Disk, Points
 from tests.repository.filesystems import Freezable, freezable, small
 
+CONTENT = ((1, 0, 3 * MIB), (2, 5 * MIB + 4096, 8192), (3, 15 * MIB, MIB))
 REPOSITORY_ID = str(uuid.UUID(int=1))
 
 
@@ -50,7 +52,7 @@ def freezable_filesystem(tmp_path: Path) -> Iterator[Freezable]:
 def disk(tmp_path: Path) -> Disk:
     """Some data, a hole, and a block of which only a part is written."""
     made = Disk.make(tmp_path / "disk.qcow2")
-    made.write((1, 0, 3 * MIB), (2, 5 * MIB + 4096, 8192), (3, 15 * MIB, MIB))
+    made.write(*CONTENT)
     return made
 
 
@@ -59,9 +61,11 @@ def points(tmp_path: Path) -> Points:
     return Points(tmp_path / "points")
 
 
-@pytest.fixture
-def chain(disk: Disk, points: Points) -> Points:
-    """The points p1, p2 and p3 of the disk, which is as it was for p3."""
+@pytest.fixture(scope="session")
+def _sealed_chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Disk, Points]:
+    folder = tmp_path_factory.mktemp("chain")
+    disk, points = Disk.make(folder / "disk.qcow2"), Points(folder / "points")
+    disk.write(*CONTENT)
     disk.checkpoint("c1")
     points.take("p1", disk)
     disk.write((7, MIB, 65536), (8, 9 * MIB, 2 * MIB))
@@ -69,4 +73,14 @@ def chain(disk: Disk, points: Points) -> Points:
     points.take("p2", disk, "bitmap", bitmap="c1")
     disk.write((0, 0, 65536), (9, 10 * MIB, 65536))
     points.take("p3", disk, "bitmap", bitmap="c2")
+    return disk, points
+
+
+@pytest.fixture
+def chain(_sealed_chain: tuple[Disk, Points], disk: Disk, points: Points) -> Points:
+    """The points p1, p2 and p3 of the disk, which is as it was for p3."""
+    sealed_disk, sealed = _sealed_chain
+    shutil.copy(sealed_disk.path, disk.path)
+    shutil.copytree(sealed.path, points.path)
+    points.names = list(sealed.names)
     return points
