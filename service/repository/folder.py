@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,7 +136,7 @@ def _entries(root: int, path: str) -> set[str]:
 
 def _why_not_writable(root: int, path: str) -> StillpointError | None:
     """Writes a small file: rights say little (root, NFS), and a filesystem may hang for those who write only."""
-    name = f"{PROBE_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{PROBE_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
     try:
         with failures.in_repository(path, "writing"):
             descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, places.FILE_MODE, dir_fd=root)

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -117,7 +116,7 @@ def drafted(top: int, folder: int, name: str, shown: Path) -> Iterator[int]:
 
     Errors of the system inside are errors of the repository.
     """
-    draft = f"{DRAFT_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    draft = f"{DRAFT_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
     try:
         with failures.in_repository(shown, "writing"):
             descriptor = opened_file(top, draft, shown, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
