@@ -25,7 +25,7 @@ from service.repository.partial import DONE_SUFFIX
 from service.repository.qcow2_file import Layout, Qcow2File
 from service.repository.reading import READERS, Opened, ReadFailed, Tally, opened_image, read_blocks
 from service.repository.report import Report
-from service.repository.stored_disk import stored_digests
+from service.repository.stored_disk import is_about_the_key, need_key, stored_digests, wrong_key
 from service.repository.writing import ServedTarget, Target
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -112,14 +112,19 @@ def _can_compress(arguments: Mapping[str, Any]) -> bool:
 
 
 def _copied(copy: Copy, report: Report) -> dict[str, Any]:
+    need_key(copy.is_encrypted, report, str(copy.path))
     older = _parents_digests(copy)
     try:
         with _opened_source(copy, report) as (disk, dirty):
+            if disk.size != copy.virtual_size:
+                raise source_disk.unreadable(copy.file, f"it shows {disk.size} bytes, and the disk has {copy.virtual_size} bytes")
             plan = _plan(copy, disk, dirty, older, report)
             return _written(copy, disk, plan, report)
     except ServerFailed as failed:
         if failed.image.path == copy.file:
             raise source_disk.unreadable(copy.file, failed.reason) from failed
+        if is_about_the_key(failed.reason):
+            raise wrong_key(str(copy.path)) from failed
         raise RepositoryRefused(path=failed.image.path, what="opening", reason=failed.reason) from failed
     except ReadFailed as failed:
         raise source_disk.unreadable(copy.file, failed.reason) from failed
@@ -127,7 +132,7 @@ def _copied(copy: Copy, report: Report) -> dict[str, Any]:
 
 @contextmanager
 def _opened_source(copy: Copy, report: Report) -> Iterator[tuple[Opened, list[Extent] | None]]:
-    """The disk, and what its bitmap names."""
+    """The disk, and what its bitmap names. Raises StorageRefused for a bitmap that is not whole: what it leaves out would be lost."""
     image = Image(copy.file, copy.format, is_in_use=True)
     if copy.bitmap is None:
         with opened_image(image, source_disk.files(copy.file, copy.format), report) as disk:
@@ -135,6 +140,9 @@ def _opened_source(copy: Copy, report: Report) -> Iterator[tuple[Opened, list[Ex
         return
     with NbdServer(image, connections=1, report=report, bitmap=copy.bitmap) as server:
         source = source_disk.read(copy.file, copy.format)
+        state, reason = source.state_of(copy.bitmap)
+        if state != source_disk.WHOLE:
+            raise source_disk.unreadable(copy.file, reason or state)
         with opened_image(image, [layer.file for layer in source.layers], report) as disk:
             handle = server.connect([extents.bitmap_context(copy.bitmap)])[0]
             yield disk, source_disk.dirty_extents(source, copy.bitmap, handle, report)

@@ -19,6 +19,7 @@ from service.repository.nbd_server import NbdServer, ServerFailed
 from service.repository.report import Report
 
 IN_USE = "in-use"
+WHOLE = "whole"
 RECORDS = "auto"
 
 
@@ -56,7 +57,7 @@ class Source:
             return "broken-chain", f"{self.layers[without].file} was written without the bitmap"
         if RECORDS not in (flags[0] or []):
             return "broken-chain", f"the bitmap in {self.layers[0].file} does not record"
-        return "whole", None
+        return WHOLE, None
 
     def layers_below_with(self, bitmap: str) -> list[Image]:
         """What was written before a snapshot that lies between two backups is in the bitmap of the layer below."""
@@ -140,7 +141,7 @@ def inspect_source(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         "layers": [{"file": layer.file, "format": layer.format, "bitmaps": dict(layer.bitmaps)} for layer in source.layers],
         "bitmap": state,
         "reason": reason,
-        "changed_bytes": _changed_bytes(source, bitmap, report) if bitmap is not None and state == "whole" else None,
+        "changed_bytes": _changed_bytes(source, bitmap, report) if bitmap is not None and state == WHOLE else None,
     }
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import RepositoryFull
+from service.errors import KeyUnusable, RepositoryFull, StorageRefused
 from tests.repository.disks import MIB, Disk, Points, are_identical, qemu
 from tests.repository.step_process import progress_of, result_of, run_step, start_step
+from tests.repository.test_source_disk import writer
 
 
 def test_a_full_copy_is_identical_and_holds_no_zeroes(disk: Disk, points: Points) -> None:
@@ -226,6 +227,34 @@ def test_no_process_is_left_when_a_copy_is_killed(disk: Disk, points: Points) ->
     process.communicate()
 
     wait_for(lambda: not programs_of(process.pid))
+
+
+def test_an_increment_by_a_bitmap_that_is_not_whole_is_refused(tmp_path: Path, disk: Disk, points: Points) -> None:
+    """Whatever the caller believes: what such a bitmap leaves out would be lost."""
+    disk.checkpoint("c1")
+    points.take("p1", disk)
+    with writer(disk) as process:
+        process.kill()
+        process.wait()
+    top = Disk.make(tmp_path / "top.qcow2", backing=disk)
+
+    for source, bitmap in ((disk, "c1"), (disk, "other"), (top, "c1")):
+        with pytest.raises(StorageRefused):
+            run_step("copy_disk", points.request("p2", source, "bitmap", bitmap=bitmap))
+
+
+def test_a_disk_that_has_another_size_than_it_should_is_refused(disk: Disk, points: Points) -> None:
+    with pytest.raises(StorageRefused):
+        run_step("copy_disk", points.request("p1", disk) | {"virtual_size": 15 * MIB})
+
+
+@pytest.mark.parametrize("key", [None, b"another passphrase"])
+def test_an_increment_needs_the_key_of_its_parent(tmp_path: Path, disk: Disk, key: bytes | None) -> None:
+    points = Points(tmp_path / "points", key=b"a good passphrase")
+    points.take("p1", disk)
+
+    with pytest.raises(KeyUnusable):
+        run_step("copy_disk", points.request("p2", disk, "content"), key=key)
 
 
 def programs_of(session: int) -> list[str]:

@@ -2,11 +2,13 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from service.errors import ForeignEntry, PointDamaged, PointIncomplete, StorageRefused
+from service.errors import ForeignEntry, PointDamaged, PointIncomplete, StorageRefused, TargetFull
 from tests.repository.disks import MIB, Disk, Points, are_identical, qemu
 
 
@@ -77,6 +79,44 @@ def test_a_link_in_the_repository_is_not_followed(chain: Points, tmp_path: Path)
 
     with pytest.raises(ForeignEntry):
         chain.restore("p3", tmp_path / "restored")
+
+
+@pytest.mark.parametrize("target_format", ["qcow2", "raw"])
+def test_a_target_that_gets_full_is_told_and_nothing_is_left(chain: Points, small_filesystem: Path, target_format: str) -> None:
+    with pytest.raises(TargetFull) as full:
+        chain.restore("p3", small_filesystem / "restored", target_format)
+
+    assert full.value.facts["folder"] == str(small_filesystem)
+    assert list(small_filesystem.iterdir()) == []
+
+
+def test_a_device_is_overwritten_with_the_zeroes_of_the_disk_as_well(chain: Points, disk: Disk, tmp_path: Path) -> None:
+    with loop_device(tmp_path / "device", 16 * MIB) as device:
+        device.write_bytes(b"x" * 16 * MIB)
+        chain.restore("p3", device, is_device=True)
+        qemu("qemu-img", "convert", "-f", "host_device", "-O", "qcow2", device, tmp_path / "read.qcow2")
+
+    assert are_identical(tmp_path / "read.qcow2", disk.path)
+
+
+def test_a_device_that_is_too_small_and_a_file_in_its_place_are_refused(chain: Points, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with loop_device(tmp_path / "device", 15 * MIB) as device:
+        for target in (device, tmp_path / "file"):
+            with pytest.raises(StorageRefused):
+                chain.restore("p3", target, is_device=True)
+    assert (tmp_path / "file").exists()
+
+
+@contextmanager
+def loop_device(file: Path, size: int) -> Iterator[Path]:
+    file.touch()
+    os.truncate(file, size)
+    device = qemu("losetup", "--find", "--show", file).strip()
+    try:
+        yield Path(device)
+    finally:
+        qemu("losetup", "--detach", device)
 
 
 def data_in(image: Path) -> int:
