@@ -50,7 +50,7 @@ IN_SQL = re.compile(r"\bkind\s*(=|<>|!=|in\b)\s*\(?'", re.IGNORECASE)
 def kinds_in(tree: ast.AST) -> Iterator[ast.expr]:
     """Where a single kind is named: an attribute of JobKind, its name as a text, or SQL about one.
 
-    A text that only names a field or a phase is not meant: the key of a dict, what `get` is asked for, a member of an enumeration.
+    A text that only names a field or a phase is not meant: the key of a dict, what `get` is asked for, a command, a member of an enumeration.
     """
     fields = {id(node) for node in ast.walk(tree) for node in names_of_fields(node)}
     for node in ast.walk(tree):
@@ -65,7 +65,7 @@ def names_of_fields(node: ast.AST) -> Iterator[ast.AST]:
     match node:
         case ast.Dict(keys=keys):
             yield from (key for key in keys if key is not None)
-        case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant() as name, *_]):
+        case ast.Call(func=ast.Attribute(attr="get" | "command"), args=[ast.Constant() as name, *_]):
             yield name
         case ast.ClassDef(bases=[ast.Name(id="StrEnum")], body=body):
             yield from (member.value for member in body if isinstance(member, ast.Assign))
@@ -97,6 +97,7 @@ def test_a_name_of_a_kind_is_seen(text: str) -> None:
         "class PhaseName(StrEnum):\n    thaw = 'thaw'",
         "{'thaw': reply}",
         "element.get('snapshot')",
+        "app.command('verify')",
         "kind_of(name).freezes",
     ],
 )

@@ -53,6 +53,8 @@ Rate = Annotated[
     Field(ge=1024, le=2**50, description="Bytes a second at most. Left out: no limit."),
     BeforeValidator(_whole),
 ]
+Transfers = Annotated[StrictInt, Field(ge=1, le=256), BeforeValidator(_whole)]
+Latency = Annotated[StrictInt, Field(ge=1, le=600_000), BeforeValidator(_whole)]
 DiskTarget = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=255, pattern=PRINTABLE)]

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from service.api.problems import KIND_INVALID
 from service.api.schemas import examples, examples_repository
-from service.api.schemas.fields import HostName, Labels, Name, Rate, Request, WholeNumber
+from service.api.schemas.fields import HostName, Labels, Latency, Name, Rate, Request
 from service.api.schemas.jobs import WorkRequest
 from service.api.schemas.restores import RestoreWork
 from service.model import requests
@@ -90,10 +90,8 @@ class BackupJob(PointTaking):
         default=Compare.copied, description="What is read back from the repository and compared before the point counts."
     )
     rate_limit_bytes: Rate | None = None
-    impact_limit_ms: WholeNumber | None = Field(
+    impact_limit_ms: Latency | None = Field(
         default=None,
-        ge=1,
-        le=600_000,
         description="The guest's mean write or flush latency above which the copy slows down, then pauses, then gives up. Left out: never.",
     )
     pinned: StrictBool = Field(default=False, description="Retention never removes the point.")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.schemas import examples_repository as examples
-from service.api.schemas.fields import Answer, Filter, Flag, HostName, Name, Request, WholeNumber
+from service.api.schemas.fields import Answer, Filter, Flag, HostName, Name, Request, Transfers, WholeNumber
 from service.model.repository import RepositoryState
 
 ONE_GIB = 1 << 30
@@ -36,10 +36,10 @@ class RepositoryRequest(Request):
     path: RepositoryPath
     host: HostName | None = Field(default=None, description="The host whose worker looks at the folder. Left out: the only host.")
     key: KeyReference | None = None
-    max_transfers: WholeNumber | None = Field(
-        default=None, ge=1, le=256, description="Backups and restores at once, over all hosts. Left out: each host has its own limit only."
+    max_transfers: Transfers | None = Field(
+        default=None, description="Backups and restores at once, over all hosts. Left out: each host has its own limit only."
     )
-    reserve_bytes: WholeNumber = Field(default=ONE_GIB, ge=0, le=2**60, description="Free space that a backup leaves.")
+    reserve_bytes: WholeNumber = Field(default=ONE_GIB, ge=0, le=2**50, description="Free space that a backup leaves.")
 
 
 class RepositoryFilter(Filter):
