@@ -50,7 +50,8 @@ IN_SQL = re.compile(r"\bkind\s*(=|<>|!=|in\b)\s*\(?'", re.IGNORECASE)
 def kinds_in(tree: ast.AST) -> Iterator[ast.expr]:
     """Where a single kind is named: an attribute of JobKind, its name as a text, or SQL about one.
 
-    A text that only names a field or a phase is not meant: the key of a dict, what `get` is asked for, a command, a member of an enumeration.
+    A text that only names a field, a phase or a command is not meant: the key of a dict, what `get` is asked for, a member of an
+    enumeration.
     """
     fields = {id(node) for node in ast.walk(tree) for node in names_of_fields(node)}
     for node in ast.walk(tree):
