@@ -100,6 +100,9 @@ class BoundedDomain:
     def inactive_xml(self) -> str:
         return self._run("virDomainGetXMLDesc", self._bounds.read_s, self._handle.inactive_xml)
 
+    def secure_xml(self) -> str:
+        return self._run("virDomainGetXMLDesc", self._bounds.read_s, self._handle.secure_xml)
+
     def agent_command(self, command: str, timeout_s: int) -> str:
         limit_s = timeout_s + self._bounds.agent_margin_s
         return self._run(

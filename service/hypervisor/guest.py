@@ -176,6 +176,10 @@ class Guest:
         """The definition that the next start will use."""
         return self._libvirt("virDomainGetXMLDesc", self._handle.inactive_xml)
 
+    def secure_xml(self) -> str:
+        """Like `inactive_xml`, with the passwords in it: for a change that keeps them. It is never stored."""
+        return self._libvirt("virDomainGetXMLDesc", self._handle.secure_xml)
+
     def redefine(self, xml: str) -> None:
         """Replace the definition that the next start will use. `xml` has the name and the UUID of this domain."""
         self._power.define(xml)

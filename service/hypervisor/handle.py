@@ -49,6 +49,10 @@ class DomainHandle(Protocol):
 
     def inactive_xml(self) -> str: ...
 
+    def secure_xml(self) -> str:
+        """Like `inactive_xml`, with the passwords in the definition."""
+        ...
+
     def agent_command(self, command: str, timeout_s: int) -> str:
         """One JSON command to the guest agent, with a time limit of its own (F§4.1)."""
         ...
@@ -171,6 +175,9 @@ class LibvirtDomain:
 
     def inactive_xml(self) -> str:
         return str(self._live().XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+    def secure_xml(self) -> str:
+        return str(self._live().XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
 
     def agent_command(self, command: str, timeout_s: int) -> str:
         return str(libvirt_qemu.qemuAgentCommand(self._live(), command, timeout_s, 0))

@@ -4,11 +4,9 @@ New files are written beside everything that is there, while a domain in place s
 block take the place of disks. The old disks stay until the domain has run on the new ones.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -17,23 +15,22 @@ from service import bounded_io
 from service.db.engine import database_now
 from service.db.tables import Job, RecoveryPoint
 from service.disks import old_disks
-from service.errors import LeaseLost, PointDamaged, StillpointError
+from service.errors import LeaseLost, StillpointError
 from service.hypervisor.guest import Guest
-from service.jobs import restore_domain, restore_files, restore_host, restore_recovery, restore_source
+from service.jobs import restore_checks, restore_domain, restore_files, restore_host, restore_recovery, restore_source
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
 from service.jobs.restore_flatten import Flattening
-from service.jobs.restore_intent import NVRAM, NewFile, RestoreIntent, Stage
+from service.jobs.restore_intent import RestoreIntent, Stage
 from service.jobs.restore_source import Archive, Source
+from service.jobs.restore_writing import Writing
 from service.jobs.run import JobRun, MustRecover
-from service.model import restored_definition
 from service.model.intent import Intent
 from service.model.lifecycle import PhaseName
 from service.model.proofs import Proof
 from service.model.repository import ProofKind, RestoreMode
 from service.model.requests import RestoreRequest
-from service.model.restore_plan import PlannedDisk, RestorePlan, paths_of
-from service.model.restored_definition import Changes, NewDisk
+from service.model.restore_plan import RestorePlan
 from service.records import points
 
 STOP_PATIENCE_S = 120.0
@@ -83,29 +80,42 @@ class _RestoreRun:
                 archive.stored.hand.set_pace(self._request.rate_limit_bytes)
             with run.phase(PhaseName.plan):
                 source = restore_source.judged(run, point, lambda: restore_source.read(archive, point))
-                self._adapted, adaptations = restore_host.adapted(self._host, source, self._request)
+                definition, adaptations = restore_host.adapted(self._host, source, self._request)
                 plan = restore_host.planned(run, self._host, source, self._request, adaptations)
-                self._user = restore_host.qemu_user(self._host, source.definition)
                 self._tell(plan=plan.as_document())
             with run.phase(PhaseName.checksums):
                 archive.phase = PhaseName.checksums
-                restore_source.judged(run, point, lambda: self._check(archive, source))
-            intent = self._write(archive, point, source, plan)
+                is_read = restore_source.judged(run, point, lambda: self._is_read(archive, source, point))
+            writing = Writing(run, self._host, archive, source=source, plan=plan, definition=definition, note=self._note)
+            with run.phase(PhaseName.write):
+                archive.phase = PhaseName.write
+                intent = replace(
+                    restore_source.judged(run, point, writing.run), is_verified=is_read or plan.mode is not RestoreMode.instant
+                )
+            self._tell(**writing.facts)
             if plan.mode is RestoreMode.files:
                 return Ending(result=self._result_document(), is_undone=True)
             intent, guest = self._bring_up(intent, plan)
             if plan.mode is RestoreMode.instant:
-                return self._flatten(archive, intent)
+                return self._flatten(archive, intent, point)
         return self._conclude(intent, guest)
+
+    def _is_read(self, archive: Archive, source: Source, point: RecoveryPoint) -> bool:
+        """Whether every byte was read. False: a fresh proof stands for that, and the bytes are compared while they are used."""
+        now = self._run.in_transaction(database_now)
+        if restore_checks.is_proven(archive, source, point, now):
+            return False
+        restore_checks.read_all(archive, source)
+        return True
 
     def continued(self, intent: RestoreIntent) -> Ending:
         """An earlier attempt has switched the domain to its restored disks."""
         self._result = dict((self._run.in_transaction(self._stored_result) or {}).get("restore") or {})
         if intent.stage is Stage.conclude:
             return self._conclude(intent, self._host.guest(intent.uuid))
-        _, repository = restore_source.rows(self._run, intent.point_id)
+        point, repository = restore_source.rows(self._run, intent.point_id)
         with Archive(self._run, repository, self._kind.silence_s) as archive:
-            return self._flatten(archive, intent)
+            return self._flatten(archive, intent, point)
 
     def _stored_result(self, session: Session) -> dict[str, Any] | None:
         return session.get_one(Job, self._run.claim.job_id).result
@@ -116,130 +126,6 @@ class _RestoreRun:
 
     def _result_document(self) -> dict[str, Any]:
         return {"restore": dict(self._result)}
-
-    # --- before anything is written ---------------------------------------------------------------
-
-    def _check(self, archive: Archive, source: Source) -> None:
-        """Every stored byte of the point and of those below. Raises PointDamaged."""
-        compared = archive.call("verify_point", folder=source.manifest.folder, checks=["bytes"])["bytes"]
-        if not compared["ok"]:
-            fault = compared["faults"][0]
-            path = str(PurePath(archive.path, fault["folder"], fault["file"] or ""))
-            raise PointDamaged(point=source.manifest.point_id, path=path, reason=fault["reason"], next_good=None)
-
-    # --- new files --------------------------------------------------------------------------------
-
-    def _write(self, archive: Archive, point: RecoveryPoint, source: Source, plan: RestorePlan) -> RestoreIntent:
-        """The intent with every new file complete. On an error none of them is left."""
-        mark = restore_host.mark_of(self._run.claim.job_id, self._run.claim.attempt)
-        intent = self._intended(archive, source, plan, mark)
-        with self._run.phase(PhaseName.write):
-            archive.phase = PhaseName.write
-            self._note(intent)
-            started = time.monotonic()
-            try:
-                return restore_source.judged(self._run, point, lambda: self._written(archive, source, plan, intent))
-            except LeaseLost:
-                # Recovery has the job, and removes the files.
-                raise
-            except BaseException:
-                self._remove_again(archive)
-                raise
-            finally:
-                self._result["write_s"] = round(time.monotonic() - started, 3)
-
-    def _remove_again(self, archive: Archive) -> None:
-        restore_files.remove(self._intent.files)
-        if self._intent.mode is RestoreMode.instant:
-            # The error of the job is the one before: a repository that fails cannot take a right back, either.
-            with suppress(StillpointError):
-                archive.call("close_to_qemu", images=[list(image) for image in self._intent.images], uid=self._user.uid)
-
-    def _intended(self, archive: Archive, source: Source, plan: RestorePlan, mark: str) -> RestoreIntent:
-        paths = paths_of(plan)
-        files = [restore_files.planned(disk.target, paths[disk.target], mark) for disk in plan.disks]
-        stored = source.manifest.state_files.get(NVRAM)
-        if plan.restores_state and stored:
-            folder = PurePath(next(iter(paths.values()))).parent
-            files.append(restore_files.planned(NVRAM, str(folder / f"{PurePath(stored).stem}.{mark}.fd"), mark))
-        identity = plan.identity
-        return RestoreIntent(
-            stage=Stage.write,
-            mode=plan.mode,
-            repository_id=archive.id,
-            point_id=plan.point_id,
-            uuid=identity.uuid if identity is not None else source.manifest.domain_id,
-            name=identity.name if identity is not None else source.manifest.domain_name,
-            files=tuple(files),
-            images=tuple((source.manifest.folder, disk.file) for disk in plan.disks),
-            will_start=plan.will_start,
-        )
-
-    def _written(self, archive: Archive, source: Source, plan: RestorePlan, intent: RestoreIntent) -> RestoreIntent:
-        below = self._opened(archive, intent) if plan.mode is RestoreMode.instant else {}
-        disks = {disk.target: disk for disk in plan.disks}
-        size = 0
-        for file in intent.files:
-            if file.what == NVRAM:
-                archive.stored.copy_out(source.manifest.folder, source.manifest.state_files[NVRAM], file.partial)
-            else:
-                size += self._write_disk(archive, source, disks[file.what], file, below.get(file.what))
-            complete = restore_files.identified(file)
-            intent = intent.with_file(complete)
-            # Before the file gets its name: recovery knows by its identity which file is ours.
-            self._note(intent)
-            restore_files.publish(complete, intent.name)
-        self._result |= {"written_bytes": size, "files": {file.what: file.path for file in intent.files}}
-        return self._defined(plan, intent, below) if plan.identity is not None else intent
-
-    def _opened(self, archive: Archive, intent: RestoreIntent) -> dict[str, list[str]]:
-        """By target: the images that the overlay will stand on. QEMU's user may read them from here on. Raises OutOfReachOfQemu."""
-        user, images = self._user, [list(image) for image in intent.images]
-        chains = archive.call("open_to_qemu", images=images, uid=user.uid, gid=user.gid, groups=list(user.groups))["chains"]
-        return dict(zip(intent.targets, chains, strict=True))
-
-    def _write_disk(self, archive: Archive, source: Source, disk: PlannedDisk, file: NewFile, below: Sequence[str] | None) -> int:
-        where: dict[str, Any] = {"folder": source.manifest.folder, "file": disk.file, "target": file.partial}
-        where["virtual_size"] = disk.virtual_size
-        owner = restore_files.owner_of(disk.replaces) if disk.replaces is not None else None
-        if below is not None:
-            archive.call("make_overlay", disk=disk.target, **where)
-            return 0
-        written = archive.call(
-            "restore_disk",
-            disk=disk.target,
-            **where,
-            target_format=disk.format,
-            blocks_file=disk.blocks_file,
-            encrypted=disk.is_encrypted,
-            owner=owner,
-        )
-        sealed = next(one.content for one in source.manifest.disks if one.target == disk.target)
-        if written["content"] != sealed:
-            raise PointDamaged(
-                point=source.manifest.point_id, path=disk.blocks_file, reason="its digests are not those that were sealed", next_good=None
-            )
-        return int(written["written_bytes"])
-
-    def _defined(self, plan: RestorePlan, intent: RestoreIntent, below: dict[str, list[str]]) -> RestoreIntent:
-        """The intent with the new definition, and with the old one of a domain in place."""
-        assert plan.identity is not None
-        formats = {disk.target: disk.format for disk in plan.disks}
-        guest = self._host.guest(intent.uuid) if plan.mode is RestoreMode.in_place else None
-        old = guest.inactive_xml() if guest is not None else None
-        changes = Changes(
-            identity=plan.identity,
-            disks={
-                file.what: NewDisk(file.path, formats[file.what], below.get(file.what, ())) for file in intent.files if file.what in formats
-            },
-            is_new_domain=guest is None,
-            nvram=next((file.path for file in intent.files if file.what == NVRAM), None),
-            unlabelled=[model for model in self._host.connection.security_drivers() if model == "dac"],
-        )
-        definition, adapted = restored_definition.restored(old or self._adapted, changes)
-        self._result["adaptations"] = [each.as_document() for each in (*plan.adaptations, *adapted)]
-        old_files = tuple(disk.replaces for disk in plan.disks if disk.replaces is not None)
-        return replace(intent, definition=definition, old_definition=old, old_files=old_files)
 
     # --- the domain -------------------------------------------------------------------------------
 
@@ -270,7 +156,7 @@ class _RestoreRun:
                 intent = self._note(replace(intent, was_running=was_running, aside=guest.checkpoints.of_ours()).at(Stage.stop))
         except StillpointError as error:
             if not isinstance(error, LeaseLost):
-                restore_files.remove(intent.files)
+                restore_files.remove_all(intent)
             raise
         if was_running:
             # A guest that was told to shut down cannot be told otherwise, so this is not a safe point.
@@ -287,13 +173,19 @@ class _RestoreRun:
         except StillpointError as error:
             raise MustRecover(what=error.detail) from error
 
-    def _flatten(self, archive: Archive, intent: RestoreIntent) -> Ending:
+    def _flatten(self, archive: Archive, intent: RestoreIntent, point: RecoveryPoint) -> Ending:
         run = self._run
         run.may_have_point = False
         intent = self._note(intent.at(Stage.flatten))
         flattening = Flattening(run, self._host, archive, intent, self._request.rate_limit_bytes)
         self._result |= {"domain": {"id": intent.uuid, "name": intent.name}, "files": {file.what: file.path for file in intent.files}}
+        if not intent.is_verified:
+            with run.phase(PhaseName.checksums):
+                archive.phase = PhaseName.checksums
+                restore_source.judged(run, point, lambda: restore_checks.read_all(archive, restore_source.read(archive, point)))
+                intent = self._note(replace(intent, is_verified=True))
         with run.phase(PhaseName.flatten):
+            archive.phase = PhaseName.flatten
             try:
                 guest = flattening.run()
             finally:
@@ -325,6 +217,5 @@ class _RestoreRun:
             return False
 
     def _note(self, intent: RestoreIntent) -> RestoreIntent:
-        self._intent = intent
         self._run.write({"intent": intent.as_intent().as_document()})
         return intent

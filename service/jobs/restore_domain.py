@@ -9,6 +9,7 @@ from service.hypervisor.guest import Guest
 from service.jobs import restore_files, restore_host
 from service.jobs.kind import Host
 from service.jobs.restore_intent import RestoreIntent
+from service.model import restored_definition
 from service.model.inventory import DomainState
 from service.model.repository import RestoreMode
 
@@ -31,6 +32,8 @@ def bring_up(intent: RestoreIntent, host: Host) -> Guest:
             raise RestoreRefused(
                 domain=intent.name, reason="the domain was started meanwhile", instead="Shut the domain down, and restore again."
             )
+        if intent.tpm is not None:
+            intent.tpm.put_in_place()
         guest = _defined(intent, guest, host)
     if intent.will_start:
         _start(guest)
@@ -42,11 +45,16 @@ def _defined(intent: RestoreIntent, guest: Guest | None, host: Host) -> Guest:
     if guest is not None and intent.mode is RestoreMode.in_place:
         # Their bitmaps are in the old disks: libvirt would look for them in the new ones.
         guest.checkpoints.set_aside()
-        guest.redefine(intent.definition)
+        _redefine(guest, intent.definition)
         return guest
     if guest is not None:
         raise RestoreRefused(domain=intent.name, reason=f"a domain has the UUID {intent.uuid} already", instead="Ask for a new identity.")
     return host.connection.define(intent.definition)
+
+
+def _redefine(guest: Guest, definition: str) -> None:
+    """The intent keeps no passwords, so they are taken from the definition that libvirt has."""
+    guest.redefine(restored_definition.with_storage_of(guest.secure_xml(), definition))
 
 
 def _is_on_new_disks(guest: Guest, intent: RestoreIntent) -> bool:
@@ -84,14 +92,14 @@ def take_back(intent: RestoreIntent, host: Host) -> list[str]:
         elif _is_on_new_disks(guest, intent):
             guest.destroy()
             guest.undefine(keep_nvram=False)
-    return restore_files.remove(intent.files)
+    return restore_files.remove_all(intent)
 
 
 def _put_back(guest: Guest, intent: RestoreIntent) -> None:
     assert intent.old_definition is not None
     if _is_on_new_disks(guest, intent):
         guest.destroy()
-        guest.redefine(intent.old_definition)
+        _redefine(guest, intent.old_definition)
     try:
         guest.checkpoints.put_back(intent.aside)
     except LibvirtCallFailed as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from service import bounded_io, log
 from service.errors import RestoreRefused, StillpointError
-from service.jobs.restore_intent import NewFile
+from service.jobs.restore_intent import NewFile, RestoreIntent
 from service.model.file_identity import FileIdentity
 from service.model.restore_facts import Space
 
@@ -70,6 +70,18 @@ def remove(files: Sequence[NewFile]) -> list[str]:
         except (OSError, StillpointError) as error:
             _logger.error("restored_file_left", path=bounded_io.printable(file.path), reason=str(error))
             left.append(file.path)
+    return left
+
+
+def remove_all(intent: RestoreIntent) -> list[str]:
+    """`remove`, for everything that a restore made whose domain was not switched, or was switched back."""
+    left = remove(intent.files)
+    if intent.tpm is not None:
+        try:
+            intent.tpm.take_back()
+        except StillpointError as error:
+            _logger.error("restored_tpm_left", path=intent.tpm.state, reason=error.detail)
+            left.append(intent.tpm.state)
     return left
 
 

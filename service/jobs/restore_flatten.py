@@ -98,7 +98,7 @@ class Flattening:
             self._archive.phase = PhaseName.flatten
             self._archive.call("make_whole", target=self._paths[target])
             self._last_progress = time.monotonic()
-        guest.redefine(restored_definition.standing_alone(guest.inactive_xml(), self._intent.targets))
+        guest.redefine(restored_definition.standing_alone(guest.secure_xml(), self._intent.targets))
 
     def _tell(self, target: str, done: int, total: int) -> None:
         now = time.monotonic()

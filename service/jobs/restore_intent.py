@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.errors import RecordUnreadable, VersionUnknown
+from service.jobs.restore_tpm import TpmSwap
 from service.model.file_identity import FileIdentity
 from service.model.intent import Intent
 from service.model.repository import RestoreMode
@@ -62,6 +63,9 @@ class RestoreIntent:
     was_running: bool = False
     will_start: bool = False
     aside: Mapping[str, str] = field(default_factory=dict)
+    tpm: TpmSwap | None = None
+    #: Every byte of the point was read. False: an instant restore began with a proof on record, and reads the bytes after the start.
+    is_verified: bool = True
 
     @property
     def targets(self) -> list[str]:
@@ -84,6 +88,7 @@ class RestoreIntent:
             "images": [list(image) for image in self.images],
             "old_files": list(self.old_files),
             "aside": dict(self.aside),
+            "tpm": self.tpm.as_document() if self.tpm is not None else None,
         }
         return Intent(own=own)
 
@@ -105,6 +110,7 @@ class RestoreIntent:
                     "files": tuple(NewFile.from_document(file) for file in document["files"]),
                     "images": tuple((folder, file) for folder, file in document["images"]),
                     "old_files": tuple(document["old_files"]),
+                    "tpm": TpmSwap.from_document(document.get("tpm")),
                 }
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -27,7 +27,7 @@ def recover(lost: LostJob, host: Host) -> Resolution:
 
 
 def _removed(lost: LostJob, intent: RestoreIntent) -> Resolution:
-    left = restore_files.remove(intent.files)
+    left = restore_files.remove_all(intent)
     lost.story.append(story.RESTORE_NOT_REMOVED.format(paths=", ".join(left)) if left else story.RESTORE_REMOVED)
     return Resolution(is_tried_again=True)
 

@@ -53,6 +53,25 @@ def restored(xml: str, changes: Changes) -> tuple[str, list[Adaptation]]:
     return _with_chains(xml, changes), taken
 
 
+def with_storage_of(xml: str, other: str) -> str:
+    """`xml` with the disks, the generation id and the NVRAM of `other`: everything of a domain in place that a restore changes."""
+    root, source = ET.fromstring(xml), ET.fromstring(other)
+    devices = root.find("devices")
+    wanted = {_target(disk): disk for disk in source.findall("./devices/disk")}
+    for disk in root.findall("./devices/disk"):
+        if devices is not None and _target(disk) in wanted:
+            position = list(devices).index(disk)
+            devices.remove(disk)
+            devices.insert(position, wanted[_target(disk)])
+    for place, tag in ((".", "genid"), ("./os", "nvram")):
+        parent, old, new = root.find(place), root.find(f"{place}/{tag}"), source.find(f"{place}/{tag}")
+        if parent is not None and old is not None and new is not None:
+            position = list(parent).index(old)
+            parent.remove(old)
+            parent.insert(position, new)
+    return ET.tostring(root, encoding="unicode")
+
+
 def standing_alone(xml: str, targets: Sequence[str]) -> str:
     """The definition of a domain whose overlays were made whole while it was off: it names no file below any more."""
     root = ET.fromstring(xml)

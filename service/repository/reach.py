@@ -20,6 +20,7 @@ from service.repository.access_list import PASS, READ
 from service.repository.failures import free_bytes, of_target
 from service.repository.images import DIES_WITH_US, QemuImgFailed, last_line, qemu_img
 from service.repository.report import Report
+from service.repository.verifying import Faults, point_chain
 
 TRIAL_S = 20.0
 """Seconds for the program that tries to open the images as QEMU's user. After that the repository counts as out of reach."""
@@ -59,6 +60,23 @@ def open_to_qemu(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         _revoke(root, layers, uid)
         raise
     return {"chains": chains}
+
+
+def look_at_files(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """The step. Whether every file of the point and of those below has its sealed size, and when the newest of them was written.
+
+    Nothing is read but the manifests, so this takes the same time for every size of a disk. Raises PointDamaged, PointIncomplete, ...
+    """
+    root, newest = arguments["path"], 0.0
+    faults = Faults()
+    for point in point_chain(root, arguments["folder"], faults):
+        for file in point.manifest.files:
+            status = stored_chain.regular_file(root, point.folder, file.name).stat()
+            newest = max(newest, status.st_mtime)
+            if status.st_size != file.bytes:
+                faults.add(point.folder, file.name, f"it has {status.st_size} bytes, and {file.bytes} bytes were sealed")
+        report.alive()
+    return {"faults": faults.faults, "newest": newest}
 
 
 def close_to_qemu(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -172,6 +190,7 @@ def _obstacle(layers: Sequence[str], arguments: dict[str, Any]) -> tuple[int, st
 
 
 STEPS: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
+    "look_at_files": look_at_files,
     "open_to_qemu": open_to_qemu,
     "close_to_qemu": close_to_qemu,
     "make_overlay": make_overlay,

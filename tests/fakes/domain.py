@@ -270,6 +270,9 @@ class FakeDomain:
     def xml(self) -> str:
         return self._call("xml", lambda: self._xml(self._live if self._is_active else self._saved, live=self._is_active))
 
+    def secure_xml(self) -> str:
+        return self._call("secure_xml", lambda: self._xml(self._saved, live=False))
+
     def inactive_xml(self) -> str:
         return self._call("inactive_xml", lambda: self._xml(self._saved, live=False))
 
