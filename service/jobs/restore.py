@@ -15,7 +15,7 @@ from service import bounded_io
 from service.db.engine import database_now
 from service.db.tables import Job, RecoveryPoint
 from service.disks import old_disks
-from service.errors import LeaseLost, StillpointError
+from service.errors import LeaseLost, RepositoryGone, RepositoryNotAnswering, RepositoryRefused, RepositoryUnusable, StillpointError
 from service.hypervisor.guest import Guest
 from service.jobs import restore_checks, restore_domain, restore_files, restore_host, restore_recovery, restore_source
 from service.jobs.ending import Ending
@@ -178,12 +178,9 @@ class _RestoreRun:
         run.may_have_point = False
         intent = self._note(intent.at(Stage.flatten))
         flattening = Flattening(run, self._host, archive, intent, self._request.rate_limit_bytes)
-        self._result |= {"domain": {"id": intent.uuid, "name": intent.name}, "files": {file.what: file.path for file in intent.files}}
-        if not intent.is_verified:
-            with run.phase(PhaseName.checksums):
-                archive.phase = PhaseName.checksums
-                restore_source.judged(run, point, lambda: restore_checks.read_all(archive, restore_source.read(archive, point)))
-                intent = self._note(replace(intent, is_verified=True))
+        files = {file.what: file.path for file in intent.files}
+        self._tell(domain={"id": intent.uuid, "name": intent.name}, files=files, reads_repository=intent.targets)
+        is_verified = intent.is_verified or self._is_verified(archive, point)
         with run.phase(PhaseName.flatten):
             archive.phase = PhaseName.flatten
             try:
@@ -191,7 +188,19 @@ class _RestoreRun:
             finally:
                 self._result["reads_repository"] = sorted(flattening.remaining)
                 run.write({"result": self._result_document()})
+        self._result["bytes_verified"] = is_verified or self._is_verified(archive, point)
         return self._conclude(intent, guest)
+
+    def _is_verified(self, archive: Archive, point: RecoveryPoint) -> bool:
+        """Read what a fresh proof stood for. A repository that hangs or is gone now only puts that off. Raises PointDamaged."""
+        with self._run.phase(PhaseName.checksums) as phase:
+            archive.phase = PhaseName.checksums
+            try:
+                restore_source.judged(self._run, point, lambda: restore_checks.read_all(archive, restore_source.read(archive, point)))
+            except (RepositoryGone, RepositoryNotAnswering, RepositoryRefused, RepositoryUnusable) as error:
+                phase.warn(error.detail)
+                return False
+        return True
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from service.errors import (
     StillpointError,
 )
 from service.hypervisor.guest import Guest
+from service.hypervisor.power import PauseReason
 from service.jobs import restore_host
 from service.jobs.kind import Host
 from service.jobs.restore_intent import RestoreIntent
@@ -71,6 +72,11 @@ class Flattening:
     def _step(self, guest: Guest, target: str) -> None:
         if guest.is_shut_off():
             self._when_off(guest)
+            return
+        if guest.pause_reason() is PauseReason.io_error:
+            # The repository gave an error instead of data. The guest lost nothing, and asks again when it is resumed.
+            self._wait(RETRY_PAUSE_S, guest)
+            guest.resume()
             return
         progress = guest.pull_progress(target)
         if progress is None and guest.state() is DomainState.running:

@@ -11,6 +11,7 @@ import libvirt
 import pytest
 
 from service.db.engine import Database, open_engine
+from service.model.domain_xml import nvram_path
 from tests.lab.disks import chain
 from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
@@ -189,3 +190,49 @@ def test_files_for_a_look_by_hand(service: ServiceProcess, make_guest: MakeGuest
     assert (job["state"], job["error"]) == ("succeeded", None)
     assert [path.name for path in folder.iterdir()] == ["vda.qcow2"]
     assert chain(folder / "vda.qcow2") == [folder / "vda.qcow2"]
+
+
+def test_the_variables_of_the_firmware_and_the_state_of_the_tpm_come_back(
+    service: ServiceProcess, make_guest: MakeGuest, sealed: SealedPoints, restored: Restored
+) -> None:
+    guest = make_guest(GuestOptions(tpm=True, nvram=True)).start_and_wait()
+    guest.shutdown()
+    definition = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    nvram = Path(nvram_path(definition) or "")
+    nvram.write_bytes(b"restored" + nvram.read_bytes()[8:])
+    state = {file.name: file.read_bytes() for file in guest.tpm_state.iterdir() if file.name != ".lock"}
+    point = sealed.seal((guest.domain.UUIDString(), guest.name), guest.disks, definition, nvram=nvram, tpm=guest.tpm_state)
+    name = restored.name()
+
+    job = service.wait(restore(service, point, "new", name=name))
+
+    assert (job["state"], job["error"]) == ("succeeded", None)
+    new = restored.guest(name)
+    its_nvram = nvram_path(new.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    assert its_nvram != str(nvram)
+    assert Path(its_nvram or "").read_bytes()[:8] == b"restored"
+    assert {file.name: file.read_bytes() for file in new.tpm_state.iterdir()} == state
+    new.domain.create()
+    new.wait_agent()
+
+    nvram.write_bytes(b"later..." + nvram.read_bytes()[8:])
+    job = service.wait(restore(service, point, "in_place", start=True))
+    assert (job["state"], job["error"]) == ("succeeded", None)
+    guest.wait_agent()
+    assert Path(nvram_path(guest.domain.XMLDesc(0)) or "").read_bytes()[:8] == b"restored"
+    assert str(nvram) in job["result"]["restore"]["old_disks"]
+
+
+def test_a_password_in_the_definition_stays_when_its_disks_are_replaced(
+    service: ServiceProcess, make_guest: MakeGuest, sealed: SealedPoints
+) -> None:
+    guest, point = saved_guest(make_guest, sealed)
+    secret = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+    graphics = "<graphics type='vnc' port='-1' autoport='yes' passwd='s3cret'/></devices>"
+    guest.connection.defineXML(guest.domain.XMLDesc(secret).replace("</devices>", graphics))
+
+    job = service.wait(restore(service, point, "in_place"))
+
+    assert (job["state"], job["error"]) == ("succeeded", None)
+    assert "s3cret" in guest.domain.XMLDesc(secret)
+    assert b"s3cret" not in (service.state_dir / "stillpoint.db").read_bytes()

@@ -50,9 +50,13 @@ class SealedPoints:
         *,
         parent: str | None = None,
         nvram: Path | None = None,
+        tpm: Path | None = None,
         **more: Any,
     ) -> str:
-        """The id of the new point. `domain`: UUID and name. `parent`: the point that it inherits from; increments are by content."""
+        """The id of the new point. `domain`: UUID and name. `parent`: the point that it inherits from; increments are by content.
+
+        `tpm`: the folder with the state of a TPM. `more`: fields of the manifest.
+        """
         point_id = str(uuid.uuid4())
         now = datetime.now(UTC)
         name = f"{now:%Y%m%dT%H%M%S%fZ}-{point_id[:8]}"
@@ -65,6 +69,10 @@ class SealedPoints:
             if nvram is not None:
                 repository.put_file(partial, "nvram", nvram)
                 state["nvram"] = "nvram"
+            if tpm is not None:
+                state["tpm"] = [f"tpm/{file.name}" for file in sorted(tpm.iterdir()) if file.name != ".lock"]
+                for name in state["tpm"]:
+                    repository.put_file(partial, name, tpm / Path(name).name)
             files = repository.seal(partial)
             manifest = self._manifest(point_id, folder, domain, now, copied, files, state, more)
             digest = repository.publish(partial, manifest, None)

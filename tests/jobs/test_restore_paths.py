@@ -1,0 +1,200 @@
+"""What a restore reads and when, what a cancel leaves, and points that are encrypted."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from service.clock import rfc3339
+from service.db.engine import Database
+from service.db.tables import Job
+from service.jobs import restore_flatten
+from service.jobs.restore_flatten import Flattening
+from service.jobs.restore_source import Archive
+from tests.fakes.domain import RUNNING
+from tests.jobs.restoring import RestoreScene, first_byte
+from tests.scenes.host import HOST, error_of
+from tests.scenes.sealed_points import SealedPoints
+
+PAUSED_BY_ERROR = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
+
+
+@pytest.fixture
+def scene(sqlite_database: Database, tmp_path: Path) -> RestoreScene:
+    return RestoreScene(sqlite_database, tmp_path)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The steps of the hand, as a restore calls them."""
+    called: list[str] = []
+    real = Archive.call
+
+    def call(archive: Archive, step: str, **arguments: Any) -> dict[str, Any]:
+        called.append(step)
+        return real(archive, step, **arguments)
+
+    monkeypatch.setattr(Archive, "call", call)
+    return called
+
+
+def lately(scene: RestoreScene) -> str:
+    """A point whose files were all written before it was sealed."""
+    scene.write_disk(2)
+    point = scene.seal(sealed_at=rfc3339(datetime.now(UTC) + timedelta(minutes=1)))
+    scene.write_disk(9)
+    return point
+
+
+def damage(scene: RestoreScene, point: str) -> None:
+    """A byte turns, as on a bad medium: the time of the file stays."""
+    image = scene.sealed.folder_of(point) / "vda.qcow2"
+    before = image.stat()
+    content = bytearray(image.read_bytes())
+    content[-1000] ^= 0xFF
+    image.write_bytes(content)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_point_that_was_sealed_lately_is_read_once_while_it_is_written(scene: RestoreScene, steps: list[str]) -> None:
+    job = scene.restore("new", lately(scene))
+    assert job.state == "succeeded", error_of(job)
+    assert "verify_point" not in steps
+
+
+def test_an_older_point_is_read_before_anything_is_written(scene: RestoreScene, steps: list[str]) -> None:
+    scene.restore("new")
+    assert steps.index("verify_point") < steps.index("restore_disk")
+
+
+def test_an_instant_restore_of_a_point_that_was_sealed_lately_starts_first_and_reads_then(scene: RestoreScene, steps: list[str]) -> None:
+    job = scene.restore("instant", lately(scene))
+    assert job.state == "succeeded", error_of(job)
+    assert steps.index("make_overlay") < steps.index("verify_point")
+
+
+def test_a_damage_behind_a_fresh_proof_is_seen_while_the_disk_is_written(scene: RestoreScene) -> None:
+    point = lately(scene)
+    damage(scene, point)
+    job = scene.restore("new", point)
+    assert (job.state, error_of(job)["code"]) == ("failed", "point_damaged")
+    assert (scene.new_files(), scene.new_domains()) == ([], [])
+
+
+def test_a_damage_behind_a_fresh_proof_ends_an_instant_restore_and_the_domain_is_left_to_a_person(scene: RestoreScene) -> None:
+    point = lately(scene)
+    damage(scene, point)
+    job = scene.restore("instant", point)
+    assert (job.state, error_of(job)["code"], error_of(job)["facts"]["next_good"]) == ("failed", "point_damaged", scene.point)
+    assert job.result is not None
+    assert job.result["restore"]["reads_repository"] == ["vda"]
+    assert scene.point_row(point).state == "damaged"
+    (new,) = scene.new_domains()
+    assert new.state_now == RUNNING
+
+
+# --- cancel ---------------------------------------------------------------------------------------
+
+
+def cancelled_at(scene: RestoreScene, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, mode: str, step: str | None = None) -> Job:
+    job_id = scene.ask_restore(mode, start=True)
+    run = scene.claim()
+    real = getattr(owner, name)
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        if step is None or step in arguments:
+            run.cancel_requested.set()
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(owner, name, call)
+    scene.execution.execute(run)
+    return scene.job(job_id)
+
+
+@pytest.mark.parametrize("step", ["verify_point", "restore_disk"])
+@pytest.mark.parametrize("mode", ["new", "in_place"])
+def test_a_cancel_before_the_switch_leaves_nothing(scene: RestoreScene, monkeypatch: pytest.MonkeyPatch, mode: str, step: str) -> None:
+    job = cancelled_at(scene, monkeypatch, Archive, "call", mode, step)
+    assert job.state == "cancelled", job.error
+    assert (scene.new_files(), scene.new_domains()) == ([], [])
+    assert scene.domain.source("vda") == str(scene.disk_file)
+
+
+def test_a_cancel_while_the_disks_are_made_whole_leaves_the_domain_running_over_the_repository(
+    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = cancelled_at(scene, monkeypatch, Flattening, "_step", "instant")
+    assert job.state == "cancelled", job.error
+    assert job.result is not None
+    assert job.result["restore"]["reads_repository"] == ["vda"]
+    (new,) = scene.new_domains()
+    assert new.state_now == RUNNING
+    assert Path(new.source("vda")).exists()
+
+
+# --- the domain while its disks are made whole ----------------------------------------------------
+
+
+def test_a_domain_that_is_shut_down_before_its_disks_are_whole_is_made_whole_while_it_is_off(
+    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Flattening._step
+
+    def shut_down_first(flattening: Flattening, guest: Any, target: str) -> None:
+        (new,) = scene.new_domains()
+        if new.state_now == RUNNING:
+            new.shut_off()
+        real(flattening, scene.host.guest(guest.uuid), target)
+
+    monkeypatch.setattr(Flattening, "_step", shut_down_first)
+    job = scene.restore("instant")
+    assert job.state == "succeeded", error_of(job)
+    (new,) = scene.new_domains()
+    assert first_byte(new.source("vda")) == 2
+    scene.repository.rename(scene.repository.with_name("elsewhere"))
+    assert first_byte(new.source("vda")) == 2
+    assert "<backingStore" not in new.inactive_xml()
+
+
+def test_a_domain_that_an_error_of_the_repository_paused_is_resumed(scene: RestoreScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_flatten, "RETRY_PAUSE_S", 0.01)
+    real = Flattening._step
+    paused: list[bool] = []
+
+    def pause_once(flattening: Flattening, guest: Any, target: str) -> None:
+        (new,) = scene.new_domains()
+        if not paused:
+            new.state_now = PAUSED_BY_ERROR
+            paused.append(True)
+        real(flattening, guest, target)
+
+    monkeypatch.setattr(Flattening, "_step", pause_once)
+    job = scene.restore("instant")
+    assert job.state == "succeeded", error_of(job)
+    assert scene.new_domains()[0].state_now == RUNNING
+
+
+# --- encrypted ------------------------------------------------------------------------------------
+
+
+def test_an_encrypted_point_is_restored_with_its_key_and_refused_with_a_wrong_one(scene: RestoreScene, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("correct horse")
+    scene.sealed = SealedPoints(scene.database, tmp_path / "encrypted", HOST, f"file:{key}")
+    scene.write_disk(2)
+    point = scene.seal()
+    scene.write_disk(9)
+
+    job = scene.restore("new", point)
+    assert job.state == "succeeded", error_of(job)
+    assert first_byte(scene.new_domains()[0].source("vda")) == 2
+    assert error_of(scene.restore("instant", point))["code"] == "restore_refused"
+    files = scene.new_files()
+
+    key.write_text("wrong horse")
+    job = scene.restore("new", point)
+    assert (job.state, error_of(job)["code"]) == ("failed", "key_unusable")
+    assert scene.new_files() == files
