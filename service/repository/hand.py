@@ -23,6 +23,8 @@ SILENCE_S = 60.0
 """Seconds without a line from the hand. After that it is killed, and the storage counts as not answering."""
 TICK_S = 0.2
 """Seconds between two looks of the caller at cancel and lease."""
+START_S = 60.0
+"""Seconds for a new process until it says that it runs. After that it is killed: the host is too busy, or broken."""
 RATE_OVER_S = 5.0
 """Seconds over which the rate of a progress is taken. What is older does not count."""
 READ_BYTES = 1 << 20
@@ -179,17 +181,23 @@ class _Call:
             for line in incoming.complete():
                 if "result" in line or "error" in line:
                     return line
-                self._note(line)
+                self._note(line, child)
             if incoming.is_ended:
                 raise RepositoryUnusable(path=self._path, step=self._step, reason=child.why_it_ended())
             # After reading: the caller may have been away for longer than the hand was silent.
-            if (silent_s := time.monotonic() - last_line) > self._silence_s:
-                raise RepositoryNotAnswering(path=self._path, step=self._step, silent_s=silent_s)
+            self._check_silence(time.monotonic() - last_line, child)
             if self._safe_point is not None and time.monotonic() - last_look >= TICK_S:
                 self._safe_point()
                 last_look = time.monotonic()
 
-    def _note(self, line: Mapping[str, Any]) -> None:
+    def _check_silence(self, silent_s: float, child: Child) -> None:
+        if not child.is_ready and silent_s > max(START_S, self._silence_s):
+            raise RepositoryUnusable(path=self._path, step=self._step, reason=f"the process did not begin within {silent_s:.0f} s")
+        if child.is_ready and silent_s > self._silence_s:
+            raise RepositoryNotAnswering(path=self._path, step=self._step, silent_s=silent_s)
+
+    def _note(self, line: Mapping[str, Any], child: Child) -> None:
+        child.is_ready = child.is_ready or "ready" in line
         if self._on_progress is not None and "done" in line:
             done = int(line["done"])
             self._on_progress(Progress(done, line["total"], self._rate.at(time.monotonic(), done)))

@@ -3,7 +3,8 @@
 A program, which the worker starts and does not import: `python -P -m service.repository.hand_process [FD OF THE KEY]`. It runs with the
 system's Python, as Debian's libnbd is a module of it: imported are the standard library, libnbd, and modules of the service that
 need nothing else. It hears lines of JSON on standard input: `{"step", "arguments"}` and `{"pace": bytes a second or null}`.
-It says `{"done", "total"}`, `{"alive": true}`, `{"waiting": true}`, and at the end `{"result"}` or `{"error": code, "facts"}`.
+It says `{"ready": true}` when it has begun, then `{"done", "total"}`, `{"alive": true}`, `{"waiting": true}`, and at the end of a step
+`{"result"}` or `{"error": code, "facts"}`.
 When its standard input ends, because the worker is gone, it kills its process group: itself and every program that it started.
 """
 
@@ -42,6 +43,7 @@ def main(steps: Mapping[str, Step] = STEPS) -> None:
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     os.umask(0o077)
     incoming, voice = _own_ends()
+    voice.say({"ready": True})
     report = Report(voice.say, key=_key())
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(incoming, report, requests), daemon=True).start()

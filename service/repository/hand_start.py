@@ -37,6 +37,8 @@ class Child:
         """Raises OSError."""
         self.path = path
         self.started_at = time.monotonic()
+        #: Whether it has said that it runs. Until then its silence says nothing of the repository.
+        self.is_ready = False
         self._complaints = os.memfd_create("complaints", os.MFD_CLOEXEC)
         key_file = _in_memory(key) if key is not None else None
         try:

@@ -22,6 +22,7 @@ from service.errors import (
     RepositoryUnusable,
     StillpointError,
 )
+from service.repository import hand as hand_module
 from service.repository import hand_start
 from service.repository.hand import Hand, Progress
 from tests.repository.filesystems import Freezable
@@ -65,9 +66,9 @@ def test_without_libnbd_it_runs_with_the_python_of_the_service(hand: Hand, monke
 @pytest.mark.parametrize("step", ["silent", "stopped"])
 def test_a_hand_that_is_silent_is_killed_with_its_programs(hand: Hand, tmp_path: Path, step: str) -> None:
     with pytest.raises(RepositoryNotAnswering) as raised:
-        hand.call(step, {"pids": str(tmp_path / "pids")}, silence_s=1)
+        hand.call(step, {"pids": str(tmp_path / "pids")}, silence_s=3)
     assert raised.value.facts["step"] == step
-    assert raised.value.facts["silent_s"] >= 1
+    assert raised.value.facts["silent_s"] >= 3
     until_none_runs(pids_in(tmp_path / "pids"))
 
 
@@ -82,11 +83,11 @@ def test_a_step_that_says_something_is_not_silent(hand: Hand, tmp_path: Path) ->
     began, until_there = time.monotonic(), tmp_path / "until"
 
     def after_the_silence() -> None:
-        if time.monotonic() > began + 3:
+        if time.monotonic() > began + 4:
             until_there.touch()
 
     arguments = {"pids": str(tmp_path / "pids"), "until": str(until_there)}
-    assert hand.call("working", arguments, silence_s=1, safe_point=after_the_silence)["done"] > 0
+    assert hand.call("working", arguments, silence_s=3, safe_point=after_the_silence)["done"] > 0
 
 
 def test_a_caller_that_was_away_does_not_count_that_as_silence(hand: Hand, tmp_path: Path) -> None:
@@ -94,10 +95,10 @@ def test_a_caller_that_was_away_does_not_count_that_as_silence(hand: Hand, tmp_p
 
     def away() -> None:
         if (tmp_path / "pids").exists():
-            time.sleep(1.5)
+            time.sleep(3.5)
             until_there.touch()
 
-    assert hand.call("working", {"pids": str(tmp_path / "pids"), "until": str(until_there)}, silence_s=1, safe_point=away)["done"] > 0
+    assert hand.call("working", {"pids": str(tmp_path / "pids"), "until": str(until_there)}, silence_s=3, safe_point=away)["done"] > 0
 
 
 def test_a_hand_that_is_killed_takes_its_programs_with_it(hand: Hand, tmp_path: Path) -> None:
@@ -125,6 +126,27 @@ def test_a_hand_that_cannot_be_started_says_so(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(hand_start, "interpreter", lambda: str(tmp_path / "absent"))
     with Hand(str(tmp_path)) as hand, pytest.raises(RepositoryUnusable):
         hand.call("look", {"path": str(tmp_path)})
+
+
+def test_a_host_that_is_too_busy_to_start_it_is_not_a_storage_that_hangs(
+    tmp_path: Path, trial_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text('#!/bin/sh\nsleep 2\nexec /usr/bin/python3 "$@"\n')
+    slow.chmod(0o700)
+    monkeypatch.setattr(hand_start, "interpreter", lambda: str(slow))
+    with Hand(str(tmp_path)) as busy:
+        assert busy.call("echo", {}, silence_s=1)["pid"]
+
+
+def test_a_process_that_never_begins_is_killed_and_says_nothing_of_the_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = tmp_path / "stuck"
+    stuck.write_text("#!/bin/sh\nexec sleep 1000\n")
+    stuck.chmod(0o700)
+    monkeypatch.setattr(hand_start, "interpreter", lambda: str(stuck))
+    monkeypatch.setattr(hand_module, "START_S", 1.0)
+    with Hand(str(tmp_path)) as hand, pytest.raises(RepositoryUnusable):
+        hand.call("echo", {}, silence_s=0.5)
 
 
 def test_what_the_safe_point_raises_ends_the_hand_and_passes(hand: Hand, tmp_path: Path) -> None:
@@ -193,6 +215,7 @@ def test_leaving_the_context_ends_the_process(trial_steps: None, tmp_path: Path)
 
 WORKER = """
 import sys
+from service.repository import hand as hand_module
 from service.repository import hand_start
 from service.repository.hand import Hand
 hand_start.PROGRAM = "tests.repository.trial_hand"
@@ -305,7 +328,7 @@ class Hung:
             hand.call("create", {"path": self.path, "id": "1"})
 
     def look(self) -> dict[str, Any]:
-        with Hand(self.path, silence_s=1) as hand:
+        with Hand(self.path, silence_s=3) as hand:
             return hand.call("look", {"path": self.path})
 
 
@@ -315,7 +338,7 @@ def test_a_storage_that_hangs_in_the_kernel_does_not_hold_the_caller(freezable_f
     began = time.monotonic()
     with pytest.raises(RepositoryNotAnswering):
         hung.look()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert [child.process.poll() for child in hand_start.hung_at(hung.path)] == [None], "it could be killed: this test shows nothing"
     freezable_filesystem.thaw()
     assert hung.look()["is_writable"]
