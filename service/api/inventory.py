@@ -15,6 +15,7 @@ from service.db.engine import database_now
 from service.db.tables import Domain, Host, RecoveryPoint
 from service.errors import CursorInvalid
 from service.model.foreign_freeze import by_job, in_one_shape
+from service.model.lifecycle import GOOD_POINTS
 from service.records import freeze_lease
 from service.records.freeze_lease import Window
 
@@ -123,7 +124,7 @@ def _domain_rows() -> Select[*tuple[Any, ...]]:
     newest = aliased(RecoveryPoint)
     newest_id = (
         select(newest.id)
-        .where(newest.domain_id == Domain.id)
+        .where(newest.domain_id == Domain.id, newest.state.in_(GOOD_POINTS))
         .order_by(newest.created_at.desc(), newest.id.desc())
         .limit(1)
         .correlate(Domain)

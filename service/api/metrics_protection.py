@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.db.tables import Domain, Job, RecoveryPoint
 from service.model.kinds import MAKE_POINT
-from service.model.lifecycle import JobState
+from service.model.lifecycle import GOOD_POINTS, JobState
 
 MAX_DOMAINS = 5_000
 """Domains with a series of their own. Above the limit there are no such series, because they would cost Prometheus too much."""
@@ -18,7 +18,7 @@ ENDED = (JobState.succeeded, JobState.failed)
 def protection(session: Session, now: datetime) -> list[Metric]:
     age = GaugeMetricFamily(
         "stillpoint_domain_newest_point_seconds",
-        "Age of a domain's newest recovery point, or without a point, of its first snapshot job. Absent: there was no snapshot job.",
+        "Age of a domain's newest good recovery point, or without a point, of its first snapshot job. Absent: there was no snapshot job.",
         labels=["domain", "host"],
     )
     failed = GaugeMetricFamily(
@@ -43,7 +43,7 @@ def protection(session: Session, now: datetime) -> list[Metric]:
 
 
 def _newest_point() -> ScalarSelect[datetime]:
-    of_domain = select(RecoveryPoint.created_at).where(RecoveryPoint.domain_id == Domain.id)
+    of_domain = select(RecoveryPoint.created_at).where(RecoveryPoint.domain_id == Domain.id, RecoveryPoint.state.in_(GOOD_POINTS))
     return of_domain.order_by(RecoveryPoint.created_at.desc(), RecoveryPoint.id.desc()).limit(1).scalar_subquery()
 
 

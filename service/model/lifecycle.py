@@ -62,6 +62,10 @@ POINT_MOVES: dict[PointState | None, frozenset[PointState]] = {
 }
 
 
+#: What a caller can count on.
+GOOD_POINTS = (PointState.taken.value, PointState.sealed.value)
+
+
 def point_may_move(source: PointState | None, to: PointState) -> bool:
     return to in POINT_MOVES[source]
 

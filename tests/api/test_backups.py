@@ -203,6 +203,13 @@ def test_points_are_listed_by_repository_and_by_state(api_on_both: TestClient, d
     assert shown["left_out"] == [{"target": "sda", "reason": "the disk is a CD-ROM"}]
 
 
+def test_a_point_that_was_damaged_protects_its_domain_no_more(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    assert api.get("/api/v1/domains/db1").json()["newest_recovery_point"]["id"] == INC
+    with sqlite_database.write() as session:
+        points.set_state(session, INC, PointState.damaged, now=NOW)
+    assert api.get("/api/v1/domains/db1").json()["newest_recovery_point"]["id"] == FULL
+
+
 # --- the plan -------------------------------------------------------------------------------------
 
 
