@@ -80,6 +80,20 @@ def test_a_disk_that_has_grown_is_incremental(disk: Disk, points: Points) -> Non
     assert points.verify("p2", "bytes")["bytes"]["ok"]
 
 
+def test_the_last_block_of_a_disk_that_has_grown_has_a_new_digest(disk: Disk, points: Points) -> None:
+    """Nothing was written there, but the block is longer now."""
+    disk.grow(16 * MIB + 512)
+    disk.write((4, 16 * MIB, 512))
+    disk.checkpoint("c1")
+    points.take("p1", disk)
+    disk.grow(18 * MIB)
+
+    points.take("p2", disk, "bitmap", bitmap="c1")
+
+    assert are_identical(points.image("p2"), disk.path)
+    assert points.verify("p2", "bytes")["bytes"]["ok"]
+
+
 @pytest.mark.parametrize("size", [16 * MIB, 16 * MIB + 512, 16 * MIB - 65536 + 1024])
 def test_an_increment_by_content_writes_only_what_differs(tmp_path: Path, points: Points, size: int) -> None:
     """A raw disk, as it has no bitmap."""
