@@ -24,6 +24,7 @@ from service.jobs import backup_end, backup_recovery
 from service.jobs.backup_copy import CopySettings, PointCopy
 from service.jobs.backup_manifest import manifest_of
 from service.jobs.backup_plan import BackupPlan, Registered
+from service.jobs.backup_recovery import NOT_COPIED
 from service.jobs.backup_watching import Watching, after_the_pause
 from service.jobs.ending import Ending, point_document
 from service.jobs.kind import Host, LostJob, Resolution
@@ -83,6 +84,7 @@ class _BackupRun:
         self._registered = run.in_transaction(lambda session: Registered.of(session, self._request.repository))
         key = Key(self._registered.key_reference) if self._registered.key_reference is not None else None
         self._repository = Repository(self._registered.path, self._registered.id, key, silence_s=kind.silence_s)
+        self._key = SigningKey.of_service(kind.state_dir)
         self._watching = Watching(kind.overlay_dir, kind.overlay_reserve_bytes)
         self._overlays: tuple[Overlay, ...] = tuple(Intent.from_document(run.claim.intent).overlays)
 
@@ -99,7 +101,7 @@ class _BackupRun:
     def _from_the_beginning(self) -> Ending:
         run, guest, kind = self._run, self._guest, self._kind
         self._merge_what_was_left()
-        plan = BackupPlan(run, guest, self._repository, self._registered, self._watching)
+        plan = BackupPlan(run, guest, self._repository, self._registered, self._watching, owner=self._key.id)
         settings = PointSettings(kind.passes, kind.overlay_dir, kind.overlay_reserve_bytes)
         passed, taken = PointTaking(settings, run, self._host, guest, plan).take()
         self._overlays = tuple(taken.overlays)
@@ -132,7 +134,7 @@ class _BackupRun:
             error = outcome.error
             assert error is not None
             if isinstance(error, VerdictBelowRequired):
-                error = VerdictBelowRequired(**{**error.facts, "point": PointFate.removed, "left": ""})
+                error = VerdictBelowRequired(verdict=error.facts["verdict"], required=error.facts["required"], point=PointFate.removed)
             return self._undone(own, error, ending)
         if not taken.is_in_doubt:
             backup_end.delete_checkpoint(self._guest, own.checkpoint)
@@ -149,7 +151,9 @@ class _BackupRun:
             if plan is not None:
                 own = replace(own, disks=plan.decide_again(self._overlays))
                 self._write(own)
-            copy = PointCopy(self._run, self._repository, own, self._overlays, watch=self._watching, settings=self._kind.copying)
+            copy = PointCopy(
+                self._run, self._repository, own, self._overlays, watch=self._watching, settings=self._kind.copying, owner=self._key.id
+            )
             manifest, digest = self._copied(copy)
         except (LeaseLost, MustRecover):
             raise
@@ -162,7 +166,7 @@ class _BackupRun:
         if published is not None:
             return published, copy.digest_of(published)
         copy.compare(is_encrypted=self._registered.is_encrypted)
-        key = SigningKey.of_service(self._kind.state_dir)
+        key = self._key
 
         def make(own: BackupIntent, files: Sequence[Any]) -> Manifest:
             return manifest_of(self._run, own, files, key_id=key.id, is_encrypted=self._registered.is_encrypted)
@@ -213,7 +217,7 @@ class _BackupRun:
 
     def _give_up(self, own: BackupIntent, error: StillpointError, ending: Ending | None) -> Ending:
         self._write(replace(own, stage=Stage.undo), {"phase": PhaseName.discard.value, "progress": None})
-        return self._undone(own, error, ending or Ending())
+        return self._undone(own, error, replace(ending or Ending(), judgement=no_point("copy_failed", NOT_COPIED)))
 
     def _undone(self, own: BackupIntent, error: StillpointError, ending: Ending) -> Ending:
         """Nothing of the backup is left: neither in the repository nor on the guest's disks. Otherwise the error says what is left."""
@@ -230,7 +234,7 @@ class _BackupRun:
                 phase.warn("; ".join(left))
             error = after_the_pause(self._guest, error)
         result = {"backup": _result(replace(own, impact=self._watching.as_document() or own.impact))}
-        return replace(ending, error=error, judgement=no_point("copy_failed", _NOT_COPIED), result=result, is_undone=not merge.errors)
+        return replace(ending, error=error, result=result, is_undone=not merge.errors)
 
     def _drop_partial(self, own: BackupIntent) -> list[str]:
         """A repository that is away keeps the unfinished folder. A later sweep removes it, and no reader takes it for a point."""
@@ -264,9 +268,6 @@ class _BackupRun:
 
     def _intent(self, own: BackupIntent) -> dict[str, Any]:
         return Intent(overlays=self._overlays, own=own.as_document()).as_document()
-
-
-_NOT_COPIED = "The point was taken, and was given up before it was in the repository."
 
 
 def _ending(passed: Passed, taken: Taken, outcome: Outcome, *, next_try: NewJob | None) -> Ending:

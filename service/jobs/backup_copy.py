@@ -63,10 +63,18 @@ class CopySettings:
 
 
 class PointCopy:
-    """One attempt. `own` grows with each disk that is copied, and is written into the job each time."""
+    """One attempt. `own` grows with each disk that is copied, and is written into the job each time. `owner`: the id of the signing key."""
 
     def __init__(
-        self, run: JobRun, repository: Repository, own: BackupIntent, overlays: tuple[Overlay, ...], *, watch: Watch, settings: CopySettings
+        self,
+        run: JobRun,
+        repository: Repository,
+        own: BackupIntent,
+        overlays: tuple[Overlay, ...],
+        *,
+        watch: Watch,
+        settings: CopySettings,
+        owner: str,
     ) -> None:
         self.own = own
         self._run = run
@@ -75,6 +83,7 @@ class PointCopy:
         self._overlays = {overlay.target: overlay for overlay in overlays}
         self._watch = watch
         self._settings = settings
+        self._owner = owner
         self._phase = PhaseName.transfer
         self._pause = threading.Event()
         repository.safe_point = self._safe_point
@@ -84,8 +93,9 @@ class PointCopy:
     def transfer(self, *, is_encrypted: bool) -> Manifest | None:
         """Copy everything into the partial folder of the point. Returns the manifest if an earlier attempt has published the point."""
         with self._in(PhaseName.transfer):
-            begun = self._patiently(lambda: self._repository.begin_point(self.own.domain_id, self.own.name))
+            begun = self._patiently(lambda: self._repository.begin_point(self.own.domain_id, self.own.name, self._owner))
             if begun.is_published:
+                self._patiently(lambda: self._repository.drop_partial(begun.partial))
                 return self._patiently(lambda: self._repository.point(self.own.folder))
             if not begun.is_resumed:
                 # Nothing of an earlier attempt is there any more.

@@ -65,14 +65,17 @@ class Registered:
 
 
 class BackupPlan(Additions):
-    """One attempt of one job."""
+    """One attempt of one job. `owner`: the id of the key by which the unfinished folders of this service are known."""
 
-    def __init__(self, run: JobRun, guest: Guest, repository: Repository, registered: Registered, watching: Watching) -> None:
+    def __init__(
+        self, run: JobRun, guest: Guest, repository: Repository, registered: Registered, watching: Watching, *, owner: str
+    ) -> None:
         self._run = run
         self._guest = guest
         self._repository = repository
         self._registered = registered
         self._watching = watching
+        self._owner = owner
         self._request = run.request(BackupRequest)
         self._own: BackupIntent | None = None
         self._earlier: Earlier | None = None
@@ -88,6 +91,9 @@ class BackupPlan(Additions):
     def decide(self, terms: Terms, selection: DiskSelection) -> None:
         """Raises RepositoryFull, RepositoryGone and its like, LevelImpossible."""
         look = self._repository.look()
+        if look.is_writable:
+            # What attempts left that were lost for good.
+            self._repository.sweep([], self._owner)
         self._earlier, self._no_earlier = self._find_earlier()
         point_id, now = str(uuid.uuid4()), datetime.now(UTC)
         disks = [self._planned(disk, is_running=terms.is_running) for disk in selection.taken]

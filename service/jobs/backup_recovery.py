@@ -14,6 +14,8 @@ from service.model.intent import Intent
 from service.model.verdict import Judgement, disks_in_doubt, no_point
 from service.records import queue
 
+NOT_COPIED = "The point was taken, and was given up before it was in the repository."
+
 
 def settle(lost: LostJob) -> Resolution:
     """Raises LibvirtUnavailable: then nothing is decided."""
@@ -110,7 +112,7 @@ def _note(lost: LostJob, own: BackupIntent) -> None:
 
 
 def _given_up() -> Judgement:
-    return no_point("copy_failed", "The point was taken, and was given up before it was in the repository.")
+    return no_point("copy_failed", NOT_COPIED)
 
 
 def _may_continue(lost: LostJob) -> bool:

@@ -144,8 +144,15 @@ class FakeCheckpoints:
 
     def _must_be_whole(self, name: str, targets: tuple[str, ...]) -> None:
         for target in targets:
-            if self.bitmaps.get(self._active_file(target), {}).get(name) != WHOLE:
+            if self._state(target, name) != WHOLE:
                 raise _inconsistent(name, target)
+
+    def _state(self, target: str, name: str) -> str | None:
+        """None: the disk has no such bitmap, or the domain has no such disk any more."""
+        try:
+            return self.bitmaps.get(self._active_file(target), {}).get(name)
+        except KeyError:
+            return None
 
     def _record(self, name: str) -> _Record:
         if name not in self.records:
