@@ -5,7 +5,7 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from benchmarks import ageing, api, creating, flood, guard, lists, pickup, stall, windows
+from benchmarks import ageing, api, backup, creating, flood, guard, lists, pickup, stall, windows
 from benchmarks.interleaving import Plan
 from benchmarks.report import Report, save, show
 from tests.lab.places import LabError
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Plan], Report]] = {
     "flood": flood.measure,
     "create": creating.report,
     "ageing": ageing.measure,
+    "backup": backup.measure,
 }
 OF_ANOTHER = frozenset({"create"})
 """Part of another one, and run by itself only where it is named."""

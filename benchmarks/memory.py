@@ -18,13 +18,13 @@ class Memory:
 
 
 def of_tree(pid: int) -> Memory:
-    rollups = [(_PROC / str(one) / "smaps_rollup").read_text() for one in _tree(pid)]
+    rollups = [(_PROC / str(one) / "smaps_rollup").read_text() for one in tree(pid)]
     return Memory(len(rollups), _sum(rollups, "Rss") / _KB_PER_MB, _sum(rollups, "Pss") / _KB_PER_MB)
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
     children = [int(child) for task in (_PROC / str(pid) / "task").iterdir() for child in (task / "children").read_text().split()]
-    return [pid, *(descendant for child in children for descendant in _tree(child))]
+    return [pid, *(descendant for child in children for descendant in tree(child))]
 
 
 def _sum(rollups: list[str], name: str) -> int:

@@ -47,6 +47,17 @@ GOALS = {
     "api_create_p99_ms": Goal(100),
     "claim_10k_backlog_ms": Goal(5),
     "stall_under_flood_vs_other_process": Goal(1.1),
+    "backup_full_vs_convert": Goal(1.3),
+    "backup_inc_vs_virtnbdbackup": Goal(0.3),
+    "backup_full_vs_virtnbdbackup": Goal(0.5),
+    "restore_vs_virtnbdrestore": Goal(0.5),
+    "instant_first_answer_vs_boot": Goal(1.3),
+    "instant_first_answer_vs_boot_10x": Goal(1.3),
+    "stall_backup_vs_virtnbdbackup": Goal(0.7),
+    "stall_backup_vs_snapshot": Goal(1.1),
+    "guest_sync_hung_repository_vs_quiet": Goal(1.5),
+    "guest_sync_full_repository_vs_quiet": Goal(1.5),
+    "backup_10gib_rss_mb": Goal(250),
 }
 
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -92,21 +92,21 @@ class Client:
         return json.loads(self.get_bytes(path))
 
     def get_bytes(self, path: str) -> bytes:
-        return self._call("GET", path, None, 200)
+        return self._call("GET", path, None, (200,))
 
-    def post(self, path: str, document: dict[str, Any]) -> Any:
+    def post(self, path: str, document: dict[str, Any], expected: Sequence[int] = (202,)) -> Any:
         """A guest that another contestant had frozen a moment ago is refused until the worker has looked again: that is waited for."""
         deadline = time.monotonic() + FOREIGN_FREEZE_S
         while True:
             try:
-                return json.loads(self.post_bytes(path, document))
+                return json.loads(self.post_bytes(path, document, expected))
             except LabError as error:
                 if "guest_already_frozen" not in str(error) or time.monotonic() > deadline:
                     raise
             time.sleep(0.2)
 
-    def post_bytes(self, path: str, document: dict[str, Any]) -> bytes:
-        return self._call("POST", path, json.dumps(document), 202)
+    def post_bytes(self, path: str, document: dict[str, Any], expected: Sequence[int] = (202,)) -> bytes:
+        return self._call("POST", path, json.dumps(document), expected)
 
     def wait_job(self, job: dict[str, Any], timeout_s: float = 120.0, poll_s: float = 0.1) -> dict[str, Any]:
         """The job in its final state."""
@@ -138,11 +138,11 @@ class Client:
                 raise LabError(f"the service did not publish {name} within {timeout_s:.0f} s: {items}")
             time.sleep(0.1)
 
-    def _call(self, method: str, path: str, body: str | None, expected: int) -> bytes:
+    def _call(self, method: str, path: str, body: str | None, expected: Sequence[int]) -> bytes:
         self._connection.request(method, path, body, self._headers)
         response = self._connection.getresponse()
         content = response.read()
-        if response.status != expected:
+        if response.status not in expected:
             raise LabError(f"{method} {path} was answered with {response.status}: {content[:2000].decode(errors='replace')}")
         return content
 
