@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.chaos import remains, report, rounds
 from tests.chaos.faults import FAULTS
-from tests.chaos.rounds import Outcome
+from tests.chaos.outcome import Outcome
 from tests.chaos.stage import Stage
 from tests.chaos.turns import Turns
 from tests.lab import images
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _run_lanes(folder: Path, seed: int, numbers: list[int], asked: argparse.Namespace) -> list[Outcome]:
-    run = _Run(folder, seed, asked.fault)
+    run = _Run(folder, seed, asked.only or ([asked.fault] if asked.fault else None))
     for number in numbers:
         run.waiting.put(number)
     lanes = [threading.Thread(target=run.lane, args=(lane,)) for lane in range(min(asked.lanes, len(numbers)))]
@@ -66,11 +66,11 @@ def _run_lanes(folder: Path, seed: int, numbers: list[int], asked: argparse.Name
 
 @dataclass
 class _Run:
-    """What the lanes share. `only`: this fault in every round."""
+    """What the lanes share. `only`: the faults that may be drawn; None: all."""
 
     folder: Path
     seed: int
-    only: str | None
+    only: list[str] | None
     waiting: "queue.SimpleQueue[int]" = field(default_factory=queue.SimpleQueue)
     outcomes: list[Outcome] = field(default_factory=list)
     turns: Turns = field(default_factory=Turns)
@@ -114,8 +114,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="printed, so that a run can be repeated; default: a random one")
     parser.add_argument("--round", type=int, help="this one alone")
     parser.add_argument("--fault", choices=list(FAULTS), help="this fault in every round")
+    parser.add_argument("--only", type=_named, help="the faults whose names begin so, with commas between: backup_,restore_,verify_")
     parser.add_argument("--lanes", type=int, default=2, help="rounds that are played at the same time, each with its own guest")
     return parser.parse_args()
+
+
+def _named(text: str) -> list[str]:
+    beginnings = tuple(text.split(","))
+    found = [name for name in FAULTS if name.startswith(beginnings)]
+    if not found:
+        raise argparse.ArgumentTypeError(f"no fault has a name that begins with {text}; there are {', '.join(FAULTS)}")
+    return found
 
 
 if __name__ == "__main__":

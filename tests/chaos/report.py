@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tests.chaos.rounds import Outcome
+from tests.chaos.outcome import Outcome
 
-COUNTS = ("guests_left_frozen", "writes_lost", "chains_broken", "stories_untrue")
+COUNTS = ("guests_left_frozen", "writes_lost", "chains_broken", "stories_untrue", "points_unrestorable", "guests_hurt")
 
 
 def as_document(seed: int, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -52,6 +52,7 @@ def line(outcomes: Sequence[Outcome]) -> str:
     """For whoever watches: the newest round, and how many breaches there were until now."""
     outcome = outcomes[-1]
     stall = f"{outcome.longest_stall_ms:6.0f} ms" if outcome.longest_stall_ms is not None else " " * 9
-    played = f"{len(outcomes):5} {outcome.seconds:5.1f} s {stall}  {outcome.fault}{' (gate)' if outcome.is_gate else ''}"
+    told = f"{' (gate)' if outcome.is_gate else ''}  {outcome.ended}".rstrip()
+    played = f"{len(outcomes):5} {outcome.seconds:5.1f} s {stall}  {outcome.fault}{told}"
     breached = [len(each.breaches) for each in outcomes if each.breaches]
     return f"{played}  *** {sum(breached)} BREACHES in {len(breached)} rounds so far" if breached else played

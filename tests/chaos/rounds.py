@@ -3,15 +3,16 @@
 import random
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import chain
 
 from tests.chaos import invariants
-from tests.chaos.faults import FAULTS, Strike
+from tests.chaos.backups import backing_up, restoring, verifying
+from tests.chaos.faults import FAULTS, Plays, Strike
 from tests.chaos.gate_client import GateClient
 from tests.chaos.invariants import Breach
+from tests.chaos.outcome import Outcome
 from tests.chaos.stage import Stage
 from tests.chaos.turns import Turns
 
@@ -22,27 +23,15 @@ GATES = 0.12
 """How many of the rounds hold the guest for a caller's copy, instead of a snapshot."""
 
 
-@dataclass
-class Outcome:
-    number: int
-    fault: str
-    seconds: float = 0.0
-    longest_stall_ms: float | None = None
-    was_killed_in_window: bool = False
-    breaches: list[Breach] = field(default_factory=list)
-    job: str = ""
-    is_gate: bool = False
-    #: The folder of the stage that it was played on, among those that are kept. A breach is the last round of its stage.
-    place: str = ""
+def fault_of(seed: int, number: int, only: Sequence[str] | None = None) -> str:
+    """`only`: the names to draw from; None: all."""
+    names = list(only or FAULTS)
+    return random.Random(f"{seed} fault {number}").choices(names, [FAULTS[name].weight for name in names])[0]
 
 
-def fault_of(seed: int, number: int) -> str:
-    return random.Random(f"{seed} fault {number}").choices(list(FAULTS), [fault.weight for fault in FAULTS.values()])[0]
-
-
-def play(stage: Stage, seed: int, number: int, turns: Turns, only: str | None = None) -> Outcome:
+def play(stage: Stage, seed: int, number: int, turns: Turns, only: Sequence[str] | None = None) -> Outcome:
     """Raises nothing that a fault may cause: a round that cannot be ended is a breach."""
-    outcome = Outcome(number, only or fault_of(seed, number))
+    outcome = Outcome(number, fault_of(seed, number, only))
     with turns.alone() if FAULTS[outcome.fault].is_alone else turns.together():
         _play(stage, random.Random(f"{seed} round {number}"), outcome)
     return outcome
@@ -50,11 +39,11 @@ def play(stage: Stage, seed: int, number: int, turns: Turns, only: str | None = 
 
 def _play(stage: Stage, chance: random.Random, outcome: Outcome) -> None:
     begun = time.monotonic()
-    outcome.place = stage.state_dir.parent.name
+    outcome.place, stage.chance = stage.state_dir.parent.name, chance
     stage.note(f"round {outcome.number}, {outcome.fault}")
     try:
         with _errors_are_breaches(stage, outcome, "the round could not be ended"):
-            for breach in _breaches(stage, chance, outcome):
+            for breach in _PLAYS[FAULTS[outcome.fault].plays](stage, chance, outcome):
                 outcome.breaches.append(breach)
     finally:
         with _errors_are_breaches(stage, outcome, "the fault could not be put back"):
@@ -78,7 +67,7 @@ def _with_those_before(error: BaseException) -> str:
     return told if before is None else f"{told}, after {_with_those_before(before)}"
 
 
-def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[Breach]:
+def _of_snapshot(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[Breach]:
     fault = FAULTS[outcome.fault]
     hold_limit_ms = chance.choice(HOLDS_MS)
     fault.prepare(stage)
@@ -123,3 +112,11 @@ def _breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator
 def _gate(stage: Stage, chance: random.Random, deadline_ms: int) -> GateClient | None:
     is_one, copies_for_s = chance.random() < GATES, chance.uniform(0.0, 1.2)
     return GateClient(stage, deadline_ms, copies_for_s).begin() if is_one else None
+
+
+_PLAYS: dict[Plays, Callable[[Stage, random.Random, Outcome], Iterator[Breach]]] = {
+    "snapshot": _of_snapshot,
+    "backup": backing_up.breaches,
+    "restore": restoring.breaches,
+    "verify": verifying.breaches,
+}

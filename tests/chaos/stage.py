@@ -2,12 +2,13 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,7 +35,14 @@ PATIENCE_S = 60.0
 """Seconds: for what must come. A machine with much to do may take long."""
 WORKER_RUNS = "Stillpoint's worker runs"
 T = TypeVar("T")
-SETTINGS = {"poll_seconds": "0.1", "inventory_seconds": "2", "lease_seconds": "20"}
+SETTINGS = {
+    "poll_seconds": "0.1",
+    "inventory_seconds": "2",
+    "lease_seconds": "20",
+    "repository_silence_seconds": "3",
+    "repository_patience_seconds": "20",
+    "repository_look_seconds": "2",
+}
 
 
 class Stage:
@@ -52,6 +60,10 @@ class Stage:
         self.relay = LyingRelay(self.state_dir, self.note)
         self.relay.open()
         self.liar = LyingAgent(self.guest, self.note)
+        #: What faults and rounds of some kinds add to the lane for all of its life.
+        self.at_end = ExitStack()
+        #: Of the round that is played now.
+        self.chance = random.Random()
         self.api = self._process("serve")
         self.worker = self._process("worker")
         self._worker_began_at = 0
@@ -87,6 +99,7 @@ class Stage:
         self.relay.close()
         self.guest.thaw_for_sure() if self.is_running() else None
         self.guest.destroy()
+        self.at_end.close()
         if self.has_small_disk:
             _unmount_keeping(self.state_dir)
 
@@ -116,6 +129,14 @@ class Stage:
         except (OSError, ValueError, KeyError):
             return None
 
+    def hand_pids(self) -> list[int]:
+        """The processes of the worker that touch repositories. What they start is not among them."""
+        worker, found = self.worker.pid, []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and _parent(entry) == worker and b"service.repository.hand_process" in _command_line(entry):
+                found.append(int(entry.name))
+        return found
+
     def keeper_pid(self) -> int | None:
         worker = self.worker.pid
         for entry in Path("/proc").iterdir():
@@ -129,10 +150,10 @@ class Stage:
         return bool(self.guest.is_defined() and self.guest.domain.isActive())
 
     def qemu_pid(self) -> int:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and b"guest=" + self.guest.name.encode() in _command_line(entry):
-                return int(entry.name)
-        raise LabError(f"no QEMU of {self.guest.name}")
+        pid = process_of_guest(self.guest.name)
+        if pid is None:
+            raise LabError(f"no QEMU of {self.guest.name}")
+        return pid
 
     def revive_guest(self) -> None:
         """Running and answering again, whatever the fault did to it."""
@@ -241,6 +262,14 @@ def _start(domain: Any) -> bool:
     except libvirt.libvirtError:
         return bool(domain.isActive())
     return True
+
+
+def process_of_guest(name: str) -> int | None:
+    """The QEMU of the domain; None: it does not run."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and b"guest=" + name.encode() + b"," in _command_line(entry):
+            return int(entry.name)
+    return None
 
 
 def _command_line(process: Path) -> bytes:

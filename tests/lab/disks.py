@@ -54,18 +54,28 @@ def chain(image: Path) -> list[Path]:
 def needs_recovery(image: Path, scratch: Path | None = None) -> bool:
     """Whether the ext4 in the image (with its backing chain) must replay its journal: true unless it was frozen or unmounted."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        header = run(["dumpe2fs", "-h", _as_raw(image, Path(folder))])
-    features = re.search(r"^Filesystem features:(.*)$", header, re.MULTILINE)
+        return needs_recovery_raw(_as_raw(image, Path(folder)))
+
+
+def needs_recovery_raw(raw: Path) -> bool:
+    """The same of a raw image that nobody writes to."""
+    features = re.search(r"^Filesystem features:(.*)$", run(["dumpe2fs", "-h", raw]), re.MULTILINE)
     if features is None:
-        raise LabError(f"no ext4 in {image}")
+        raise LabError(f"no ext4 in {raw}")
     return "needs_recovery" in features.group(1).split()
 
 
 def sequences(image: Path, scratch: Path | None = None) -> list[int]:
     """The sequence numbers that the stall meter left in the image, sorted. Needs an ext4 without needs_recovery."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        return sequences_raw(_as_raw(image, Path(folder)))
+
+
+def sequences_raw(raw: Path) -> list[int]:
+    """The same of a raw image that nobody writes to."""
+    with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "meter.dat"
-        run(["debugfs", "-R", f"dump {_METER_FILE} {copy}", _as_raw(image, Path(folder))])
+        run(["debugfs", "-R", f"dump {_METER_FILE} {copy}", raw])
         content = copy.read_bytes()
     blocks = (content[start : start + _BLOCK] for start in range(0, len(content), _BLOCK))
     return sorted(int(block[4:24]) for block in blocks if block.startswith(b"SEQ "))

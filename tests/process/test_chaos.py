@@ -14,7 +14,8 @@ import pytest
 from tests.chaos import invariants, remains, report, rounds
 from tests.chaos.faults import FAULTS
 from tests.chaos.invariants import Breach
-from tests.chaos.rounds import Outcome, fault_of
+from tests.chaos.outcome import Outcome
+from tests.chaos.rounds import fault_of
 from tests.chaos.stage import Stage
 from tests.chaos.turns import Turns
 from tests.lab.console import Heartbeat, Stall
@@ -99,7 +100,7 @@ def test_no_error_of_a_round_is_hidden_by_the_tidying_after_it(tmp_path: Path, m
     stage = SimpleNamespace(state_dir=tmp_path / "0-3" / "lane-0", note=notes.append)
     first, second = LabError("the disk could not be mounted"), ValueError("not in the list")
     monkeypatch.setitem(FAULTS, "nothing", replace(FAULTS["nothing"], prepare=fails(first), put_back=fails(second)))
-    played = rounds.play(cast(Stage, stage), 1, 1, Turns(), "nothing")
+    played = rounds.play(cast(Stage, stage), 1, 1, Turns(), ["nothing"])
     assert [str(first) in played.breaches[0].detail, str(second) in played.breaches[1].detail] == [True, True]
     assert any("Traceback" in note and str(first) in note for note in notes)
 
@@ -113,7 +114,7 @@ def test_an_error_while_another_one_is_tidied_up_tells_both(tmp_path: Path, monk
 
     stage = SimpleNamespace(state_dir=tmp_path / "0-3" / "lane-0", note=lambda _text: None)
     monkeypatch.setitem(FAULTS, "nothing", replace(FAULTS["nothing"], prepare=fail_twice))
-    played = rounds.play(cast(Stage, stage), 1, 1, Turns(), "nothing")
+    played = rounds.play(cast(Stage, stage), 1, 1, Turns(), ["nothing"])
     assert [("the reason" in breach.detail, "the tidying" in breach.detail) for breach in played.breaches] == [(True, True)]
 
 
@@ -126,7 +127,7 @@ def test_what_a_kill_adds_is_counted_from_undisturbed_rounds() -> None:
 
 def test_a_seed_decides_the_faults_and_every_fault_comes() -> None:
     assert [fault_of(3, number) for number in range(30)] == [fault_of(3, number) for number in range(30)]
-    assert {fault_of(3, number) for number in range(600)} == set(FAULTS)
+    assert {fault_of(3, number) for number in range(3000)} == set(FAULTS)
 
 
 @pytest.mark.live

@@ -109,7 +109,7 @@ def test_a_disk_that_was_put_in_halfway_is_taken_out_whole(guest: Path, monkeypa
 def test_a_round_whose_disk_cannot_be_put_in_tells_why_and_that_no_job_was_created(guest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = QuietStage(guest, 0)
     monkeypatch.setattr(overlay_disk, "ways_into", closed_ways)
-    outcome = rounds.play(cast(Stage, stage), seed=1, number=1, turns=Turns(), only="overlay_target_full")
+    outcome = rounds.play(cast(Stage, stage), seed=1, number=1, turns=Turns(), only=["overlay_target_full"])
     assert [breach.kind for breach in outcome.breaches] == ["stories_untrue"]
     assert "false namespace mount" in outcome.breaches[0].detail
     assert (outcome.job, left_behind(stage)) == ("", nothing_of(stage))

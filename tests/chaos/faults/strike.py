@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from tests.chaos.pauses import Pause
 from tests.chaos.stage import PATIENCE_S, Stage, until
 from tests.service_process import FINAL
+
+Plays = Literal["snapshot", "backup", "restore", "verify"]
 
 
 @dataclass
@@ -27,6 +30,8 @@ class Strike:
     hits_guest: bool = False
     #: The worker was killed when the window could have been open.
     kills_worker: bool = False
+    #: The job may end as cancelled.
+    asks_to_cancel: bool = False
     #: In which the guest's own clock stood, and with it its meter.
     pauses: list[Pause] = field(default_factory=list)
 
@@ -38,8 +43,31 @@ class Strike:
     def wait_for_freeze(self) -> None:
         until(lambda: self._phase() in ("freeze", None), PATIENCE_S, "the job did not come to its freeze", pause=0.002)
 
-    def wait_at_random(self) -> None:
-        time.sleep(self.random.uniform(0.0, 0.45))
+    def wait_at_random(self, most_s: float = 0.45) -> None:
+        time.sleep(self.random.uniform(0.0, most_s))
+
+    def wait_for_phase(self, *names: str) -> bool:
+        """Until the job is in one of the phases, or past one of them. False: the job is over, and was never seen there."""
+        with self.stage.api.polled(self.job_id) as read:
+            return bool(until(lambda: self._came_to(read(), names), PATIENCE_S, f"the job did not come to {names}", pause=0.002) == "there")
+
+    @staticmethod
+    def _came_to(job: dict[str, Any], names: tuple[str, ...]) -> str | None:
+        passed = {job["phase"], *(phase["name"] for phase in job["phases"])}
+        if passed & set(names):
+            return "there"
+        return "over" if job["state"] in FINAL else None
+
+    def kill_hand(self) -> bool:
+        """False: there is none at this moment."""
+        pids = self.stage.hand_pids()
+        for pid in pids:
+            send(pid, signal.SIGKILL)
+        return bool(pids)
+
+    def cancel(self) -> None:
+        self.asks_to_cancel = True
+        self.stage.api.request("POST", f"/api/v1/jobs/{self.job_id}/cancel")
 
     def pause(self, least: float, most: float) -> float:
         seconds = self.random.uniform(least, most)
@@ -69,6 +97,8 @@ def _nothing(_stage: Stage) -> None:
 class Fault:
     """`weight` is how often it comes, against 1. `is_alone`: it breaks what all lanes share, so no other round is played meanwhile.
 
+    `plays`: the job of its round.
+
     `prepare` comes before the job is created, `clean_up` after the job ended, `put_back` when all of the round has been judged.
     """
 
@@ -78,6 +108,7 @@ class Fault:
     prepare: Callable[[Stage], None]
     clean_up: Callable[[Stage], None]
     put_back: Callable[[Stage], None]
+    plays: Plays = "snapshot"
 
 
 FAULTS: dict[str, Fault] = {}
@@ -91,9 +122,10 @@ def fault(
     prepare: Callable[[Stage], None] = _nothing,
     clean_up: Callable[[Stage], None] = _nothing,
     put_back: Callable[[Stage], None] = _nothing,
+    plays: Plays = "snapshot",
 ) -> Callable[[Callable[[Strike], None]], Callable[[Strike], None]]:
     def enter(strike: Callable[[Strike], None]) -> Callable[[Strike], None]:
-        FAULTS[strike.__name__] = Fault(strike, weight, is_alone, prepare, clean_up, put_back)
+        FAULTS[strike.__name__] = Fault(strike, weight, is_alone, prepare, clean_up, put_back, plays)
         return strike
 
     return enter
