@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 _PROGRAM = """
 import json, sys
 from service.errors import StillpointError
-from service.repository.copy_steps import STEPS
 from service.repository.report import Report
+from service.repository.steps import STEPS
 asked = json.load(sys.stdin)
 report = Report(lambda line: print(json.dumps(line), flush=True), key=bytes.fromhex(asked["key"]) if asked["key"] else None)
 report.set_pace(asked["pace"])
