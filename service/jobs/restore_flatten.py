@@ -11,6 +11,7 @@ from pathlib import Path
 from service import bounded_io, log
 from service.errors import (
     DomainBusy,
+    GuestPausedByError,
     JobCancelled,
     LibvirtCallFailed,
     LibvirtCallTimedOut,
@@ -52,10 +53,13 @@ class Flattening:
         self.remaining = set(intent.targets)
         self._paths = {file.what: file.path for file in intent.files}
         self._last_progress = time.monotonic()
+        #: The disks of which a copy was begun here. It may have ended well between two looks.
+        self._begun: set[str] = set()
         self._seen: tuple[str, int, float] | None = None
 
     def run(self) -> Guest:
         """The domain, when all of its disks stand alone. Raises RestoreUnfinished, DomainGone, JobCancelled, LeaseLost."""
+        self._last_progress = time.monotonic()
         while True:
             try:
                 guest = self._host.guest(self._intent.uuid)
@@ -75,11 +79,18 @@ class Flattening:
             return
         if guest.pause_reason() is PauseReason.io_error:
             # The repository gave an error instead of data. The guest lost nothing, and asks again when it is resumed.
+            self._be_patient(GuestPausedByError(domain=guest.name, reason="an I/O error", resumed=True))
             self._wait(RETRY_PAUSE_S, guest)
             guest.resume()
             return
         progress = guest.pull_progress(target)
         if progress is None and guest.state() is DomainState.running:
+            if target in self._begun:
+                self._be_patient(RestoreUnfinished(domain=guest.name, disks=target, path=self._archive.path, reason="the copy ended early"))
+                self._wait(RETRY_PAUSE_S, guest)
+                self._begun.discard(target)
+                return
+            self._begun.add(target)
             guest.block_pull(target, self._bytes_s)
         elif progress is not None:
             self._tell(target, progress.done_bytes, progress.total_bytes)

@@ -62,7 +62,11 @@ class TpmSwap:
         bounded_io.translated_call("putting back", self.state, self._take_back)
 
     def _make_staged(self) -> None:
-        Path(self.state).parent.mkdir(mode=0o711, exist_ok=True)
+        parent = Path(self.state).parent
+        if not parent.exists():
+            parent.mkdir()
+            # As libvirt makes it, and whatever the umask of the service is: swtpm runs as another user.
+            parent.chmod(0o711)
         shutil.rmtree(self.staged, ignore_errors=True)
         Path(self.staged).mkdir(mode=0o700)
 
