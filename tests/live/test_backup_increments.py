@@ -1,0 +1,100 @@
+"""What may happen to a guest between two backups and during one: the increment shows what the disk shows, or the copy is full."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.db.engine import Database
+from service.repository.store import Repository
+from tests.lab.guests import LabGuest
+from tests.live.backups import BackupScene, are_identical
+from tests.live.test_backup import write
+from tests.scenes.backups import Steps
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def scene(lab: None, sqlite_database: Database, tmp_path: Path) -> Iterator[BackupScene]:
+    scene = BackupScene(sqlite_database, tmp_path)
+    yield scene
+    scene.close()
+
+
+def kill_qemu(guest: LabGuest) -> None:
+    listed = subprocess.run(["pgrep", "-f", f"guest={guest.name},"], check=True, capture_output=True, text=True).stdout.split()
+    for pid in listed:
+        os.kill(int(pid), signal.SIGKILL)
+    guest.wait_off()
+
+
+def level_and_truth(scene: BackupScene, guest: LabGuest) -> str:
+    """Take a point of the guest when it is off. Its copy must show what the disk shows. Returns the level of the copy."""
+    guest.shutdown()
+    job = scene.run(guest.name, compare="everything")
+    assert job.state == "succeeded", job.error
+    assert are_identical(scene.image(job), guest.active_sources()["vda"])
+    return scene.levels(job)["vda"]
+
+
+def test_a_snapshot_between_two_backups(scene: BackupScene, lab_guest: LabGuest) -> None:
+    scene.run(lab_guest.name)
+    write(lab_guest, "before")
+    assert scene.run(lab_guest.name, "snapshot").state == "succeeded"
+    write(lab_guest, "after")
+    assert level_and_truth(scene, lab_guest) == "bitmap"
+
+
+def test_a_power_cycle_between_two_backups(scene: BackupScene, lab_guest: LabGuest) -> None:
+    scene.run(lab_guest.name)
+    write(lab_guest, "before")
+    lab_guest.shutdown()
+    lab_guest.start_and_wait()
+    write(lab_guest, "after")
+    assert level_and_truth(scene, lab_guest) == "bitmap"
+
+
+def test_a_qemu_that_was_killed_between_two_backups(scene: BackupScene, lab_guest: LabGuest) -> None:
+    scene.run(lab_guest.name)
+    write(lab_guest, "before")
+    kill_qemu(lab_guest)
+    lab_guest.start_and_wait()
+    write(lab_guest, "after")
+    job = scene.run(lab_guest.name)
+    assert (job.state, scene.levels(job)) == ("succeeded", {"vda": "full"}), job.error
+    assert level_and_truth(scene, lab_guest) == "bitmap"
+
+
+def test_a_qemu_that_is_killed_during_the_copy(scene: BackupScene, lab_guest: LabGuest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill_and_start(_: Repository) -> None:
+        write(lab_guest, "during")
+        kill_qemu(lab_guest)
+        lab_guest.start_and_wait()
+        write(lab_guest, "above")
+
+    scene.run(lab_guest.name)
+    Steps(monkeypatch).before("copy_disk", kill_and_start)
+    job = scene.run(lab_guest.name)
+    assert (job.state, lab_guest.active_sources()) == ("succeeded", lab_guest.disks), job.error
+    write(lab_guest, "after")
+    assert level_and_truth(scene, lab_guest) in ("full", "bitmap")
+
+
+def test_a_guest_that_writes_and_shuts_down_during_the_copy(
+    scene: BackupScene, lab_guest: LabGuest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(_: Repository) -> None:
+        write(lab_guest, "during")
+        lab_guest.shutdown()
+
+    scene.run(lab_guest.name)
+    Steps(monkeypatch).before("copy_disk", end)
+    job = scene.run(lab_guest.name)
+    assert (job.state, lab_guest.active_sources()) == ("succeeded", lab_guest.disks), job.error
+    lab_guest.start_and_wait()
+    assert lab_guest.exec("/bin/sh", "-c", "ls /data").split().count("during") == 1
+    assert level_and_truth(scene, lab_guest) == "bitmap"
