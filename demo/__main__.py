@@ -12,7 +12,9 @@ from types import FrameType
 
 import libvirt
 
-from demo import stage
+from demo import backups, stage
+from demo.backups import tell_backups
+from demo.commands import Commands
 from demo.curl import Refused
 from demo.screen import Colour, Screen
 from demo.story import Ending, sign_in, tell
@@ -48,7 +50,9 @@ def main() -> int:
 
 
 def _play(screen: Screen) -> Ending:
-    screen.title("Stillpoint: a real guest is frozen, its disk taken, and thawed, asked for over HTTP")
+    screen.title(
+        "Stillpoint: a real guest is frozen, thawed, backed up, lost and restored, asked for over HTTP"
+    )
     with _stoppable() as patience, ExitStack() as stack:
         stack.enter_context(stage.libvirt(screen))
         guest = stack.enter_context(stage.linux_guest(screen))
@@ -56,7 +60,8 @@ def _play(screen: Screen) -> Ending:
         curl = sign_in(screen, service)
         linux = tell(screen, curl, guest)
         windows = tell_windows(screen, curl, stack.enter_context(stage.windows_guest(screen, HEALTHY)))
-        ending = Ending(linux.job, [*linux.checks, *windows])
+        path = stack.enter_context(backups.repository())
+        ending = Ending(linux.job, [*linux.checks, *windows, *tell_backups(screen, curl, Commands(screen, service), guest, path)])
         patience.finish_undisturbed()
         return ending
 

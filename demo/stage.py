@@ -13,7 +13,8 @@ from tests.lab.options import GuestOptions
 from tests.lab.windows.guest import WindowsGuest, windows_options
 from tests.service_process import ServiceProcess
 
-LINUX = GuestOptions(name="lab-demo")
+#: Its program confirms what it wrote now and then, so that the demo knows which records may not be lost.
+LINUX = GuestOptions(name="lab-demo", meter={"sync_every": 20})
 WINDOWS = windows_options(name="lab-demo-windows")
 
 
