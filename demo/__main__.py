@@ -50,9 +50,7 @@ def main() -> int:
 
 
 def _play(screen: Screen) -> Ending:
-    screen.title(
-        "Stillpoint: a real guest is frozen, thawed, backed up, lost and restored, asked for over HTTP"
-    )
+    screen.title("Stillpoint: a real guest is frozen, thawed, backed up, lost and restored, asked for over HTTP")
     with _stoppable() as patience, ExitStack() as stack:
         stack.enter_context(stage.libvirt(screen))
         guest = stack.enter_context(stage.linux_guest(screen))

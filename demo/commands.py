@@ -28,5 +28,5 @@ class Commands:
                 said.append(text)
                 self._screen.line(INDENT + text.rstrip("\n"))
         if process.returncode != 0:
-            raise Refused(f"stillpoint {words[0]} ended with {process.returncode}: {''.join(said[-3:]).strip()}")
+            raise Refused(f"stillpoint {words[0]} ended with {process.returncode}")
         return "".join(said)
