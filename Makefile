@@ -23,7 +23,7 @@ help: ## this list
 ready:
 	@scripts/prepare
 
-demo: ready ## freeze, snapshot and thaw a real guest over HTTP, and show the evidence; JSON=FILE keeps the job
+demo: ready ## freeze, back up, lose and restore a real guest, and show the evidence; JSON=FILE keeps the job of the snapshot
 	@$(PYTHON) -m demo $(if $(JSON),--json "$(JSON)")
 
 test: ready ## every test, real guests included; ONLY=PATH or ONLY=MARKER for some

@@ -20,6 +20,7 @@ from tests.lab.guests import LabGuest
 from tests.live.folders import folder_for_qemu
 
 REPOSITORY = "nas"
+DATA_MB = 24
 RECORDS_WITHIN_S = 60.0
 
 
@@ -46,6 +47,7 @@ def repository() -> Iterator[Path]:
 def tell_backups(screen: Screen, curl: Curl, commands: Commands, guest: LabGuest, path: Path) -> list[Check]:
     """Steps 9 to 12."""
     screen.step(9, "A repository, and a full backup. The guest is frozen as for a snapshot, and then it runs while its disk is copied")
+    guest.exec("/bin/sh", "-c", f"dd if=/dev/urandom of=/data/bulk bs=1M count={DATA_MB} 2>/dev/null; sync")
     commands.run("repository", "add", REPOSITORY, str(path))
     full = _backup(curl, commands, guest)
     screen.step(10, "The guest goes on writing. The next backup copies only what changed")

@@ -223,7 +223,19 @@ def _facts_of(job: Mapping[str, Any]) -> list[str]:
         lines.append(f"{disk['target']}: {disk['level']} ({disk['reason']}), {sizes}")
     for proof in (result.get("verify") or {}).get("proofs") or ():
         lines.append(f"{proof['kind']}: {_WORDS[proof['ok']]}")
+    lines += _facts_of_restore(result.get("restore") or {})
     return lines + [f"{phase['name']}: {_duration(phase)}" for phase in job.get("phases") or () if phase["outcome"] == "warning"]
+
+
+def _facts_of_restore(result: Mapping[str, Any]) -> list[str]:
+    plan = result.get("plan") or {}
+    lines = [f"domain {plan['domain']['name']}, {plan['domain']['id']}"] if plan.get("domain") else []
+    lines += [f"warning: {warning['detail']}" for warning in plan.get("warnings") or ()]
+    if result.get("reads_repository"):
+        lines.append(f"still read from the repository: {', '.join(result['reads_repository'])}")
+    if result.get("old_disks"):
+        lines.append(f"the old disks are kept: {', '.join(result['old_disks'])}")
+    return lines
 
 
 def _duration(phase: Mapping[str, Any]) -> str:

@@ -103,6 +103,21 @@ def test_json_is_the_job_and_nothing_else(stillpoint: Stillpoint, service: Scrip
     assert json.loads(stillpoint("job", "show", JOB, "--json").stdout) == job("running", phase="transfer")
 
 
+def test_what_a_job_did_is_told(stillpoint: Stillpoint, service: ScriptedService) -> None:
+    point = {"id": POINT, "point_in_time_at": "2026-11-27T21:00:00Z"}
+    disk = {"target": "vda", "level": "bitmap", "reason": "whole", "copied_bytes": 1 << 20, "stored_bytes": 1 << 10}
+    plan = {"domain": {"id": "u", "name": "db2"}, "warnings": [{"code": "c", "detail": "detail of the warning"}]}
+    result = {
+        "backup": {"disks": [disk]},
+        "verify": {"proofs": [{"kind": "bytes", "ok": True}, {"kind": "filesystem", "ok": None}]},
+        "restore": {"plan": plan, "reads_repository": ["vda"], "old_disks": ["/old/vda.qcow2"]},
+    }
+    service.says(f"GET /api/v1/jobs/{JOB}", job("succeeded", verdict="crash", recovery_point=point, result=result))
+    said = stillpoint("job", "show", JOB).stdout
+    told = ["crash", POINT, "vda: bitmap (whole), 1.0 MiB", "bytes: ", "filesystem: ", "db2", "detail of the warning", "/old/vda.qcow2"]
+    assert [words for words in told if words not in said] == []
+
+
 def test_a_job_is_cancelled(stillpoint: Stillpoint, service: ScriptedService) -> None:
     service.says(f"POST /api/v1/jobs/{JOB}/cancel", job("running"), status=202)
     assert stillpoint("job", "cancel", JOB).returncode == 0
