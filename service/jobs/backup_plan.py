@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from service import bounded_io, log
 from service.errors import (
+    ForeignEntry,
     LibvirtCallFailed,
     PointDamaged,
     PointIncomplete,
@@ -40,8 +41,8 @@ from service.repository.store import Repository
 
 _logger = log.get(__name__)
 
-_BAD_POINT = (PointDamaged, PointIncomplete, SignatureWrong, RecordUnreadable, VersionUnknown)
-"""Errors that say that the last point cannot be read, while the repository itself answers."""
+_BAD_POINT = (PointDamaged, PointIncomplete, ForeignEntry, SignatureWrong, RecordUnreadable, VersionUnknown)
+"""Errors that say that nothing can stand on the last point, while the repository itself answers."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,9 @@ class BackupPlan(Additions):
             return None, f"the last point {point_id} stands on a point that is damaged or missing"
         try:
             manifest = self._repository.point(folder or "")
+            self._repository.call("check_parent", {"folder": folder})
         except _BAD_POINT as error:
-            return None, f"the last point {point_id} cannot be read: {error.detail.rstrip('.')}"
+            return None, f"the last point {point_id} is not good: {error.detail.rstrip('.')}"
         if manifest.point_id != point_id:
             return None, f"the folder of the last point {point_id} has another point in it"
         return Earlier(manifest, depth), ""
@@ -173,8 +175,9 @@ class BackupPlan(Additions):
             return self._bitmap_in_file(disk.source or "", disk.format, name)
         return bitmap_by_libvirt(self._guest, name)
 
-    def _bitmap_in_file(self, file: str, image_format: str, name: str) -> tuple[BitmapState, str | None]:
-        seen = self._repository.call("inspect_source", {"file": file, "format": image_format, "bitmap": name})
+    def _bitmap_in_file(self, file: str, image_format: str, name: str, parent: object = None) -> tuple[BitmapState, str | None]:
+        """`parent`: the disk of the last point, to which a disk that is still is compared."""
+        seen = self._repository.call("inspect_source", {"file": file, "format": image_format, "bitmap": name, "parent": parent})
         return BitmapState(seen["bitmap"]), seen["reason"]
 
     # --- before the overlays are made -------------------------------------------------------------
@@ -222,7 +225,7 @@ class BackupPlan(Additions):
     def _checked(self, disk: PlannedDisk, overlay: Overlay) -> PlannedDisk:
         if disk.level is not DiskLevel.bitmap or disk.bitmap is None:
             return replace(disk, virtual_size=overlay.virtual_size)
-        state, detail = self._bitmap_in_file(overlay.base, overlay.base_format, disk.bitmap)
+        state, detail = self._bitmap_in_file(overlay.base, overlay.base_format, disk.bitmap, disk.parent)
         now = DiskNow(disk.target, overlay.base_format, overlay.virtual_size, state, detail)
         return replace(disk.decided(self._decide(now)), virtual_size=overlay.virtual_size)
 

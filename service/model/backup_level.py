@@ -26,6 +26,8 @@ class BitmapState(StrEnum):
     """The disk was replaced, restored or converted without its bitmaps."""
     broken_chain = "broken-chain"
     """A file of the disk's chain was written without the bitmap."""
+    other_content = "other-content"
+    """The bitmap is whole, and belongs to another disk of the last point: disks changed places."""
     unrecorded = "unrecorded"
     """libvirt has no record of the checkpoint: the bitmap may have been left alone by what libvirt did since then."""
     unusable = "unusable"
@@ -36,6 +38,7 @@ _WHY_NOT = {
     BitmapState.in_use: "the bitmap is marked in-use since QEMU was killed",
     BitmapState.absent: "the disk has no bitmap of the last point: it was replaced, restored or converted",
     BitmapState.broken_chain: "a file of the disk was written without the bitmap",
+    BitmapState.other_content: "the disk is another one than that of the last point",
     BitmapState.unrecorded: "libvirt has no record of the checkpoint of the last point",
     BitmapState.unusable: "the bitmap of the last point cannot be used",
 }

@@ -2,6 +2,7 @@
 
 from service.repository.comparing import compare_disk
 from service.repository.copying import copy_disk
+from service.repository.parent import check_parent
 from service.repository.restoring import restore_disk
 from service.repository.source_disk import inspect_source
 from service.repository.verifying import verify_point
@@ -9,6 +10,7 @@ from service.repository.verifying import verify_point
 STEPS = {
     "inspect_source": inspect_source,
     "copy_disk": copy_disk,
+    "check_parent": check_parent,
     "compare_disk": compare_disk,
     "restore_disk": restore_disk,
     "verify_point": verify_point,

@@ -21,11 +21,12 @@ from service.repository.extents import CLUSTER_BYTES, Block, Extent
 from service.repository.failures import in_repository, of_repository
 from service.repository.images import Image
 from service.repository.nbd_server import NbdServer, ServerFailed
+from service.repository.parent import digests_of_parent, why_not_of
 from service.repository.partial import DONE_SUFFIX
 from service.repository.qcow2_file import Layout, Qcow2File
 from service.repository.reading import READERS, Opened, ReadFailed, Tally, opened_image, read_blocks
 from service.repository.report import Report
-from service.repository.stored_disk import is_about_the_key, need_key, stored_digests, wrong_key
+from service.repository.stored_disk import is_about_the_key, need_key, wrong_key
 from service.repository.writing import ServedTarget, Target
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -164,6 +165,8 @@ def _plan(copy: Copy, disk: Opened, dirty: list[Extent] | None, older: Digests |
     if older is None:
         return _Plan(data, [], digests, None)
     if dirty is not None:
+        if (reason := why_not_of(older, disk, dirty, report)) is not None:
+            raise source_disk.unreadable(copy.file, reason)
         digests.take(older)
         wanted = extents.union([extents.rounded(dirty, CLUSTER_BYTES, size), older.unknown_to_size(size)])
     else:
@@ -245,8 +248,8 @@ def _served_image(copy: Copy, report: Report) -> Image:
 def _parents_digests(copy: Copy) -> Digests | None:
     if copy.parent is None:
         return None
-    image = stored_chain.chain(copy.repository, copy.parent["folder"], copy.parent["file"])[0]
-    return stored_digests(copy.repository, copy.parent["folder"], copy.parent["blocks_file"], image.header.virtual_size)
+    stored_chain.chain(copy.repository, copy.parent["folder"], copy.parent["file"])
+    return digests_of_parent(copy.repository, copy.parent)
 
 
 class _Writes:

@@ -13,13 +13,18 @@ from typing import Any
 from service.errors import StorageRefused
 from service.model.image_header import READ_BYTES, parse
 from service.repository import extents
+from service.repository.digests import Digests
 from service.repository.failures import of_source
 from service.repository.images import ALONE, Image, QemuImgFailed, qemu_img
 from service.repository.nbd_server import NbdServer, ServerFailed
+from service.repository.parent import digests_of_parent, why_not_of
+from service.repository.reading import ReadFailed, opened_image
 from service.repository.report import Report
 
 IN_USE = "in-use"
 WHOLE = "whole"
+OTHER_CONTENT = "other-content"
+"""The bitmap is whole, and the disk is not the one of the parent all the same."""
 RECORDS = "auto"
 
 
@@ -132,23 +137,39 @@ def unreadable(path: str, reason: str) -> StorageRefused:
 
 
 def inspect_source(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
-    """The step: what a disk is, and whether `bitmap` is good for an increment."""
+    """The step: what a disk is, and whether `bitmap` is good for an increment.
+
+    `parent`: a disk of a point, as `copy_disk` takes it. Then the disk must be still, and is compared with it. Raises what
+    `digests_of_parent` raises.
+    """
     source = read(arguments["file"], arguments["format"])
     bitmap = arguments.get("bitmap")
     state, reason = source.state_of(bitmap) if bitmap is not None else ("absent", None)
+    changed = None
+    if bitmap is not None and state == WHOLE:
+        older = digests_of_parent(arguments["path"], arguments["parent"]) if arguments.get("parent") is not None else None
+        changed, reason = _changes(source, bitmap, older, report)
+        state = WHOLE if reason is None else OTHER_CONTENT
     return {
         "virtual_size": source.virtual_size,
         "layers": [{"file": layer.file, "format": layer.format, "bitmaps": dict(layer.bitmaps)} for layer in source.layers],
         "bitmap": state,
         "reason": reason,
-        "changed_bytes": _changed_bytes(source, bitmap, report) if bitmap is not None and state == WHOLE else None,
+        "changed_bytes": changed,
     }
 
 
-def _changed_bytes(source: Source, bitmap: str, report: Report) -> int:
+def _changes(source: Source, bitmap: str, older: Digests | None, report: Report) -> tuple[int, str | None]:
+    """The bytes that were written, and why the disk is not the one of `older`."""
     try:
         with NbdServer(source.image(), connections=1, report=report, bitmap=bitmap) as server:
             handle = server.connect([extents.bitmap_context(bitmap)])[0]
-            return extents.total(dirty_extents(source, bitmap, handle, report))
+            dirty = dirty_extents(source, bitmap, handle, report)
+            if older is None:
+                return extents.total(dirty), None
+            with opened_image(source.image(), [layer.file for layer in source.layers], report) as disk:
+                return extents.total(dirty), why_not_of(older, disk, dirty, report)
     except ServerFailed as failed:
         raise unreadable(failed.image.path, failed.reason) from failed
+    except ReadFailed as failed:
+        raise unreadable(source.file, failed.reason) from failed

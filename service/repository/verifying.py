@@ -60,7 +60,7 @@ def point_chain(repository: str, folder: str, faults: Faults) -> list[PointOnDis
         if its_folder in points:
             continue
         try:
-            manifest = _manifest(repository, its_folder, of_point=folder)
+            manifest = stored_manifest(repository, its_folder, of_point=folder)
         except (PointDamaged, PointIncomplete, ForeignEntry) as error:
             is_gone = isinstance(error, PointIncomplete) and error.facts["missing"] == its_folder
             faults.add(its_folder, None if is_gone else MANIFEST_FILE, error.facts.get("reason", "it is missing"))
@@ -70,7 +70,7 @@ def point_chain(repository: str, folder: str, faults: Faults) -> list[PointOnDis
     return list(points.values())
 
 
-def _manifest(repository: str, folder: str, *, of_point: str) -> Manifest:
+def stored_manifest(repository: str, folder: str, *, of_point: str) -> Manifest:
     path = stored_chain.regular_file(repository, folder, MANIFEST_FILE, of_point=of_point)
     with in_repository(path, "reading", is_write=False):
         text = path.read_bytes()
