@@ -13,6 +13,8 @@ import pytest
 
 from service.model.manifest import DiskOfPoint, Manifest, StoredFile
 from service.model.repository import DEFINITION_FILE, MANIFEST_FILE, DiskLevel, point_folder
+from tests.scenes.sealed import DOMAIN as OF_THE_SERVICE
+from tests.scenes.sealed import Sealed
 
 PAGE = (Path(__file__).parents[1] / "docs" / "restore-by-hand.md").read_text()
 BLOCKS = re.findall(r"^```sh( \w+)?\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -108,9 +110,9 @@ class Repository:
 class Person:
     """Types what the page says into one shell, with a repository, a point and a folder of their own."""
 
-    def __init__(self, repository: Repository, point: str, target: Path) -> None:
+    def __init__(self, repository: Repository, point: str, target: Path, *, domain: str = DOMAIN) -> None:
         self.target = target
-        self._own = {"REPOSITORY": repository.path, "DOMAIN": DOMAIN, "POINT": point, "TARGET": target, "KEY": repository.key}
+        self._own = {"REPOSITORY": repository.path, "DOMAIN": domain, "POINT": point, "TARGET": target, "KEY": repository.key}
 
     def does(self, *marks: str) -> subprocess.CompletedProcess[str]:
         """All blocks without a mark and those with these marks, in the order of the page."""
@@ -214,3 +216,31 @@ def test_libvirt_takes_the_definition_after_it_was_edited_as_the_page_says(repos
     command = ["virsh", "-c", "test:///default", *define.split()[1:]]
     named = [str(definition) if "TARGET" in word else word for word in command]
     assert subprocess.run(named, check=False, capture_output=True).returncode == 0
+
+
+# --- points that the service has made ---------------------------------------------------------------
+
+
+@pytest.fixture(params=["plain", "compressed", "encrypted"])
+def sealed(request: pytest.FixtureRequest, tmp_path: Path) -> Sealed:
+    key = tmp_path / "key"
+    key.write_text(SECRET)
+    options = {"plain": {}, "compressed": {"compress": True}, "encrypted": {"key": key}}[request.param]
+    made = Sealed(tmp_path / "repository", **options)  # type: ignore[arg-type]
+    made.seal((1, 0, MIB), (2, MIB, MIB))
+    made.seal((3, MIB, MIB))
+    made.seal((4, 2 * MIB + 4096, 4096), (0, 0, 65536))
+    return made
+
+
+def test_a_point_of_the_service_restores_without_it(sealed: Sealed, tmp_path: Path) -> None:
+    key = tmp_path / "key" if sealed.key is not None else None
+    point = Path(sealed.manifests[sealed.points[-1]].folder).name
+    person = Person(Repository(sealed.path, key), point, tmp_path / "restored", domain=OF_THE_SERVICE)
+    done = person.does("encrypted" if key else "plain")
+    assert (done.returncode, done.stderr) == (0, "")
+    disk = subprocess.run(
+        ["qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", str(sealed.disk.path), str(person.target / "vda.qcow2")], check=False
+    )
+    assert disk.returncode == 0
+    assert "damaged" not in done.stdout

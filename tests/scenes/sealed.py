@@ -14,6 +14,7 @@ from service.model.repository import DEFINITION_FILE, DiskLevel, RepositoryState
 from service.records import points, repositories, sealed_points
 from service.records.repositories import Look, Registration
 from service.repository import signing
+from service.repository.keys import Key
 from service.repository.signing import SigningKey
 from service.repository.store import Repository
 from tests.repository.disks import MIB, Disk
@@ -26,8 +27,12 @@ BEGIN = datetime(2026, 11, 27, 20, 0, tzinfo=UTC)
 class Sealed:
     """`id` is the repository's. `points`: the ids of its points, oldest first: a full one and its increments."""
 
-    def __init__(self, path: Path, *, name: str = "nas", guest: Path | None = None) -> None:
-        """`guest`: the folder of what is not in the repository: the guest's disk, and the key of the service."""
+    def __init__(
+        self, path: Path, *, name: str = "nas", guest: Path | None = None, key: Path | None = None, compress: bool = False
+    ) -> None:
+        """`guest`: the folder of what is not in the repository: the guest's disk, and the key of the service. `key`: encrypts the disks."""
+        self.key = Key(f"file:{key}") if key is not None else None
+        self.compress = compress
         self.path = path
         self.name = name
         self.id = str(uuid4())
@@ -39,7 +44,7 @@ class Sealed:
             repository.create()
 
     def opened(self, **options: Any) -> Repository:
-        return Repository(str(self.path), self.id, **options)
+        return Repository(str(self.path), self.id, self.key, **options)
 
     def register(self, database: Database, *, is_seen: bool = True, host: str = HOST) -> str:
         """As the API and the worker's first look leave it. Returns the id in the database."""
@@ -58,7 +63,7 @@ class Sealed:
         name = f"{at:%Y%m%dT%H%M%SZ}-{point_id[:8]}"
         with self.opened() as repository:
             partial = repository.begin_point(DOMAIN, name).partial
-            repository.put_text(partial, DEFINITION_FILE, "<domain/>")
+            repository.put_text(partial, DEFINITION_FILE, "<domain>\n  <name>db1</name>\n</domain>\n")
             copied = repository.call("copy_disk", self._request(partial, parent))
             files = repository.seal(partial)
             manifest = self._manifest(point_id, name, at, copied, parent, files)
@@ -103,8 +108,8 @@ class Sealed:
             "level": (DiskLevel.full if parent is None else DiskLevel.content).value,
             "bitmap": None,
             "parent": {"folder": parent.folder, "file": "vda.qcow2", "blocks_file": "vda.blocks"} if parent is not None else None,
-            "compress": False,
-            "encrypted": False,
+            "compress": self.compress,
+            "encrypted": self.key is not None,
             "size_hint": None,
         }
 
@@ -120,6 +125,8 @@ class Sealed:
             copied_bytes=copied["copied_bytes"],
             parent=parent.point_id if parent is not None else None,
             parent_folder=parent.folder if parent is not None else None,
+            is_compressed=self.compress,
+            is_encrypted=self.key is not None,
         )
         return Manifest(
             point_id=point_id,
