@@ -134,6 +134,7 @@ def test_in_place_after_the_disk_was_lost(service: ServiceProcess, make_guest: M
     assert chain(guest.active_sources()["vda"]) == [guest.active_sources()["vda"]]
 
 
+@pytest.mark.timeout(400)
 def test_instant_boots_while_it_is_made_whole_and_survives_a_killed_qemu_and_a_killed_worker(
     service: ServiceProcess, make_guest: MakeGuest, sealed: SealedPoints, restored: Restored
 ) -> None:
