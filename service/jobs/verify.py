@@ -158,6 +158,8 @@ class _VerifyRun:
             faults.append({"folder": self._subject.folder, "file": error.facts["path"], "reason": error.facts["reason"]})
         except PointIncomplete as error:
             faults.append({"folder": error.facts["missing"], "file": None, "reason": MISSING})
+        if faults or document.get("faults"):
+            repository.look()  # A file may be missing only because the whole repository is away since a moment ago: that raises here.
         return self._judged(kind, document, faults)
 
     def _judged(self, kind: ProofKind, document: Mapping[str, Any], faults: list[Mapping[str, Any]]) -> _Tested:
