@@ -75,8 +75,8 @@ def test_a_good_point_gets_a_proof_of_each_check(world: World) -> None:
     top = world.sealed.points[-1]
     job = world.verify(top)
     assert job.state == "succeeded"
-    assert [kind for kind, _ in world.proofs(top)] == ["bytes", "structure", "filesystem"]
-    assert world.proofs(top)[0] == ("bytes", True)
+    # The disk of this world has no filesystem.
+    assert world.proofs(top) == [("bytes", True), ("structure", True), ("filesystem", None)]
     assert [name for name, _ in phases_of(job)] == ["checksums", "structure", "filesystem"]
     assert world.state(top) == "sealed"
 
@@ -271,3 +271,18 @@ def test_a_verify_locks_its_point_and_no_domain(world: World) -> None:
     world.ask(second)
     assert world.scene.job(job_id).lock_key == f"point:{first}"
     assert DOMAIN not in str(world.scene.job(job_id).lock_key)
+
+
+def test_the_stored_bytes_of_an_encrypted_point_are_verified_without_its_key(sqlite_database: Database, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("a secret of the tests")
+    sealed = Sealed(tmp_path / "repository", key=key)
+    verifying = Verifying(sqlite_database, tmp_path, sealed)
+    sealed.register(sqlite_database)
+    point = sealed.seal((1, 0, MIB), database=sqlite_database)
+    key.unlink()
+    job = verifying.verify(point, checks=["bytes"])
+    assert (job.state, [proof["ok"] for proof in sealed.row(sqlite_database, point).proofs or ()]) == ("succeeded", [True])
+    assert phases_of(job) == [("checksums", "warning")]
+    sealed.damage(point)
+    assert error_of(verifying.verify(point, checks=["bytes"]))["code"] == "point_damaged"

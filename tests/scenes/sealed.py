@@ -49,7 +49,9 @@ class Sealed:
     def register(self, database: Database, *, is_seen: bool = True, host: str = HOST) -> str:
         """As the API and the worker's first look leave it. Returns the id in the database."""
         with database.write() as session:
-            row = repositories.add(session, Registration(self.name, str(self.path), host), BEGIN)
+            row = repositories.add(
+                session, Registration(self.name, str(self.path), host, self.key.reference if self.key is not None else None), BEGIN
+            )
             if is_seen:
                 row = repositories.adopt(session, row.id, self.id)
                 repositories.note_look(session, row.id, Look(RepositoryState.ready, format_version=1), BEGIN, asked_at=BEGIN)
