@@ -110,7 +110,7 @@ class OverlayDisk:
 
     # --- what can happen to it ------------------------------------------------------------------
 
-    def fill(self) -> None:
+    def fill(self, *, but_bytes: int = 0) -> None:
         with self._ballast.open("wb") as file:
             size, step = 0, 16 * 1024 * 1024
             while step >= 4096:
@@ -119,6 +119,7 @@ class OverlayDisk:
                     size += step
                 except OSError:
                     step //= 2
+            file.truncate(max(0, size - but_bytes))
 
     def guest_waits_for_room(self) -> bool:
         state, reason = self._stage.guest.domain.state()

@@ -2,16 +2,26 @@
 
 import signal
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from tests.chaos.backups.repository import repository_of
 from tests.chaos.faults.strike import Strike, fault, send
+from tests.chaos.overlay_disk import RESERVE_BYTES, OverlayDisk
 from tests.chaos.stage import Stage, until
 from tests.lab import daemon
 from tests.lab.bad_storage import Storage
+from tests.lab.places import LabError
 
 LATE_PHASES = ("transfer", "compare", "seal", "merge")
 COPYING = ("transfer",)
+ROOM_BYTES = 12 << 20
+#: More than the room, a MB at a time.
+_WRITES = """
+    for place in $(seq 0 29)
+    do dd if=/dev/urandom of=/data/known bs=1M count=1 seek=$place conv=notrunc,fsync
+    sleep 0.2
+    done
+"""
 #: Longer than the silence that the settings of the stage allow (3 s), or shorter.
 HANGS_S = (1.0, 8.0)
 
@@ -144,6 +154,33 @@ def backup_libvirt_connection_cut(strike: Strike) -> None:
     strike.stage.relay.close()
     strike.obstacle_s = strike.pause(0.1, 2.0)
     strike.stage.relay.open()
+
+
+def _put_in(stage: Stage) -> None:
+    OverlayDisk(stage).put_in()
+
+
+def _heal(stage: Stage) -> None:
+    OverlayDisk(stage).heal()
+
+
+def _take_out(stage: Stage) -> None:
+    OverlayDisk(stage).take_out()
+
+
+@fault(weight=0.8, prepare=_put_in, clean_up=_heal, put_back=_take_out, plays="backup")
+def backup_overlay_space_low(strike: Strike) -> None:
+    """The guest writes faster than its overlay has room for: the job must end before the guest would stand."""
+    disk = OverlayDisk(strike.stage)
+    if not disk.is_mounted:
+        return
+    with _storage(strike).slow(500_000):
+        if not strike.wait_for_phase(*COPYING):
+            return
+        disk.fill(but_bytes=RESERVE_BYTES + ROOM_BYTES)
+        with suppress(LabError):
+            strike.stage.guest.exec("/bin/sh", "-c", _WRITES, timeout=60)
+        until(strike.is_over, 120, "the job did not end")
 
 
 # --- the repository -------------------------------------------------------------------------------
