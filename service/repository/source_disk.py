@@ -24,7 +24,7 @@ from service.repository.report import Report
 IN_USE = "in-use"
 WHOLE = "whole"
 OTHER_CONTENT = "other-content"
-"""The bitmap is whole, and the disk is not the one of the parent equal."""
+"""The bitmap is whole, but the disk is not the one of the parent."""
 RECORDS = "auto"
 
 
