@@ -225,6 +225,7 @@ class _BackupRun:
         with self._run.phase_that_cannot_be_cancelled(PhaseName.discard) as phase:
             backup_end.delete_checkpoint(self._guest, own.checkpoint)
             merge = backup_end.merge_all(self._guest, self._overlays)
+            error = after_the_pause(self._guest, error)
             left = [*(left.detail for left in merge.left), *self._drop_partial(own)]
             if merge.errors:
                 facts = {"domain": self._guest.name, "disks": ", ".join(merge.errors), "why": merge.message}
@@ -232,7 +233,6 @@ class _BackupRun:
                 phase.fail(error.detail)
             elif left:
                 phase.warn("; ".join(left))
-            error = after_the_pause(self._guest, error)
         result = {"backup": _result(replace(own, impact=self._watching.as_document() or own.impact))}
         return replace(ending, error=error, result=result, is_undone=not merge.errors)
 

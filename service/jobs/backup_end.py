@@ -9,6 +9,7 @@ from service.errors import DomainGone, LibvirtCallFailed, LibvirtUnavailable, St
 from service.hypervisor.checkpoints import is_ours, prefix_of
 from service.hypervisor.guest import Guest
 from service.jobs.backup_plan import bitmap_by_libvirt
+from service.jobs.guest_watch import resume_after_error
 from service.jobs.run import MustRecover
 from service.model.backup_level import BitmapState
 from service.model.intent import Overlay
@@ -17,14 +18,31 @@ _logger = log.get(__name__)
 
 
 def merge_all(guest: Guest, overlays: Sequence[Overlay]) -> Merge:
-    """Raises MustRecover if libvirt went away: recovery then continues."""
+    """Raises MustRecover if libvirt went away: recovery then continues.
+
+    A guest that had no space left is continued, as the space of its overlays is free again.
+    """
     try:
         forget_broken_checkpoints(guest)
-        return put_back(guest, overlays)
+        merge = put_back(guest, overlays)
+        _continue(guest)
+        return merge
     except LibvirtUnavailable as error:
         raise MustRecover(what=error.detail) from error
     except DomainGone as error:
         return Merge(was_begun=True, errors={overlay.target: error for overlay in overlays})
+
+
+def _continue(guest: Guest) -> None:
+    """At once, and whatever the job ends with: nothing that waits for a repository may come before it."""
+    try:
+        if not resume_after_error(guest):
+            _logger.error("guest_still_paused", domain=guest.name)
+    except LibvirtUnavailable:
+        raise
+    except StillpointError as error:
+        # It was shut off or moved meanwhile.
+        _logger.warning("guest_not_continued", domain=guest.name, reason=error.detail)
 
 
 def forget_broken_checkpoints(guest: Guest) -> None:
