@@ -33,6 +33,7 @@ from service.model.domain_xml import nvram_path, tpm_state
 from service.model.impact import ImpactStage
 from service.model.intent import Intent, Overlay
 from service.model.inventory import Disk
+from service.model.lifecycle import PhaseName
 from service.model.repository import DiskLevel, Level
 from service.model.requests import BackupRequest
 from service.model.scope import DiskSelection
@@ -90,7 +91,8 @@ class BackupPlan(Additions):
     # --- in the preflight -------------------------------------------------------------------------
 
     def decide(self, terms: Terms, selection: DiskSelection) -> None:
-        """Raises RepositoryFull, RepositoryGone and its like, LevelImpossible."""
+        """Raises RepositoryFull, RepositoryGone and its like, LevelImpossible, JobCancelled."""
+        self._repository.safe_point = lambda: self._run.safe_point(PhaseName.preflight)
         look = self._repository.look()
         if look.is_writable:
             # What attempts left that were lost for good.
@@ -220,6 +222,7 @@ class BackupPlan(Additions):
 
     def decide_again(self, overlays: Sequence[Overlay]) -> list[PlannedDisk]:
         """The files are still now, and say themselves whether their bitmaps are whole. An increment may become a full copy by that."""
+        self._repository.safe_point = lambda: self._run.safe_point(PhaseName.transfer)
         return [self._checked(self.own.disk(overlay.target), overlay) for overlay in overlays]
 
     def _checked(self, disk: PlannedDisk, overlay: Overlay) -> PlannedDisk:

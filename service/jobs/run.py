@@ -246,7 +246,8 @@ class JobRun:
         with self._database.write() as session:
             if ending.next_try is not None and not queue.is_cancel_requested(session, self.claim.job_id):
                 follower = queue.enqueue(session, ending.next_try)
-                values["result"] = {"next_try": {"job_id": follower.job_id, "run_after": rfc3339(follower.run_after)}}
+                next_try = {"job_id": follower.job_id, "run_after": rfc3339(follower.run_after)}
+                values["result"] = {**(ending.result or {}), "next_try": next_try}
             # Before the texts and the point, because this raises LeaseLost if the job was lost. Then nothing is written.
             queue.finish(session, self.claim.job_id, self.claim.lease_token, ending.state, values)
             raw_texts.keep(session, self.claim.job_id, self.claim.attempt, ending.texts)

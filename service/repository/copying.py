@@ -6,6 +6,7 @@ the parent's. The digests of blocks that were not read are those of the parent.
 
 import json
 import os
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from service.model.repository import BLOCK_BYTES, DiskLevel
 from service.repository import extents, images, places, source_disk, stored_chain
 from service.repository.digests import Digests, digest
 from service.repository.extents import CLUSTER_BYTES, Block, Extent
-from service.repository.failures import in_repository, of_repository
+from service.repository.failures import in_repository, of_repository, of_source
 from service.repository.images import Image
 from service.repository.nbd_server import NbdServer, ServerFailed
 from service.repository.parent import digests_of_parent, why_not_of
@@ -114,13 +115,17 @@ def _can_compress(arguments: Mapping[str, Any]) -> bool:
 
 def _copied(copy: Copy, report: Report) -> dict[str, Any]:
     need_key(copy.is_encrypted, report, str(copy.path))
-    older = _parents_digests(copy)
+    older, written_at = _parents_digests(copy), _last_write(copy.file)
     try:
         with _opened_source(copy, report) as (disk, dirty):
             if disk.size != copy.virtual_size:
                 raise source_disk.unreadable(copy.file, f"it shows {disk.size} bytes, and the disk has {copy.virtual_size} bytes")
             plan = _plan(copy, disk, dirty, older, report)
-            return _written(copy, disk, plan, report)
+            result = _written(copy, disk, plan, report)
+            if _last_write(copy.file) != written_at:
+                # Another client merged an overlay into it, for example.
+                raise source_disk.unreadable(copy.file, "another program wrote to it during the copy")
+            return result
     except ServerFailed as failed:
         if failed.image.path == copy.file:
             raise source_disk.unreadable(copy.file, failed.reason) from failed
@@ -129,6 +134,15 @@ def _copied(copy: Copy, report: Report) -> dict[str, Any]:
         raise RepositoryRefused(path=failed.image.path, what="opening", reason=failed.reason) from failed
     except ReadFailed as failed:
         raise source_disk.unreadable(copy.file, failed.reason) from failed
+
+
+def _last_write(file: str) -> int | None:
+    """None: a device, which does not tell it. Raises StorageRefused."""
+    try:
+        status = os.stat(file)  # noqa: PTH116 - in the hand, as the rest of this module
+    except OSError as error:
+        raise of_source(error, file, "looking at") from error
+    return status.st_mtime_ns if stat.S_ISREG(status.st_mode) else None
 
 
 @contextmanager

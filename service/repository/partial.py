@@ -39,7 +39,9 @@ def begin_point(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     partial = f"{domain}/{PARTIAL_PREFIX}{name}"
     with places.opened_folder(path, domain, is_made=True) as folder:
         report.alive()
-        is_published = _is_folder(folder, name)
+        if is_published := _is_folder(folder, name):
+            # The earlier try may have ended between its rename and its sync.
+            places.sync_folder(folder, Path(path, domain))
         is_resumed = _is_folder(folder, f"{PARTIAL_PREFIX}{name}")
     with places.opened_folder(path, partial, is_made=True) as folder:
         marker = {"begun_at": rfc3339(datetime.now(UTC)), "owner": arguments.get("owner")}

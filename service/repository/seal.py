@@ -56,6 +56,8 @@ def publish(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         if (earlier := _earlier_manifest(parent, name, shown)) is not None:
             if earlier != arguments["manifest"]:
                 raise RepositoryBad(path=bounded_io.printable(shown), reason="another point is published under this name")
+            # The earlier try may have ended between the rename and the sync, and without it the rename is lost with the power.
+            places.sync_folder(parent, shown.parent)
             return {"folder": published, "was_published": True}
         _write_manifest(path, partial, arguments["manifest"], arguments.get("signature"), report)
         with failures.in_repository(shown, "publishing"):

@@ -248,6 +248,11 @@ def test_a_point_that_falls_short_is_copied_all_the_same_and_the_job_fails(scene
     assert scene.is_as_before()
 
 
+def test_a_point_that_falls_short_and_is_tried_again_still_tells_what_was_copied(scene: BackupScene) -> None:
+    job = scene.run(required_verdict="application", on_shortfall="retry")
+    assert (job.result or {}).keys() == {"backup", "next_try"}
+
+
 def test_a_point_that_falls_short_and_shall_be_discarded_is_not_copied(scene: BackupScene, steps: Steps) -> None:
     job = scene.run(required_verdict="application", on_shortfall="discard")
     assert (job.state, error_of(job)["code"], scene.sealed()) == ("failed", "verdict_below_required", [])

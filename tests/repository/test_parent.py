@@ -8,7 +8,7 @@ import pytest
 from service.errors import PointDamaged, PointIncomplete, StorageRefused
 from tests.repository.damages import flips_a_bit
 from tests.repository.disks import MIB, Disk, Points
-from tests.repository.step_process import run_step
+from tests.repository.step_process import result_of, run_step, start_step
 
 
 def test_the_disk_of_the_last_point_is_good_for_an_increment(disk: Disk, points: Points) -> None:
@@ -75,3 +75,14 @@ def inspect(points: Points, parent: str, disk: Disk) -> dict[str, Any]:
     stored = {"folder": points.folder(parent), "file": "vda.qcow2", "blocks_file": "vda.blocks"}
     asked = {"path": str(points.path), "file": str(disk.path), "format": disk.format, "bitmap": "c1", "parent": stored}
     return run_step("inspect_source", asked)
+
+
+def test_a_disk_that_another_program_writes_to_during_the_copy_is_not_a_point(disk: Disk, points: Points) -> None:
+    """Another client may merge the overlay of the guest into it."""
+    process = start_step("copy_disk", points.request("p1", disk), pace=2 * MIB)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    disk.write((5, 15 * MIB, 65536))
+
+    with pytest.raises(StorageRefused):
+        result_of(line + process.communicate()[0])
