@@ -32,12 +32,20 @@ def bring_up(intent: RestoreIntent, host: Host) -> Guest:
             raise RestoreRefused(
                 domain=intent.name, reason="the domain was started meanwhile", instead="Shut the domain down, and restore again."
             )
+        _must_be_there(intent)
         if intent.tpm is not None:
             intent.tpm.put_in_place()
         guest = _defined(intent, guest, host)
     if intent.will_start:
         _start(guest)
     return guest
+
+
+def _must_be_there(intent: RestoreIntent) -> None:
+    """A worker may have died while it took the restore back, with the new files removed already. Raises RestoredDomainFailed."""
+    gone = [file.path for file in intent.files if not restore_files.is_complete(file)]
+    if gone:
+        raise RestoredDomainFailed(domain=intent.name, reason=f"{', '.join(gone)} is not there any more", state="The restore is taken back")
 
 
 def _defined(intent: RestoreIntent, guest: Guest | None, host: Host) -> Guest:
@@ -92,7 +100,11 @@ def take_back(intent: RestoreIntent, host: Host) -> list[str]:
         elif _is_on_new_disks(guest, intent):
             guest.destroy()
             guest.undefine(keep_nvram=False)
-    return restore_files.remove_all(intent)
+    left = restore_files.remove_all(intent)
+    if guest is not None and intent.mode is RestoreMode.in_place and intent.was_running:
+        # Last: a TPM that runs must find its earlier state.
+        guest.start()
+    return left
 
 
 def _put_back(guest: Guest, intent: RestoreIntent) -> None:
@@ -105,8 +117,6 @@ def _put_back(guest: Guest, intent: RestoreIntent) -> None:
     except LibvirtCallFailed as error:
         # The next backup is full then. The domain itself is as before.
         _logger.warning("checkpoints_not_put_back", domain=guest.name, reason=error.detail)
-    if intent.was_running:
-        guest.start()
 
 
 def bring_up_or_take_back(intent: RestoreIntent, host: Host) -> tuple[Guest | None, StillpointError | None]:

@@ -11,7 +11,9 @@ from service.db.engine import Database
 from service.db.tables import Job
 from service.jobs import restore_domain, restore_files
 from service.jobs.restore_flatten import Flattening
+from service.jobs.restore_intent import RestoreIntent
 from service.jobs.restore_source import Archive
+from service.model.inventory import DomainState
 from tests.fakes.domain import RUNNING, FakeDomain
 from tests.fakes.libvirt_errors import libvirt_error
 from tests.jobs.restoring import RestoreScene, first_byte
@@ -142,6 +144,35 @@ def test_a_recovery_that_cannot_start_the_restored_domain_takes_it_back(scene: R
     assert (job.state, error_of(job)["code"]) == ("failed", "restored_domain_failed")
     assert scene.domain.source("vda") == str(scene.disk_file)
     assert scene.new_files() == []
+
+
+def test_a_death_after_the_new_disks_were_removed_again_leaves_the_old_ones(scene: RestoreScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A definition that names disks that are not there would be taken for a restored domain, if the domain shall not start."""
+    grave = Grave(monkeypatch, restore_domain, "_defined", after=False)
+    scene.ask_restore("in_place", start=False)
+    job_id = die(scene, grave.reached)
+    for name in scene.new_files():
+        (scene.images / name).unlink()
+    job = recovered(scene, job_id)
+    assert (job.state, error_of(job)["code"]) == ("failed", "restored_domain_failed")
+    assert scene.domain.source("vda") == str(scene.disk_file)
+
+
+def test_a_domain_that_is_taken_back_starts_after_its_tpm_has_its_earlier_state(
+    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.domain.resume()
+    seen: list[DomainState] = []
+    real = restore_files.remove_all
+
+    def remove_all(intent: RestoreIntent) -> list[str]:
+        seen.append(scene.host.guest("db1").state())
+        return real(intent)
+
+    monkeypatch.setattr(restore_files, "remove_all", remove_all)
+    scene.domain.fail_next("start", libvirt_error(1, "internal error: qemu unexpectedly closed the monitor"))
+    scene.restore("in_place", start=True, stop=True)
+    assert (seen, scene.domain.state_now) == ([DomainState.shut_off], RUNNING)
 
 
 def next_attempt(scene: RestoreScene, job: Job) -> Job:
