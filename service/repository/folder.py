@@ -32,10 +32,7 @@ def look(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """
     path = arguments["path"]
     with places.opened_folder(path) as root:
-        described = description(root, path)
-        expected = arguments.get("id")
-        if expected is not None and described["id"] != expected:
-            raise _bad(path, f"its id is {described['id']}, and {expected} is expected")
+        described = must_be(root, path, arguments.get("id"))
         report.alive()
         status = os.fstatvfs(root)
         why_not = _why_not_writable(root, path)
@@ -73,6 +70,8 @@ def create(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 def put_key(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Keep the public key of a service beside the points that it signs. One that is there is never replaced."""
     path, name = arguments["path"], f"{arguments['key_id']}{KEY_SUFFIX}"
+    with places.opened_folder(path) as root:
+        description(root, path)
     with places.opened_folder(path, KEYS, is_made=True) as folder:
         report.alive()
         if is_new := name not in places.names(folder):
@@ -101,6 +100,14 @@ def _refuse_others(there: set[str], path: str) -> None:
     drafts = {name for name in there if name.startswith((places.DRAFT_PREFIX, PROBE_PREFIX))}
     if others := there - drafts - _OF_THE_FILESYSTEM:
         raise _bad(path, f"it is not empty: it contains {bounded_io.printable(min(others))}")
+
+
+def must_be(root: int, path: str, repository_id: str | None) -> dict[str, Any]:
+    """Id and version of this repository. Raises RepositoryGone, RepositoryBad (another one is there)."""
+    described = description(root, path)
+    if repository_id is not None and described["id"] != repository_id:
+        raise _bad(path, f"its id is {described['id']}, and {repository_id} is expected")
+    return described
 
 
 def description(root: int, path: str) -> dict[str, Any]:

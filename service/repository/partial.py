@@ -15,7 +15,7 @@ from service.clock import rfc3339
 from service.errors import ForeignEntry, StorageRefused
 from service.model.repository import PARTIAL_PREFIX
 from service.repository import durable, failures, places
-from service.repository.folder import PROBE_PREFIX
+from service.repository.folder import PROBE_PREFIX, must_be
 from service.repository.report import Report
 
 DOMAINS = "domains"
@@ -37,6 +37,9 @@ def begin_point(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     path, name = arguments["path"], _name(arguments["name"])
     domain = f"{DOMAINS}/{_name(arguments['domain_id'])}"
     partial = f"{domain}/{PARTIAL_PREFIX}{name}"
+    with places.opened_folder(path) as root:
+        # Below a share that is not mounted is an empty folder of the host, which would take the whole point.
+        must_be(root, path, arguments.get("id"))
     with places.opened_folder(path, domain, is_made=True) as folder:
         report.alive()
         if is_published := _is_folder(folder, name):

@@ -117,8 +117,8 @@ class Repository:
         self.call("create", {"id": self.id})
 
     def begin_point(self, domain_id: str, name: str, owner: str | None = None) -> Begun:
-        """`owner`: the id of the service's signing key, by which `sweep` knows the folder."""
-        answer = self.call("begin_point", {"domain_id": domain_id, "name": name, "owner": owner})
+        """`owner`: the id of the service's signing key, by which `sweep` knows the folder. Raises RepositoryGone, RepositoryBad."""
+        answer = self.call("begin_point", {"id": self.id, "domain_id": domain_id, "name": name, "owner": owner})
         return Begun(answer["partial"], answer["resumed"], answer["is_published"])
 
     def put_text(self, partial: str, name: str, text: str) -> int:

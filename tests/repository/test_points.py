@@ -118,6 +118,20 @@ def test_a_file_that_is_put_again_is_replaced(repository: Repository, tmp_path: 
     assert Path(repository.path, unfinished, "domain.xml").read_text() == "<other/>"
 
 
+def test_no_point_is_begun_below_a_share_that_is_not_mounted(repository: Repository) -> None:
+    """An attempt that continues after a reboot would fill the disk of the host, and seal the point there."""
+    (Path(repository.path) / "repository.json").unlink()
+    with pytest.raises(RepositoryGone):
+        repository.begin_point(DOMAIN, "point")
+    assert list(Path(repository.path).iterdir()) == []
+
+
+def test_no_point_is_begun_in_another_repository_that_is_mounted_there(repository: Repository) -> None:
+    repository.id = "another"
+    with pytest.raises(RepositoryBad):
+        repository.begin_point(DOMAIN, "point")
+
+
 def test_a_point_that_is_published_is_told_when_it_is_begun_again(repository: Repository, tmp_path: Path, signing_key: SigningKey) -> None:
     _published(repository, tmp_path, signing_key)
     assert repository.begin_point(DOMAIN, "point").is_published
