@@ -7,7 +7,7 @@ import pytest
 
 from service.errors import PointDamaged, PointIncomplete, StorageRefused
 from tests.repository.damages import flips_a_bit
-from tests.repository.disks import MIB, Disk, Points
+from tests.repository.disks import MIB, Disk, Points, qemu
 from tests.repository.step_process import result_of, run_step, start_step
 
 
@@ -30,6 +30,16 @@ def test_a_disk_that_changed_places_with_another_is_not_the_one_of_the_last_poin
     assert inspect(points, "p1", other)["bitmap"] == "other-content"
     with pytest.raises(StorageRefused):
         points.take("p2", other, "bitmap", bitmap="c1")
+
+
+def test_a_disk_that_shrank_and_grew_again_is_not_incremental(disk: Disk, points: Points) -> None:
+    """Its end is zeroes now, and the bitmap does not say so."""
+    disk.checkpoint("c1")
+    points.take("p1", disk)
+    qemu("qemu-img", "resize", "-q", "--shrink", disk.path, str(12 * MIB))
+    disk.grow(16 * MIB)
+
+    assert inspect(points, "p1", disk)["bitmap"] == "other-content"
 
 
 def test_a_parent_whose_digests_were_altered_is_damaged(disk: Disk, points: Points) -> None:
