@@ -200,7 +200,7 @@ def test_points_are_listed_by_repository_and_by_state(api_on_both: TestClient, d
     assert ids("?repository=nas&state=sealed&domain=db1") == [INC]
     shown = api_on_both.get(f"/api/v1/recovery-points/{INC}").json()
     assert (shown["state"], shown["repository"], shown["parents"], shown["job_id"]) == ("sealed", repository_id, [FULL], None)
-    assert shown["left_out"] == [{"target": "sda", "reason": "the disk is a CD-ROM"}]
+    assert shown["left_out"] == [{"target": "sda", "reason": "kept elsewhere"}]
 
 
 def test_a_point_that_was_damaged_protects_its_domain_no_more(api: TestClient, sqlite_database: Database, nas: str) -> None:

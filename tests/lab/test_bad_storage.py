@@ -54,7 +54,7 @@ def test_a_full_disk_has_no_room_and_then_has_it_again(disk: Storage) -> None:
     write(disk)
     with disk.full(but_bytes=4 * MB):
         write(disk, "fits")
-        assert refusal(lambda: write(disk, "does not fit", 8 * MB)) == errno.ENOSPC
+        assert refusal(lambda: write(disk, "too-large", 8 * MB)) == errno.ENOSPC
 
 
 def test_a_read_only_disk_can_be_read(disk: Storage) -> None:

@@ -60,7 +60,7 @@ def test_an_imported_point_says_what_its_manifest_says(database: Database, nas: 
     assert found.point_in_time_at.isoformat() == manifest.point_in_time_at
     assert found.created_at.isoformat() == manifest.sealed_at, "a point does not look newer because it was imported"
     assert found.disks[0]["stored_bytes"] == 1000
-    assert found.left_out == [{"target": "sda", "reason": "the disk is a CD-ROM"}]
+    assert found.left_out == [{"target": "sda", "reason": "kept elsewhere"}]
     assert found.size_bytes == 1032
     (event,) = [event for event in read(database) if event.point_id == found.id]
     assert (event.moved_from, event.moved_to) == (None, "sealed")

@@ -52,7 +52,7 @@ def a_manifest(name: str, repository_id: str, *, parent: str | None = None, nigh
         "verdict": "filesystem",
         "verdict_reasons": [],
         "disks": (disk,),
-        "left_out": (LeftOut("sda", "the disk is a CD-ROM"),),
+        "left_out": (LeftOut("sda", "kept elsewhere"),),
         "files": (StoredFile("vda.qcow2", 1000, ""), StoredFile("vda.blocks", 32, "")),
     }
     return Manifest(**(values | fields))
