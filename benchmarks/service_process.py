@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 from tests.lab.places import LabError
 
 FOREIGN_FREEZE_S = 20.0
+KEPT_S = 20.0
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
@@ -86,6 +87,7 @@ class Client:
 
     def __init__(self, port: int, token: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._used_at = time.monotonic()
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def get(self, path: str) -> Any:
@@ -139,9 +141,13 @@ class Client:
             time.sleep(0.1)
 
     def _call(self, method: str, path: str, body: str | None, expected: Sequence[int]) -> bytes:
+        if time.monotonic() - self._used_at > KEPT_S:
+            # The service closes a connection on which nothing is said; it is opened again by the next request.
+            self._connection.close()
         self._connection.request(method, path, body, self._headers)
         response = self._connection.getresponse()
         content = response.read()
+        self._used_at = time.monotonic()
         if response.status not in expected:
             raise LabError(f"{method} {path} was answered with {response.status}: {content[:2000].decode(errors='replace')}")
         return content
