@@ -63,7 +63,7 @@ def _merge_one_at_rest(guest: Guest, overlay: Overlay, budget_s: float) -> None:
         raise _impossible(guest, overlay, f"the disk is on {source}, and not on {overlay.path}")
     if source == overlay.path:
         _commit(guest, overlay, budget_s)
-        guest.redefine(_on_base(guest.inactive_xml(), overlay))
+        guest.redefine(_on_base(guest.secure_xml(), overlay))
     if guest.persistent_sources().get(overlay.target) != overlay.base:
         raise _impossible(guest, overlay, f"the definition still names {overlay.path}")
     if not guest.is_shut_off() and guest.sources().get(overlay.target) == overlay.path:

@@ -23,14 +23,22 @@ def merge_all(guest: Guest, overlays: Sequence[Overlay]) -> Merge:
     A guest that had no space left is continued, as the space of its overlays is free again.
     """
     try:
-        forget_broken_checkpoints(guest)
-        merge = put_back(guest, overlays)
+        merge = _merge(guest, overlays)
         _continue(guest)
         return merge
     except LibvirtUnavailable as error:
         raise MustRecover(what=error.detail) from error
     except DomainGone as error:
         return Merge(was_begun=True, errors={overlay.target: error for overlay in overlays})
+
+
+def _merge(guest: Guest, overlays: Sequence[Overlay]) -> Merge:
+    try:
+        forget_broken_checkpoints(guest)
+    except LibvirtCallFailed as error:
+        # A merge now could make a broken bitmap look whole. The overlays stay, the job says so, and the guest is continued.
+        return Merge(errors={overlay.target: error for overlay in overlays})
+    return put_back(guest, overlays)
 
 
 def _continue(guest: Guest) -> None:
@@ -82,7 +90,9 @@ def delete_checkpoint(guest: Guest, name: str | None) -> None:
     if name is None:
         return
     try:
-        guest.checkpoints.delete(name)
+        deleted = guest.checkpoints.delete(name)
+        if not deleted.bitmap_is_gone:
+            _logger.warning("bitmap_left", domain=guest.name, checkpoint=name, reason=deleted.reason)
     except LibvirtUnavailable as error:
         raise MustRecover(what=error.detail) from error
     except StillpointError as error:

@@ -232,6 +232,18 @@ def test_a_domain_that_is_off_is_backed_up_and_put_back(scene: BackupScene) -> N
     assert (scene.is_as_before(), len(scene.our_checkpoints())) == (True, 1)
 
 
+def test_a_domain_that_is_off_keeps_the_passwords_of_its_definition(scene: BackupScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one of libvirt's two texts of a definition has them."""
+    scene.domain.shut_off()
+    defined: list[str] = []
+    define = scene.domain.define
+    secure = scene.domain.secure_xml
+    monkeypatch.setattr(scene.domain, "secure_xml", lambda: secure().replace("</devices>", "<graphics type='vnc' passwd='x'/></devices>"))
+    monkeypatch.setattr(scene.domain, "define", lambda xml: (defined.append(xml), define(xml))[1])
+    scene.run()
+    assert [xml.count("passwd") for xml in defined] == [1]
+
+
 def test_after_a_point_of_a_domain_that_was_off_the_next_one_is_compared_by_content(scene: BackupScene) -> None:
     scene.domain.shut_off()
     scene.run()

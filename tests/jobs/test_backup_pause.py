@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from service.db.engine import Database
-from service.errors import StorageRefused
+from service.errors import LibvirtCallFailed, MergeUnfinished, StorageRefused
+from service.hypervisor.guest import Guest
+from service.jobs import backup_end
 from service.model.inventory import DomainState
 from service.repository.store import Repository
 from tests.scenes.backups import BackupScene, Steps
@@ -52,3 +54,15 @@ def test_a_guest_that_was_paused_when_its_worker_died_is_continued(scene: Backup
     scene.domain.pause_by_io_error()
     recovered(scene, lost)
     assert (state(scene), scene.is_as_before()) == (DomainState.running, True)
+
+
+def test_a_broken_checkpoint_that_cannot_be_forgotten_stops_the_merge_and_not_the_guest(
+    scene: BackupScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(guest: Guest) -> None:
+        scene.domain.pause_by_io_error()
+        raise LibvirtCallFailed(call="virDomainCheckpointDelete", libvirt_code=1, message="no")
+
+    monkeypatch.setattr(backup_end, "forget_broken_checkpoints", refuse)
+    job = scene.run()
+    assert (error_of(job)["code"], state(scene), len(scene.overlays())) == (MergeUnfinished.code, DomainState.running, 1)
