@@ -239,7 +239,12 @@ def test_a_domain_that_is_off_keeps_the_passwords_of_its_definition(scene: Backu
     define = scene.domain.define
     secure = scene.domain.secure_xml
     monkeypatch.setattr(scene.domain, "secure_xml", lambda: secure().replace("</devices>", "<graphics type='vnc' passwd='x'/></devices>"))
-    monkeypatch.setattr(scene.domain, "define", lambda xml: (defined.append(xml), define(xml))[1])
+
+    def note(xml: str) -> None:
+        defined.append(xml)
+        define(xml)
+
+    monkeypatch.setattr(scene.domain, "define", note)
     scene.run()
     assert [xml.count("passwd") for xml in defined] == [1]
 
