@@ -31,7 +31,7 @@ class Restored:
 
     def __init__(self, stage: Stage, mode: str, *, is_started: bool) -> None:
         self.mode = mode
-        self.is_started = is_started or mode in ("instant", "in_place")
+        self.is_started = (is_started and mode == "new") or mode in ("instant", "in_place")
         self.folder = stage.guest.folder / "restored"
         self.name = stage.guest.name.replace(GUESTS, f"{GUESTS}r")
         self._stage = stage

@@ -51,9 +51,14 @@ def _damage_not_told(stage: Stage, repository: LaneRepository, point_id: str, jo
         yield Breach("points_unrestorable", f"{repository.damage}: the verify ended {told(job)}, and the point is {state}")
     folder = stage.guest.folder / "refused"
     folder.mkdir(exist_ok=True)
-    refused = done(stage, {"kind": "restore", "recovery_point": point_id, "mode": "files", "folder": str(folder)})
-    if (refused["error"] or {}).get("code") != "point_damaged":
-        yield Breach("points_unrestorable", f"{repository.damage}: a restore of the point ended {told(refused)}")
+    # At once, or by the job: as the point is on record.
+    answer = stage.api.request(
+        "POST", "/api/v1/jobs", json={"kind": "restore", "recovery_point": point_id, "mode": "files", "folder": str(folder)}
+    )
+    document = answer.json()
+    refusal = (stage.api.wait(document["id"], JOB_TIMEOUT_S)["error"] or {}) if answer.status_code == 202 else document
+    if refusal.get("code") != "point_damaged":
+        yield Breach("points_unrestorable", f"{repository.damage}: a restore of the point was answered with {refusal}")
     if left := sorted(file.name for file in folder.iterdir()):
         yield Breach("stories_untrue", f"the restore of a damaged point left {left}")
     folder.rmdir()
