@@ -11,6 +11,7 @@ from service.db.engine import Database, open_engine
 from tests.databases import PostgresCluster, migrate, postgres_cluster, sqlite_url
 
 pytest_plugins = [
+    "tests.left_hands",
     "tests.left_processes",
     "tests.shared_out",
     "tests.side_by_side",
