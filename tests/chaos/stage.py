@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,7 +97,9 @@ class Stage:
         self.worker.stop()
         self.api.stop()
         self.relay.close()
-        self.guest.thaw_for_sure() if self.is_running() else None
+        # A guest that was started a moment ago has no agent yet. It is switched off next.
+        with suppress(libvirt.libvirtError):
+            self.guest.thaw_for_sure() if self.is_running() else None
         self.guest.destroy()
         self.at_end.close()
         if self.has_small_disk:

@@ -10,12 +10,13 @@ from tests.chaos.backups import invariants as of_backups
 from tests.chaos.backups.repository import LaneRepository, Moment, repository_of
 from tests.chaos.backups.watch import watched
 from tests.chaos.faults import FAULTS, Strike
+from tests.chaos.faults.strike import LONG_JOB_S
 from tests.chaos.invariants import Breach
 from tests.chaos.outcome import Outcome
 from tests.chaos.stage import Stage
 
 HOLD_LIMIT_MS = 1_500
-JOB_TIMEOUT_S = 180.0
+JOB_TIMEOUT_S = LONG_JOB_S
 RATES = (None, 4_000_000, 12_000_000)
 """Bytes a second: a copy of this disk is over before a fault can meet it, otherwise."""
 WRITTEN_MB = (0, 1, 6)

@@ -13,6 +13,8 @@ from tests.chaos.pauses import Pause
 from tests.chaos.stage import PATIENCE_S, Stage, until
 from tests.service_process import FINAL
 
+LONG_JOB_S = 240.0
+"""Until a job that copies has ended, on a machine with much to do."""
 Plays = Literal["snapshot", "backup", "restore", "verify"]
 
 
@@ -49,7 +51,8 @@ class Strike:
     def wait_for_phase(self, *names: str) -> bool:
         """Until the job is in one of the phases, or past one of them. False: the job is over, and was never seen there."""
         with self.stage.api.polled(self.job_id) as read:
-            return bool(until(lambda: self._came_to(read(), names), PATIENCE_S, f"the job did not come to {names}", pause=0.002) == "there")
+            came = until(lambda: self._came_to(read(), names), LONG_JOB_S, f"the job did not come to {names}", pause=0.002)
+        return came == "there"
 
     @staticmethod
     def _came_to(job: dict[str, Any], names: tuple[str, ...]) -> str | None:
