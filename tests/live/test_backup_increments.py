@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,9 +25,7 @@ def scene(lab: None, sqlite_database: Database, tmp_path: Path) -> Iterator[Back
 
 
 def kill_qemu(guest: LabGuest) -> None:
-    listed = subprocess.run(["pgrep", "-f", f"guest={guest.name},"], check=True, capture_output=True, text=True).stdout.split()
-    for pid in listed:
-        os.kill(int(pid), signal.SIGKILL)
+    os.kill(int(Path(f"/run/libvirt/qemu/{guest.name}.pid").read_text()), signal.SIGKILL)
     guest.wait_off()
 
 

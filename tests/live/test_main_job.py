@@ -73,7 +73,8 @@ def test_only_the_filesystems_on_the_disks_of_the_job_are_frozen(service: Servic
     assert guest.active_sources()["vda"] == guest.disks["vda"]
     assert job["evidence"]["left_out"] == {"vda": NOT_NAMED}
     guest.wait_serial("METER", 5, since=guest.mark())
-    held = [stall for stall in guest.stalls(mark) if stall.ms >= job["timing"]["hold_ms"]]
+    # A freeze holds the writes. An fdatasync may be late because the host is busy.
+    held = [stall for stall in guest.stalls(mark) if stall.call == "write" and stall.ms >= job["timing"]["hold_ms"]]
     assert {stall.mount for stall in held} == {"/data-vdb"}
 
 
