@@ -1,8 +1,9 @@
 """A round with a backup: the fault, then what is true of the guest, of the disk and of every point, then a backup that nothing disturbs."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from tests.chaos import invariants
@@ -29,7 +30,7 @@ def breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[
     fault.prepare(stage)
     stage.wait_worker()
     write_something(stage, chance.choice(WRITTEN_MB))
-    mark, known = stage.guest.mark(), stage.guest.heartbeats()[-1:]
+    mark, known, files = stage.guest.mark(), stage.guest.heartbeats()[-1:], stage.chain_files()
     moment = acknowledged(stage)
     strike = Strike(stage, stage.api.create(stage.guest.name, "backup", **_asked(repository, chance)), chance)
     outcome.job = strike.job_id
@@ -58,14 +59,14 @@ def breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[
     mine = [point for point in repository.points() if point["id"] not in points_before]
     repository.moments.update({point["id"]: moment for point in mine})
     yield from of_backups.unrestorable(repository, mine, moment)
-    yield from undisturbed(stage, repository)
+    yield from undisturbed(stage, repository, files)
 
 
-def undisturbed(stage: Stage, repository: LaneRepository) -> Iterator[Breach]:
+def undisturbed(stage: Stage, repository: LaneRepository, files: Sequence[Path]) -> Iterator[Breach]:
     """The job after a fault has been healed has nothing in its way, and clears up what the fault left."""
     job = back_up(stage, repository)
     yield from invariants.next_job_failed(job)
-    yield from chain(of_backups.disk_not_at_rest(stage), of_backups.checkpoints_left(stage), of_backups.unlisted(repository))
+    yield from chain(of_backups.disk_not_at_rest(stage, files), of_backups.checkpoints_left(stage), of_backups.unlisted(repository))
     mine = [point for point in repository.points() if point["job_id"] == job["id"]]
     yield from of_backups.unrestorable(repository, mine, repository.moments.get(mine[0]["id"]) if mine else None)
 

@@ -61,13 +61,13 @@ def _untrue(stage: Stage, repository: LaneRepository, job: dict[str, Any]) -> It
     if job["state"] not in FINAL:
         yield f"the job is {job['state']}"
         return
-    if (job["state"] == "failed") != (job["error"] is not None):
+    if (job["state"] == "succeeded") != (job["error"] is None):
         yield f"state {job['state']} with error {job['error']}"
     listed = [point for point in repository.points() if point["job_id"] == job["id"]]
     if job["state"] == "succeeded":
         if job["verdict"] != "filesystem" or len(listed) != 1:
             yield f"succeeded with {job['verdict']}, and {len(listed)} sealed points are on record"
-        if stage.is_running() and stage.written_file() != stage.guest.disks["vda"]:
+        if stage.is_running() and job["id"][:8] in stage.written_file().name:
             yield f"succeeded, and the guest is still on {stage.written_file().name}"
 
 
@@ -79,12 +79,12 @@ def unlisted(repository: LaneRepository) -> Iterator[Breach]:
         yield Breach("stories_untrue", f"published and not on record: {lost}; on record and not there: {missing}")
 
 
-def disk_not_at_rest(stage: Stage) -> Iterator[Breach]:
-    """After an undisturbed job no overlay is left."""
+def disk_not_at_rest(stage: Stage, before: Sequence[Path]) -> Iterator[Breach]:
+    """After an undisturbed job no overlay of a backup is left. `before`: the chain before the round. It may have overlays of snapshots."""
     if not stage.is_running():
         return
     files = stage.chain_files()
-    if files != [stage.guest.disks["vda"]]:
+    if files != list(before):
         yield Breach("chains_broken", f"after an undisturbed backup the guest is on {[file.name for file in files]}")
 
 
