@@ -46,8 +46,19 @@ def breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[
             yield from of_backups.guest_hurt(stage.guest.stalls(mark), job, 0, strike.obstacle_s)
     finally:
         restored.remove()
+        if mode == "in_place":
+            remove_old_overlays(stage)
     yield from of_backups.unrestorable(repository, [point], repository.moments.get(point["id"]))
     yield from invariants.no_heartbeat(stage)
+
+
+def remove_old_overlays(stage: Stage) -> None:
+    """A restore in place keeps the disks that it replaces. A person removes them, and so does the round."""
+    kept = {*stage.chain_files(), *stage.guest.disks.values()}
+    for folder in stage.overlay_folders:
+        for file in folder.glob("*.qcow2"):
+            if file not in kept:
+                file.unlink()
 
 
 def _after(
