@@ -277,3 +277,16 @@ class RestoreUnfinished(StillpointError):
         "Do not remove the point, and do not unmount {path}. Nothing that the guest wrote is lost. "
         "Complete each disk with `virsh blockpull {domain} DISK --wait` while the domain runs."
     )
+
+
+class RestoreNotWrittenOut(StillpointError):
+    """QEMU ended after it had dropped the repository from a disk, and before it had written out what it had copied.
+
+    QEMU changes the header of an image before it writes its cached tables (seen with 7.2, killed within a second of the end of a pull).
+    Facts: `domain`, `disks`, `path`.
+    """
+
+    code = "restore_not_written_out"
+    title = "The restored domain was killed before its disk was written out"
+    detail_template = "{domain}, {disks}: QEMU ended before everything that it had copied was on the disk, which may lack data now."
+    remedy_template = "The point in {path} is good. Remove {domain} and its new disks, and restore the point again."

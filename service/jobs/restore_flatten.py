@@ -16,6 +16,7 @@ from service.errors import (
     LibvirtCallFailed,
     LibvirtCallTimedOut,
     LibvirtUnavailable,
+    RestoreNotWrittenOut,
     RestoreUnfinished,
     StillpointError,
 )
@@ -38,6 +39,9 @@ PATIENCE_S = 900.0
 RETRY_PAUSE_S = 2.0
 """Seconds before something that failed is tried again."""
 
+FLUSH_PATIENCE_S = 60.0
+"""Seconds to wait for a flush of the guest once its disks are whole. After that the guest is left to its own flushes."""
+
 _logger = log.get(__name__)
 
 
@@ -56,6 +60,8 @@ class Flattening:
         #: The disks of which a copy was begun here. It may have ended well between two looks.
         self._begun: set[str] = set()
         self._seen: tuple[str, int, float] | None = None
+        #: By target: the start of the domain (`Guest.instance`) in which its copy was seen to run.
+        self._copied_in: dict[str, int] = {}
 
     def run(self) -> Guest:
         """The domain, when all of its disks stand alone. Raises RestoreUnfinished, DomainGone, JobCancelled, LeaseLost."""
@@ -65,6 +71,7 @@ class Flattening:
                 guest = self._host.guest(self._intent.uuid)
                 self.remaining = {target for target in self._intent.targets if not self._is_whole(guest, target)}
                 if not self.remaining:
+                    self._wait_until_written_out(guest)
                     break
                 self._step(guest, min(self.remaining))
             except (DomainBusy, LibvirtCallFailed, LibvirtCallTimedOut, LibvirtUnavailable) as error:
@@ -91,10 +98,33 @@ class Flattening:
                 self._begun.discard(target)
                 return
             self._begun.add(target)
+            self._copied_in[target] = guest.instance()
             guest.block_pull(target, self._bytes_s)
         elif progress is not None:
+            self._copied_in[target] = guest.instance()
             self._tell(target, progress.done_bytes, progress.total_bytes)
         self._wait(POLL_S, guest)
+
+    def _wait_until_written_out(self, guest: Guest) -> None:
+        """QEMU drops the repository from a header before it writes its cached tables. A flush of the guest writes them.
+
+        Raises RestoreNotWrittenOut if that QEMU ended before.
+        """
+        if guest.is_shut_off() and not guest.has_crashed():
+            # A QEMU that ends in order writes out everything.
+            return
+        first = {target: guest.block_latency(target).flushes for target in self._copied_in if not guest.is_shut_off()}
+        deadline = time.monotonic() + FLUSH_PATIENCE_S
+        waiting = set(self._copied_in)
+        while waiting:
+            if killed := sorted(target for target in waiting if guest.instance() != self._copied_in[target]):
+                raise RestoreNotWrittenOut(domain=self._intent.name, disks=", ".join(killed), path=self._archive.path)
+            if time.monotonic() > deadline:
+                _logger.warning("flush_not_seen", domain=self._intent.name, disks=sorted(waiting))
+                return
+            waiting = {target for target in waiting if (guest.block_latency(target).flushes or 0) <= (first[target] or 0)}
+            if waiting:
+                self._wait(POLL_S, guest)
 
     def _is_whole(self, guest: Guest, target: str) -> bool:
         """libvirt knows it of a running domain. Of a domain that is off, the header of its disk tells it."""

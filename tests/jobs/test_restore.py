@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from service.db.engine import Database
+from service.errors import RestoreNotWrittenOut
+from service.hypervisor.guest import Guest
+from service.model.impact import BlockTimes
 from tests.fakes.domain import RUNNING
 from tests.jobs.restoring import RestoreScene, first_byte
 from tests.repository.disks import are_identical
@@ -59,6 +62,21 @@ def test_an_instant_restore_boots_over_the_repository_and_ends_standing_alone(sc
     assert new.state_now == RUNNING
     assert job.result is not None
     assert job.result["restore"]["reads_repository"] == []
+
+
+def test_a_domain_that_is_killed_before_its_whole_disk_was_written_out_is_not_called_restored(
+    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU has dropped the repository from the disk, and what it had copied is lost with its caches."""
+
+    def killed_meanwhile(guest: Guest, target: str) -> BlockTimes:
+        (new,) = scene.new_domains()
+        new.kill_qemu()
+        return BlockTimes(flushes=0)
+
+    monkeypatch.setattr(Guest, "block_latency", killed_meanwhile)
+    job = scene.restore("instant")
+    assert (job.state, error_of(job)["code"]) == ("failed", RestoreNotWrittenOut.code)
 
 
 def test_the_older_point_is_restored_as_it_was(scene: RestoreScene) -> None:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from service.errors import RestoreNotWrittenOut
 from tests.chaos import invariants
 from tests.chaos.backups import invariants as of_backups
 from tests.chaos.backups.asking import ask, done, newest_point
@@ -65,7 +66,12 @@ def _after(
     stage: Stage, repository: LaneRepository, restored: Restored, job: dict[str, Any], point: dict[str, Any], body: dict[str, Any]
 ) -> Iterator[Breach]:
     """A restore that failed leaves nothing, and succeeds when it is asked for again."""
-    if job["state"] != "succeeded":
+    if (job["error"] or {}).get("code") == RestoreNotWrittenOut.code:
+        # The job says that its domain is not to be trusted. A person removes it, as the remedy says.
+        restored.remove()
+        restored.make_room()
+        job = done(stage, body)
+    elif job["state"] != "succeeded":
         yield from restored.half_made()
         repository.wait_ready()
         job = done(stage, body)
