@@ -82,9 +82,7 @@ class Hand:
                 safe_point()
             call = _Call(self.path, step, self._silence_s if silence_s is None else silence_s, on_progress, safe_point)
             try:
-                child = self._living(step)
-                self._say(child, {"step": step, "arguments": dict(arguments)})
-                answer = call.wait(child, self._flush)
+                answer = self._answer(call, step, arguments)
             except BaseException:
                 self._end()
                 raise
@@ -124,6 +122,20 @@ class Hand:
             finally:
                 self._in_call.release()
 
+    def _answer(self, call: "_Call", step: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        request = {"step": step, "arguments": dict(arguments)}
+        try:
+            return self._asked(call, request)
+        except _EndedBetweenCalls:
+            # Its end could not be seen before. The step was not begun: another process can do it.
+            self._end()
+            return self._asked(call, request)
+
+    def _asked(self, call: "_Call", request: Mapping[str, Any]) -> dict[str, Any]:
+        child = self._living(request["step"])
+        self._say(child, request)
+        return call.wait(child, self._flush)
+
     def _living(self, step: str) -> Child:
         if self._child is not None and not self._child.is_ended():
             return self._child
@@ -150,6 +162,10 @@ class Hand:
             child.end()
 
 
+class _EndedBetweenCalls(Exception):
+    """The process had answered earlier calls, and ended by itself or was killed by others before it took the step of this one."""
+
+
 class _Call:
     """One call: reads what the hand says until the step has ended."""
 
@@ -164,9 +180,10 @@ class _Call:
         self._path, self._step, self._silence_s = path, step, silence_s
         self._on_progress, self._safe_point = on_progress, safe_point
         self._rate = _Rate()
+        self._is_begun = False
 
     def wait(self, child: Child, flush: Callable[[Child], bool]) -> dict[str, Any]:
-        """`flush` sends what is to be sent, and says whether that is all."""
+        """`flush` sends what is to be sent, and says whether that is all. May raise _EndedBetweenCalls."""
         last_line = last_look = time.monotonic()
         incoming = _Lines(child.from_child)
         while True:
@@ -180,9 +197,12 @@ class _Call:
                 last_line = time.monotonic()
             for line in incoming.complete():
                 if "result" in line or "error" in line:
+                    child.has_answered = True
                     return line
                 self._note(line, child)
             if incoming.is_ended:
+                if child.has_answered and not self._is_begun and not child.is_killed:
+                    raise _EndedBetweenCalls
                 raise RepositoryUnusable(path=self._path, step=self._step, reason=child.why_it_ended())
             # After reading: the caller may have been away for longer than the hand was silent.
             self._check_silence(time.monotonic() - last_line, child)
@@ -198,6 +218,7 @@ class _Call:
 
     def _note(self, line: Mapping[str, Any], child: Child) -> None:
         child.is_ready = child.is_ready or "ready" in line
+        self._is_begun = self._is_begun or "begun" in line
         if self._on_progress is not None and "done" in line:
             done = int(line["done"])
             self._on_progress(Progress(done, line["total"], self._rate.at(time.monotonic(), done)))

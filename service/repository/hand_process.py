@@ -3,8 +3,8 @@
 A program, which the worker starts and does not import: `python -P -m service.repository.hand_process [FD OF THE KEY]`. It runs with the
 system's Python, as Debian's libnbd is a module of it: imported are the standard library, libnbd, and modules of the service that
 need nothing else. It hears lines of JSON on standard input: `{"step", "arguments"}` and `{"pace": bytes a second or null}`.
-It says `{"ready": true}` when it has begun, then `{"done", "total"}`, `{"alive": true}`, `{"waiting": true}`, and at the end of a step
-`{"result"}` or `{"error": code, "facts"}`.
+It says `{"ready": true}` when it runs, `{"begun": true}` before a step, then `{"done", "total"}`, `{"alive": true}`, `{"waiting": true}`,
+and at the end of a step `{"result"}` or `{"error": code, "facts"}`. A step without `begun` has done nothing: another process may do it.
 When its standard input ends, because the worker is gone, it kills its process group: itself and every program that it started.
 """
 
@@ -49,6 +49,7 @@ def main(steps: Mapping[str, Step] = STEPS) -> None:
     threading.Thread(target=_listen, args=(incoming, report, requests), daemon=True).start()
     while True:
         request = requests.get()
+        voice.say({"begun": True})
         voice.say(_done(steps, request["step"], request["arguments"], report))
 
 

@@ -39,6 +39,10 @@ class Child:
         self.started_at = time.monotonic()
         #: Whether it has said that it runs. Until then its silence says nothing of the repository.
         self.is_ready = False
+        #: Whether a call has got its answer from it.
+        self.has_answered = False
+        #: Whether `kill` was called.
+        self.is_killed = False
         self._complaints = os.memfd_create("complaints", os.MFD_CLOEXEC)
         key_file = _in_memory(key) if key is not None else None
         try:
@@ -68,6 +72,7 @@ class Child:
 
     def kill(self) -> None:
         """Send SIGKILL to the process and to all programs that it started. At once, from any thread."""
+        self.is_killed = True
         # Until it is reaped, the id of the group cannot belong to others.
         if self.process.returncode is None:
             with suppress(ProcessLookupError):
@@ -88,7 +93,10 @@ class Child:
         os.close(self._complaints)
 
     def is_ended(self) -> bool:
-        """Whether the process has ended by itself, or was killed by others. It is not reaped, so that its group can still be killed."""
+        """Whether the process has ended by itself, or was killed by others. It is not reaped, so that its group can still be killed.
+
+        False for a moment after it was killed: until the last of its threads has ended.
+        """
         try:
             return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:

@@ -1,13 +1,15 @@
 """The hand is a process that can be lost: whatever it does, the caller gets its result or a clear error, and nothing of it is left."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,8 +27,7 @@ from service.errors import (
 from service.repository import hand as hand_module
 from service.repository import hand_start
 from service.repository.hand import Hand, Progress
-from tests.repository.filesystems import Freezable
-from tests.repository.processes import pids_in, runs, until, until_none_runs
+from tests.repository.processes import pids_in, runs, until_none_runs
 
 ROOT = Path(__file__).parents[2]
 ODD = "a b,c:d\ne\t\"'\\ü\udce4"
@@ -117,9 +118,39 @@ def test_a_hand_that_ends_says_how_and_its_last_words(hand: Hand) -> None:
 
 def test_a_hand_that_was_killed_between_two_calls_is_started_again(hand: Hand) -> None:
     pid = _pid(hand)
-    subprocess.run(["kill", "-9", str(pid)], check=True)
-    until_none_runs([pid])
+    os.kill(pid, signal.SIGKILL)
     assert _pid(hand) != pid
+
+
+def test_a_hand_whose_end_cannot_be_seen_yet_is_started_again_as_it_takes_no_step(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says that a killed process runs until the last of its threads has ended."""
+    pid = _pid(hand)
+    os.kill(pid, signal.SIGKILL)
+    until_none_runs([pid])
+    monkeypatch.setattr(hand_start.Child, "is_ended", lambda child: False)
+    assert _pid(hand) != pid
+
+
+def test_a_step_that_was_begun_is_not_begun_again(hand: Hand, tmp_path: Path) -> None:
+    _pid(hand)
+    with pytest.raises(RepositoryUnusable):
+        hand.call("killed", {"pids": str(tmp_path / "pids"), "times": str(tmp_path / "times")})
+    assert (tmp_path / "times").read_text() == "x"
+
+
+def test_a_hand_that_is_closed_before_it_takes_the_step_is_not_started_again(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    _pid(hand)
+    monkeypatch.setattr(hand_module, "start", lambda *arguments: pytest.fail("a process was started"))
+    # Stopped, it cannot take the step.
+    os.kill(hand.child_pid or 0, signal.SIGSTOP)
+    with pytest.raises(RepositoryUnusable):
+        hand.call("echo", {}, safe_point=_second_time(hand.close))
+
+
+def _second_time(act: Callable[[], None]) -> Callable[[], None]:
+    """The first safe point is before the call begins."""
+    passed = count()
+    return lambda: act() if next(passed) == 1 else None
 
 
 def test_a_hand_that_cannot_be_started_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,40 +348,3 @@ def test_each_error_of_the_system_has_its_meaning(hand: Hand, tmp_path: Path, nu
 
 def test_nothing_that_a_step_or_a_program_prints_is_taken_for_its_result(hand: Hand) -> None:
     assert hand.call("prints", {})["from"] == "result"
-
-
-class Hung:
-    """Calls on a filesystem that hangs."""
-
-    def __init__(self, filesystem: Freezable) -> None:
-        self.path = str(filesystem.place)
-        with Hand(self.path) as hand:
-            hand.call("create", {"path": self.path, "id": "1"})
-
-    def look(self) -> dict[str, Any]:
-        with Hand(self.path, silence_s=3) as hand:
-            return hand.call("look", {"path": self.path})
-
-
-def test_a_storage_that_hangs_in_the_kernel_does_not_hold_the_caller(freezable_filesystem: Freezable) -> None:
-    hung = Hung(freezable_filesystem)
-    freezable_filesystem.freeze()
-    began = time.monotonic()
-    with pytest.raises(RepositoryNotAnswering):
-        hung.look()
-    assert time.monotonic() - began < 30
-    assert [child.process.poll() for child in hand_start.hung_at(hung.path)] == [None], "it could be killed: this test shows nothing"
-    freezable_filesystem.thaw()
-    assert hung.look()["is_writable"]
-
-
-def test_where_processes_hang_no_further_ones_are_started(freezable_filesystem: Freezable) -> None:
-    hung = Hung(freezable_filesystem)
-    freezable_filesystem.freeze()
-    for _ in range(hand_start.MAX_HUNG + 2):
-        with pytest.raises(RepositoryNotAnswering):
-            hung.look()
-    assert len(hand_start.hung_at(hung.path)) == hand_start.MAX_HUNG
-    freezable_filesystem.thaw()
-    until(lambda: not hand_start.hung_at(hung.path), "they do not end")
-    assert hung.look()["is_writable"]
