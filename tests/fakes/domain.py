@@ -30,6 +30,7 @@ PAUSED = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
 SHUT_DOWN = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
 MIGRATED = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED)
 DESTROYED = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED)
+CRASHED = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED)
 SAVING = (libvirt.VIR_DOMAIN_SHUTDOWN, 0)
 IO_ERROR = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
 NS_PER_MS = 1_000_000
@@ -201,6 +202,7 @@ class FakeDomain:
         """SIGKILL: the bitmaps of the files that were open for writing are broken from now on."""
         self.checkpoint_store.qemu_was_killed([chain.files[0][0] for chain in self._live.values() if chain.files])
         self.shut_off(cleanly=False)
+        self.state_now = CRASHED
 
     def pause_by_io_error(self, target: str = "vda", *, no_space: bool = True) -> None:
         self.state_now = IO_ERROR

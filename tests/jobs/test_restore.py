@@ -7,7 +7,7 @@ import pytest
 from service.db.engine import Database
 from service.errors import RestoreNotWrittenOut
 from service.hypervisor.guest import Guest
-from service.model.impact import BlockTimes
+from service.jobs.restore_flatten import Flattening
 from tests.fakes.domain import RUNNING
 from tests.jobs.restoring import RestoreScene, first_byte
 from tests.repository.disks import are_identical
@@ -69,12 +69,14 @@ def test_a_domain_that_is_killed_before_its_whole_disk_was_written_out_is_not_ca
 ) -> None:
     """QEMU has dropped the repository from the disk, and what it had copied is lost with its caches."""
 
-    def killed_meanwhile(guest: Guest, target: str) -> BlockTimes:
+    real = Flattening._wait_until_written_out
+
+    def killed_before(flattening: Flattening, guest: Guest) -> None:
         (new,) = scene.new_domains()
         new.kill_qemu()
-        return BlockTimes(flushes=0)
+        real(flattening, guest)
 
-    monkeypatch.setattr(Guest, "block_latency", killed_meanwhile)
+    monkeypatch.setattr(Flattening, "_wait_until_written_out", killed_before)
     job = scene.restore("instant")
     assert (job.state, error_of(job)["code"]) == ("failed", RestoreNotWrittenOut.code)
 
