@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.db.engine import database_now
-from service.errors import ForeignEntry, KeyUnusable, PointDamaged, PointIncomplete, PointNotSealed, StillpointError
+from service.errors import ForeignEntry, KeyUnusable, PointDamaged, PointIncomplete, PointNotSealed, RepositoryRefused, StillpointError
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
 from service.jobs.run import JobRun, MustRecover, Phase
@@ -37,6 +37,7 @@ PHASES = {
 MISSING = "the point is not there"
 NAMELESS = {"file": "", "reason": "it is not as it was sealed"}
 UNKNOWN = "nothing could be told"
+SEEN_ONCE = "what was wrong at the first read was not wrong at the second: look at the storage of the repository"
 FILESYSTEM_ERRORS = "a filesystem has errors on record, which the guest had before the backup"
 
 
@@ -68,6 +69,15 @@ class _Subject:
     repository_id: str
     path: str
     key: Key | None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one read of a check came to. `document`: as the hand answers. `once`: faults that were not there when it was read again."""
+
+    document: Mapping[str, Any]
+    faults: Sequence[Mapping[str, Any]]
+    once: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,8 @@ class _VerifyRun:
             self._put_on_record(tested)
             if tested.error is not None:
                 phase.fail(tested.error.detail)
+            elif "seen_once" in tested.proof.facts:
+                phase.warn(SEEN_ONCE)
             elif tested.proof.ok is not True:
                 phase.warn(UNKNOWN if tested.proof.ok is None else FILESYSTEM_ERRORS)
         return tested.error
@@ -136,17 +148,24 @@ class _VerifyRun:
     def _with_or_without_key(self, phase: Phase, repository: Repository) -> _Tested:
         """The stored bytes can be tested without the key. What the guest sees, and the other checks, need it."""
         try:
-            repository.look()
             return self._tested(ProofKind.bytes, repository)
         except KeyUnusable as error:
             if self._request.checks != (ProofKind.bytes,):
                 raise
             phase.warn(error.detail)
         with self._opened(None) as without_key:
-            without_key.look()
             return self._tested(ProofKind.bytes, without_key)
 
     def _tested(self, kind: ProofKind, repository: Repository) -> _Tested:
+        """What looks like damage is read a second time: a file may be missing only because its whole repository was away for a moment."""
+        seen = self._read(kind, repository)
+        if seen.faults:
+            seen = self._confirmed(seen, self._read(kind, repository))
+        return self._judged(kind, seen)
+
+    def _read(self, kind: ProofKind, repository: Repository) -> _Seen:
+        """Raises RepositoryGone and its like, also if the repository was there before the read and not after it, or not all the time."""
+        before = repository.look()
         faults: list[Mapping[str, Any]] = []
         document: dict[str, Any] = {}
         try:
@@ -158,17 +177,32 @@ class _VerifyRun:
             faults.append({"folder": self._subject.folder, "file": error.facts["path"], "reason": error.facts["reason"]})
         except PointIncomplete as error:
             faults.append({"folder": error.facts["missing"], "file": None, "reason": MISSING})
-        if faults or document.get("faults"):
-            repository.look()  # A file may be missing only because the whole repository is away since a moment ago: that raises here.
-        return self._judged(kind, document, faults)
+        if kind is not ProofKind.filesystem:
+            faults += document.get("faults") or ()
+            if document.get("ok") is False and not faults:
+                faults.append({**NAMELESS, "folder": self._subject.folder})
+        if faults:
+            repository.must_have_stayed(before)
+        return _Seen(document, faults)
 
-    def _judged(self, kind: ProofKind, document: Mapping[str, Any], faults: list[Mapping[str, Any]]) -> _Tested:
-        if kind is ProofKind.filesystem and not faults:
-            return _Tested(Proof(kind, are_good(document), {"disks": dict(document)}, self._run.claim.job_id))
-        faults += document.get("faults") or ()
-        is_good = False if faults else document.get("ok")
-        facts = {name: value for name, value in document.items() if name != "ok"} | {"faults": faults[:MAX_FAULTS]}
-        error = self._damage(faults or [{**NAMELESS, "folder": self._subject.folder}]) if is_good is False else None
+    def _confirmed(self, first: _Seen, second: _Seen) -> _Seen:
+        """Only what is wrong both times is damage. Raises RepositoryRefused if something else is wrong each time."""
+        before = {(fault["folder"], fault["file"]) for fault in first.faults}
+        both = [fault for fault in second.faults if (fault["folder"], fault["file"]) in before]
+        if second.faults and not both:
+            reason = "each time that it is read, something else is wrong with it"
+            raise RepositoryRefused(what="reading", path=self._subject.folder, reason=reason)
+        now = {(fault["folder"], fault["file"]) for fault in both}
+        once = [fault for fault in first.faults if (fault["folder"], fault["file"]) not in now]
+        return _Seen(second.document, both, once)
+
+    def _judged(self, kind: ProofKind, seen: _Seen) -> _Tested:
+        once = {"seen_once": seen.once[:MAX_FAULTS]} if seen.once else {}
+        if kind is ProofKind.filesystem and not seen.faults:
+            return _Tested(Proof(kind, are_good(seen.document), {"disks": dict(seen.document), **once}, self._run.claim.job_id))
+        is_good = False if seen.faults else seen.document.get("ok")
+        facts = {name: value for name, value in seen.document.items() if name != "ok"} | {"faults": seen.faults[:MAX_FAULTS], **once}
+        error = self._damage(seen.faults) if seen.faults else None
         return _Tested(Proof(kind, is_good, facts, self._run.claim.job_id), error)
 
     def _document_of(self, kind: ProofKind, repository: Repository) -> dict[str, Any]:

@@ -34,13 +34,14 @@ def look(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     with places.opened_folder(path) as root:
         described = must_be(root, path, arguments.get("id"))
         report.alive()
-        status = os.fstatvfs(root)
+        status, itself = os.fstatvfs(root), os.fstat(root)
         why_not = _why_not_writable(root, path)
     return {
         "id": described["id"],
         "version": described["version"],
         "free_bytes": status.f_bavail * status.f_frsize,
         "total_bytes": status.f_blocks * status.f_frsize,
+        "place": [itself.st_dev, itself.st_ino],
         "is_writable": why_not is None,
         "why_not": None if why_not is None else {"code": why_not.code, "facts": dict(why_not.facts)},
     }

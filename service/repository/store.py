@@ -6,7 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from service.errors import RepositoryFull, SignatureWrong, StillpointError
+from service import log
+from service.errors import RepositoryFull, RepositoryGone, RepositoryUnusable, SignatureWrong, StillpointError
 from service.model.manifest import Manifest, StoredFile
 from service.model.repository import DEFINITION_FILE, MANIFEST_FILE, RepositoryState
 from service.repository import manifests, signing
@@ -14,20 +15,30 @@ from service.repository.hand import SILENCE_S, Hand, Progress, error_of
 from service.repository.keys import Key
 from service.repository.signing import SignatureState, SigningKey
 
+_logger = log.get(__name__)
+
 OnProgress = Callable[[Progress], None] | None
 SafePoint = Callable[[], None] | None
 MAX_DEFINITION_BYTES = 4 << 20
 """Bytes of the definition of a domain. A larger file is not one."""
+DONE_AGAIN = frozenset(
+    {
+        *("look", "list_points", "read_point", "read_file", "list_keys", "verify_point", "check_parent", "inspect_source", "compare_disk"),
+        *("begin_point", "put_file", "put_key", "copy_disk", "seal", "publish", "drop_partial", "sweep"),
+    }
+)
+"""Steps that may be done twice: they only read, or they leave the same behind. If the process dies in one, a new process does it again."""
 
 
 @dataclass(frozen=True)
 class RepositoryLook:
-    """`why_not`: RepositoryFull or RepositoryReadOnly where the repository cannot be written."""
+    """`why_not`: RepositoryFull or RepositoryReadOnly where the repository cannot be written. `place`: device and inode of the folder."""
 
     id: str
     version: int
     free_bytes: int
     total_bytes: int
+    place: Sequence[int]
     is_writable: bool
     why_not: StillpointError | None
 
@@ -102,8 +113,17 @@ class Repository:
     def call(
         self, step: str, arguments: Mapping[str, Any], *, on_progress: OnProgress = None, silence_s: float | None = None
     ) -> dict[str, Any]:
-        """A step with the path of this repository. Raises as `Hand.call`."""
+        """A step with the path of this repository. Raises as `Hand.call`.
+
+        The process may be killed from outside, as by a kernel that is short of memory: see DONE_AGAIN.
+        """
         everything = {"path": self.path, **arguments}
+        try:
+            return self.hand.call(step, everything, silence_s=silence_s, on_progress=on_progress, safe_point=self.safe_point)
+        except RepositoryUnusable as error:
+            if step not in DONE_AGAIN:
+                raise
+            _logger.warning("repository_process_failed", path=self.path, step=step, reason=error.facts["reason"])
         return self.hand.call(step, everything, silence_s=silence_s, on_progress=on_progress, safe_point=self.safe_point)
 
     def look(self) -> RepositoryLook:
@@ -111,6 +131,14 @@ class Repository:
         answer = self.call("look", {"id": self.id})
         why_not = answer.pop("why_not")
         return RepositoryLook(**answer, why_not=None if why_not is None else error_of(why_not["code"], why_not["facts"], self.path, "look"))
+
+    def must_have_stayed(self, before: RepositoryLook) -> None:
+        """After a read that began with the look `before`. Where a file seemed to be missing, only the whole repository may have been away.
+
+        Raises RepositoryGone, also if another filesystem is there now; and what `look` raises.
+        """
+        if list(self.look().place) != list(before.place):
+            raise RepositoryGone(path=self.path, reason="it was mounted anew while it was read")
 
     def create(self) -> None:
         """Make the folder this repository, if it is absent or empty. Raises RepositoryBad, RepositoryGone, and others."""

@@ -16,7 +16,7 @@ from service.records import points, sealed_points
 from service.records.sealed_points import Imported
 from service.repository.catalog import CataloguedPoint
 from service.repository.signing import SignatureState
-from service.repository.store import StoredPoint
+from service.repository.store import Repository, StoredPoint
 
 MAX_NAMED = 100
 """Folders and points that the result names. There may be more: the counts are those of all."""
@@ -47,6 +47,18 @@ class ImportResult:
 
     def refuse(self, point: StoredPoint, error: StillpointError) -> None:
         self.refused.append({"folder": point.folder, "code": error.code, "detail": error.detail})
+
+
+def listed_twice(repository: Repository) -> list[StoredPoint]:
+    """A point counts as missing or unreadable only if it is so in both lists: the repository may be away for a moment.
+
+    Raises RepositoryGone and its like, also if the repository was mounted anew between the lists.
+    """
+    before = repository.look()
+    first, second = ({point.folder: point for point in repository.points()} for _ in range(2))
+    repository.must_have_stayed(before)
+    readable = {folder: point for folder, point in first.items() if point.error is None}
+    return list({**first, **second, **readable}.values())
 
 
 def put_on_record(session: Session, repository_id: str, catalogued: Iterable[CataloguedPoint], result: ImportResult, now: datetime) -> None:

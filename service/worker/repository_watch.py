@@ -190,7 +190,7 @@ class RepositoryWatch:
             result.error = look.error
             return result
         try:
-            stored = repository.points()
+            stored = repository_import.listed_twice(repository)
         except StillpointError as error:
             result.error = error
             return result

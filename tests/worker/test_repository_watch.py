@@ -14,7 +14,7 @@ import pytest
 
 from service.db.engine import Database
 from service.records import repositories
-from service.repository.store import Repository, RepositoryLook
+from service.repository.store import Repository, RepositoryLook, StoredPoint
 from service.worker.repository_watch import RepositoryWatch
 from tests.scenes.plant import Plant, wait_for
 from tests.scenes.sealed import Sealed
@@ -298,6 +298,35 @@ def test_an_import_from_a_repository_that_is_gone_says_so_and_loses_no_point(wor
     sealed.path.rename(world.folder / "away")
     result = world.import_points("nas")
     assert (result["error"]["code"], result["missing"], world.states(sealed)) == ("repository_gone", 0, ["sealed", "sealed"])
+
+
+class AwayAtTheFirstList(Repository):
+    """It is there again at every look."""
+
+    lists = 0
+
+    def points(self) -> list[StoredPoint]:
+        type(self).lists += 1
+        if self.lists > 1:
+            return super().points()
+        manifests = sorted(Path(self.path).rglob("manifest.json"))
+        manifests[0].rename(manifests[0].with_name("hidden"))
+        shutil.move(str(manifests[1].parent), Path(self.path, "hidden"))
+        try:
+            return super().points()
+        finally:
+            shutil.move(Path(self.path, "hidden"), str(manifests[1].parent))
+            manifests[0].with_name("hidden").rename(manifests[0])
+
+
+def test_a_repository_that_was_away_for_a_moment_of_the_import_loses_no_point(world: Watched, sealed: Sealed) -> None:
+    world.register("nas")
+    world.look("nas")
+    world.import_points("nas")
+    world.ask(repositories.ask_import, "nas")
+    world.watch(open_repository=AwayAtTheFirstList).look_at_due()
+    wait_for(lambda: world.row("nas").import_asked_at is None, "the import")
+    assert world.states(sealed) == ["sealed", "sealed"]
 
 
 def test_a_point_whose_parent_is_not_there_is_named(world: Watched, sealed: Sealed) -> None:
