@@ -41,7 +41,7 @@ class Lines:
 
     def show(self, job: Mapping[str, Any]) -> None:
         progress = job.get("progress") or {}
-        subject = (job["state"], job["phase"], progress.get("disk"))
+        subject = (job["state"], job["phase"], progress.get("disk"), (progress.get("waiting_for") or {}).get("code"))
         now = time.monotonic()
         if subject == self._subject and (not progress or now - self._shown_at < LINE_EVERY_S):
             return
@@ -86,6 +86,8 @@ def in_words(progress: Mapping[str, Any]) -> str:
     """Such as "1.2 GiB of 3.0 GiB, 210.0 MiB/s, 12 s left". What is not known is left out."""
     if not progress:
         return ""
+    if waiting := progress.get("waiting_for"):
+        return f"waits since {waiting['since']}, and gives up at {waiting['until']}: {waiting['detail']}"
     done, total = progress.get("done_bytes"), progress.get("total_bytes")
     rate, left_s = progress.get("rate_bytes_s"), progress.get("seconds_left")
     size = f"{in_bytes(done or 0)} of {in_bytes(total)}" if total is not None else in_bytes(done or 0)

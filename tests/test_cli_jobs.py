@@ -243,3 +243,9 @@ def test_times_are_said_in_a_unit_that_fits(seconds: float, words: str) -> None:
 def test_what_is_not_known_is_left_out() -> None:
     unknown = {"done_bytes": 1024, "total_bytes": None, "rate_bytes_s": None, "seconds_left": None}
     assert (in_words(unknown), in_words({})) == ("1.0 KiB", "")
+
+
+def test_a_job_that_waits_says_for_what_and_until_when() -> None:
+    waits = {"code": "repository_gone", "detail": "/mnt/nas is away", "since": "10:00", "until": "10:10"}
+    words = in_words({"done_bytes": 0, "waiting_for": waits})
+    assert all(waits[name] in words for name in ("detail", "since", "until"))

@@ -111,7 +111,7 @@ def _restore(session: Session, asked: RestoreRequest, labels: dict[str, str], re
 def _verify(session: Session, asked: VerifyRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
     point, repository = sealed_point(session, asked.recovery_point)
     place = HostLocation(_known_host(session, [asked.host or repository.host_id]))
-    request = replace(asked, domain=point.domain_name)
+    request = replace(asked, domain=point.domain_name, domain_id=point.domain_id)
     return JobOrder(request, place, labels, retry_of=retry_of, point_id=point.id, repository_id=repository.id)
 
 

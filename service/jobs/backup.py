@@ -148,12 +148,11 @@ class _BackupRun:
             return self._merge(own, ending)
         copy: PointCopy | None = None
         try:
-            if plan is not None:
-                own = replace(own, disks=plan.decide_again(self._overlays))
-                self._write(own)
             copy = PointCopy(
                 self._run, self._repository, own, self._overlays, watch=self._watching, settings=self._kind.copying, owner=self._key.id
             )
+            if plan is not None:
+                copy.decide(lambda: plan.decide_again(self._overlays))
             manifest, digest = self._copied(copy)
         except (LeaseLost, MustRecover):
             raise

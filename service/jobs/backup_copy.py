@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from service import log
@@ -36,8 +37,8 @@ PAUSE_S = 5.0
 """Seconds between two tries of such a step."""
 TICK_S = 0.2
 """Seconds between two looks at the job and the guest during a pause."""
-UNUSABLE_TRIES = 3
-"""Tries of a step whose process died. A program that dies each time does not become better by waiting."""
+UNUSABLE_TRIES = 2
+"""Tries of a step whose process died, each of them with two processes. A program that dies each time does not become better by waiting."""
 
 _MAY_PASS = (RepositoryNotAnswering, RepositoryFull, RepositoryGone, RepositoryReadOnly, RepositoryRefused, RepositoryUnusable)
 
@@ -89,6 +90,10 @@ class PointCopy:
         repository.safe_point = self._safe_point
 
     # --- the steps --------------------------------------------------------------------------------
+
+    def decide(self, decide: Callable[[], Sequence[PlannedDisk]]) -> None:
+        """`decide`: looks at the files, which are still by now, and returns the disks with their levels."""
+        self._note(replace(self.own, disks=self._patiently(decide)))
 
     def transfer(self, *, is_encrypted: bool) -> Manifest | None:
         """Copy everything into the partial folder of the point. Returns the manifest if an earlier attempt has published the point."""
@@ -176,21 +181,28 @@ class PointCopy:
     def _patiently(self, step: Callable[[], T], safe_point: Callable[[], None] | None = None) -> T:
         """Try a step again while the repository may come back. The guest is not affected, but for the overlays that grow."""
         until: float | None = None
+        since = datetime.now(UTC)
         deaths = 0
         while True:
             try:
-                return step()
+                result = step()
             except _MAY_PASS as error:
-                until = until or time.monotonic() + self._settings.patience_s
+                if until is None:
+                    until, since = time.monotonic() + self._settings.patience_s, datetime.now(UTC)
                 deaths += isinstance(error, RepositoryUnusable)
                 if time.monotonic() > until or deaths >= UNUSABLE_TRIES:
                     raise
-                self._tell(error)
+                self._tell(error, since)
                 self._wait(safe_point or self._safe_point)
+            else:
+                if until is not None:
+                    self._run.waits_no_longer()
+                return result
 
-    def _tell(self, error: StillpointError) -> None:
+    def _tell(self, error: StillpointError, since: datetime) -> None:
         """The job shows what it waits for."""
         _logger.warning("repository_away", code=error.code, detail=error.detail, again_in_s=self._settings.pause_s)
+        self._run.waits(self._phase, error, since, since + timedelta(seconds=self._settings.patience_s))
 
     def _wait(self, safe_point: Callable[[], None]) -> None:
         until = time.monotonic() + self._settings.pause_s

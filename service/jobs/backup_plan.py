@@ -222,7 +222,6 @@ class BackupPlan(Additions):
 
     def decide_again(self, overlays: Sequence[Overlay]) -> list[PlannedDisk]:
         """The files are still now, and say themselves whether their bitmaps are whole. An increment may become a full copy by that."""
-        self._repository.safe_point = lambda: self._run.safe_point(PhaseName.transfer)
         return [self._checked(self.own.disk(overlay.target), overlay) for overlay in overlays]
 
     def _checked(self, disk: PlannedDisk, overlay: Overlay) -> PlannedDisk:

@@ -18,7 +18,7 @@ from service.jobs.ending import Ending
 from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Survey
 from service.model.lifecycle import PhaseName, PhaseOutcome
-from service.model.progress import progress_document
+from service.model.progress import progress_document, waiting_document
 from service.model.timing import WindowInstants, ms_between
 from service.model.windows.drift import Change
 from service.model.windows.vss_outcome import RETRY_PAUSE_S
@@ -95,6 +95,7 @@ class JobRun:
         self._abandoned = abandoned
         self._progress_at: float | None = None
         self._progress_of: tuple[str, str | None] | None = None
+        self._progress: dict[str, Any] | None = None
 
     def request(self, form: type[R]) -> R:
         """The request of the job. The handler of a kind gets only requests of its kind."""
@@ -105,6 +106,7 @@ class JobRun:
     def phase(self, name: PhaseName) -> Iterator[Phase]:
         """A phase outside the freeze window: a safe point, then the work, then its record. Errors pass through."""
         self.safe_point(name)
+        self._progress = None
         self.write({"phase": name.value, "progress": None})
         with self.phase_that_cannot_be_cancelled(name) as phase:
             yield phase
@@ -200,7 +202,22 @@ class JobRun:
         if subject == self._progress_of and self._progress_at is not None and now - self._progress_at < PROGRESS_PAUSE_S:
             return
         self._progress_at, self._progress_of = now, subject
-        document = progress_document(phase.value, disk, done_bytes, total_bytes, rate_bytes_s)
+        self._progress = progress_document(phase.value, disk, done_bytes, total_bytes, rate_bytes_s)
+        self._show_progress(self._progress)
+
+    def waits(self, phase: PhaseName, error: StillpointError, since: datetime, until: datetime) -> None:
+        """The job shows that it waits, as what `error` says may pass, and when it gives up. Raises LeaseLost."""
+        so_far = self._progress
+        if so_far is None or so_far["phase"] != phase.value:
+            so_far = progress_document(phase.value, None, 0, None, None)
+        self._show_progress(waiting_document(so_far, error, since, until))
+
+    def waits_no_longer(self) -> None:
+        """Raises LeaseLost."""
+        self._progress_at = None
+        self._show_progress(self._progress)
+
+    def _show_progress(self, document: dict[str, Any] | None) -> None:
         try:
             with self._database.write() as session:
                 queue.write(session, self.claim.job_id, self.claim.lease_token, {"progress": document})

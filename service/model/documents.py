@@ -18,12 +18,20 @@ def job_as_document(job: Any) -> dict[str, Any]:
     return {**entry_of_job(job), **details_of_job(job)}
 
 
+def _domain_of(job: Any) -> dict[str, Any] | None:
+    """A job that is about no domain may be about the point of one."""
+    if job.domain_id is not None:
+        return {"id": job.domain_id, "name": job.domain_name}
+    request = job.request
+    return {"id": request["domain_id"], "name": request.get("domain")} if request.get("domain_id") is not None else None
+
+
 def entry_of_job(job: Any) -> dict[str, Any]:
     """A job as it stands in a list."""
     return {
         "id": job.id,
         "kind": job.kind,
-        "domain": {"id": job.domain_id, "name": job.domain_name} if job.domain_id is not None else None,
+        "domain": _domain_of(job),
         "host": job.host_id,
         "state": job.state,
         "phase": job.phase,

@@ -1,6 +1,11 @@
 """How far a job has come that copies or reads for long."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
+
+from service.clock import rfc3339
+from service.errors import StillpointError
 
 
 def progress_document(phase: str, disk: str | None, done_bytes: int, total_bytes: int | None, rate_bytes_s: float | None) -> dict[str, Any]:
@@ -15,4 +20,11 @@ def progress_document(phase: str, disk: str | None, done_bytes: int, total_bytes
         "total_bytes": total_bytes,
         "rate_bytes_s": round(rate_bytes_s) if rate_bytes_s is not None else None,
         "seconds_left": left_s,
+        "waiting_for": None,
     }
+
+
+def waiting_document(so_far: Mapping[str, Any], error: StillpointError, since: datetime, until: datetime) -> dict[str, Any]:
+    """`so_far`: the progress before. `error`: why the step does not go on. `until`: when the job gives up."""
+    waits = {"code": error.code, "detail": error.detail, "since": rfc3339(since), "until": rfc3339(until)}
+    return {**so_far, "rate_bytes_s": None, "seconds_left": None, "waiting_for": waits}

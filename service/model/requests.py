@@ -204,11 +204,15 @@ class RestoreRequest:
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """`checks`: what is looked at; bytes are always read first, because nothing else says anything about a damaged file."""
+    """`checks`: what is looked at; bytes are always read first, because nothing else says anything about a damaged file.
+
+    `domain`, `domain_id`: of the point. The job itself is about no domain, which may not be there any more.
+    """
 
     kind: ClassVar[JobKind] = JobKind.verify
     recovery_point: str
     domain: str = ""
+    domain_id: str | None = None
     host: str | None = None
     checks: tuple[ProofKind, ...] = (ProofKind.bytes, ProofKind.structure, ProofKind.filesystem)
     rate_limit_bytes: int | None = None
@@ -222,6 +226,7 @@ class VerifyRequest:
             "kind": self.kind.value,
             "recovery_point": self.recovery_point,
             "domain": self.domain,
+            "domain_id": self.domain_id,
             "host": self.host,
             "checks": [check.value for check in self.checks],
             "rate_limit_bytes": self.rate_limit_bytes,
@@ -233,6 +238,7 @@ class VerifyRequest:
         return cls(
             recovery_point=document["recovery_point"],
             domain=document.get("domain") or "",
+            domain_id=document.get("domain_id"),
             host=document.get("host"),
             checks=tuple(ProofKind(check) for check in checks) if checks is not None else cls.checks,
             rate_limit_bytes=document.get("rate_limit_bytes"),

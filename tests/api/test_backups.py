@@ -133,6 +133,13 @@ def test_a_verify_locks_its_point_and_no_domain(api: TestClient, sqlite_database
     assert job["request"]["checks"] == ["bytes", "structure", "filesystem"]
 
 
+def test_a_verify_shows_the_domain_of_its_point(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    job = ask(api, kind="verify", recovery_point=INC)
+    with sqlite_database.read() as session:
+        point = points.get(session, INC)
+    assert job["domain"] == api.get(f"/api/v1/jobs/{job['id']}").json()["domain"] == {"id": point.domain_id, "name": point.domain_name}
+
+
 def test_a_point_beside_its_disks_is_neither_restored_nor_verified(api: TestClient, sqlite_database: Database) -> None:
     with sqlite_database.write() as session:
         point_id = add_recovery_point(session, add_job(session))

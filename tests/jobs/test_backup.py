@@ -1,10 +1,14 @@
 """The backup job from its claim to its end, with a fake domain and a real repository."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from service.db.engine import Database
+from service.db.tables import Job
 from service.errors import RepositoryFull, RepositoryGone, RepositoryNotAnswering, RepositoryReadOnly, StillpointError
 from service.model.inventory import DomainState
 from tests.scenes.backups import SIZE, BackupScene, Steps, write
@@ -156,6 +160,46 @@ def test_a_repository_that_comes_back_costs_nothing(sqlite_database: Database, t
         steps.fail(step, BAD[0])
     job = scene.run()
     assert (job.state, len(scene.sealed()), scene.freezes()) == ("succeeded", 1, 1)
+
+
+def waiting_for(scene: BackupScene) -> Any:
+    """As the job that runs shows it."""
+    with scene.database.read() as session:
+        progress = session.scalars(select(Job.progress).where(Job.state == "running")).one()
+    return (progress or {}).get("waiting_for")
+
+
+@pytest.mark.parametrize("step", ["inspect_source", "copy_disk", "publish"])
+def test_a_job_that_waits_for_its_repository_says_so_and_until_when(
+    sqlite_database: Database, tmp_path: Path, steps: Steps, step: str
+) -> None:
+    scene = BackupScene(sqlite_database, tmp_path, repository_patience_seconds=60.0)
+    scene.run()
+    shown: list[Any] = []
+
+    def note_and_go_on(_: object) -> None:
+        shown.append(waiting_for(scene))
+        if len(shown) == 1:
+            raise BAD[3]
+
+    steps.before(step, note_and_go_on, times=2)
+    job = scene.run()
+    before, waits = shown
+    assert (job.state, job.progress, before) == ("succeeded", None, None), job.error
+    patience = datetime.fromisoformat(waits["until"]) - datetime.fromisoformat(waits["since"])
+    assert (waits["code"], patience) == (BAD[3].code, timedelta(seconds=60))
+
+
+def test_a_job_that_goes_on_waits_no_longer(sqlite_database: Database, tmp_path: Path, steps: Steps) -> None:
+    scene = BackupScene(sqlite_database, tmp_path, repository_patience_seconds=60.0)
+    shown: list[Any] = []
+
+    def note(_: object) -> None:
+        shown.append(waiting_for(scene))
+
+    steps.fail("put_file", BAD[3])
+    steps.before("copy_disk", note)
+    assert (scene.run().state, shown) == ("succeeded", [None])
 
 
 def test_a_copy_that_differs_is_not_sealed(scene: BackupScene, steps: Steps) -> None:

@@ -40,6 +40,7 @@ def test_a_job_shows_how_far_it_has_come_and_how_long_it_will_take(scene: Scene)
         "total_bytes": 1100,
         "rate_bytes_s": 50,
         "seconds_left": 20.0,
+        "waiting_for": None,
     }
     assert stale_texts(scene.database) == []
 

@@ -62,6 +62,7 @@ RUNNING_BACKUP: dict[str, Any] = {
         "total_bytes": 21474836480,
         "rate_bytes_s": 536870912,
         "seconds_left": 30.0,
+        "waiting_for": None,
     },
     "attempt": 1,
     "max_attempts": 10,

@@ -102,6 +102,15 @@ class Phase(Answer):
     outcome: PhaseOutcome
 
 
+class Waiting(Answer):
+    """What a step waits for, such as a repository that is full or does not answer."""
+
+    code: str = Field(description="The code of the error that may pass.")
+    detail: str
+    since: str
+    until: str = Field(description="The job gives up then.")
+
+
 class Progress(Answer):
     """How far a phase that copies or reads has come."""
 
@@ -111,6 +120,7 @@ class Progress(Answer):
     total_bytes: int | None = Field(description="Null: not known.")
     rate_bytes_s: int | None
     seconds_left: float | None
+    waiting_for: Waiting | None = Field(default=None, description="Null: it goes on.")
 
 
 class JobSummary(Answer):
@@ -118,7 +128,7 @@ class JobSummary(Answer):
 
     id: str
     kind: JobKind
-    domain: Reference | None = Field(description="Null for a job that is not about a domain.")
+    domain: Reference | None = Field(description="Of a job about a point: the domain of the point. Null for a job that is about neither.")
     host: str
     state: JobState
     phase: str | None
