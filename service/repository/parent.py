@@ -14,7 +14,7 @@ from service.repository.extents import Block, Extent
 from service.repository.reading import Opened, ReadFailed
 from service.repository.report import Report
 from service.repository.stored_chain import damaged
-from service.repository.stored_disk import stored_digests
+from service.repository.stored_disk import opened, stored_digests
 from service.repository.verifying import Faults, point_chain, stored_manifest
 
 SAMPLES = 16
@@ -24,7 +24,8 @@ SAMPLES = 16
 def check_parent(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """The step: whether a point and those below it are there with the sizes that were sealed, and its digests as they were sealed.
 
-    A verify reads every byte; this looks only. Raises PointDamaged, PointIncomplete, ForeignEntry.
+    A verify reads every byte; this looks only. An encrypted disk is opened, so that a wrong key is told before anything is frozen.
+    Raises PointDamaged, PointIncomplete, ForeignEntry, KeyUnusable.
     """
     repository, folder = arguments["path"], arguments["folder"]
     faults = Faults()
@@ -41,6 +42,9 @@ def check_parent(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         report.alive()
     for disk in next(point.manifest.disks for point in chain if point.folder == folder):
         digests_of_parent(repository, {"folder": folder, "file": disk.file, "blocks_file": disk.blocks_file})
+        if disk.is_encrypted:
+            with opened(stored_chain.chain(repository, folder, disk.file), disk.virtual_size, report, is_encrypted=True):
+                report.alive()
     return {"points": len(chain)}
 
 

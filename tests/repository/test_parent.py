@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import PointDamaged, PointIncomplete, StorageRefused
+from service.errors import KeyUnusable, PointDamaged, PointIncomplete, StorageRefused
 from tests.repository.damages import flips_a_bit
 from tests.repository.disks import MIB, Disk, Points, qemu
 from tests.repository.step_process import result_of, run_step, start_step
@@ -75,6 +75,17 @@ def test_a_parent_that_stands_on_a_file_that_is_gone_is_incomplete(disk: Disk, p
 
     with pytest.raises(PointIncomplete):
         check(points, "p2")
+
+
+@pytest.mark.parametrize("key", [None, b"another passphrase"])
+def test_a_key_that_does_not_open_the_parent_is_told_before_anything_is_copied(tmp_path: Path, disk: Disk, key: bytes | None) -> None:
+    points = Points(tmp_path / "encrypted", key=b"a good passphrase")
+    points.take("p1", disk)
+    asked = {"path": str(points.path), "folder": points.folder("p1")}
+
+    assert run_step("check_parent", asked, key=points.key) == {"points": 1}
+    with pytest.raises(KeyUnusable):
+        run_step("check_parent", asked, key=key)
 
 
 def check(points: Points, name: str) -> dict[str, Any]:
