@@ -212,6 +212,18 @@ class BackupNotUndone(StillpointError):
     remedy_template = "The domain continues on its overlays, and nothing is lost. The next backup of {domain} tries the merge again first."
 
 
+class PointMayBeSealed(StillpointError):
+    """The repository went away while the point was published. Facts: `point`, `path`, `folder`, `after`: what the repository said last."""
+
+    code = "point_may_be_sealed"
+    title = "Whether the point is in the repository is not known"
+    detail_template = "Point {point} may be in {path} under {folder}, or not: the answer was lost. {after}"
+    remedy_template = (
+        "Nothing: when the repository answers again, the worker looks for the point, puts it on the list, and says so in this job. "
+        "`stillpoint repository import` finds it as well."
+    )
+
+
 class PointLost(StillpointError):
     """The disks left the point before it was copied: another client merged the overlays, or replaced files. Facts: `domain`, `reason`."""
 

@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session
 from service.clock import rfc3339
 from service.db.engine import database_now
 from service.db.tables import RecoveryPoint
-from service.errors import BackupNotUndone, LeaseLost, MergeUnfinished, StillpointError, VerdictBelowRequired
+from service.errors import BackupNotUndone, LeaseLost, MergeUnfinished, PointMayBeSealed, StillpointError, VerdictBelowRequired
 from service.errors.jobs import PointFate
 from service.freeze import vss_record
 from service.freeze.documents import count, raw_texts
 from service.freeze.frozen_pass import PassSettings
 from service.freeze.passed import Passed
 from service.jobs import backup_end, backup_recovery
-from service.jobs.backup_copy import CopySettings, PointCopy
+from service.jobs.backup_copy import CopySettings, Fate, PointCopy
 from service.jobs.backup_manifest import manifest_of
 from service.jobs.backup_plan import BackupPlan, Registered
 from service.jobs.backup_recovery import NOT_COPIED
@@ -157,8 +157,20 @@ class _BackupRun:
         except (LeaseLost, MustRecover):
             raise
         except StillpointError as error:
-            return self._give_up(copy.own if copy is not None else own, error, ending)
+            if copy is None:
+                return self._give_up(own, error, ending)
+            if (fate := copy.fate()) is not Fate.sealed:
+                return self._give_up(*self._in_doubt(copy.own, error, fate), ending)
+            assert copy.published is not None
+            manifest, digest = copy.published
         return self._merge(self._record(copy.own, manifest, digest), ending)
+
+    def _in_doubt(self, own: BackupIntent, error: StillpointError, fate: Fate) -> tuple[BackupIntent, StillpointError]:
+        """The repository went away while the point was published: the worker's watch over it looks again when it is back."""
+        if fate is not Fate.unknown:
+            return own, error
+        facts = {"point": own.point_id, "path": self._repository.path, "folder": own.folder}
+        return replace(own, may_be_sealed=True), PointMayBeSealed(**facts, after=error.detail)
 
     def _copied(self, copy: PointCopy) -> tuple[Manifest, str]:
         published = copy.transfer(is_encrypted=self._registered.is_encrypted)
@@ -291,4 +303,6 @@ def _result(own: BackupIntent) -> dict[str, Any]:
             for disk in own.disks
         ],
         "impact": own.impact,
+        # For `service.records.doubtful_points`.
+        **({"may_be_sealed": True, "partial": own.partial} if own.may_be_sealed else {}),
     }

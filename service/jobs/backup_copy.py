@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from service import log
 from service.errors import (
+    PointDamaged,
     RepositoryFull,
     RepositoryGone,
     RepositoryNotAnswering,
@@ -57,6 +59,15 @@ class Watch(Protocol):
         ...
 
 
+class Fate(StrEnum):
+    """Where the point is after an error."""
+
+    absent = "absent"
+    sealed = "sealed"
+    """Only the answer was lost."""
+    unknown = "unknown"
+
+
 @dataclass(frozen=True)
 class CopySettings:
     patience_s: float = PATIENCE_S
@@ -87,6 +98,8 @@ class PointCopy:
         self._owner = owner
         self._phase = PhaseName.transfer
         self._pause = threading.Event()
+        #: From the moment at which the point may be published: its manifest, and the digest of that.
+        self.published: tuple[Manifest, str] | None = None
         repository.safe_point = self._safe_point
 
     # --- the steps --------------------------------------------------------------------------------
@@ -134,8 +147,24 @@ class PointCopy:
             manifest = manifest_of(own, files)
             # From here on the point may be there, so a wish to cancel comes too late.
             self._repository.safe_point = self._stop_point
-            digest = self._patiently(lambda: self._repository.publish(partial, manifest, key), self._stop_point)
-        return manifest, digest
+            self.published = manifest, self.digest_of(manifest)
+            self._patiently(lambda: self._repository.publish(partial, manifest, key), self._stop_point)
+        return self.published
+
+    def fate(self) -> Fate:
+        """After the copy was given up. Without its unfinished folder, nothing can publish the point any more."""
+        if self.published is None or self.own.partial is None:
+            return Fate.absent
+        self._repository.safe_point = None
+        try:
+            if self._repository.drop_partial(self.own.partial):
+                return Fate.absent
+            is_there = self.digest_of(self._repository.point(self.own.folder)) == self.published[1]
+        except PointDamaged:
+            return Fate.absent
+        except StillpointError:
+            return Fate.unknown
+        return Fate.sealed if is_there else Fate.absent
 
     @staticmethod
     def digest_of(manifest: Manifest) -> str:

@@ -109,6 +109,8 @@ class BackupIntent:
     #: Names of the files of firmware and definition that are in the repository by now.
     stored: Sequence[str] = ()
     partial: str | None = None
+    #: The copy was given up while the point was published, and the repository has not said whether it is there.
+    may_be_sealed: bool = False
     #: What the guest felt until now (`service.jobs.guest_watch`).
     impact: Mapping[str, Any] | None = None
 

@@ -25,6 +25,6 @@ def progress_document(phase: str, disk: str | None, done_bytes: int, total_bytes
 
 
 def waiting_document(so_far: Mapping[str, Any], error: StillpointError, since: datetime, until: datetime) -> dict[str, Any]:
-    """`so_far`: the progress before. `error`: why the step does not go on. `until`: when the job gives up."""
+    """`so_far`: the progress before. `error`: why the step waits. `until`: when the job gives up."""
     waits = {"code": error.code, "detail": error.detail, "since": rfc3339(since), "until": rfc3339(until)}
     return {**so_far, "rate_bytes_s": None, "seconds_left": None, "waiting_for": waits}

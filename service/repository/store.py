@@ -138,7 +138,7 @@ class Repository:
         Raises RepositoryGone, also if another filesystem is there now; and what `look` raises.
         """
         if list(self.look().place) != list(before.place):
-            raise RepositoryGone(path=self.path, reason="it was mounted anew while it was read")
+            raise RepositoryGone(path=self.path, reason="it was mounted again while it was read")
 
     def create(self) -> None:
         """Make the folder this repository, if it is absent or empty. Raises RepositoryBad, RepositoryGone, and others."""

@@ -52,7 +52,7 @@ class ImportResult:
 def listed_twice(repository: Repository) -> list[StoredPoint]:
     """A point counts as missing or unreadable only if it is so in both lists: the repository may be away for a moment.
 
-    Raises RepositoryGone and its like, also if the repository was mounted anew between the lists.
+    Raises RepositoryGone and its like, also if the repository was mounted again between the lists.
     """
     before = repository.look()
     first, second = ({point.folder: point for point in repository.points()} for _ in range(2))

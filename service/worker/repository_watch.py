@@ -24,7 +24,8 @@ from service.errors import (
     StillpointError,
 )
 from service.model.repository import RepositoryState
-from service.records import repositories
+from service.records import doubtful_points, repositories
+from service.records.doubtful_points import DoubtfulPoint
 from service.records.repositories import Look
 from service.repository.catalog import CataloguedPoint, catalog_of
 from service.repository.store import Repository as InRepository
@@ -47,6 +48,8 @@ STATES: dict[type[StillpointError], RepositoryState] = {
 }
 """What an error says of the repository. Any other error says nothing of it: its state is then unknown."""
 
+WRITABLE = frozenset({RepositoryState.ready, RepositoryState.full})
+"""States of a repository in which something can be removed."""
 READABLE = frozenset({RepositoryState.full, RepositoryState.read_only})
 """States of a repository that cannot be written. Its points can be read."""
 POINTS_AT_ONCE = 100
@@ -152,6 +155,7 @@ class RepositoryWatch:
             # The folder decides the id at the first look.
             known_as = repository.id or task.id
             self._write(lambda session, now: repositories.note_look(session, known_as, look, now, asked_at=task.check_asked_at))
+            self._look_for_doubtful(repository, known_as, look)
             if task.import_asked_at is not None:
                 result = self._import(repository, known_as, look)
                 self._write(
@@ -183,6 +187,24 @@ class RepositoryWatch:
         else:
             self._write(lambda session, _now: repositories.adopt(session, task.id, there))
             repository.id = there
+
+    def _look_for_doubtful(self, repository: InRepository, known_as: str, look: Look) -> None:
+        """Points that were being published when the repository went away. What is there comes on the list."""
+        with self._database.read() as session:
+            doubtful = doubtful_points.of_repository(session, known_as)
+        if not doubtful or look.state not in WRITABLE:
+            return
+        try:
+            for point in doubtful:
+                repository.drop_partial(point.partial)
+        except StillpointError as error:
+            _logger.warning("doubtful_points_not_settled", repository=known_as, code=error.code, detail=error.detail)
+            return
+        result = self._import(repository, known_as, look)
+        if result.error is not None:
+            return
+        for point in doubtful:
+            self._write(_settling(point, is_sealed=point.point_id in result.present))
 
     def _import(self, repository: InRepository, known_as: str, look: Look) -> ImportResult:
         result = ImportResult()
@@ -225,6 +247,10 @@ def _task(row: Repository) -> _Task:
 
 def _recording(repository_id: str, stored: Sequence[CataloguedPoint], result: ImportResult) -> Work:
     return lambda session, now: repository_import.put_on_record(session, repository_id, stored, result, now)
+
+
+def _settling(point: DoubtfulPoint, *, is_sealed: bool) -> Work:
+    return lambda session, _now: doubtful_points.settle(session, point, is_sealed=is_sealed)
 
 
 def _seen(task: _Task, seen: RepositoryLook) -> Look:

@@ -87,6 +87,7 @@ class Scene:
             request={"kind": kind, "domain": wanted.name(), **request},
             labels={"by": "test"},
             max_attempts=max_attempts,
+            repository_id=request.get("repository"),
         )
         with self.database.write() as session:
             return queue.enqueue(session, new).job_id

@@ -120,7 +120,7 @@ class Progress(Answer):
     total_bytes: int | None = Field(description="Null: not known.")
     rate_bytes_s: int | None
     seconds_left: float | None
-    waiting_for: Waiting | None = Field(default=None, description="Null: it goes on.")
+    waiting_for: Waiting | None = Field(default=None, description="Null: it does not wait.")
 
 
 class JobSummary(Answer):
