@@ -15,7 +15,15 @@ from service import bounded_io
 from service.db.engine import database_now
 from service.db.tables import Job, RecoveryPoint
 from service.disks import old_disks
-from service.errors import LeaseLost, RepositoryGone, RepositoryNotAnswering, RepositoryRefused, RepositoryUnusable, StillpointError
+from service.errors import (
+    JobCancelled,
+    LeaseLost,
+    RepositoryGone,
+    RepositoryNotAnswering,
+    RepositoryRefused,
+    RepositoryUnusable,
+    StillpointError,
+)
 from service.hypervisor.guest import Guest
 from service.jobs import restore_checks, restore_domain, restore_files, restore_host, restore_recovery, restore_source
 from service.jobs.ending import Ending
@@ -36,7 +44,7 @@ from service.records import points
 STOP_PATIENCE_S = 120.0
 """Seconds for a guest to shut itself down. After that it is switched off: its disks are replaced anyway."""
 BOOT_PATIENCE_S = 300.0
-"""Seconds for the agent of a restored guest to answer. After that the restore succeeds, and no old disk is removed."""
+"""Seconds for the agent of a restored guest to answer. After that nothing shows that the guest has run, and no old disk is removed."""
 
 
 @dataclass(frozen=True)
@@ -205,25 +213,37 @@ class _RestoreRun:
     # --- the end ----------------------------------------------------------------------------------
 
     def _conclude(self, intent: RestoreIntent, guest: Guest) -> Ending:
-        """Wait until the domain has run, and only then let go of the old disks."""
-        run, has_run = self._run, False
+        """Wait until the guest has run, and only then let go of the old disks."""
+        run, has_run, cancelled = self._run, False if not intent.will_start else None, None
         if intent.will_start:
             with run.phase_that_cannot_be_cancelled(PhaseName.start) as phase:
-                has_run = self._has_run(guest)
-                if not has_run:
-                    phase.warn(f"The agent of {guest.name} did not answer within {self._kind.boot_patience_s:.0f} s.")
+                try:
+                    has_run = self._has_run(guest)
+                except JobCancelled as error:
+                    # The restore itself is complete, so the domain stays.
+                    cancelled = error
+                if has_run is not True:
+                    phase.warn(self._warn_of_old_disks(intent, guest, has_run))
         proof = Proof(ProofKind.restored, ok=True if has_run else None, facts={"mode": intent.mode.value}, job_id=run.claim.job_id)
         run.in_transaction(lambda session: points.add_proofs(session, intent.point_id, [proof], database_now(session)))
         old = list(intent.old_files)
         removed = old_disks.remove(old, self._host.guests) if has_run and self._request.remove_old_disks else []
         self._result |= {"has_run": has_run, "old_disks": [path for path in old if path not in removed], "old_disks_removed": removed}
-        return Ending(result=self._result_document(), is_undone=True)
+        return Ending(cancelled, result=self._result_document(), is_undone=True)
 
-    def _has_run(self, guest: Guest) -> bool:
+    def _has_run(self, guest: Guest) -> bool | None:
+        """None: not known. Raises JobCancelled, LeaseLost."""
         try:
             return restore_domain.wait_until_it_ran(guest, self._kind.boot_patience_s, lambda: self._run.safe_point(PhaseName.start))
+        except (JobCancelled, LeaseLost):
+            raise
         except StillpointError:
-            return False
+            return None
+
+    def _warn_of_old_disks(self, intent: RestoreIntent, guest: Guest, has_run: bool | None) -> str:
+        warning = restore_domain.not_seen_running(guest.name, intent.old_files, is_off=has_run is False)
+        self._result["warnings"] = [{"code": warning.code, "detail": warning.detail}]
+        return warning.detail
 
     def _note(self, intent: RestoreIntent) -> RestoreIntent:
         self._run.write({"intent": intent.as_intent().as_document()})

@@ -1,7 +1,8 @@
 """Puts a domain on its restored disks, or takes that back. Both can be repeated after any death: each step looks at what is true first."""
 
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from service import log
 from service.errors import LibvirtCallFailed, LibvirtUnavailable, RestoredDomainFailed, RestoreRefused, StillpointError
@@ -10,8 +11,8 @@ from service.jobs import restore_files, restore_host
 from service.jobs.kind import Host
 from service.jobs.restore_intent import RestoreIntent
 from service.model import restored_definition
-from service.model.inventory import DomainState
 from service.model.repository import RestoreMode
+from service.model.restore_plan import Caution
 
 START_TRIES = 3
 """Starts of a domain. A QEMU that was killed in its first moments is started again."""
@@ -140,11 +141,12 @@ def _taken_back(intent: RestoreIntent, error: StillpointError, left: list[str]) 
     return RestoredDomainFailed(domain=intent.name, reason=error.detail.rstrip("."), state=state)
 
 
-def wait_until_it_ran(guest: Guest, patience_s: float, safe_point: Callable[[], None]) -> bool:
-    """Whether the guest's agent answered within `patience_s`. A domain without an agent's channel has run if it still runs."""
-    if not guest.has_agent_channel():
-        return guest.state() is DomainState.running
-    deadline = time.monotonic() + patience_s
+def wait_until_it_ran(guest: Guest, patience_s: float, safe_point: Callable[[], None]) -> bool | None:
+    """True: the guest's agent answered within `patience_s`. False: the domain is off. None: not known.
+
+    A QEMU that runs is not evidence: it runs as well when the firmware finds no system on the disk.
+    """
+    deadline = time.monotonic() + (patience_s if guest.has_agent_channel() else 0.0)
     while time.monotonic() < deadline:
         safe_point()
         if guest.is_shut_off():
@@ -159,4 +161,13 @@ def wait_until_it_ran(guest: Guest, patience_s: float, safe_point: Callable[[], 
             else:
                 return True
         time.sleep(SETTLE_POLL_S)
-    return False
+    return False if guest.is_shut_off() else None
+
+
+def not_seen_running(name: str, old_files: Sequence[str], *, is_off: bool) -> Caution:
+    """What the caller must look at before the old disks can go."""
+    detail = f"{name} is off again." if is_off else f"Nothing shows that the guest of {name} has run: no guest agent answered."
+    if old_files:
+        paths = " ".join(shlex.quote(path) for path in old_files)
+        detail += f" The old disks are kept. When the guest is seen to work, remove them on the host: `rm -- {paths}`."
+    return Caution("guest_not_seen_running", detail)

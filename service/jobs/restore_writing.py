@@ -67,6 +67,8 @@ class Writing:
     def _remove_again(self) -> None:
         restore_files.remove_all(self._intent)
         if self._intent.mode is RestoreMode.instant:
+            # A cancelled job takes the right back, too.
+            self._archive.stored.safe_point = None
             # The error of the job is the one before: a repository that fails cannot take a right back, either.
             with suppress(StillpointError):
                 self._archive.call("close_to_qemu", images=[list(image) for image in self._intent.images], uid=self._user.uid)

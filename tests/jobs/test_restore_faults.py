@@ -9,6 +9,7 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import LibvirtCallFailed
+from service.hypervisor.guest import Guest
 from service.jobs import restore_files, restore_source
 from service.model.restore_facts import Space
 from service.model.windows.well_known_writers import NTDS
@@ -217,6 +218,69 @@ def test_old_disks_stay_when_the_domain_is_not_started(scene: RestoreScene) -> N
     job = scene.restore("in_place", remove_old_disks=True)
     assert (restored(job)["old_disks"], restored(job)["old_disks_removed"]) == ([str(scene.disk_file)], [])
     assert scene.disk_file.exists()
+
+
+@pytest.mark.parametrize("mode", ["in_place", "new", "instant"])
+def test_a_qemu_that_runs_without_an_agent_is_no_evidence_that_the_guest_has_run(scene: RestoreScene, mode: str) -> None:
+    """QEMU also runs when the firmware finds no system on the disk."""
+    scene.domain.channel = False
+    point = scene.seal()
+    job = scene.restore(mode, point, start=True, remove_old_disks=True)
+    assert (restored(job)["has_run"], restored(job)["old_disks_removed"]) == (None, [])
+    assert [(proof["kind"], proof["ok"]) for proof in scene.point_row(point).proofs or ()] == [("restored", None)]
+    (warning,) = restored(job)["warnings"]
+    assert warning["code"] == "guest_not_seen_running"
+    assert scene.disk_file.exists()
+    assert (str(scene.disk_file) in warning["detail"]) == (mode == "in_place")
+
+
+def while_it_waits_for_the_guest(scene: RestoreScene, monkeypatch: pytest.MonkeyPatch, happens: str) -> Job:
+    """A restore in place whose guest does not answer, and what happens to its run meanwhile: the event of this name is set."""
+    job_id = scene.ask_restore("in_place", start=True, remove_old_disks=True)
+    run = scene.claim()
+
+    def not_connected(_: Guest) -> bool:
+        getattr(run, happens).set()
+        return False
+
+    monkeypatch.setattr(Guest, "agent_is_connected", not_connected)
+    scene.execution.execute(run)
+    return scene.job(job_id)
+
+
+def test_a_cancel_ends_the_wait_for_the_guest_and_the_restored_domain_stays(scene: RestoreScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = while_it_waits_for_the_guest(scene, monkeypatch, "cancel_requested")
+    assert (job.state, error_of(job)["code"], scene.domain.state_now) == ("cancelled", "job_cancelled", RUNNING)
+    assert first_byte(scene.domain.source("vda")) == 2
+    assert job.result is not None
+    assert (job.result["restore"]["has_run"], job.result["restore"]["old_disks"]) == (None, [str(scene.disk_file)])
+    assert scene.disk_file.exists()
+
+
+def test_a_lost_lease_ends_the_wait_for_the_guest_and_nothing_more_is_written(scene: RestoreScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = while_it_waits_for_the_guest(scene, monkeypatch, "lease_lost")
+    assert (job.state, scene.point_row().proofs) == ("running", [])
+    assert scene.disk_file.exists()
+
+
+def test_an_instant_restore_that_is_cancelled_takes_back_the_right_of_qemu_to_read(
+    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called, done = restore_source.Archive.call, []
+    job_id = scene.ask_restore("instant")
+    run = scene.claim()
+
+    def call(archive: restore_source.Archive, step: str, **arguments: Any) -> dict[str, Any]:
+        if step == "make_overlay":
+            run.cancel_requested.set()
+        answer = called(archive, step, **arguments)
+        done.append(step)
+        return answer
+
+    monkeypatch.setattr(restore_source.Archive, "call", call)
+    scene.execution.execute(run)
+    assert (scene.job(job_id).state, done[-2:]) == ("cancelled", ["open_to_qemu", "close_to_qemu"])
+    assert_untouched(scene)
 
 
 def restored(job: Job) -> dict[str, Any]:

@@ -33,7 +33,10 @@ class RestoreWork(Request):
     start: StrictBool = Field(default=False, description="Start the restored domain. `instant` always does.")
     stop: StrictBool = Field(default=False, description="`in_place`: a running domain may be stopped.")
     accept_usn_risk: StrictBool = Field(default=False, description="Restore a domain controller that cannot notice that it was restored.")
-    remove_old_disks: StrictBool = Field(default=False, description="`in_place`: remove the old disks once the restored domain has run.")
+    remove_old_disks: StrictBool = Field(
+        default=False,
+        description="`in_place`: remove the old disks once the guest agent of the restored domain has answered. Without it they are kept.",
+    )
     rate_limit_bytes: Rate | None = None
 
 
