@@ -22,6 +22,8 @@ pytest_plugins = [
 
 # What an example takes says something of the machine, and nothing of what is tested.
 hypothesis.settings.register_profile("unhurried", deadline=None)
+# More examples, for who changes what they test: pytest --hypothesis-profile=thorough
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("unhurried")
 
 

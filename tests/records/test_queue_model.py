@@ -2,7 +2,7 @@
 
 The model is a dictionary and a few lines of rules. After every step it and the database must agree, and every claim
 must return the very job that the model says is next: that includes progress (a job that can run is not overlooked),
-one job per domain, and the limits of hosts.
+one job per domain, and the limits of hosts. Each run has other examples, as many as the profile of Hypothesis says.
 """
 
 from collections import Counter
@@ -23,7 +23,6 @@ from service.records import events, queue, slots
 from tests.scenes.documents import stale_texts
 from tests.scenes.orders import a_snapshot
 
-EXAMPLES = 400
 STEPS = 20
 LEASE_S = 10.0
 LIMITS = {"host:hv1:quick": 3, "host:hv2:quick": 1}
@@ -281,7 +280,6 @@ def test_the_queue_behaves_as_its_model(database: Database) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             database=None,
             print_blob=True,
