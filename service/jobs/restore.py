@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service import bounded_io
+from service import bounded_io, log
 from service.db.engine import database_now
 from service.db.tables import Job, RecoveryPoint
 from service.disks import old_disks
@@ -47,6 +47,9 @@ BOOT_PATIENCE_S = 300.0
 """Seconds for the agent of a restored guest to answer. After that nothing shows that the guest has run, and no old disk is removed."""
 
 
+_logger = log.get(__name__)
+
+
 @dataclass(frozen=True)
 class Restore:
     """The handler of the kind."""
@@ -58,7 +61,9 @@ class Restore:
     def run(self, run: JobRun, host: Host) -> Ending:
         begun = RestoreIntent.of(Intent.from_document(run.claim.intent))
         with bounded_io.refusals("restoring"):
-            return _RestoreRun(self, run, host).continued(begun) if begun is not None else _RestoreRun(self, run, host).run()
+            if begun is not None and begun.stage is not Stage.again:
+                return _RestoreRun(self, run, host).continued(begun)
+            return _RestoreRun(self, run, host, had_run=begun is not None and begun.was_running).run()
 
     def recover(self, lost: LostJob, host: Host) -> Resolution:
         return restore_recovery.recover(lost, host)
@@ -71,15 +76,36 @@ class Restore:
 class _RestoreRun:
     """One attempt of one job."""
 
-    def __init__(self, kind: Restore, run: JobRun, host: Host) -> None:
+    def __init__(self, kind: Restore, run: JobRun, host: Host, *, had_run: bool = False) -> None:
         self._kind = kind
         self._run = run
         self._host = host
+        self._had_run = had_run
         self._request = run.request(RestoreRequest)
         self._result: dict[str, Any] = {}
 
     def run(self) -> Ending:
         """Every phase of the job, in order."""
+        try:
+            return self._in_order()
+        except (LeaseLost, MustRecover):
+            raise
+        except StillpointError:
+            if self._had_run:
+                self._start_again()
+            raise
+
+    def _start_again(self) -> None:
+        """An earlier attempt told the domain to shut down, and this one ends with the old disks in place."""
+        try:
+            self._host.guest(self._domain_id()).start()
+        except StillpointError as error:
+            _logger.error("domain_not_started_again", job_id=self._run.claim.job_id, reason=error.detail)
+
+    def _domain_id(self) -> str:
+        return self._run.in_transaction(lambda session: points.get(session, self._request.recovery_point)).domain_id
+
+    def _in_order(self) -> Ending:
         run = self._run
         point, repository = restore_source.rows(run, self._request.recovery_point)
         with Archive(run, repository, self._kind.silence_s) as archive:
@@ -94,7 +120,9 @@ class _RestoreRun:
             with run.phase(PhaseName.checksums):
                 archive.phase = PhaseName.checksums
                 is_read = restore_source.judged(run, point, lambda: self._is_read(archive, source, point))
-            writing = Writing(run, self._host, archive, source=source, plan=plan, definition=definition, note=self._note)
+            writing = Writing(
+                run, self._host, archive, source=source, plan=plan, definition=definition, note=self._note, had_run=self._had_run
+            )
             with run.phase(PhaseName.write):
                 archive.phase = PhaseName.write
                 intent = replace(
@@ -158,7 +186,8 @@ class _RestoreRun:
         """The domain in place is off. A cancel before it is off leaves it as it was."""
         run = self._run
         guest = self._host.guest(intent.uuid)
-        was_running = not guest.is_shut_off()
+        is_running = not guest.is_shut_off()
+        was_running = is_running or intent.was_running
         try:
             with run.phase(PhaseName.stop):
                 intent = self._note(replace(intent, was_running=was_running, aside=guest.checkpoints.of_ours()).at(Stage.stop))
@@ -166,7 +195,7 @@ class _RestoreRun:
             if not isinstance(error, LeaseLost):
                 restore_files.remove_all(intent)
             raise
-        if was_running:
+        if is_running:
             # A guest that was told to shut down cannot be told otherwise, so this is not a safe point.
             with run.phase_that_cannot_be_cancelled(PhaseName.stop), self._left_to_recovery():
                 guest.stop(self._kind.stop_patience_s)
@@ -185,17 +214,19 @@ class _RestoreRun:
         run = self._run
         run.may_have_point = False
         intent = self._note(intent.at(Stage.flatten))
-        flattening = Flattening(run, self._host, archive, intent, self._request.rate_limit_bytes)
+        flattening = Flattening(run, self._host, archive, intent, note=self._note, bytes_s=self._request.rate_limit_bytes)
         files = {file.what: file.path for file in intent.files}
         self._tell(domain={"id": intent.uuid, "name": intent.name}, files=files, reads_repository=intent.targets)
         is_verified = intent.is_verified or self._is_verified(archive, point)
-        with run.phase(PhaseName.flatten):
+        with run.phase(PhaseName.flatten) as phase:
             archive.phase = PhaseName.flatten
             try:
                 guest = flattening.run()
             finally:
                 self._result["reads_repository"] = sorted(flattening.remaining)
                 run.write({"result": self._result_document()})
+            if flattening.unproven:
+                phase.warn(f"No flush of the guest was seen after the copy of {', '.join(flattening.unproven)}.")
         self._result["bytes_verified"] = is_verified or self._is_verified(archive, point)
         return self._conclude(intent, guest)
 

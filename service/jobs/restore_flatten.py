@@ -5,6 +5,7 @@ where it was. A domain that was shut down is made whole while it is off.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,9 +17,14 @@ from service.errors import (
     LibvirtCallFailed,
     LibvirtCallTimedOut,
     LibvirtUnavailable,
-    RestoreNotWrittenOut,
+    RepositoryGone,
+    RepositoryNotAnswering,
+    RepositoryRefused,
+    RepositoryUnusable,
     RestoreUnfinished,
     StillpointError,
+    StorageNotAnswering,
+    StorageRefused,
 )
 from service.hypervisor.guest import Guest
 from service.hypervisor.power import PauseReason
@@ -26,6 +32,7 @@ from service.jobs import restore_host
 from service.jobs.kind import Host
 from service.jobs.restore_intent import RestoreIntent
 from service.jobs.restore_source import Archive, refuse_to_stay
+from service.jobs.restore_written_out import BY_QEMU_IMG, Copies, start_of
 from service.jobs.run import JobRun
 from service.model import image_header, restored_definition
 from service.model.inventory import DomainState
@@ -39,16 +46,22 @@ PATIENCE_S = 900.0
 RETRY_PAUSE_S = 2.0
 """Seconds before something that failed is tried again."""
 
-FLUSH_PATIENCE_S = 60.0
-"""Seconds to wait for a flush of the guest once its disks are whole. After that the guest is left to its own flushes."""
-
 _logger = log.get(__name__)
 
 
 class Flattening:
     """`remaining`: the disks that still need the repository."""
 
-    def __init__(self, run: JobRun, host: Host, archive: Archive, intent: RestoreIntent, bytes_s: int | None) -> None:
+    def __init__(
+        self,
+        run: JobRun,
+        host: Host,
+        archive: Archive,
+        intent: RestoreIntent,
+        *,
+        note: Callable[[RestoreIntent], RestoreIntent],
+        bytes_s: int | None,
+    ) -> None:
         self._run = run
         self._host = host
         self._archive = archive
@@ -60,25 +73,38 @@ class Flattening:
         #: The disks of which a copy was begun here. It may have ended well between two looks.
         self._begun: set[str] = set()
         self._seen: tuple[str, int, float] | None = None
-        #: By target: the start of the domain (`Guest.instance`) in which its copy was seen to run.
-        self._copied_in: dict[str, int] = {}
+        self._copies = Copies(intent, archive, note)
 
     def run(self) -> Guest:
-        """The domain, when all of its disks stand alone. Raises RestoreUnfinished, DomainGone, JobCancelled, LeaseLost."""
+        """The domain, when all of its disks stand alone.
+
+        Raises RestoreUnfinished, RestoreNotWrittenOut, DomainGone, JobCancelled, LeaseLost.
+        """
         self._last_progress = time.monotonic()
         while True:
             try:
                 guest = self._host.guest(self._intent.uuid)
                 self.remaining = {target for target in self._intent.targets if not self._is_whole(guest, target)}
-                if not self.remaining:
-                    self._wait_until_written_out(guest)
+                if lost := self._copies.lost(guest, set(self._intent.targets) - self.remaining):
+                    self.remaining |= set(lost)
+                    self._mend(guest, lost)
+                elif self.remaining:
+                    self._step(guest, min(self.remaining))
+                elif self._copies.can_end(guest):
+                    self._stand_alone(guest)
                     break
-                self._step(guest, min(self.remaining))
+                else:
+                    self._wait(POLL_S)
             except (DomainBusy, LibvirtCallFailed, LibvirtCallTimedOut, LibvirtUnavailable) as error:
                 self._be_patient(error)
                 self._wait(RETRY_PAUSE_S)
         self._close_repository()
         return guest
+
+    @property
+    def unproven(self) -> list[str]:
+        """The disks of which no flush was seen after their copy."""
+        return self._copies.unproven
 
     def _step(self, guest: Guest, target: str) -> None:
         if guest.is_shut_off():
@@ -98,33 +124,32 @@ class Flattening:
                 self._begun.discard(target)
                 return
             self._begun.add(target)
-            self._copied_in[target] = guest.instance()
+            self._copies.begin(target, start_of(guest))
             guest.block_pull(target, self._bytes_s)
         elif progress is not None:
-            self._copied_in[target] = guest.instance()
+            # It may have been begun by a person.
+            self._copies.begin(target, start_of(guest))
             self._tell(target, progress.done_bytes, progress.total_bytes)
         self._wait(POLL_S, guest)
 
-    def _wait_until_written_out(self, guest: Guest) -> None:
-        """QEMU drops the repository from a header before it writes its cached tables. A flush of the guest writes them.
-
-        Raises RestoreNotWrittenOut if that QEMU ended before.
-        """
-        if guest.is_shut_off() and not guest.has_crashed():
-            # A QEMU that ends in order writes out everything.
-            return
-        first = {target: guest.block_latency(target).flushes for target in self._copied_in if not guest.is_shut_off()}
-        deadline = time.monotonic() + FLUSH_PATIENCE_S
-        waiting = set(self._copied_in)
-        while waiting:
-            if killed := sorted(target for target in waiting if guest.instance() != self._copied_in[target]):
-                raise RestoreNotWrittenOut(domain=self._intent.name, disks=", ".join(killed), path=self._archive.path)
-            if time.monotonic() > deadline:
-                _logger.warning("flush_not_seen", domain=self._intent.name, disks=sorted(waiting))
-                return
-            waiting = {target for target in waiting if (guest.block_latency(target).flushes or 0) <= (first[target] or 0)}
-            if waiting:
-                self._wait(POLL_S, guest)
+    def _mend(self, guest: Guest, lost: list[str]) -> None:
+        """Raises RestoreNotWrittenOut, also when the repository or the storage failed for too long."""
+        try:
+            self._copies.put_on_repository(guest, lost)
+        except (
+            RepositoryGone,
+            RepositoryNotAnswering,
+            RepositoryRefused,
+            RepositoryUnusable,
+            StorageNotAnswering,
+            StorageRefused,
+        ) as error:
+            # StorageRefused: also while another program has the disk open.
+            try:
+                self._be_patient(error)
+            except RestoreUnfinished as unfinished:
+                raise self._copies.error(lost) from unfinished
+            self._wait(RETRY_PAUSE_S)
 
     def _is_whole(self, guest: Guest, target: str) -> bool:
         """libvirt knows it of a running domain. Of a domain that is off, the header of its disk tells it."""
@@ -137,15 +162,23 @@ class Flattening:
 
     def _when_off(self, guest: Guest) -> None:
         """Start a domain again whose QEMU was killed. Copy the rest here if it was shut down."""
-        if guest.has_crashed():
+        if guest.has_crashed() or self._copies.intent.starts_again:
             _logger.warning("restored_domain_crashed", domain=guest.name)
             guest.start()
+            self._begun.clear()
+            self._copies.was_started()
             return
         for target in sorted(self.remaining):
             self._archive.phase = PhaseName.flatten
+            self._copies.begin(target, BY_QEMU_IMG)
             self._archive.call("make_whole", target=self._paths[target])
+            self._copies.are_written_out([target])
             self._last_progress = time.monotonic()
-        guest.redefine(restored_definition.standing_alone(guest.secure_xml(), self._intent.targets))
+
+    def _stand_alone(self, guest: Guest) -> None:
+        """The next start needs no image below, either. libvirt sees to that itself only where it did the copy."""
+        if any(paths for target, paths in restored_definition.files_below(guest.inactive_xml()).items() if target in self._intent.targets):
+            guest.redefine(restored_definition.standing_alone(guest.secure_xml(), self._intent.targets))
 
     def _tell(self, target: str, done: int, total: int) -> None:
         now = time.monotonic()

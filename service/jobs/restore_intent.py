@@ -15,6 +15,8 @@ VERSION = 1
 
 
 class Stage(StrEnum):
+    again = "again"
+    """Nothing is left of an earlier attempt, which may have told the domain to shut down: `was_running` tells whether it ran before."""
     write = "write"
     """New files are made. The domain and its disks are as before."""
     stop = "stop"
@@ -66,6 +68,10 @@ class RestoreIntent:
     tpm: TpmSwap | None = None
     #: Every byte of the point was read. False: an instant restore began with a proof on record, and reads the bytes after the start.
     is_verified: bool = True
+    #: By target: who copies what the disk still reads from the repository, until that is seen to be written out (`restore_written_out`).
+    copied_by: Mapping[str, str] = field(default_factory=dict)
+    #: The domain was switched off so that its disks can be mended, and is started after that.
+    starts_again: bool = False
 
     @property
     def targets(self) -> list[str]:
@@ -88,6 +94,7 @@ class RestoreIntent:
             "images": [list(image) for image in self.images],
             "old_files": list(self.old_files),
             "aside": dict(self.aside),
+            "copied_by": dict(self.copied_by),
             "tpm": self.tpm.as_document() if self.tpm is not None else None,
         }
         return Intent(own=own)

@@ -82,6 +82,19 @@ def standing_alone(xml: str, targets: Sequence[str]) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
+def standing_on_again(xml: str, other: str, targets: Sequence[str]) -> str:
+    """`xml` with the files below that `other` names for the disks `targets`."""
+    root = ET.fromstring(xml)
+    below = {_target(element): element.find("backingStore") for element in ET.fromstring(other).iterfind("./devices/disk")}
+    for element in root.iterfind("./devices/disk"):
+        chain = below.get(_target(element))
+        if _target(element) in targets and chain is not None:
+            for old in element.findall("backingStore"):
+                element.remove(old)
+            element.append(chain)
+    return ET.tostring(root, encoding="unicode")
+
+
 def files_below(xml: str) -> dict[str, list[str]]:
     """By target: the files below the active one that the definition names."""
     below: dict[str, list[str]] = {}

@@ -18,7 +18,7 @@ from service.errors import ForeignEntry, OutOfReachOfQemu, StorageRefused, Targe
 from service.repository import access_list, stored_chain
 from service.repository.access_list import PASS, READ
 from service.repository.failures import free_bytes, of_target
-from service.repository.images import DIES_WITH_US, QemuImgFailed, last_line, qemu_img
+from service.repository.images import ALONE, DIES_WITH_US, Image, QemuImgFailed, last_line, qemu_img, qemu_img_watched
 from service.repository.report import Report
 from service.repository.verifying import Faults, point_chain
 
@@ -134,6 +134,27 @@ def make_whole(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     return {}
 
 
+def stand_on_again(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
+    """The step. The overlay `target` of a domain that is off stands on the image in the repository again, and lacks no refcounts.
+
+    A cluster that the overlay has not is read from the repository again. A cluster that the guest wrote and flushed is in the overlay.
+    Neither program opens the image below (`-u`, and a null backing), and neither works on an overlay that QEMU has open: the lock of the
+    image forbids that. Can be repeated. Raises StorageRefused, and the errors of a repository.
+    """
+    target = str(Path(arguments["target"]).absolute())
+    image = stored_chain.regular_file(arguments["path"], arguments["folder"], arguments["file"])
+    report.alive()
+    try:
+        # A QEMU that was killed may leave clusters that nothing uses. It writes refcounts before the tables that use them
+        # (qcow2_cache_set_dependency), so nothing else can be wrong. What `-r leaks` does not mend is a failure of qemu-img.
+        qemu_img_watched(["check", "-q", "-r", "leaks", Image(target, "qcow2", ALONE).name()], report)
+        # The name of the image below is absolute, so a colon in it is not the end of a protocol's name (path_has_protocol).
+        qemu_img_watched(["rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", str(image), target], report)
+    except QemuImgFailed as error:
+        raise StorageRefused(what="putting on the repository again", path=target, reason=error.reason, errno=None) from error
+    return {}
+
+
 def _bytes_moved(pid: int) -> bytes:
     with suppress(OSError):
         return Path(f"/proc/{pid}/io").read_bytes()
@@ -195,4 +216,5 @@ STEPS: dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
     "close_to_qemu": close_to_qemu,
     "make_overlay": make_overlay,
     "make_whole": make_whole,
+    "stand_on_again": stand_on_again,
 }

@@ -5,9 +5,6 @@ from pathlib import Path
 import pytest
 
 from service.db.engine import Database
-from service.errors import RestoreNotWrittenOut
-from service.hypervisor.guest import Guest
-from service.jobs.restore_flatten import Flattening
 from tests.fakes.domain import RUNNING
 from tests.jobs.restoring import RestoreScene, first_byte
 from tests.repository.disks import are_identical
@@ -62,23 +59,6 @@ def test_an_instant_restore_boots_over_the_repository_and_ends_standing_alone(sc
     assert new.state_now == RUNNING
     assert job.result is not None
     assert job.result["restore"]["reads_repository"] == []
-
-
-def test_a_domain_that_is_killed_before_its_whole_disk_was_written_out_is_not_called_restored(
-    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """QEMU has dropped the repository from the disk, and what it had copied is lost with its caches."""
-
-    real = Flattening._wait_until_written_out
-
-    def killed_before(flattening: Flattening, guest: Guest) -> None:
-        (new,) = scene.new_domains()
-        new.kill_qemu()
-        real(flattening, guest)
-
-    monkeypatch.setattr(Flattening, "_wait_until_written_out", killed_before)
-    job = scene.restore("instant")
-    assert (job.state, error_of(job)["code"]) == ("failed", RestoreNotWrittenOut.code)
 
 
 def test_the_older_point_is_restored_as_it_was(scene: RestoreScene) -> None:

@@ -1,7 +1,5 @@
 """The worker of a restore dies at every step. What its recovery leaves is either the domain as before, or the restored domain."""
 
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +16,13 @@ from tests.fakes.domain import RUNNING, FakeDomain
 from tests.fakes.libvirt_errors import libvirt_error
 from tests.jobs.restoring import RestoreScene, first_byte
 from tests.scenes.deaths import die, doomed, recovered
+from tests.scenes.graves import Grave
 from tests.scenes.host import error_of
 
 
 @pytest.fixture
 def scene(sqlite_database: Database, tmp_path: Path) -> RestoreScene:
     return RestoreScene(sqlite_database, tmp_path)
-
-
-class Grave:
-    """The first call of a function never comes back. Later calls are of other workers, and work."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, after: bool, step: str | None = None) -> None:
-        self.reached = threading.Event()
-        self._real: Callable[..., Any] = getattr(owner, name)
-        self._after = after
-        self._step = step
-        monkeypatch.setattr(owner, name, lambda *arguments, **more: self._call(*arguments, **more))  # noqa: PLW0108 - a function becomes a method of its owner
-
-    def _call(self, *arguments: Any, **more: Any) -> Any:
-        if self.reached.is_set() or (self._step is not None and self._step not in arguments):
-            return self._real(*arguments, **more)
-        if self._after:
-            self._real(*arguments, **more)
-        self.reached.set()
-        threading.Event().wait()
-        return None
 
 
 BEFORE_THE_SWITCH: dict[str, tuple[Any, str, bool, str | None]] = {
@@ -100,6 +79,26 @@ def test_a_death_before_the_domain_shuts_down_leaves_it_running_as_it_was(scene:
     job = recovered(scene, die(scene, moment))
     assert (job.state, scene.domain.state_now, scene.domain.source("vda")) == ("queued", RUNNING, str(scene.disk_file))
     assert scene.new_files() == []
+
+
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["the restored domain does not start", "the point was damaged"])
+def test_a_domain_that_went_down_after_the_death_is_started_again_when_the_next_attempt_fails(
+    scene: RestoreScene, *, is_damaged: bool
+) -> None:
+    scene.domain.resume()
+    scene.domain.ignores_shutdown = True
+    moment = scene.domain.die_in("shut_down", after=True)
+    scene.ask_restore("in_place", start=True, stop=True)
+    job = recovered(scene, die(scene, moment))
+    assert (job.state, scene.domain.state_now, scene.new_files()) == ("queued", RUNNING, [])
+    scene.domain.shut_off()
+    if is_damaged:
+        (scene.sealed.folder_of(scene.point) / "vda.qcow2").unlink()
+    else:
+        scene.domain.fail_next("start", libvirt_error(1, "internal error: qemu unexpectedly closed the monitor"))
+    job = next_attempt(scene, job)
+    assert job.state == "failed"
+    assert (scene.domain.state_now, scene.domain.source("vda"), scene.new_files()) == (RUNNING, str(scene.disk_file), [])
 
 
 def test_a_death_while_the_disks_are_made_whole_is_continued_without_another_start(
@@ -165,9 +164,9 @@ def test_a_domain_that_is_taken_back_starts_after_its_tpm_has_its_earlier_state(
     seen: list[DomainState] = []
     real = restore_files.remove_all
 
-    def remove_all(intent: RestoreIntent) -> list[str]:
+    def remove_all(intent: RestoreIntent, **more: Any) -> list[str]:
         seen.append(scene.host.guest("db1").state())
-        return real(intent)
+        return real(intent, **more)
 
     monkeypatch.setattr(restore_files, "remove_all", remove_all)
     scene.domain.fail_next("start", libvirt_error(1, "internal error: qemu unexpectedly closed the monitor"))
