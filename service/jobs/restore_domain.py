@@ -30,13 +30,13 @@ def bring_up(intent: RestoreIntent, host: Host) -> Guest:
     guest = restore_host.find(host, intent.uuid)
     if guest is None or not _is_on_new_disks(guest, intent):
         if guest is not None and not guest.is_shut_off():
-            raise RestoreRefused(
-                domain=intent.name, reason="the domain was started meanwhile", instead="Shut the domain down, and restore again."
-            )
+            raise _started_meanwhile(intent)
         _must_be_there(intent)
         if intent.tpm is not None:
             intent.tpm.put_in_place()
         guest = _defined(intent, guest, host)
+    if _runs_on_other_disks(guest, intent):
+        raise _started_meanwhile(intent)
     if intent.will_start:
         _start(guest)
     return guest
@@ -71,6 +71,23 @@ def _is_on_new_disks(guest: Guest, intent: RestoreIntent) -> bool:
     return all(sources.get(file.what) == file.path for file in intent.files if file.what in intent.targets)
 
 
+def _runs_on_other_disks(guest: Guest, intent: RestoreIntent) -> bool:
+    """Another client started the domain before it had its new definition."""
+    if guest.is_shut_off():
+        return False
+    used = {*guest.sources().values(), *(path for paths in restored_definition.files_below(guest.xml()).values() for path in paths)}
+    return used.isdisjoint(file.path for file in intent.files if file.what in intent.targets)
+
+
+def _started_meanwhile(intent: RestoreIntent) -> RestoreRefused:
+    reason = "the domain was started meanwhile"
+    if intent.tpm is not None and intent.tpm.is_in_place():
+        reason += ", with the restored state of its TPM"
+        if intent.tpm.had_state:
+            reason += f" (the earlier state is in {intent.tpm.old})"
+    return RestoreRefused(domain=intent.name, reason=reason, instead="Shut the domain down, and restore again.")
+
+
 def _start(guest: Guest) -> None:
     """Raises LibvirtCallFailed, RestoredDomainFailed."""
     for _ in range(START_TRIES):
@@ -92,26 +109,29 @@ def _stays_up(guest: Guest) -> bool:
 def take_back(intent: RestoreIntent, host: Host) -> list[str]:
     """The domain as before the restore, and none of its new files. Returns the files that could not be removed.
 
+    A domain that another client started meanwhile on its old disks runs on, and its TPM keeps the state that it runs with.
     Raises StillpointError: libvirt does not do it. Then nothing of the new files is removed.
     """
     guest = restore_host.find(host, intent.uuid)
+    is_left_alone = guest is not None and intent.mode is RestoreMode.in_place and _runs_on_other_disks(guest, intent)
     if guest is not None:
         if intent.mode is RestoreMode.in_place:
-            _put_back(guest, intent)
+            _put_back(guest, intent, is_left_alone=is_left_alone)
         elif _is_on_new_disks(guest, intent):
             guest.destroy()
             guest.undefine(keep_nvram=False)
-    left = restore_files.remove_all(intent)
+    left = restore_files.remove_all(intent, tpm_is_in_use=is_left_alone)
     if guest is not None and intent.mode is RestoreMode.in_place and intent.was_running:
         # Last: a TPM that runs must find its earlier state.
         guest.start()
     return left
 
 
-def _put_back(guest: Guest, intent: RestoreIntent) -> None:
+def _put_back(guest: Guest, intent: RestoreIntent, *, is_left_alone: bool) -> None:
     assert intent.old_definition is not None
     if _is_on_new_disks(guest, intent):
-        guest.destroy()
+        if not is_left_alone:
+            guest.destroy()
         _redefine(guest, intent.old_definition)
     try:
         guest.checkpoints.put_back(intent.aside)

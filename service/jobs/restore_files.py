@@ -73,12 +73,12 @@ def remove(files: Sequence[NewFile]) -> list[str]:
     return left
 
 
-def remove_all(intent: RestoreIntent) -> list[str]:
+def remove_all(intent: RestoreIntent, *, tpm_is_in_use: bool = False) -> list[str]:
     """`remove`, for everything that a restore made whose domain was not switched, or was switched back."""
     left = remove(intent.files)
     if intent.tpm is not None:
         try:
-            intent.tpm.take_back()
+            intent.tpm.leave_in_use() if tpm_is_in_use else intent.tpm.take_back()
         except StillpointError as error:
             _logger.error("restored_tpm_left", path=intent.tpm.state, reason=error.detail)
             left.append(intent.tpm.state)

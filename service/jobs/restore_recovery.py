@@ -1,5 +1,7 @@
 """What becomes of a restore whose worker died. Before the domain was switched, its new files are removed; after that it is completed."""
 
+from dataclasses import replace
+
 from service.errors import StillpointError
 from service.jobs import restore_domain, restore_files, restore_host
 from service.jobs.kind import Host, LostJob, Resolution
@@ -15,7 +17,7 @@ def recover(lost: LostJob, host: Host) -> Resolution:
         lost.story.append(story.NOTHING_MADE)
         return Resolution(is_tried_again=True)
     match intent.stage:
-        case Stage.write:
+        case Stage.again | Stage.write:
             return _removed(lost, intent)
         case Stage.stop:
             guest = restore_host.find(host, intent.uuid)
@@ -29,7 +31,11 @@ def recover(lost: LostJob, host: Host) -> Resolution:
 def _removed(lost: LostJob, intent: RestoreIntent) -> Resolution:
     left = restore_files.remove_all(intent)
     lost.story.append(story.RESTORE_NOT_REMOVED.format(paths=", ".join(left)) if left else story.RESTORE_REMOVED)
-    return Resolution(is_tried_again=True)
+    if not intent.was_running:
+        return Resolution(is_tried_again=True)
+    # The domain may be on its way down, because this attempt told it to. It is not a domain that a person had switched off.
+    again = replace(intent, stage=Stage.again, files=(), images=(), tpm=None)
+    return Resolution(is_tried_again=True, continues_with=again.as_intent())
 
 
 def _completed(lost: LostJob, intent: RestoreIntent, host: Host) -> Resolution:

@@ -61,6 +61,14 @@ class TpmSwap:
         """The earlier state as before, and nothing of the restored one. Can be repeated. Raises StorageRefused, StorageNotAnswering."""
         bounded_io.translated_call("putting back", self.state, self._take_back)
 
+    def is_in_place(self) -> bool:
+        """Raises StorageNotAnswering."""
+        return not bounded_io.translated_call("looking at", self.staged, Path(self.staged).exists)
+
+    def leave_in_use(self) -> None:
+        """The domain runs, and its TPM has the folder open: the state that is in place stays. Raises StorageNotAnswering."""
+        bounded_io.translated_call("removing", self.staged, lambda: shutil.rmtree(self.staged, ignore_errors=True))
+
     def _make_staged(self) -> None:
         parent = Path(self.state).parent
         if not parent.exists():

@@ -1,13 +1,14 @@
 """Writes the new files of a restore: disks, or overlays over the repository, and what belongs to the firmware."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
-from service.errors import LeaseLost, PointDamaged, StillpointError
+from service import log
+from service.errors import LeaseLost, PointDamaged, RepositoryUnusable, StillpointError
 from service.jobs import restore_files, restore_host
 from service.jobs.kind import Host
 from service.jobs.restore_intent import NVRAM, NewFile, RestoreIntent, Stage
@@ -20,9 +21,14 @@ from service.model.restore_identity import MAX_NAME_BYTES, shortened
 from service.model.restore_plan import PlannedDisk, RestorePlan, paths_of
 from service.model.restored_definition import Changes, NewDisk
 
+_logger = log.get(__name__)
+
 
 class Writing:
-    """`definition`: of the point, as this host can run it. `note`: writes the intent. `facts`: for the job's result, after `run`."""
+    """`definition`: of the point, as this host can run it. `note`: writes the intent. `facts`: for the job's result, after `run`.
+
+    `had_run`: the domain in place ran before an earlier attempt.
+    """
 
     def __init__(
         self,
@@ -34,6 +40,7 @@ class Writing:
         plan: RestorePlan,
         definition: str,
         note: Callable[[RestoreIntent], object],
+        had_run: bool = False,
     ) -> None:
         self._host = host
         self._archive = archive
@@ -41,6 +48,7 @@ class Writing:
         self._plan = plan
         self._definition = definition
         self._write_intent = note
+        self._had_run = had_run
         self._mark = restore_host.mark_of(run.claim.job_id, run.claim.attempt)
         self._user = restore_host.qemu_user(host, definition)
         self.facts: dict[str, Any] = {}
@@ -89,6 +97,7 @@ class Writing:
             files=tuple(files),
             images=tuple((self._source.manifest.folder, disk.file) for disk in self._plan.disks),
             will_start=self._plan.will_start,
+            was_running=self._had_run,
         )
 
     def _nvram_path(self, folder: PurePath) -> str:
@@ -106,10 +115,7 @@ class Writing:
         disks = {disk.target: disk for disk in self._plan.disks}
         size = 0
         for file in intent.files:
-            if file.what == NVRAM:
-                self._archive.stored.copy_out(self._source.manifest.folder, self._source.manifest.state_files[NVRAM], file.partial)
-            else:
-                size += self._write_disk(disks[file.what], file, below.get(file.what))
+            size += self._made(file, disks, below)
             complete = restore_files.identified(file)
             intent = intent.with_file(complete)
             # Before the file gets its name: recovery knows by its identity which file is ours.
@@ -117,6 +123,22 @@ class Writing:
             restore_files.publish(complete, intent.name)
         self.facts |= {"written_bytes": size, "files": {file.what: file.path for file in intent.files}}
         return self._with_tpm(self._defined(intent, below)) if self._plan.identity is not None else intent
+
+    def _made(self, file: NewFile, disks: Mapping[str, PlannedDisk], below: Mapping[str, Sequence[str]]) -> int:
+        """Bytes that were written. If the process that writes is killed from outside, another one writes the file once more."""
+        try:
+            return self._make(file, disks, below)
+        except RepositoryUnusable as error:
+            # The programs that it had started died with it: nothing writes to the partial file any more.
+            _logger.warning("restored_file_written_again", path=file.path, reason=error.detail)
+            restore_files.remove([file])
+            return self._make(file, disks, below)
+
+    def _make(self, file: NewFile, disks: Mapping[str, PlannedDisk], below: Mapping[str, Sequence[str]]) -> int:
+        if file.what != NVRAM:
+            return self._write_disk(disks[file.what], file, below.get(file.what))
+        self._archive.stored.copy_out(self._source.manifest.folder, self._source.manifest.state_files[NVRAM], file.partial)
+        return 0
 
     def _with_tpm(self, intent: RestoreIntent) -> RestoreIntent:
         """The state of the TPM, complete beside its place."""
@@ -127,7 +149,16 @@ class Writing:
         intent = replace(intent, tpm=swap)
         self._note(intent)
         folder = self._source.manifest.folder
-        swap.stage(names, lambda name, path: self._archive.stored.copy_out(folder, name, path))
+
+        def copy_out(name: str, path: str) -> None:
+            self._archive.stored.copy_out(folder, name, path)
+
+        try:
+            swap.stage(names, copy_out)
+        except RepositoryUnusable as error:
+            _logger.warning("restored_file_written_again", path=swap.state, reason=error.detail)
+            # From the beginning, in an empty folder.
+            swap.stage(names, copy_out)
         return intent
 
     def _opened(self, intent: RestoreIntent) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from service.model.domain_xml import nvram_path
 from service.model.host_adaptation import Adaptation
 from service.model.inventory import DomainState
 from service.model.manifest import DiskOfPoint, LeftOut, Manifest, disk_of
-from service.model.windows.well_known_writers import NTDS
+from service.model.windows.domain_controller import is_domain_controller
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PointFacts:
             domain_name=manifest.domain_name,
             disks=manifest.disks,
             left_out=manifest.left_out,
-            is_domain_controller=had_directory_writer(manifest.vss),
+            is_domain_controller=bool(is_domain_controller(manifest.vss)),
             has_nvram=bool(manifest.state_files.get("nvram")),
             has_tpm=bool(manifest.state_files.get("tpm")),
             stored_bytes={disk.target: _stored(manifest, disk, chain) for disk in manifest.disks},
@@ -54,13 +54,8 @@ class PointFacts:
             domain_name=row.domain_name,
             disks=tuple(disk_of(disk) for disk in row.disks),
             left_out=tuple(LeftOut(disk["target"], disk["reason"]) for disk in row.left_out or ()),
-            is_domain_controller=had_directory_writer(vss),
+            is_domain_controller=bool(is_domain_controller(vss)),
         )
-
-
-def had_directory_writer(vss: Mapping[str, Any] | None) -> bool:
-    """Whether the VSS writer of Active Directory was listed when the point was taken: then the guest is a domain controller."""
-    return any(str(writer.get("class_id")).lower() == NTDS for writer in (vss or {}).get("writers") or ())
 
 
 def _stored(manifest: Manifest, disk: DiskOfPoint, chain: Mapping[str, Manifest]) -> int:

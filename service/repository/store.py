@@ -25,6 +25,7 @@ DONE_AGAIN = frozenset(
     {
         *("look", "list_points", "read_point", "read_file", "list_keys", "verify_point", "check_parent", "inspect_source", "compare_disk"),
         *("begin_point", "put_file", "put_key", "copy_disk", "seal", "publish", "drop_partial", "sweep"),
+        *("look_at_files", "open_to_qemu", "close_to_qemu", "make_whole", "stand_on_again"),
     }
 )
 """Steps that may be done twice: they only read, or they leave the same behind. If the process dies in one, a new process does it again."""

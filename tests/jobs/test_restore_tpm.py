@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from service.db.engine import Database
 from service.jobs.restore_tpm import TpmSwap
+from tests.fakes.domain import RUNNING
+from tests.jobs.restoring import RestoreScene
+from tests.scenes.host import error_of
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +75,28 @@ def test_a_replacement_that_was_cut_off_in_the_middle_is_completed(tmp_path: Pat
     Path(swap.state).rename(swap.old)
     swap.put_in_place()
     assert (content(swap.state), content(swap.old)) == ("restored", "old")
+
+
+def test_a_domain_that_was_started_with_the_restored_state_keeps_it_and_the_error_names_the_earlier_one(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = RestoreScene(sqlite_database, tmp_path)
+    swap = swap_of(tmp_path / "swtpm", had_state=True)
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "permall").write_text("restored")
+    scene.write_disk(2)
+    point = scene.seal(tpm=saved)
+    monkeypatch.setattr(TpmSwap, "of", lambda _definition, _mark: swap)
+    scene.domain.when_next("define", scene.domain.start)
+    job = scene.restore("in_place", point, start=True)
+    assert (job.state, error_of(job)["code"]) == ("failed", "restore_refused")
+    assert swap.old in error_of(job)["detail"]
+    assert (content(swap.state), content(swap.old)) == ("restored", "old")
+    assert (scene.domain.state_now, scene.domain.log.count("destroy")) == (RUNNING, 0)
+    assert scene.new_files() == []
+    scene.domain.shut_off()
+    assert scene.domain.source("vda") == str(scene.disk_file)
 
 
 def test_the_folder_of_a_new_domain_can_be_passed_by_the_user_of_swtpm(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class LabGuest:
         return self
 
     def destroy(self) -> None:
-        """Switches off, undefines, and deletes all files of the domain's chains, wherever a test put them."""
+        """Switches off, undefines, and deletes all files of the domain's chains, wherever a test put them, but for sealed points."""
         self._remove_domain()
         if self._own_connection:
             self._connection.close()
@@ -180,7 +180,8 @@ class LabGuest:
             self._remove_secret()
         odd_disks.detach_loop_devices(self.folder)
         for file in files:
-            if file.is_file():
+            # A file beside a manifest is of a sealed point, on which the disk of an instant restore still stood.
+            if file.is_file() and not (file.parent / "manifest.json").exists():
                 file.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -164,8 +164,10 @@ def test_a_domain_controller_with_a_generation_id_is_restored_and_its_files_with
 
 def test_a_domain_controller_is_known_by_its_directory_writer() -> None:
     writers = [{"name": "NTDS", "class_id": NTDS.upper()}]
-    assert PointFacts.of_manifest(manifest(vss={"writers": writers}), {}).is_domain_controller
-    assert not PointFacts.of_manifest(manifest(vss={"writers": []}), {}).is_domain_controller
+    assert PointFacts.of_manifest(manifest(vss={"applicable": True, "writers": writers}), {}).is_domain_controller
+    assert not PointFacts.of_manifest(
+        manifest(vss={"applicable": True, "writers": [], "writers_source": "vssadmin"}), {}
+    ).is_domain_controller
     assert not PointFacts.of_manifest(manifest(vss=None), {}).is_domain_controller
 
 
