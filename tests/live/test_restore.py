@@ -11,7 +11,9 @@ import libvirt
 import pytest
 
 from service.db.engine import Database, open_engine
+from service.model import image_header
 from service.model.domain_xml import nvram_path
+from service.model.image_header import ImageHeader
 from tests.lab.disks import chain
 from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
@@ -164,6 +166,47 @@ def test_instant_boots_while_it_is_made_whole_and_survives_a_killed_qemu_and_a_k
     assert chain(active) == [active]
     assert files_of(new) == {"first", "second", "fourth"}
     assert contents(sealed.path) == before
+
+
+@pytest.mark.timeout(400)
+def test_a_qemu_that_is_killed_before_it_has_written_out_what_it_copied_costs_nothing(
+    service: ServiceProcess, make_guest: MakeGuest, sealed: SealedPoints, restored: Restored
+) -> None:
+    """A guest that is paused flushes nothing: what QEMU has copied since then is in the memory of QEMU when it is killed."""
+    _, point = saved_guest(make_guest, sealed, megabytes=40)
+    name = restored.name()
+    job_id = restore(service, point, "instant", name=name, rate_limit_bytes=SLOW_BYTES_S)
+    eventually(lambda: in_phase(service, job_id, "flatten"))
+    new = restored.guest(name)
+    new.wait_agent()
+    write(new, "fourth")
+    disk = new.active_sources()["vda"]
+    eventually(lambda: new.domain.blockJobInfo("vda", 0))
+    new.domain.suspend()
+    new.domain.blockJobSetSpeed("vda", 0, 0)
+    eventually(lambda: header_of(disk).below is None)
+    kill_qemu(new)
+
+    job = service.wait(job_id, timeout=300)
+
+    assert (job["state"], job["error"]) == ("succeeded", None)
+    assert files_of(new) == {"first", "second", "fourth"}
+    assert new.exec("/bin/sh", "-c", "cat /data/*.bulk | wc -c").split() == [str(40 << 20)]
+    assert chain(disk) == [disk]
+    assert "<backingStore" not in new.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace("<backingStore/>", "")
+
+
+def in_phase(service: ServiceProcess, job_id: str, phase: str) -> bool:
+    job = service.job(job_id)
+    assert job["error"] is None, job["error"]
+    return bool(job["phase"] == phase)
+
+
+def header_of(disk: Path) -> ImageHeader:
+    with disk.open("rb") as file:
+        header = image_header.parse(file.read(image_header.READ_BYTES))
+    assert header is not None
+    return header
 
 
 def kill_qemu(guest: LabGuest) -> None:
