@@ -48,6 +48,8 @@ class Merge:
     errors: dict[str, StillpointError] = field(default_factory=dict)
     #: Overlays of merged disks that nobody uses, and that could not be deleted.
     left: list[OverlaysLeft] = field(default_factory=list)
+    #: Checkpoints of which libvirt has no record any more, as their bitmaps were broken.
+    broken_checkpoints: list[str] = field(default_factory=list)
 
     @property
     def message(self) -> str:

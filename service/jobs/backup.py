@@ -212,7 +212,7 @@ class _BackupRun:
         self._watching.mark(ImpactStage.after)
         with self._run.phase_that_cannot_be_cancelled(PhaseName.merge) as phase:
             merge = backup_end.merge_all(self._guest, self._overlays)
-            left = [*(left.detail for left in merge.left)]
+            left = backup_end.remarks(merge)
             if merge.errors:
                 error = MergeUnfinished(domain=self._guest.name, disks=", ".join(merge.errors), why=merge.message)
                 phase.fail(error.detail)
@@ -237,7 +237,7 @@ class _BackupRun:
             backup_end.delete_checkpoint(self._guest, own.checkpoint)
             merge = backup_end.merge_all(self._guest, self._overlays)
             error = after_the_pause(self._guest, error)
-            left = [*(left.detail for left in merge.left), *self._drop_partial(own)]
+            left = [*backup_end.remarks(merge), *self._drop_partial(own)]
             if merge.errors:
                 facts = {"domain": self._guest.name, "disks": ", ".join(merge.errors), "why": merge.message}
                 error = BackupNotUndone(**facts, after=error.detail)
@@ -271,8 +271,8 @@ class _BackupRun:
             merge = backup_end.merge_all(self._guest, mine)
             if merge.errors:
                 raise MergeUnfinished(domain=self._guest.name, disks=", ".join(merge.errors), why=merge.message)
-            if merge.left:
-                phase.warn("; ".join(left.detail for left in merge.left))
+            if remarks := backup_end.remarks(merge):
+                phase.warn("; ".join(remarks))
 
     def _write(self, own: BackupIntent, values: dict[str, Any] | None = None, texts: Any = None) -> None:
         self._run.write({**(values or {}), "intent": self._intent(own)}, texts)

@@ -34,11 +34,19 @@ def merge_all(guest: Guest, overlays: Sequence[Overlay]) -> Merge:
 
 def _merge(guest: Guest, overlays: Sequence[Overlay]) -> Merge:
     try:
-        forget_broken_checkpoints(guest)
+        broken = forget_broken_checkpoints(guest)
     except LibvirtCallFailed as error:
         # A merge now could make a broken bitmap look whole. The overlays stay, the job says so, and the guest is continued.
         return Merge(errors={overlay.target: error for overlay in overlays})
-    return put_back(guest, overlays)
+    merge = put_back(guest, overlays)
+    merge.broken_checkpoints += broken
+    return merge
+
+
+def remarks(merge: Merge) -> list[str]:
+    """In words, what a merge without an error leaves to tell."""
+    broken = [f"checkpoint {name} had a broken bitmap and was removed: the next backup copies in full" for name in merge.broken_checkpoints]
+    return [*(left.detail for left in merge.left), *broken]
 
 
 def _continue(guest: Guest) -> None:
@@ -53,18 +61,21 @@ def _continue(guest: Guest) -> None:
         _logger.warning("guest_not_continued", domain=guest.name, reason=error.detail)
 
 
-def forget_broken_checkpoints(guest: Guest) -> None:
+def forget_broken_checkpoints(guest: Guest) -> list[str]:
     """Before a merge: a bitmap that is broken in the overlay looks whole in the file below, and did not record what the overlay holds.
 
     libvirt sees that while the overlay is there. Without libvirt's record of the checkpoint the next backup does not trust the bitmap.
-    A domain that is shut off is merged by qemu-img, which records in the bitmaps below what it writes there.
+    A domain that is shut off is merged by qemu-img, which records in the bitmaps below what it writes there. Returns their names.
     """
+    broken: list[str] = []
     if guest.is_shut_off():
-        return
+        return broken
     for name in guest.checkpoints.names():
         if is_ours(name) and bitmap_by_libvirt(guest, name)[0] is not BitmapState.whole:
             guest.checkpoints.delete(name, metadata_only=True)
             _logger.warning("checkpoint_broken", domain=guest.name, checkpoint=name)
+            broken.append(name)
+    return broken
 
 
 def delete_older_checkpoints(guest: Guest, repository_id: str, keep: str | None) -> list[str]:
@@ -101,6 +112,6 @@ def delete_checkpoint(guest: Guest, name: str | None) -> None:
 
 def _delete(guest: Guest, name: str) -> list[str]:
     if guest.is_shut_off():
-        return []
+        return [f"checkpoint {name} stays until the next backup of the running domain, as libvirt deletes none of a domain that is off"]
     deleted = guest.checkpoints.delete(name)
     return [] if deleted.bitmap_is_gone or deleted.reason is None else [f"checkpoint {name}: {deleted.reason}"]

@@ -253,6 +253,33 @@ def test_after_qemu_was_killed_during_the_copy_the_next_backup_trusts_no_bitmap(
     assert scene.levels(scene.run()) == {"vda": "full"}
 
 
+def test_a_broken_checkpoint_is_told_and_is_gone_after_the_next_backup(scene: BackupScene, steps: Steps) -> None:
+    def kill_and_start(_: object) -> None:
+        scene.domain.kill_qemu()
+        scene.domain.start()
+
+    scene.run()
+    steps.before("copy_disk", kill_and_start)
+    assert phases_of(scene.run())[-1] == ("merge", "warning")
+    assert scene.our_checkpoints() == []
+    last = scene.run()
+    assert (phases_of(last)[-1], scene.our_checkpoints()) == (("merge", "ok"), [scene.manifests()[-1].disks[0].checkpoint])
+    assert last.result is not None
+    assert last.result["backup"]["disks"][0]["reason"]
+
+
+def test_a_checkpoint_that_stays_as_the_guest_has_shut_down_is_told_and_is_gone_after_the_next_backup(
+    scene: BackupScene, steps: Steps
+) -> None:
+    scene.run()
+    steps.before("copy_disk", lambda _: scene.domain.shut_off())
+    assert phases_of(scene.run())[-1] == ("merge", "warning")
+    assert len(scene.our_checkpoints()) == 2
+    scene.domain.start()
+    last = scene.run()
+    assert (scene.levels(last), scene.our_checkpoints()) == ({"vda": "bitmap"}, [scene.manifests()[-1].disks[0].checkpoint])
+
+
 def test_a_merge_that_does_not_end_is_told_and_the_next_backup_does_it_first(scene: BackupScene) -> None:
     from tests.fakes import libvirt_error
 
