@@ -70,6 +70,7 @@ def _disk(disk: PlannedDisk, *, is_compressed: bool, is_encrypted: bool) -> Disk
         is_encrypted=is_encrypted,
         source_format=disk.source_format,
         serial=disk.serial,
+        source_files=disk.source_files,
     )
 
 

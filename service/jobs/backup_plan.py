@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypedDict
 
 from sqlalchemy.orm import Session
 
@@ -44,6 +45,13 @@ _logger = log.get(__name__)
 
 _BAD_POINT = (PointDamaged, PointIncomplete, ForeignEntry, SignatureWrong, RecordUnreadable, VersionUnknown)
 """Errors that say that nothing can stand on the last point, while the repository itself answers."""
+
+
+class _Identity(TypedDict):
+    """By what a disk is known again."""
+
+    serial: str | None
+    source_files: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -150,10 +158,10 @@ class BackupPlan(Additions):
         assert disk.source is not None
         assert disk.format is not None
         state, detail = self._bitmap_before(disk, is_running=is_running)
-        now = DiskNow(disk.target, disk.format, self._guest.capacity(disk.target), state, detail)
-        decision = self._decide(now)
-        planned = PlannedDisk(disk.target, disk.format, now.virtual_size, DiskLevel.full, "", serial=disk.serial)
-        return planned.decided(decision)
+        identity: _Identity = {"serial": disk.serial, "source_files": _source_files(disk)}
+        now = DiskNow(disk.target, disk.format, self._guest.capacity(disk.target), state, detail, **identity)
+        planned = PlannedDisk(disk.target, disk.format, now.virtual_size, DiskLevel.full, "", **identity)
+        return planned.decided(self._decide(now))
 
     def _decide(self, now: DiskNow) -> backup_level.Decision:
         decision = backup_level.decide(
@@ -228,7 +236,8 @@ class BackupPlan(Additions):
         if disk.level is not DiskLevel.bitmap or disk.bitmap is None:
             return replace(disk, virtual_size=overlay.virtual_size)
         state, detail = self._bitmap_in_file(overlay.base, overlay.base_format, disk.bitmap, disk.parent)
-        now = DiskNow(disk.target, overlay.base_format, overlay.virtual_size, state, detail)
+        identity: _Identity = {"serial": disk.serial, "source_files": disk.source_files}
+        now = DiskNow(disk.target, overlay.base_format, overlay.virtual_size, state, detail, **identity)
         return replace(disk.decided(self._decide(now)), virtual_size=overlay.virtual_size)
 
 
@@ -262,6 +271,11 @@ def _files_in(folder: str) -> tuple[str, ...]:
         return tuple(sorted(bounded_io.call("looking into", folder, names)))
     except (OSError, StorageNotAnswering):
         return ()
+
+
+def _source_files(disk: Disk) -> tuple[str, ...]:
+    below = (*(disk.image.files if disk.image is not None else ()), *(file for file in disk.chain if file is not None))
+    return tuple(dict.fromkeys((disk.source or "", *below)))
 
 
 def _bytes_of_copy(disk: Disk, planned: PlannedDisk) -> int:

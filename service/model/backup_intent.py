@@ -28,7 +28,7 @@ class Stage(StrEnum):
 class PlannedDisk:
     """`checkpoint`: the bitmap that begins with this point. `bitmap`: the one that tells what was written since the parent.
 
-    `copied`: what the copy of the disk came to; None: the disk is not copied yet.
+    `copied`: what the copy of the disk came to; None: the disk is not copied yet. `source_files`: before the point, the active one first.
     """
 
     target: str
@@ -37,6 +37,7 @@ class PlannedDisk:
     level: DiskLevel
     reason: str
     serial: str | None = None
+    source_files: Sequence[str] = ()
     checkpoint: str | None = None
     bitmap: str | None = None
     parent_id: str | None = None
@@ -70,7 +71,7 @@ class PlannedDisk:
         )
 
     def as_document(self) -> dict[str, Any]:
-        return {**vars(self), "level": self.level.value}
+        return {**vars(self), "level": self.level.value, "source_files": list(self.source_files)}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:

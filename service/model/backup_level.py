@@ -46,13 +46,18 @@ _WHY_NOT = {
 
 @dataclass(frozen=True)
 class DiskNow:
-    """A disk as it is now. `bitmap`: the state of the bitmap of the parent's checkpoint; None: it was not asked for. `detail`: in words."""
+    """A disk as it is now. `bitmap`: the state of the bitmap of the parent's checkpoint; None: it was not asked for. `detail`: in words.
+
+    `serial`, `source_files`: as in the manifest.
+    """
 
     target: str
     source_format: str
     virtual_size: int
     bitmap: BitmapState | None = None
     detail: str | None = None
+    serial: str | None = None
+    source_files: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,11 @@ class Earlier:
 
     def disk(self, target: str) -> DiskOfPoint | None:
         return next((disk for disk in self.manifest.disks if disk.target == target), None)
+
+    def own_files(self, target: str) -> set[str]:
+        """The files that the disk did not share with another one, as disks share a template."""
+        files = {disk.target: set(disk.source_files) for disk in self.manifest.disks}
+        return files.pop(target, set()).difference(*files.values())
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,8 @@ def decide(asked: Level, disk: DiskNow, earlier: Earlier | None, *, is_encrypted
     if parent is None or why_alone is not None:
         return Decision(disk.target, DiskLevel.full, why_alone or "")
     level, reason = _increment(disk, parent)
+    if level is DiskLevel.bitmap and (is_other := _why_another(disk, earlier, parent)) is not None:
+        level, reason = DiskLevel.full, is_other
     if level is DiskLevel.full:
         return Decision(disk.target, level, reason)
     if disk.virtual_size > parent.virtual_size:
@@ -116,6 +128,16 @@ def _why_alone(disk: DiskNow, earlier: Earlier, parent: DiskOfPoint | None, *, i
         return "the repository has got a key since the last point" if is_encrypted else "the last point is encrypted, and this one is not"
     if earlier.depth >= MAX_CHAIN:
         return f"{earlier.depth} points stand on each other, which is the limit"
+    return None
+
+
+def _why_another(disk: DiskNow, earlier: Earlier, parent: DiskOfPoint) -> str | None:
+    """Why the disk may be another one than that of the last point: a bitmap does not say to which disk it belongs."""
+    if disk.serial != parent.serial:
+        return f"the serial of the disk was {parent.serial}, and is {disk.serial} now"
+    files = earlier.own_files(disk.target)
+    if files and not files.intersection(disk.source_files):
+        return f"the disk was in {', '.join(sorted(files))}, and is in other files now"
     return None
 
 

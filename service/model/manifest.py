@@ -29,6 +29,8 @@ class DiskOfPoint:
 
     `content`: SHA-256 in hex over the digests of all blocks that the guest sees, one after the other. `blocks_file`: the file with these
     digests (32 bytes each, `BLOCK_BYTES` of the disk each). `checkpoint`: the bitmap that records what is written after this point.
+    `serial`, `source_files`: by what the disk is known again; the paths of its files on the host, the active one first. Earlier versions
+    wrote no paths.
     """
 
     target: str
@@ -46,6 +48,14 @@ class DiskOfPoint:
     is_encrypted: bool = False
     source_format: str = "qcow2"
     serial: str | None = None
+    source_files: Sequence[str] = ()
+
+    def as_document(self) -> dict[str, Any]:
+        document = {**vars(self), "level": self.level.value, "source_files": list(self.source_files)}
+        if not self.source_files:
+            # A manifest of an earlier version stays what it was.
+            del document["source_files"]
+        return document
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ class Manifest:
             "v": VERSION,
             **plain,
             "verdict_reasons": list(self.verdict_reasons),
-            "disks": [{**vars(disk), "level": disk.level.value} for disk in self.disks],
+            "disks": [disk.as_document() for disk in self.disks],
             "left_out": [dict(vars(disk)) for disk in self.left_out],
             "files": [dict(vars(file)) for file in self.files],
             "parents": list(self.parents),
@@ -128,4 +138,4 @@ class Manifest:
 def disk_of(document: Mapping[str, Any]) -> DiskOfPoint:
     """A disk as the manifest and the point's row have it."""
     known = {name: document[name] for name in DiskOfPoint.__dataclass_fields__ if name in document}
-    return DiskOfPoint(**known | {"level": DiskLevel(document["level"])})
+    return DiskOfPoint(**known | {"level": DiskLevel(document["level"]), "source_files": tuple(document.get("source_files") or ())})

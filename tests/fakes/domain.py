@@ -222,6 +222,11 @@ class FakeDomain:
         for chains in ([self._live] if live else []) + ([self._saved] if saved else []):
             chains[target].files.insert(0, (str(path), "qcow2"))
 
+    def exchange(self, first: str, second: str) -> None:
+        """Somebody let two disks change places."""
+        for chains in (self._live, self._saved):
+            chains[first].files, chains[second].files = chains[second].files, chains[first].files
+
     def detach(self, target: str) -> None:
         """Somebody took this disk out of the domain."""
         for chains in (self._live, self._saved):

@@ -96,6 +96,17 @@ def test_an_increment_that_is_asked_for_and_impossible_freezes_nothing(scene: Ba
     assert scene.is_as_before()
 
 
+def test_two_disks_that_are_nearly_the_same_and_changed_places_are_copied_in_full(sqlite_database: Database, tmp_path: Path) -> None:
+    """The samples that are compared are the same in both."""
+    scene = BackupScene(sqlite_database, tmp_path, ("vda", "vdb"))
+    scene.run()
+    scene.domain.exchange("vda", "vdb")
+    job = scene.run()
+    assert scene.levels(job) == {"vda": "full", "vdb": "full"}
+    files = [disk.source_files for disk in scene.manifests()[-1].disks]
+    assert [names[0] for names in files] == [scene.domain.source("vda"), scene.domain.source("vdb")]
+
+
 def test_a_raw_disk_is_compared_by_content(scene: BackupScene) -> None:
     scene.replace([scene.disk("vda", format="raw")])
     scene.run()

@@ -1,5 +1,8 @@
 """Which disks are copied in full and which as an increment: every event after which a bitmap may lie."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from service.errors import LevelImpossible
@@ -53,6 +56,36 @@ def decided(
     before: Earlier | None = None,
 ) -> Decision:
     return decide(asked, DiskNow(target, source_format, size, bitmap), before or earlier(), is_encrypted=is_encrypted)
+
+
+FILES = ("/images/db1-overlay.qcow2", "/images/db1.qcow2")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "level"),
+    [
+        pytest.param({"serial": "S1"}, {"serial": "S1"}, DiskLevel.bitmap, id="the same serial"),
+        pytest.param({"serial": "S1"}, {"serial": "S2"}, DiskLevel.full, id="another serial"),
+        pytest.param({"serial": "S1"}, {}, DiskLevel.full, id="no serial any more"),
+        pytest.param({"source_files": FILES}, {"source_files": FILES[1:]}, DiskLevel.bitmap, id="the overlay was merged"),
+        pytest.param({"source_files": FILES[1:]}, {"source_files": FILES}, DiskLevel.bitmap, id="a snapshot was taken"),
+        pytest.param({"source_files": FILES}, {"source_files": ("/images/db2.qcow2",)}, DiskLevel.full, id="another file"),
+        pytest.param({}, {"source_files": FILES}, DiskLevel.bitmap, id="a manifest of an earlier version"),
+    ],
+)
+def test_a_bitmap_counts_only_for_the_disk_of_the_last_point(before: dict[str, Any], now: dict[str, Any], level: DiskLevel) -> None:
+    disk = DiskNow("vda", "qcow2", GIB, BitmapState.whole, **now)
+    decision = decide(Level.auto, disk, earlier(**before), is_encrypted=False)
+    assert (decision.level, bool(decision.reason)) == (level, True)
+
+
+def test_a_template_below_two_disks_says_nothing_of_either() -> None:
+    template = "/images/template.qcow2"
+    before = earlier(source_files=("/images/a.qcow2", template))
+    other = replace(before.manifest.disks[0], target="vdb", source_files=("/images/b.qcow2", template))
+    before = Earlier(replace(before.manifest, disks=(*before.manifest.disks, other)))
+    exchanged = DiskNow("vda", "qcow2", GIB, BitmapState.whole, source_files=("/images/b.qcow2", template))
+    assert decide(Level.auto, exchanged, before, is_encrypted=False).level is DiskLevel.full
 
 
 def test_a_disk_whose_bitmap_is_whole_is_an_increment_on_the_last_point() -> None:
