@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.api.creation import JobOrder
 from service.api.placement import DomainLocation, HostLocation, JobLocation, place_of
-from service.db.tables import Domain, Host, Job, RecoveryPoint, Repository
+from service.db.tables import Host, Job, RecoveryPoint, Repository
 from service.errors import (
     DomainAmbiguous,
     DomainUnknown,
@@ -23,7 +23,7 @@ from service.errors import (
 from service.model.lifecycle import PointState
 from service.model.repository import IdentityChoice, RestoreMode
 from service.model.requests import BackupRequest, JobRequest, RestoreRequest, VerifyRequest
-from service.records import points, repositories
+from service.records import known_domains, points, repositories
 from service.records.locks import point_in
 
 NOT_PLACED: tuple[type[StillpointError], ...] = (
@@ -91,10 +91,10 @@ def host_of_restore(session: Session, request: RestoreRequest, point: RecoveryPo
     return _known_host(session, [request.host] if request.host is not None else [point.host_id, repository.host_id])
 
 
-def with_identity(session: Session, request: RestoreRequest, point: RecoveryPoint, host_id: str) -> RestoreRequest:
+def with_identity(session: Session, request: RestoreRequest, point: RecoveryPoint) -> RestoreRequest:
     """The request with the UUID that the restored domain gets where it does not keep that of the point: it is what the job locks."""
     makes_domain = request.mode in (RestoreMode.new, RestoreMode.instant)
-    is_taken = session.get(Domain, (host_id, point.domain_id)) is not None
+    is_taken = known_domains.is_anywhere(session, point.domain_id)
     is_new = request.identity is IdentityChoice.new or (request.identity is IdentityChoice.auto and is_taken)
     return replace(request, domain=point.domain_name, new_uuid=str(uuid4()) if makes_domain and is_new else None)
 
@@ -102,7 +102,7 @@ def with_identity(session: Session, request: RestoreRequest, point: RecoveryPoin
 def _restore(session: Session, asked: RestoreRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
     point, repository = restorable_point(session, asked.recovery_point)
     host_id = host_of_restore(session, asked, point, repository)
-    request = with_identity(session, asked, point, host_id)
+    request = with_identity(session, asked, point)
     name = request.name if request.new_uuid is not None and request.name is not None else point.domain_name
     place = DomainLocation(request.new_uuid or point.domain_id, name, host_id)
     return JobOrder(request, place, labels, retry_of=retry_of, point_id=point.id, repository_id=repository.id)

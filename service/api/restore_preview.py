@@ -3,16 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.api.orders import host_of_restore, restorable_point, with_identity
-from service.db.tables import Domain, RecoveryPoint
+from service.db.tables import RecoveryPoint
 from service.model import restore_plan
-from service.model.inventory import DomainState
 from service.model.requests import RestoreRequest
-from service.model.restore_facts import HostFacts, KnownDomain, PointFacts
-from service.records import restore_rates
+from service.model.restore_facts import HostFacts, PointFacts
+from service.records import known_domains, restore_rates
 
 MARK = "JOB"
 """Stands in the names of new files, where the job writes the beginning of its own id."""
@@ -22,15 +20,11 @@ def preview_of(session: Session, asked: RestoreRequest) -> dict[str, Any]:
     """Raises the errors of `restorable_point` and of `restore_plan.plan`, and HostUnknown."""
     point, repository = restorable_point(session, asked.recovery_point)
     host_id = host_of_restore(session, asked, point, repository)
-    request = with_identity(session, asked, point, host_id)
+    request = with_identity(session, asked, point)
     rate = restore_rates.rate(session, host_id)
-    facts = HostFacts(host_id=host_id, mark=MARK, domains=_domains(session, host_id), rate_bytes_s=rate)
+    domains, elsewhere = known_domains.of_host(session, host_id), known_domains.of_other_hosts(session, host_id)
+    facts = HostFacts(host_id=host_id, mark=MARK, domains=domains, elsewhere=elsewhere, rate_bytes_s=rate)
     return restore_plan.plan(_point_facts(session, point), request, facts).as_document()
-
-
-def _domains(session: Session, host_id: str) -> list[KnownDomain]:
-    rows = session.execute(select(Domain.id, Domain.name, Domain.state).where(Domain.host_id == host_id))
-    return [KnownDomain(row.id, row.name, DomainState(row.state)) for row in rows]
 
 
 def _point_facts(session: Session, point: RecoveryPoint) -> PointFacts:

@@ -21,7 +21,7 @@ from service.model.repository import RestoreMode
 from service.model.requests import RestoreRequest
 from service.model.restore_facts import Definition, HostFacts, KnownDomain, PointFacts
 from service.model.restore_plan import RestorePlan, paths_of, plan
-from service.records import restore_rates
+from service.records import known_domains, restore_rates
 
 
 def mark_of(job_id: str, attempt: int) -> str:
@@ -64,6 +64,7 @@ def _facts(run: JobRun, host: Host, source: Source, request: RestoreRequest) -> 
         host_id=claim.host_id,
         mark=mark_of(claim.job_id, claim.attempt),
         domains=tuple(known for guest in guests if (known := _known(guest)) is not None),
+        elsewhere=run.in_transaction(lambda session: known_domains.of_other_hosts(session, claim.host_id)),
         definition=Definition.of_xml(source.definition),
         current=_current(in_place) if request.mode is RestoreMode.in_place and in_place is not None else None,
         rate_bytes_s=run.in_transaction(lambda session: restore_rates.rate(session, claim.host_id)),

@@ -117,12 +117,18 @@ def _disk(element: ET.Element) -> DefinedDisk:
 
 @dataclass(frozen=True)
 class KnownDomain:
-    """A domain of the host. `macs` None: not known."""
+    """A domain of any host. `macs` None: not known. `host` None: the host of the restore."""
 
     uuid: str
     name: str
     state: DomainState
     macs: frozenset[str] | None = None
+    host: str | None = None
+
+    @property
+    def may_write(self) -> bool:
+        """The domain is known to have a QEMU now."""
+        return self.state in (DomainState.running, DomainState.paused)
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,8 @@ class HostFacts:
     host_id: str
     mark: str
     domains: Sequence[KnownDomain] = ()
+    #: The domains of the other hosts, as they were published.
+    elsewhere: Sequence[KnownDomain] = ()
     definition: Definition | None = None
     current: Definition | None = None
     #: By folder. An absent folder: not known.
@@ -161,6 +169,18 @@ class HostFacts:
 
     def domain_of(self, uuid: str) -> KnownDomain | None:
         return next((domain for domain in self.domains if domain.uuid == uuid.lower()), None)
+
+    def elsewhere_of(self, uuid: str) -> KnownDomain | None:
+        """The domain of this UUID on another host. One that runs comes before one that is off."""
+        same = [domain for domain in self.elsewhere if domain.uuid == uuid.lower()]
+        return min(same, key=lambda domain: not domain.may_write, default=None)
+
+    @property
+    def everywhere(self) -> tuple[KnownDomain, ...]:
+        return (*self.domains, *self.elsewhere)
+
+    def name_is_anywhere(self, name: str, by_other_than: str) -> bool:
+        return any(domain.name == name and domain.uuid != by_other_than for domain in self.everywhere)
 
     def name_is_taken(self, name: str, by_other_than: str) -> bool:
         return any(domain.name == name and domain.uuid != by_other_than for domain in self.domains)

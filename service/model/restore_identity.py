@@ -68,6 +68,8 @@ def decide(point: PointFacts, request: RestoreRequest, facts: HostFacts) -> Iden
     definition = facts.current if in_place else facts.definition
     refuse_usn_risk(point, request, definition)
     if in_place:
+        if request.start:
+            _refuse_a_twin(point, facts, "Restore on that host, or do not start the domain.")
         return _in_place(point, facts, definition)
     new_uuid = _uuid(point, request, facts)
     name = _name(point, request, facts, new_uuid.values or {})
@@ -120,15 +122,27 @@ def _uuid(point: PointFacts, request: RestoreRequest, facts: HostFacts) -> Part:
                 reason=f"the domain {taken.name} of host {facts.host_id} has the UUID {point.domain_id}",
                 instead="Restore in place, ask for a new identity, or undefine that domain first.",
             )
+        _refuse_a_twin(point, facts, "Shut that domain down, or ask for a new identity.")
         return Part("uuid", Fate.kept, "The request says so.", {"uuid": point.domain_id})
     fresh = request.new_uuid or str(uuid.uuid5(_OWN, f"uuid {facts.seed} {point.id}"))
     if request.identity is IdentityChoice.new:
         return Part("uuid", Fate.new, "The request says so.", {"uuid": fresh})
+    taken = taken or facts.elsewhere_of(point.domain_id)
     if taken is not None or request.new_uuid is not None:
-        return Part("uuid", Fate.new, "The domain that was backed up is on the host.", {"uuid": fresh})
-    return Part(
-        "uuid", Fate.kept, "No domain of the host has it, and backup agents inside the guest rely on it.", {"uuid": point.domain_id}
-    )
+        where = taken.host if taken is not None and taken.host is not None else facts.host_id
+        return Part("uuid", Fate.new, f"The domain that was backed up is on host {where}.", {"uuid": fresh})
+    return Part("uuid", Fate.kept, "No domain has it, and backup agents inside the guest rely on it.", {"uuid": point.domain_id})
+
+
+def _refuse_a_twin(point: PointFacts, facts: HostFacts, instead: str) -> None:
+    """Two domains of one identity write to one network, and to the same backup agents and licences. Raises RestoreRefused."""
+    twin = facts.elsewhere_of(point.domain_id)
+    if twin is not None and twin.may_write:
+        raise RestoreRefused(
+            domain=point.domain_name,
+            reason=f"the domain {twin.name} runs on host {twin.host} with the UUID {point.domain_id}",
+            instead=f"{instead} A host that never comes back: `stillpoint host forget {twin.host}`.",
+        )
 
 
 def _name(point: PointFacts, request: RestoreRequest, facts: HostFacts, uuids: Mapping[str, str]) -> Part:
@@ -142,10 +156,11 @@ def _name(point: PointFacts, request: RestoreRequest, facts: HostFacts, uuids: M
             )
         fate = Fate.kept if request.name == point.domain_name else Fate.new
         return Part("name", fate, "The request says so.", {"name": request.name})
-    if not facts.name_is_taken(point.domain_name, own):
-        return Part("name", Fate.kept, "No domain of the host has it.", {"name": point.domain_name})
+    is_kept = request.identity is IdentityChoice.keep and not facts.name_is_taken(point.domain_name, own)
+    if is_kept or not facts.name_is_anywhere(point.domain_name, own):
+        return Part("name", Fate.kept, "The request says so." if is_kept else "No domain has it.", {"name": point.domain_name})
     name = f"{shortened(point.domain_name, MAX_NAME_BYTES - 30)}-restored-{facts.seed}"
-    return Part("name", Fate.new, "The domain that was backed up is on the host.", {"name": name})
+    return Part("name", Fate.new, f"Another domain is named {point.domain_name}.", {"name": name})
 
 
 def _macs(request: RestoreRequest, facts: HostFacts, definition: Definition | None) -> Part:
@@ -153,17 +168,17 @@ def _macs(request: RestoreRequest, facts: HostFacts, definition: Definition | No
         return Part("mac", Fate.new if request.identity is IdentityChoice.new else Fate.kept, "Decided when the point is read.")
     if not definition.macs:
         return Part("mac", Fate.absent, "The domain has no network interface.", {})
-    used = {mac for domain in facts.domains for mac in domain.macs or ()}
+    used = {mac for domain in facts.everywhere for mac in domain.macs or ()}
     clash = sorted(used & set(definition.macs))
     fresh = {mac: _mac(f"{facts.seed} {mac}") for mac in definition.macs}
     kept = {mac: mac for mac in definition.macs}
     if request.identity is IdentityChoice.new:
         return Part("mac", Fate.new, "The request says so.", fresh)
     if clash and request.identity is IdentityChoice.auto:
-        return Part("mac", Fate.new, f"A domain of the host has {', '.join(clash)}.", fresh)
+        return Part("mac", Fate.new, f"Another domain has {', '.join(clash)}.", fresh)
     if clash:
-        return Part("mac", Fate.kept, f"The request says so, although a domain of the host has {', '.join(clash)}.", kept)
-    return Part("mac", Fate.kept, "No domain of the host has them.", kept)
+        return Part("mac", Fate.kept, f"The request says so, although another domain has {', '.join(clash)}.", kept)
+    return Part("mac", Fate.kept, "No domain has them.", kept)
 
 
 def _serials(request: RestoreRequest, facts: HostFacts, definition: Definition | None) -> Part:

@@ -126,7 +126,7 @@ def plan(point: PointFacts, request: RestoreRequest, facts: HostFacts) -> Restor
         disks=disks,
         identity=identity,
         adaptations=facts.adaptations,
-        warnings=tuple(_warnings(point, request, facts, chosen)),
+        warnings=(*_warnings(point, request, facts, chosen), *_of_twins(identity, facts)),
         must_stop=must_stop,
         will_start=request.mode is RestoreMode.instant or (request.start and request.mode is not RestoreMode.files),
         restores_state=is_whole and (point.has_nvram or point.has_tpm),
@@ -274,6 +274,25 @@ def _warnings(point: PointFacts, request: RestoreRequest, facts: HostFacts, chos
     if request.accept_usn_risk and point.is_domain_controller and not _has_genid(request, facts):
         detail = "The guest is a domain controller, and it cannot notice that it was restored."
         warnings.append(Caution("usn_risk_accepted", detail))
+    return warnings
+
+
+def _of_twins(identity: Identity | None, facts: HostFacts) -> list[Caution]:
+    """What the restored domain would share with a domain that is on record."""
+    if identity is None:
+        return []
+    warnings = []
+    twin = facts.elsewhere_of(identity.uuid)
+    if twin is not None:
+        state = "is off" if twin.state is DomainState.shut_off else "may run" if not twin.may_write else f"is {twin.state.value}"
+        detail = f"Host {twin.host} has the domain {twin.name} with the same UUID, and it {state}. Only one of them may run."
+        warnings.append(Caution("same_uuid_elsewhere", detail))
+    kept = set((identity.part("mac").values or {}).values())
+    for other in facts.everywhere:
+        shared = sorted(kept & (other.macs or frozenset()))
+        if shared and other.uuid != identity.uuid:
+            detail = f"The domain {other.name} of host {other.host or facts.host_id} has the same MAC address: {', '.join(shared)}."
+            warnings.append(Caution("same_mac", detail))
     return warnings
 
 

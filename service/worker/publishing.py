@@ -20,6 +20,7 @@ from service.hypervisor.connection import HostConnection
 from service.hypervisor.guest import Guest
 from service.model.foreign_freeze import in_one_shape
 from service.model.inventory import AgentFacts, DomainState
+from service.model.restore_facts import Definition
 from service.records import freeze_lease
 from service.worker.parallel_reads import ParallelReads, Reading
 
@@ -211,6 +212,8 @@ class Inventory:
     @staticmethod
     def _row_of(guest: Guest, agent_fields: dict[str, Any]) -> dict[str, Any]:
         document = agent_fields | {"persistent": guest.is_persistent(), "disks": [disk.as_document() for disk in guest.disks()]}
+        # For restores on other hosts, which must not give an address a second time.
+        document["macs"] = list(Definition.of_xml(guest.xml()).macs)
         return {"id": guest.uuid, "name": guest.name, "state": guest.state().value, "document": document}
 
     def _agent_fields(self, guest: Guest, busy: frozenset[str], before: _Before) -> dict[str, Any]:

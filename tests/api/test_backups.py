@@ -113,6 +113,20 @@ def test_a_new_domain_is_locked_by_the_uuid_that_it_will_have(
     assert row_of(sqlite_database, job["id"]).lock_key == f"domain:{new_uuid or DB1}"
 
 
+def test_on_another_host_the_identity_of_the_domain_that_was_backed_up_is_not_given_again(
+    api: TestClient, sqlite_database: Database, nas: str
+) -> None:
+    with sqlite_database.write() as session:
+        add_host(session, "hv2")
+    there = {"recovery_point": INC, "mode": "new", "host": "hv2"}
+    job = ask(api, kind="restore", **there)
+    assert job["request"]["new_uuid"] is not None
+    preview = api.post("/api/v1/restores/preview", json=there).json()
+    assert {part["what"]: part["fate"] for part in preview["identity"]}["uuid"] == "new"
+    refused = api.post("/api/v1/restores/preview", json={**there, "identity": "keep"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "restore_refused")
+
+
 def test_a_restore_runs_on_the_host_that_is_named_or_else_where_the_point_was_taken(
     api: TestClient, sqlite_database: Database, nas: str
 ) -> None:
@@ -243,9 +257,10 @@ def test_a_preview_refuses_what_the_restore_would_refuse(api: TestClient, nas: s
     assert code(mode="new", host="hv9") == (404, "host_unknown")
 
 
-def test_the_domains_of_the_host_decide_about_the_identity(api: TestClient, sqlite_database: Database, nas: str) -> None:
+def test_where_no_host_has_the_domain_the_identity_is_kept(api: TestClient, sqlite_database: Database, nas: str) -> None:
     with sqlite_database.write() as session:
         add_domain(session, "web1", host_id=add_host(session, "hv2"))
+        session.delete(session.get_one(Domain, ("hv1", DB1)))
     body = {"recovery_point": INC, "mode": "new", "host": "hv2", "folder": "/images"}
     plan = api.post("/api/v1/restores/preview", json=body).json()
     assert plan["domain"] == {"id": DB1, "name": "db1"}

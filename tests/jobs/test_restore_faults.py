@@ -18,6 +18,7 @@ from tests.fakes.libvirt_errors import libvirt_error
 from tests.jobs.restoring import RestoreScene, first_byte
 from tests.repository.filesystems import small
 from tests.scenes.host import error_of
+from tests.scenes.registered_hosts import publish, register
 
 
 @pytest.fixture
@@ -156,6 +157,19 @@ def test_a_name_that_is_taken_is_refused(scene: RestoreScene) -> None:
     job = scene.restore("new", name="db1")
     assert (job.state, error_of(job)["code"]) == ("failed", "restore_refused")
     assert_untouched(scene)
+
+
+def test_a_domain_that_was_migrated_to_another_host_is_not_given_its_identity_again(scene: RestoreScene) -> None:
+    """It is on record for the other host, and libvirt here knows nothing of it."""
+    scene.domain.exists = False
+    register(scene.database, "hv2")
+    publish(scene.database, "hv2", scene.domain.uuid(), scene.domain.name(), "running")
+    job = scene.restore("new", identity="keep")
+    assert (job.state, error_of(job)["code"]) == ("failed", "restore_refused")
+    job = scene.restore("new")
+    assert job.state == "succeeded", error_of(job)
+    (new,) = scene.new_domains()
+    assert (new.uuid() != scene.domain.uuid(), new.name() != scene.domain.name()) == (True, True)
 
 
 def controller(scene: RestoreScene, definition: str | None = None) -> str:

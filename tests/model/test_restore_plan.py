@@ -121,6 +121,42 @@ def test_keeping_the_uuid_of_a_domain_that_is_there_is_refused() -> None:
     refused(RestoreRefused, point(), asked(identity=IdentityChoice.keep), facts(domains=(domain(),)))
 
 
+def on_hv2(state: DomainState, **more: Any) -> HostFacts:
+    """The domain that was backed up is on another host, in this state."""
+    return facts(elsewhere=(KnownDomain(DOMAIN, "db1", state, frozenset({MAC}), "hv2"),), **more)
+
+
+@pytest.mark.parametrize("state", list(DomainState))
+def test_beside_the_domain_on_another_host_uuid_name_and_mac_are_new(state: DomainState) -> None:
+    made = plan(point(), asked(), on_hv2(state))
+    assert (fates(made)["uuid"], fates(made)["mac"], fates(made)["name"]) == ("new", "new", "new")
+
+
+def test_a_uuid_is_not_kept_while_the_domain_runs_on_another_host() -> None:
+    error = refused(RestoreRefused, point(), asked(identity=IdentityChoice.keep), on_hv2(DomainState.running))
+    assert "hv2" in error.remedy
+
+
+@pytest.mark.parametrize("state", [DomainState.shut_off, DomainState.other])
+def test_a_uuid_that_is_kept_although_another_host_has_it_warns(state: DomainState) -> None:
+    made = plan(point(), asked(identity=IdentityChoice.keep), on_hv2(state))
+    assert fates(made)["uuid"] == "kept"
+    assert "same_uuid_elsewhere" in [warning.code for warning in made.warnings]
+
+
+def test_a_mac_address_of_another_host_is_new_or_warned_of() -> None:
+    host = facts(elsewhere=(KnownDomain(OTHER, "web", DomainState.running, frozenset({MAC}), "hv2"),))
+    assert fates(plan(point(), asked(), host))["mac"] == "new"
+    kept = plan(point(), asked(identity=IdentityChoice.keep), host)
+    assert (fates(kept)["mac"], [warning.code for warning in kept.warnings][-1]) == ("kept", "same_mac")
+
+
+def test_in_place_a_domain_that_runs_on_another_host_is_not_started() -> None:
+    host = on_hv2(DomainState.running, domains=(domain(),))
+    refused(RestoreRefused, point(), asked(RestoreMode.in_place, start=True), host)
+    assert "same_uuid_elsewhere" in [warning.code for warning in plan(point(), asked(RestoreMode.in_place), host).warnings]
+
+
 def test_a_name_that_is_taken_is_refused_and_a_free_one_is_used() -> None:
     host = facts(domains=(domain(uuid=OTHER, name="web"),))
     refused(RestoreRefused, point(), asked(name="web"), host)

@@ -128,7 +128,7 @@ class JobSummary(Answer):
 
     id: str
     kind: JobKind
-    domain: Reference | None = Field(description="Of a job about a point: the domain of the point. Null for a job that is about neither.")
+    domain: Reference | None = Field(description="A job about a point names the domain of the point. Null: the job is about neither.")
     host: str
     state: JobState
     phase: str | None

@@ -28,7 +28,8 @@ class RestoreWork(Request):
     )
     identity: IdentityChoice = Field(
         default=IdentityChoice.auto,
-        description="UUID, MAC addresses and serial numbers. `auto`: kept where no domain of the host has them.",
+        description="UUID, MAC addresses and serial numbers. `auto`: kept where no domain of any host has them. `keep`: refused "
+        "while the domain that was backed up runs on another host.",
     )
     start: StrictBool = Field(default=False, description="Start the restored domain. `instant` always does.")
     stop: StrictBool = Field(default=False, description="`in_place`: a running domain may be stopped.")
