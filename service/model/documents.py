@@ -22,7 +22,7 @@ def _domain_of(job: Any) -> dict[str, Any] | None:
     """A job that is about no domain may be about the point of one."""
     if job.domain_id is not None:
         return {"id": job.domain_id, "name": job.domain_name}
-    request = job.request
+    request = job.request or {}
     return {"id": request["domain_id"], "name": request.get("domain")} if request.get("domain_id") is not None else None
 
 

@@ -212,10 +212,10 @@ class VerifyRequest:
     kind: ClassVar[JobKind] = JobKind.verify
     recovery_point: str
     domain: str = ""
-    domain_id: str | None = None
     host: str | None = None
     checks: tuple[ProofKind, ...] = (ProofKind.bytes, ProofKind.structure, ProofKind.filesystem)
     rate_limit_bytes: int | None = None
+    domain_id: str | None = None
 
     @property
     def would_freeze(self) -> bool:

@@ -31,14 +31,16 @@ def of_repository(session: Session, repository_id: str) -> list[DoubtfulPoint]:
         Job.repository_id == repository_id,
         Job.kind == SEALS_POINT,
         Job.state == JobState.failed.value,
-        Job.result[("backup", "may_be_sealed")].as_boolean().is_(True),
+        Job.result[(SEALS_POINT, "may_be_sealed")].as_boolean().is_(True),
     )
-    return [DoubtfulPoint(row.id, row.result["backup"]["point"], row.result["backup"]["partial"]) for row in session.execute(in_doubt)]
+    return [
+        DoubtfulPoint(row.id, row.result[SEALS_POINT]["point"], row.result[SEALS_POINT]["partial"]) for row in session.execute(in_doubt)
+    ]
 
 
 def settle(session: Session, doubtful: DoubtfulPoint, *, is_sealed: bool) -> None:
     """The job has ended and stays so: its result says what became of its point."""
     job = session.get_one(Job, doubtful.job_id, populate_existing=True)
-    backup = {name: value for name, value in (job.result or {})["backup"].items() if name != "may_be_sealed"}
-    result = {**(job.result or {}), "backup": {**backup, "was_sealed": is_sealed}}
+    backup = {name: value for name, value in (job.result or {})[SEALS_POINT].items() if name != "may_be_sealed"}
+    result = {**(job.result or {}), SEALS_POINT: {**backup, "was_sealed": is_sealed}}
     documents.change_jobs(session, update(_JOBS).where(_JOBS.c.id == doubtful.job_id).values(result=result))
