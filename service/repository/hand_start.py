@@ -21,6 +21,8 @@ TRIAL_S = 20.0
 """Seconds for the system's Python to import that module. After that the service's own interpreter is used."""
 REAP_S = 0.5
 """Seconds for a killed process to be gone. After that it is taken to hang in the kernel, and is left behind."""
+TELL_S = 5.0
+"""Seconds for a process whose output has ended to be gone, so that it can be said how. On a busy host its threads take a while."""
 MAX_HUNG = 3
 """Processes for one repository that were killed and still hang in the kernel. At the limit no other one is started for it."""
 MAX_COMPLAINT_BYTES = 4000
@@ -160,7 +162,7 @@ def _in_memory(key: bytes) -> int:
 
 def _ended_by_itself(pid: int) -> str | None:
     """How it ended, in words; the process is not reaped. None: it runs."""
-    until = time.monotonic() + REAP_S
+    until = time.monotonic() + TELL_S
     while not (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
         if time.monotonic() > until:
             return None
