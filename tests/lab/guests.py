@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import libvirt
 import libvirt_qemu
 
+from tests.lab import boot as boots
 from tests.lab import disks, firmware, images, kvm, odd_disks
 from tests.lab.console import Console, Heartbeat, Stall
 from tests.lab.daemon import connect
@@ -99,6 +100,7 @@ class LabGuest:
     def start_and_wait(self) -> "LabGuest":
         """Booted, disks mounted, meters writing, agent answering. With a relay the caller is the agent, and calls `wait_agent`."""
         self.start()
+        boots.wait_for_first_words(self.console, self.domain, self._start_again)
         self.wait_ready()
         if self.options.agent == "qga" and self.options.agent_channel:
             self.wait_agent()
@@ -125,6 +127,10 @@ class LabGuest:
         """A clean shutdown through the agent: filesystems unmounted."""
         self.agent({"execute": "guest-shutdown"}, reply=False)
         self.wait_off(timeout)
+
+    def _start_again(self) -> None:
+        self.power_off()
+        self.domain.create()
 
     def is_defined(self) -> bool:
         return any(domain.name() == self.name for domain in self.connection.listAllDomains())
@@ -262,7 +268,10 @@ class LabGuest:
     # Console
 
     def wait_ready(self, timeout: float = BOOT_TIMEOUT) -> None:
-        self.console.wait("^LAB ready", timeout)
+        try:
+            self.console.wait("^LAB ready", timeout)
+        except LabError as error:
+            raise boots.with_facts(error, self.domain) from error
         if self.options.meter is not None and self.options.disks:
             self.console.wait("^METER ", timeout)
 

@@ -101,6 +101,8 @@ serve() {
     esac
 }
 
+# Until this line nothing has run, and no disk is mounted.
+echo "LAB boots"
 mount_system
 load_modules order
 [ -z "$scsi" ] || load_modules order.scsi
