@@ -144,7 +144,7 @@ class BackupPlan(Additions):
             return None, ""
         point_id, folder, depth = last
         if depth is None:
-            return None, f"the last point {point_id} stands on a point that is damaged or missing"
+            return None, f"the last point {point_id}, or a point below it, is damaged or missing"
         try:
             manifest = self._repository.point(folder or "")
             self._repository.call("check_parent", {"folder": folder})
@@ -245,7 +245,8 @@ def _last_of(session: Session, domain_id: str, repository_id: str) -> tuple[str,
     """Id, folder, and how many points stand on each other there. None in place of the number: one of them is not good."""
     point = points.last_sealed(session, domain_id, repository_id)
     if point is None:
-        return None
+        last = points.last_of(session, domain_id, repository_id)
+        return (last.id, last.folder, None) if last is not None else None
     links = {link.id: link for link in points.links_of_domain(session, domain_id)}
     below = chains.ancestors(point.id, links)
     is_good = all(parent in links and links[parent].is_good for parent in below)

@@ -2,21 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.db.engine import database_now
 from service.db.tables import RecoveryPoint, Repository
 from service.errors import ForeignEntry, PointDamaged, PointIncomplete, RecordUnreadable, RestoreRefused, SignatureWrong, StillpointError
 from service.jobs.run import JobRun, MustRecover
-from service.model.lifecycle import PhaseName, PointState
+from service.model.lifecycle import PhaseName
 from service.model.manifest import Manifest
 from service.model.proofs import Proof
 from service.model.repository import ProofKind
-from service.records import points, repositories
+from service.records import damage, points, repositories
 from service.repository import signing
 from service.repository.hand import Progress
 from service.repository.keys import Key
@@ -117,20 +115,10 @@ def _on_record(run: JobRun, point: RecoveryPoint, error: StillpointError) -> Sti
 
     def note(session: Session) -> str | None:
         now = database_now(session)
-        culprit = _culprit(session, point, error)
-        points.add_proofs(session, culprit.id, [proof], now)
-        if culprit.state == PointState.sealed:
-            points.set_state(session, culprit.id, PointState.damaged, now=now, facts={"job_id": run.claim.job_id})
+        damage.put_on_record(session, point, [damage.place_in(error)], proof, now=now, facts={"job_id": run.claim.job_id})
         return points.next_good(session, point)
 
     next_good, facts = run.in_transaction(note), error.facts
     if isinstance(error, PointIncomplete):
         return PointIncomplete(point=point.id, missing=facts["missing"], next_good=next_good)
     return PointDamaged(point=point.id, path=facts.get("path", point.folder), reason=facts["reason"], next_good=next_good)
-
-
-def _culprit(session: Session, point: RecoveryPoint, error: StillpointError) -> RecoveryPoint:
-    """The point in whose folder the fault is: it may be one from which `point` inherits."""
-    place = f"{error.facts.get('path')} {error.facts.get('missing')}"
-    others = select(RecoveryPoint).where(RecoveryPoint.domain_id == point.domain_id, RecoveryPoint.repository_id == point.repository_id)
-    return next((other for other in session.scalars(others) if other.folder and Path(other.folder).name in place), point)

@@ -14,11 +14,11 @@ from service.errors import ForeignEntry, KeyUnusable, PointDamaged, PointIncompl
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
 from service.jobs.run import JobRun, MustRecover, Phase
-from service.model.lifecycle import PhaseName, PointState
+from service.model.lifecycle import PhaseName
 from service.model.proofs import Proof
 from service.model.repository import MANIFEST_FILE, SIGNATURE_FILE, ProofKind
 from service.model.requests import VerifyRequest
-from service.records import points, repositories
+from service.records import damage, points, repositories
 from service.repository import signing
 from service.repository.hand import SILENCE_S, Progress
 from service.repository.keys import Key
@@ -82,10 +82,10 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Tested:
-    """What a check found. `error`: why the point is not good; None: it is good, or that cannot be told."""
+    """What a check found. `faults`: why the point is not good; none: it is good, or that cannot be told."""
 
     proof: Proof
-    error: StillpointError | None = None
+    faults: Sequence[Mapping[str, Any]] = ()
 
 
 class _VerifyRun:
@@ -137,13 +137,15 @@ class _VerifyRun:
         with self._run.phase(self._phase) as phase:
             tested = self._with_or_without_key(phase, repository) if kind is ProofKind.bytes else self._tested(kind, repository)
             self._put_on_record(tested)
-            if tested.error is not None:
-                phase.fail(tested.error.detail)
+            # Only now, as the points that share the damage are no longer good.
+            error = self._damage(tested.faults) if tested.faults else None
+            if error is not None:
+                phase.fail(error.detail)
             elif "seen_once" in tested.proof.facts:
                 phase.warn(SEEN_ONCE)
             elif tested.proof.ok is not True:
                 phase.warn(UNKNOWN if tested.proof.ok is None else FILESYSTEM_ERRORS)
-        return tested.error
+        return error
 
     def _with_or_without_key(self, phase: Phase, repository: Repository) -> _Tested:
         """The stored bytes can be tested without the key. What the guest sees, and the other checks, need it."""
@@ -202,8 +204,7 @@ class _VerifyRun:
             return _Tested(Proof(kind, are_good(seen.document), {"disks": dict(seen.document), **once}, self._run.claim.job_id))
         is_good = False if seen.faults else seen.document.get("ok")
         facts = {name: value for name, value in seen.document.items() if name != "ok"} | {"faults": seen.faults[:MAX_FAULTS], **once}
-        error = self._damage(seen.faults) if seen.faults else None
-        return _Tested(Proof(kind, is_good, facts, self._run.claim.job_id), error)
+        return _Tested(Proof(kind, is_good, facts, self._run.claim.job_id), seen.faults)
 
     def _document_of(self, kind: ProofKind, repository: Repository) -> dict[str, Any]:
         arguments = {"folder": self._subject.folder, "checks": [kind.value], "encrypted": self._subject.is_encrypted}
@@ -233,13 +234,15 @@ class _VerifyRun:
 
     def _write(self, session: Session, tested: _Tested) -> None:
         now, point_id = database_now(session), self._subject.point_id
-        points.add_proofs(session, point_id, [tested.proof], now)
         facts = {"by": tested.proof.kind.value, "job_id": self._run.claim.job_id}
-        if tested.error is not None:
-            points.set_state(session, point_id, PointState.damaged, now=now, facts=facts)
-        elif tested.proof.kind is ProofKind.bytes and tested.proof.ok:
-            # It may have been put back by a person.
-            points.set_state(session, point_id, PointState.sealed, now=now, facts=facts)
+        if tested.faults:
+            places = [damage.place_of(fault) for fault in tested.faults]
+            damage.put_on_record(session, points.get(session, point_id), places, tested.proof, now=now, facts=facts)
+            return
+        if tested.proof.kind is ProofKind.bytes and tested.proof.ok:
+            damage.take_back(session, points.get(session, point_id), tested.proof, now=now, facts=facts)
+        else:
+            points.add_proofs(session, point_id, [tested.proof], now)
 
     def _damage(self, faults: Sequence[Mapping[str, Any]]) -> StillpointError:
         """The error of the first fault."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Insert, Update, delete, func, insert, select, update
+from sqlalchemy import Insert, Select, Update, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service.db import documents
@@ -107,13 +107,18 @@ def _change(session: Session, point_id: str, **values: Any) -> None:
 
 def last_sealed(session: Session, domain_id: str, repository_id: str) -> RecoveryPoint | None:
     """The newest point of the domain there that is not known to be bad: what the next increment can stand on."""
-    sealed = select(RecoveryPoint).where(
-        RecoveryPoint.domain_id == domain_id,
-        RecoveryPoint.repository_id == repository_id,
-        RecoveryPoint.state == PointState.sealed.value,
-    )
-    newest_first = sealed.order_by(RecoveryPoint.point_in_time_at.desc(), RecoveryPoint.id.desc())
-    return next((point for point in session.scalars(newest_first) if not is_known_bad(point.proofs)), None)
+    sealed = _newest_first(domain_id, repository_id).where(RecoveryPoint.state == PointState.sealed.value)
+    return next((point for point in session.scalars(sealed) if not is_known_bad(point.proofs)), None)
+
+
+def last_of(session: Session, domain_id: str, repository_id: str) -> RecoveryPoint | None:
+    """The newest point of the domain there, in whatever state."""
+    return session.scalars(_newest_first(domain_id, repository_id)).first()
+
+
+def _newest_first(domain_id: str, repository_id: str) -> Select[RecoveryPoint]:
+    there = select(RecoveryPoint).where(RecoveryPoint.domain_id == domain_id, RecoveryPoint.repository_id == repository_id)
+    return there.order_by(RecoveryPoint.point_in_time_at.desc(), RecoveryPoint.id.desc())
 
 
 def next_good(session: Session, point: RecoveryPoint) -> str | None:

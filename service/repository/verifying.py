@@ -133,7 +133,7 @@ def _structure(repository: str, folder: str, report: Report) -> dict[str, Any]:
         try:
             chain = stored_chain.chain(repository, folder, disk.file)
         except (PointDamaged, PointIncomplete, ForeignEntry) as error:
-            faults.add(folder, disk.file, error.detail)
+            faults.add(folder, _place(error, disk.file), error.detail)
             continue
         for image in chain:
             answer = structure_of(image, report, is_encrypted=disk.is_encrypted)
@@ -168,10 +168,15 @@ def _check_content(repository: str, folder: str, disk: DiskOfPoint, faults: Faul
             return
         differing = differing_blocks(chain, expected, tally, is_encrypted=disk.is_encrypted)
     except (PointDamaged, PointIncomplete, ForeignEntry) as error:
-        faults.add(folder, disk.file, error.detail)
+        faults.add(folder, _place(error, disk.file), error.detail)
         return
     if differing:
         faults.add(folder, disk.file, f"{len(differing)} blocks are not what the guest saw, the first is block {differing[0]}")
+
+
+def _place(error: StillpointError, file: str) -> str:
+    """The fault may be in a point below: then its path says so."""
+    return str(error.facts.get("path") or file)
 
 
 def differing_blocks(chain: Sequence[StoredImage], expected: Digests, tally: Tally, *, is_encrypted: bool) -> list[int]:

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from service.db.tables import RecoveryPoint
 from service.errors import ForeignEntry, PointDamaged, RecordUnreadable, SignatureWrong, StillpointError
-from service.model.lifecycle import PointState
-from service.records import points, sealed_points
+from service.model.proofs import Proof
+from service.model.repository import ProofKind
+from service.records import damage, points, sealed_points
 from service.records.sealed_points import Imported
 from service.repository.catalog import CataloguedPoint
 from service.repository.signing import SignatureState
@@ -102,7 +103,8 @@ def _on_record(session: Session, repository_id: str, point: StoredPoint, result:
 
 def _note_damage(session: Session, known: RecoveryPoint | None, error: StillpointError, now: datetime) -> None:
     if known is not None and isinstance(error, DAMAGE):
-        points.set_state(session, known.id, PointState.damaged, now=now, facts={"by": "import", "code": error.code})
+        proof = Proof(ProofKind.bytes, ok=False, facts={"reason": error.detail, "by": "import"})
+        damage.put_on_record(session, known, [known.id], proof, now=now, facts={"by": "import", "code": error.code})
 
 
 def _another_manifest(point: StoredPoint) -> StillpointError:

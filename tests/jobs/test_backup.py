@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from service.db.engine import Database
+from service.db.engine import Database, database_now
 from service.db.tables import Job
 from service.errors import RepositoryFull, RepositoryGone, RepositoryNotAnswering, RepositoryReadOnly, StillpointError
 from service.model.inventory import DomainState
+from service.records import damage
 from tests.scenes.backups import SIZE, BackupScene, Steps, write
 from tests.scenes.host import FREEZE, THAW, error_of, phases_of
 
@@ -250,6 +251,19 @@ def test_a_guest_that_is_started_anew_during_the_copy_is_merged_back(scene: Back
     steps.before("copy_disk", lambda _: scene.domain.power_cycle())
     job = scene.run()
     assert (job.state, scene.is_as_before()) == ("succeeded", True), job.error
+
+
+def test_where_every_point_is_damaged_the_next_one_is_full_and_says_why(scene: BackupScene) -> None:
+    scene.run()
+    scene.run()
+    first, second = sorted(scene.points(), key=lambda point: point.point_in_time_at)
+    with scene.database.write() as session:
+        damage.put_on_record(session, second, [str(first.folder)], None, now=database_now(session), facts={})
+    job = scene.run()
+    assert job.result is not None, job.error
+    (disk,) = job.result["backup"]["disks"]
+    assert (disk["level"], len(scene.sealed())) == ("full", 1)
+    assert first.id in disk["reason"] or second.id in disk["reason"]
 
 
 def test_after_qemu_was_killed_during_the_copy_the_next_backup_trusts_no_bitmap(scene: BackupScene, steps: Steps) -> None:

@@ -11,6 +11,7 @@ from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import JobCancelled, KeyUnusable, RepositoryNotAnswering, StillpointError
 from service.jobs.verify import Verify, are_good
+from service.records import points
 from service.repository.store import Repository
 from tests.scenes.host import error_of, phases_of
 from tests.scenes.sealed import DOMAIN, Sealed
@@ -120,6 +121,24 @@ def test_a_damaged_point_names_the_next_good_one(world: World) -> None:
     _, second, top = world.sealed.points
     world.sealed.damage(top)
     assert error_of(world.verify(top))["facts"]["next_good"] == second
+
+
+@pytest.mark.parametrize(("at", "good"), [(0, 0), (1, 1)])
+def test_damage_in_a_parent_is_put_on_the_parent_and_on_all_that_stand_on_it(world: World, at: int, good: int) -> None:
+    top = world.sealed.points[-1]
+    world.sealed.damage(world.sealed.points[at])
+    job = world.verify(top, checks=["bytes"])
+    assert [world.state(point) for point in world.sealed.points] == ["sealed"] * good + ["damaged"] * (3 - good)
+    assert error_of(job)["facts"]["next_good"] == (world.sealed.points[0] if good else None)
+    with world.database.read() as session:
+        last = points.last_sealed(session, DOMAIN, world.sealed.id)
+    assert (last.id if last is not None else None) == (world.sealed.points[0] if good else None)
+
+
+def test_a_parent_that_is_missing_spoils_every_point_above_it(world: World) -> None:
+    shutil.rmtree(world.sealed.folder(world.sealed.points[0]))
+    world.verify(world.sealed.points[-1], checks=["bytes"])
+    assert [world.state(point) for point in world.sealed.points] == ["damaged"] * 3
 
 
 def test_a_point_that_is_whole_again_is_sealed_again(world: World) -> None:

@@ -264,6 +264,14 @@ def test_a_manifest_that_was_changed_later_makes_its_point_damaged(world: Watche
     assert sealed.row(world.database, sealed.points[1]).verdict == "filesystem"
 
 
+def test_a_manifest_that_was_changed_later_makes_all_points_damaged_that_stand_on_it(world: Watched, sealed: Sealed) -> None:
+    world.register("nas")
+    world.import_points("nas")
+    sealed.change_manifest(sealed.points[0], sign_again=True, verdict="application")
+    world.import_points("nas")
+    assert world.states(sealed) == ["damaged", "damaged"]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "stillpoint-point", "v": 1}'])
 def test_a_manifest_that_cannot_be_read_is_named_and_stops_nothing(world: Watched, sealed: Sealed, text: str) -> None:
     world.register("nas")

@@ -1,0 +1,82 @@
+"""What was found wrong in a repository, put on every point that it spoils. Verify, restore and import all come here. Callers commit."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import PurePath
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.db.tables import RecoveryPoint
+from service.errors import StillpointError
+from service.model import chains
+from service.model.lifecycle import PointState
+from service.model.proofs import Proof, is_known_bad, newest
+from service.model.repository import ProofKind
+from service.records import points
+
+
+def place_of(fault: Mapping[str, Any]) -> str:
+    """Where a fault is. `file`: relative to the folder of a point, or a whole path; None: the folder itself is not there."""
+    file = str(fault["file"] or "")
+    return file if file.startswith("/") else f"{fault['folder']}/{file}"
+
+
+def place_in(error: StillpointError) -> str:
+    """The place that an error of the repository names."""
+    return str(error.facts.get("missing") or error.facts.get("path") or "")
+
+
+def put_on_record(
+    session: Session, read: RecoveryPoint, places: Iterable[str], proof: Proof | None, *, now: datetime, facts: Mapping[str, Any]
+) -> list[str]:
+    """The points in whose folders the places are, and all points that need one of them, are damaged. Returns their ids.
+
+    `read`: the point that was read when this was found. That point is damaged in every case. `proof` goes to each of the points, and says
+    of the others which of them are to blame. `facts` stand in the events.
+    """
+    links = {link.id: link for link in points.links_of_domain(session, read.domain_id)}
+    known = [point for point in points.of_repository(session, str(read.repository_id)) if point.domain_id == read.domain_id]
+    chain = chains.ancestors(read.id, links) | {read.id}
+    to_blame = _holding(places, [point for point in known if point.id in chain]) or {read.id}
+    damaged = [point for point in known if point.id == read.id or to_blame & ({point.id} | chains.ancestors(point.id, links))]
+    for point in damaged:
+        part: dict[str, Any] = {}
+        if point.id != read.id:
+            part = {"found_in_chain_of": read.id}
+        if point.id not in to_blame:
+            part["damaged_below"] = sorted(to_blame)
+        if proof is not None:
+            points.add_proofs(session, point.id, [replace(proof, facts={**proof.facts, **part})], now)
+        if point.state == PointState.sealed:
+            points.set_state(session, point.id, PointState.damaged, now=now, facts={**facts, **part})
+    return [point.id for point in damaged]
+
+
+def _holding(places: Iterable[str], known: Iterable[RecoveryPoint]) -> set[str]:
+    """The points whose folder, or whose id, one of the places names."""
+    parts = {piece for place in places for piece in PurePath(place).parts}
+    return {point.id for point in known if point.id in parts or (point.folder and PurePath(point.folder).name in parts)}
+
+
+def take_back(session: Session, read: RecoveryPoint, proof: Proof, *, now: datetime, facts: Mapping[str, Any]) -> list[str]:
+    """Every stored byte of the chain of `read` is as it was sealed, as the right files were put back. Returns what is sealed again.
+
+    Of the points below, only what an earlier read of a chain said is refuted. A fault that was found when the point itself was read stays,
+    because what the guest saw at that point was not compared now.
+    """
+    points.add_proofs(session, read.id, [proof], now)
+    links = {link.id: link for link in points.links_of_domain(session, read.domain_id)}
+    whole = [read.id]
+    for point in (points.get(session, each) for each in chains.ancestors(read.id, links) if each in links):
+        last = newest(point.proofs, ProofKind.bytes)
+        if last is not None and last["ok"] is False and "found_in_chain_of" in last["facts"]:
+            points.add_proofs(session, point.id, [replace(proof, facts={"found_in_chain_of": read.id})], now)
+            whole.append(point.id)
+    return [each for each in whole if _is_sealed_again(session, each, now=now, facts=facts)]
+
+
+def _is_sealed_again(session: Session, point_id: str, *, now: datetime, facts: Mapping[str, Any]) -> bool:
+    is_bad = is_known_bad(points.get(session, point_id).proofs)
+    return not is_bad and points.set_state(session, point_id, PointState.sealed, now=now, facts=dict(facts))

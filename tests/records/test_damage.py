@@ -1,0 +1,110 @@
+"""Damage is put on every point that it spoils: the one whose file is bad, and all that stand on it."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from service.db.engine import Database
+from service.model.proofs import Proof
+from service.model.repository import ProofKind
+from service.records import damage, points
+from tests.records.test_sealed_points import add_points
+from tests.scenes.documents import stale_texts
+from tests.scenes.repositories import DB1, add_repository, id_of_point
+
+NOW = datetime(2026, 2, 2, tzinfo=UTC)
+NAMES = ("full1", "inc1", "top1", "full2")
+
+
+@pytest.fixture
+def nas(database: Database) -> str:
+    with database.write() as session:
+        nas = add_repository(session).id
+    add_points(database, nas, "full1 inc1 top1", "full2")
+    return nas
+
+
+def note(database: Database, read: str, place: str) -> None:
+    with database.write() as session:
+        point = points.get(session, id_of_point(read))
+        proof = Proof(ProofKind.bytes, ok=False, facts={"reason": "one byte"})
+        damage.put_on_record(session, point, [place], proof, now=NOW, facts={"by": "a test"})
+
+
+def damaged(database: Database) -> list[str]:
+    with database.read() as session:
+        rows = {name: points.get(session, id_of_point(name)) for name in NAMES}
+    assert all((row.state == "damaged") is any(not proof["ok"] for proof in row.proofs or ()) for row in rows.values())
+    assert stale_texts(database) == []
+    return [name for name, row in rows.items() if row.state == "damaged"]
+
+
+def folder_of(database: Database, name: str) -> str:
+    with database.read() as session:
+        return str(points.get(session, id_of_point(name)).folder)
+
+
+@pytest.mark.parametrize("read", ["full1", "inc1", "top1"])
+@pytest.mark.parametrize("root", ["", "/srv/nas/"])
+def test_a_bad_file_of_the_full_point_spoils_all_that_stand_on_it(database: Database, nas: str, read: str, root: str) -> None:
+    note(database, read, f"{root}{folder_of(database, 'full1')}/vda.qcow2")
+    assert damaged(database) == ["full1", "inc1", "top1"]
+
+
+def test_a_bad_file_of_an_increment_does_not_spoil_what_is_below_it(database: Database, nas: str) -> None:
+    note(database, "top1", f"{folder_of(database, 'inc1')}/vda.qcow2")
+    assert damaged(database) == ["inc1", "top1"]
+
+
+def test_a_point_that_is_named_by_its_id_is_to_blame(database: Database, nas: str) -> None:
+    note(database, "top1", id_of_point("inc1"))
+    assert damaged(database) == ["inc1", "top1"]
+
+
+@pytest.mark.parametrize("place", ["", "elsewhere/vda.qcow2", "full2"])
+def test_what_is_not_in_the_chain_is_the_fault_of_the_point_that_was_read(database: Database, nas: str, place: str) -> None:
+    note(database, "inc1", folder_of(database, place) if place in NAMES else place)
+    assert damaged(database) == ["inc1", "top1"]
+
+
+def test_the_proof_of_each_point_says_what_is_to_blame(database: Database, nas: str) -> None:
+    note(database, "top1", f"{folder_of(database, 'inc1')}/vda.qcow2")
+    with database.read() as session:
+        facts: dict[str, Any] = {name: (points.get(session, id_of_point(name)).proofs or [])[0]["facts"] for name in ("inc1", "top1")}
+    assert facts["inc1"] == {"reason": "one byte", "found_in_chain_of": id_of_point("top1")}
+    assert facts["top1"] == {"reason": "one byte", "damaged_below": [id_of_point("inc1")]}
+
+
+def test_no_point_that_needs_the_bad_one_is_good_or_becomes_a_parent(database: Database, nas: str) -> None:
+    note(database, "top1", f"{folder_of(database, 'full1')}/vda.qcow2")
+    with database.read() as session:
+        assert points.next_good(session, points.get(session, id_of_point("top1"))) == id_of_point("full2")
+        last = points.last_sealed(session, DB1, nas)
+        assert last is not None
+        assert last.id == id_of_point("full2")
+
+
+def test_a_good_read_of_the_chain_takes_back_what_an_earlier_read_said_of_the_points_below(database: Database, nas: str) -> None:
+    note(database, "top1", f"{folder_of(database, 'full1')}/vda.qcow2")
+    assert good(database, "inc1") == ["full1", "inc1"]
+    assert [state(database, name) for name in NAMES] == ["sealed", "sealed", "damaged", "sealed"]
+
+
+def test_a_good_read_of_the_chain_does_not_take_back_what_a_read_of_the_point_itself_said(database: Database, nas: str) -> None:
+    note(database, "full1", f"{folder_of(database, 'full1')}/vda.qcow2")
+    assert good(database, "inc1") == ["inc1"]
+    assert state(database, "full1") == "damaged"
+
+
+def good(database: Database, read: str) -> list[str]:
+    names = {id_of_point(name): name for name in NAMES}
+    with database.write() as session:
+        point = points.get(session, id_of_point(read))
+        again = damage.take_back(session, point, Proof(ProofKind.bytes, ok=True), now=NOW, facts={})
+    return sorted(names[point_id] for point_id in again)
+
+
+def state(database: Database, name: str) -> str:
+    with database.read() as session:
+        return points.get(session, id_of_point(name)).state
