@@ -25,7 +25,7 @@ from service.errors import (
     VersionUnknown,
 )
 from service.model.manifest import StoredFile
-from service.repository import partial
+from service.repository import partial, seal, signing
 from service.repository.report import Report
 from service.repository.signing import SignatureState, SigningKey
 from service.repository.store import Repository
@@ -141,6 +141,26 @@ def test_publishing_the_same_point_again_is_done_already(repository: Repository,
     unfinished = _begun(repository, tmp_path)
     point = manifest("point", repository.seal(unfinished))
     assert repository.publish(unfinished, point, signing_key) == repository.publish(unfinished, point, signing_key)
+
+
+def test_a_publish_that_is_repeated_syncs_the_folder_again(
+    repository: Repository, tmp_path: Path, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier try may have ended between its rename and its sync, and the rename would be lost with the power."""
+    unfinished = _begun(repository, tmp_path)
+    point = manifest("point", repository.seal(unfinished))
+    arguments = {"path": repository.path, "partial": unfinished, "folder": point.folder, "manifest": signing.canonical(point).decode()}
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    seal.publish(arguments, Report(lambda _: None))
+    monkeypatch.setattr(os, "fsync", note)
+    assert seal.publish(arguments, Report(lambda _: None))["was_published"]
+    assert synced == [str(Path(repository.path, point.folder).parent)]
 
 
 def test_another_point_is_never_published_over_one_that_is_there(repository: Repository, tmp_path: Path, signing_key: SigningKey) -> None:
