@@ -27,15 +27,15 @@ HOST = "hv1"
 
 
 class BackupScene:
-    """One repository, one database, and a worker that runs each job at once."""
+    """One repository, one database, and a worker that runs each job at once. `path`: of the repository."""
 
-    def __init__(self, database: Database, folder: Path, **settings: Any) -> None:
+    def __init__(self, database: Database, folder: Path, *, path: Path | None = None, **settings: Any) -> None:
         self.database = database
         self.settings = Settings(state_dir=folder / "state", host_id=HOST, **({"overlay_reserve_bytes": 16 << 20} | settings))
         self.connection = HostConnection(uri())
         self.handlers = handlers(self.settings)
         self.host = Host(self.connection.guest, self.connection.guests, NoGuards(), self.connection)
-        self.path = folder / "repository"
+        self.path = path or folder / "repository"
         with database.write() as session:
             for lane in ("quick", "transfer", "maintenance"):
                 queue.ensure_slots(session, f"host:{HOST}:{lane}", 4)
