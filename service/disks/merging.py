@@ -53,7 +53,7 @@ class Merge:
 
     @property
     def message(self) -> str:
-        return "; ".join(error.detail for error in self.errors.values())
+        return "; ".join(error.detail.rstrip(".") for error in self.errors.values())
 
 
 def merge_back(guest: Guest, taken: Sequence[Overlay], *, was_begun: bool = False, budget_s: float = BUDGET_S) -> Merge:
