@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.db.engine import Database
+from service.jobs.guest_watch import GuestWatch
 from tests.scenes.documents import stale_texts
 
 
@@ -14,3 +15,19 @@ def _texts_follow_their_rows(request: pytest.FixtureRequest) -> Iterator[None]:
     opened: list[Database] = [request.getfixturevalue(name) for name in names]
     yield
     assert [stale for database in opened for stale in stale_texts(database)] == []
+
+
+@pytest.fixture(autouse=True)
+def _watches_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The watch of a worker that died in a test would go on looking, through whatever later tests put in place of functions."""
+    begun: list[GuestWatch] = []
+    real = GuestWatch.__enter__
+
+    def enter(watch: GuestWatch) -> GuestWatch:
+        begun.append(watch)
+        return real(watch)
+
+    monkeypatch.setattr(GuestWatch, "__enter__", enter)
+    yield
+    for watch in begun:
+        watch._ends.set()

@@ -15,7 +15,7 @@ from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import RepositoryGone, RestoreNotWrittenOut
 from service.hypervisor.guest import Guest
-from service.jobs import restore_flatten
+from service.jobs import restore_flatten, restore_written_out
 from service.jobs.restore_flatten import Flattening
 from service.jobs.restore_source import Archive
 from service.jobs.restore_written_out import Copies
@@ -117,6 +117,14 @@ def test_a_domain_that_is_shut_down_then_is_believed(scene: RestoreScene, monkey
     job = scene.restore("instant")
     assert job.state == "succeeded", error_of(job)
     assert restored(scene).log.count("start") == 1
+
+
+def test_a_guest_that_flushes_nothing_is_left_with_a_warning(scene: RestoreScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_written_out, "FLUSH_PATIENCE_S", 0.0)
+    once_whole(scene, monkeypatch, lambda domain: setattr(domain, "is_idle", True))
+    job = scene.restore("instant")
+    assert job.state == "succeeded", error_of(job)
+    assert [phase["outcome"] for phase in job.phases if phase["name"] == "flatten"] == ["warning"]
 
 
 def test_a_repository_that_stays_away_ends_the_restore(scene: RestoreScene, monkeypatch: pytest.MonkeyPatch) -> None:
