@@ -15,7 +15,7 @@ from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
 from service.jobs.run import JobRun, MustRecover, Phase
 from service.model.lifecycle import PhaseName
-from service.model.proofs import Proof
+from service.model.proofs import CAN_PROVE_DAMAGE, Proof
 from service.model.repository import MANIFEST_FILE, SIGNATURE_FILE, ProofKind
 from service.model.requests import VerifyRequest
 from service.records import damage, points, repositories
@@ -239,7 +239,7 @@ class _VerifyRun:
             places = [damage.place_of(fault) for fault in tested.faults]
             damage.put_on_record(session, points.get(session, point_id), places, tested.proof, now=now, facts=facts)
             return
-        if tested.proof.kind is ProofKind.bytes and tested.proof.ok:
+        if tested.proof.kind in CAN_PROVE_DAMAGE and tested.proof.ok:
             damage.take_back(session, points.get(session, point_id), tested.proof, now=now, facts=facts)
         else:
             points.add_proofs(session, point_id, [tested.proof], now)

@@ -11,6 +11,9 @@ from service.model.repository import ProofKind
 KEPT_OF_EACH_KIND = 10
 """Proofs. An older proof of the kind is dropped."""
 
+CAN_PROVE_DAMAGE = (ProofKind.bytes, ProofKind.structure)
+"""Errors in a filesystem are the guest's own. A guest that does not boot, or an application that fails, may have been so before."""
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -41,6 +44,7 @@ def newest(proofs: Sequence[Mapping[str, Any]] | None, kind: ProofKind) -> Mappi
 
 
 def is_known_bad(proofs: Sequence[Mapping[str, Any]] | None) -> bool:
-    """The bytes of the point were read, and the last time they were not what was sealed."""
-    proof = newest(proofs, ProofKind.bytes)
-    return proof is not None and proof["ok"] is False
+    """The newest proof of a kind that can prove damage says that the point is damaged. Neither a good proof of
+    another kind refutes that, nor a proof that could tell nothing."""
+    judged = [proof for proof in proofs or () if proof["ok"] is not None]
+    return any((newest(judged, kind) or {"ok": True})["ok"] is False for kind in CAN_PROVE_DAMAGE)

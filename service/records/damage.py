@@ -61,12 +61,15 @@ def _holding(places: Iterable[str], known: Iterable[RecoveryPoint]) -> set[str]:
 
 
 def take_back(session: Session, read: RecoveryPoint, proof: Proof, *, now: datetime, facts: Mapping[str, Any]) -> list[str]:
-    """Every stored byte of the chain of `read` is as it was sealed, as the right files were put back. Returns what is sealed again.
+    """What `proof` tested is good, where it may have been damaged before. Returns what is sealed again: never a point of which another
+    proof still says that it is damaged.
 
-    Of the points below, only what an earlier read of a chain said is refuted. A fault that was found when the point itself was read stays,
-    because what the guest saw at that point was not compared now.
+    A proof of bytes says that every stored byte of the chain is as it was sealed. That refutes what an earlier read of a chain said of the
+    points below. A fault that was found when such a point itself was read stays, as what its guest saw was not compared now.
     """
     points.add_proofs(session, read.id, [proof], now)
+    if proof.kind is not ProofKind.bytes:
+        return [read.id] if _is_sealed_again(session, read.id, now=now, facts=facts) else []
     links = {link.id: link for link in points.links_of_domain(session, read.domain_id)}
     whole = [read.id]
     for point in (points.get(session, each) for each in chains.ancestors(read.id, links) if each in links):

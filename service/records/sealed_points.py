@@ -9,6 +9,7 @@ from service.db.tables import Job, RecoveryPoint
 from service.model.kinds import SEALS_POINT
 from service.model.lifecycle import PointState
 from service.model.manifest import Manifest
+from service.model.proofs import is_known_bad
 from service.model.windows.domain_controller import is_domain_controller
 from service.records import points
 
@@ -63,5 +64,7 @@ def import_point(session: Session, manifest: Manifest, manifest_digest: str, rep
         return Imported.elsewhere
     if known.state != PointState.missing:
         return Imported.known
-    points.set_state(session, known.id, PointState.sealed, now=now, facts={"imported": True})
+    # Its files are back. They may still be those that a verify found damaged.
+    state = PointState.damaged if is_known_bad(known.proofs) else PointState.sealed
+    points.set_state(session, known.id, state, now=now, facts={"imported": True})
     return Imported.returned

@@ -130,9 +130,7 @@ def test_damage_in_a_parent_is_put_on_the_parent_and_on_all_that_stand_on_it(wor
     job = world.verify(top, checks=["bytes"])
     assert [world.state(point) for point in world.sealed.points] == ["sealed"] * good + ["damaged"] * (3 - good)
     assert error_of(job)["facts"]["next_good"] == (world.sealed.points[0] if good else None)
-    with world.database.read() as session:
-        last = points.last_sealed(session, DOMAIN, world.sealed.id)
-    assert (last.id if last is not None else None) == (world.sealed.points[0] if good else None)
+    assert last_sealed(world) == (world.sealed.points[0] if good else None)
 
 
 def test_a_parent_that_is_missing_spoils_every_point_above_it(world: World) -> None:
@@ -184,6 +182,30 @@ def test_an_image_whose_structure_is_broken_is_damaged(world: World) -> None:
     job = world.verify_with(Answers(world.sealed, structure={"ok": False, "faults": [fault]}), top)
     assert (error_of(job)["code"], world.state(top)) == ("point_damaged", "damaged")
     assert world.proofs(top) == [("bytes", True), ("structure", False)]
+
+
+def test_a_broken_structure_is_not_forgotten_when_only_the_bytes_are_read_again(world: World) -> None:
+    _, second, top = world.sealed.points
+    fault = {"folder": world.sealed.manifests[top].folder, "file": "vda.qcow2", "reason": "corruptions: 3"}
+    world.verify_with(Answers(world.sealed, structure={"ok": False, "faults": [fault]}), top)
+    world.verify_with(Answers(world.sealed), top, checks=["bytes"])
+    assert (world.state(top), last_sealed(world)) == ("damaged", second)
+    world.verify_with(Answers(world.sealed, structure={"ok": None}), top, checks=["structure"])
+    assert (world.state(top), last_sealed(world)) == ("damaged", second), "a look that could tell nothing refutes nothing"
+
+
+def test_a_broken_structure_that_is_whole_again_makes_the_point_sealed(world: World) -> None:
+    top = world.sealed.points[-1]
+    fault = {"folder": world.sealed.manifests[top].folder, "file": "vda.qcow2", "reason": "corruptions: 3"}
+    world.verify_with(Answers(world.sealed, structure={"ok": False, "faults": [fault]}), top)
+    world.verify_with(Answers(world.sealed, structure={"ok": True}), top, checks=["structure"])
+    assert (world.state(top), last_sealed(world)) == ("sealed", top)
+
+
+def last_sealed(world: World) -> str | None:
+    with world.database.read() as session:
+        last = points.last_sealed(session, DOMAIN, world.sealed.id)
+    return last.id if last is not None else None
 
 
 def test_a_filesystem_with_errors_is_a_proof_and_no_damage(world: World) -> None:

@@ -102,6 +102,15 @@ def test_an_import_does_not_call_a_damaged_point_good(database: Database, nas: s
     assert point(database, "full").state == "damaged"
 
 
+def test_a_damaged_point_whose_folder_was_away_is_damaged_when_it_is_back(database: Database, nas: str) -> None:
+    add_points(database, nas, "full")
+    with database.write() as session:
+        points.add_proofs(session, id_of_point("full"), [BAD], NOW)
+        points.set_state(session, id_of_point("full"), PointState.missing, now=NOW)
+        assert sealed_points.import_point(session, a_manifest("full", nas), "digest", nas, NOW) is Imported.returned
+    assert point(database, "full").state == "damaged"
+
+
 def test_a_state_is_set_once_and_leaves_one_event_with_its_facts(database: Database, nas: str) -> None:
     add_points(database, nas, "full")
     with database.write() as session:
