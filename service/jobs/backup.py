@@ -238,6 +238,8 @@ class _BackupRun:
             merge = backup_end.merge_all(self._guest, self._overlays)
             error = after_the_pause(self._guest, error)
             left = [*backup_end.remarks(merge), *self._drop_partial(own)]
+            if not merge.errors:
+                left += backup_end.remove_bitmaps(self._guest, self._overlays, own.checkpoint)
             if merge.errors:
                 facts = {"domain": self._guest.name, "disks": ", ".join(merge.errors), "why": merge.message}
                 error = BackupNotUndone(**facts, after=error.detail)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from service import log
+from service.disks import bitmaps
 from service.disks.merging import Merge
 from service.disks.putting_back import put_back
 from service.errors import DomainGone, LibvirtCallFailed, LibvirtUnavailable, StillpointError
@@ -108,6 +109,14 @@ def delete_checkpoint(guest: Guest, name: str | None) -> None:
         raise MustRecover(what=error.detail) from error
     except StillpointError as error:
         _logger.warning("checkpoint_left", domain=guest.name, checkpoint=name, reason=error.detail)
+
+
+def remove_bitmaps(guest: Guest, overlays: Sequence[Overlay], name: str | None) -> list[str]:
+    """After the merge: the bitmap of a checkpoint that no point has. libvirt deletes none of a domain that is off. Returns what stays."""
+    if name is None or not guest.is_shut_off():
+        return []
+    bases = [overlay.base for overlay in overlays if overlay.base_format == "qcow2"]
+    return [f"the bitmap {name} stays in {base}: {why}" for base in bases if (why := bitmaps.remove(base, name)) is not None]
 
 
 def _delete(guest: Guest, name: str) -> list[str]:

@@ -102,6 +102,7 @@ def _undo(lost: LostJob, guest: Guest, own: BackupIntent, error: StillpointError
     if merge.errors:
         why = {"domain": guest.name, "disks": ", ".join(merge.errors), "why": merge.message}
         return Resolution(error=BackupNotUndone(**why, after=" ".join(lost.story)), judgement=_given_up())
+    backup_end.remove_bitmaps(guest, lost.intent.overlays, own.checkpoint)
     lost.story.append(story.MERGED_BACK)
     return Resolution(is_tried_again=True, error=error, judgement=_given_up(), was_rolled_back=True)
 

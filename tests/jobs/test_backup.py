@@ -1,5 +1,7 @@
 """The backup job from its claim to its end, with a fake domain and a real repository."""
 
+import json
+import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -305,6 +307,21 @@ def test_a_checkpoint_that_stays_as_the_guest_has_shut_down_is_told_and_is_gone_
     assert (scene.levels(last), scene.our_checkpoints()) == ({"vda": "bitmap"}, [scene.manifests()[-1].disks[0].checkpoint])
 
 
+def test_a_guest_that_shuts_down_during_a_copy_that_fails_keeps_no_bitmap_of_it(scene: BackupScene, steps: Steps) -> None:
+    """libvirt deletes no bitmap of a domain that is off."""
+
+    def end_and_fail(_: object) -> None:
+        scene.domain.shut_off()
+        raise BAD[0]
+
+    steps.before("copy_disk", end_and_fail)
+    job = scene.run()
+    assert (job.state, scene.is_as_before(), scene.our_checkpoints()) == ("failed", True, [])
+    command = ["qemu-img", "info", "--output=json", scene.domain.source("vda")]
+    info = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert info["format-specific"]["data"].get("bitmaps", []) == []
+
+
 def test_a_merge_that_does_not_end_is_told_and_the_next_backup_does_it_first(scene: BackupScene) -> None:
     from tests.fakes import libvirt_error
 
@@ -381,8 +398,6 @@ def test_a_snapshot_between_two_backups_makes_no_increment_wrong(scene: BackupSc
 
 
 def test_a_disk_that_has_grown_is_an_increment_of_the_new_size(scene: BackupScene) -> None:
-    import subprocess
-
     scene.run()
     subprocess.run(["qemu-img", "resize", "-q", scene.domain.source("vda"), str(2 * SIZE)], check=True, capture_output=True)
     scene.domain.disks[0].size = 2 * SIZE
