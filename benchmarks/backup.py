@@ -2,6 +2,7 @@
 
 import random
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,14 +21,14 @@ from tests.lab import images, kvm
 from tests.lab.bad_storage import storage
 from tests.lab.command import run
 from tests.lab.daemon import Daemon, uri
-from tests.lab.places import open_dir
+from tests.lab.places import LabError, open_dir
 
 DISK_MB, DATA_MB = 1024, 300
 TIMES = 10
 """A disk so many times as large."""
 LARGE_GIB = 10
-FEWER = 3
-"""Rounds of what takes a minute each."""
+ROUNDS, ANSWER_ROUNDS, FEWER = 7, 5, 3
+"""At most so many rounds of the first course, of the first answers, and of what takes a minute each. The whole takes 20 minutes."""
 SETTINGS = {"STILLPOINT_REPOSITORY_LOOK_SECONDS": "3600"}
 
 
@@ -48,8 +49,8 @@ class Bench:
         self.client.wait_domain(guest.name)
         return guest
 
-    def few(self) -> Plan:
-        return Plan(min(self.plan.rounds, FEWER), self.plan.seed)
+    def rounds(self, most: int) -> Plan:
+        return Plan(min(self.plan.rounds, most), self.plan.seed)
 
 
 def measure(plan: Plan) -> Report:
@@ -63,8 +64,8 @@ def measure(plan: Plan) -> Report:
         service = stack.enter_context(ServiceProcess("all", scratch / "state", SETTINGS))
         bench = Bench(plan, stack, service.client(), scratch, service.pid)
         backups = _backups(bench)
-        answers = _answers(bench, "first answer, 1 GiB disk", 1, plan)
-        answers_large = _answers(bench, f"first answer, {TIMES} GiB disk", TIMES, bench.few())
+        answers = _answers(bench, "first answer, 1 GiB disk", 1, bench.rounds(ANSWER_ROUNDS))
+        answers_large = _answers(bench, f"first answer, {TIMES} GiB disk", TIMES, bench.rounds(FEWER))
         faults = _faults(bench)
         large = _large(bench)
         versions = _versions()
@@ -95,7 +96,9 @@ def _backups(bench: Bench) -> Course:
     }
     for one in (guest, peer):
         one.domain.suspend()
-    course = interleaving.run("backup, increment, restore", {name: _resumed(*each) for name, each in contestants.items()}, bench.plan)
+    course = interleaving.run(
+        "backup, increment, restore", {name: _resumed(*each) for name, each in contestants.items()}, bench.rounds(ROUNDS)
+    )
     for one in (guest, peer):
         one.domain.resume()
         one.destroy()
@@ -111,7 +114,7 @@ def _answers(bench: Bench, title: str, times: int, plan: Plan) -> Course:
     ours = Stillpoint(guest, bench.client, bench.scratch, bench.service_pid)
     point = ours.back_up("full")["recovery_point"]["id"]
     guest.shutdown()
-    first = FirstAnswer(guest, bench.client, point)
+    first = FirstAnswer(guest, bench.client, point, bench.scratch)
     course = interleaving.run(title, {"boot": first.boot, "instant": first.instant}, plan)
     guest.destroy()
     return course
@@ -121,7 +124,7 @@ def _faults(bench: Bench) -> Course:
     guest = bench.guest("bench-faults")
     disk = bench.stack.enter_context(storage("bench", mb=STORAGE_MB))
     under = UnderFault(guest, disk, bench.client, bench.scratch)
-    course = interleaving.run("a repository that fails", backup_faults.turns(under), bench.few(), warm_up=False)
+    course = interleaving.run("a repository that fails", backup_faults.turns(under), bench.rounds(FEWER), warm_up=False)
     guest.destroy()
     return course
 
@@ -138,18 +141,28 @@ def _large(bench: Bench) -> Course:
         f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{extra}'/><target dev='vdb' bus='virtio'/></disk>"
     )
     ours = Stillpoint(guest, bench.client, bench.scratch, bench.service_pid)
-    turns: dict[str, Callable[[], Numbers]] = {"stillpoint": lambda: _memory(ours)}
+    theirs = Virtnbdbackup(guest, bench.scratch)
+    turns: dict[str, Callable[[], Numbers]] = {"stillpoint": lambda: _memory(ours), "virtnbdbackup": theirs.large}
     course = interleaving.run(f"a backup of {LARGE_GIB} GiB", turns, Plan(1, bench.plan.seed), warm_up=False)
     guest.destroy()
     return course
 
 
 def _memory(ours: Stillpoint) -> Numbers:
+    began = time.monotonic()
     with used_by(ours.service_pid) as usage:
         # The second disk has no file system, so that no freeze can hold it.
         job = ours.back_up("full", required_verdict="crash")
     copied = sum(disk["copied_bytes"] for disk in job["result"]["backup"]["disks"])
-    return {"rss_mb": usage.rss_mb, "pss_mb": usage.pss_mb, "copied_gib": copied / GIB, "cpu_s_per_gib": usage.cpu_s / (copied / GIB)}
+    if copied < LARGE_GIB * GIB:
+        raise LabError(f"only {copied} bytes were copied of {LARGE_GIB} GiB")
+    return {
+        "seconds": time.monotonic() - began,
+        "rss_mb": usage.rss_mb,
+        "pss_mb": usage.pss_mb,
+        "copied_gib": copied / GIB,
+        "cpu_s_per_gib": usage.cpu_s / (copied / GIB),
+    }
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -168,8 +181,12 @@ def _figures(backups: Course, answers: Course, answers_large: Course, faults: Co
         **_under(faults, "hung", "hangs"),
         **_under(faults, "full", "is full"),
         "backup_10gib_rss_mb": large.median("stillpoint", "rss_mb"),
+        "backup_10gib_rss_mb: virtnbdbackup": large.median("virtnbdbackup", "rss_mb"),
+        "backup_10gib_cpu_s_per_gib": large.median("stillpoint", "cpu_s_per_gib"),
+        "backup_10gib_cpu_s_per_gib: virtnbdbackup": large.median("virtnbdbackup", "cpu_s_per_gib"),
+        "backup_copy_vs_convert": backups.median("stillpoint", "full_copy_s") / backups.median("qemu-img convert", "full_s"),
         "backup_full_cpu_s_per_gib": backups.median("stillpoint", "full_cpu_s_per_gib"),
-        "virtnbdbackup_full_cpu_s_per_gib": backups.median("virtnbdbackup", "full_cpu_s_per_gib"),
+        "backup_full_cpu_s_per_gib: virtnbdbackup": backups.median("virtnbdbackup", "full_cpu_s_per_gib"),
     }
 
 
@@ -179,12 +196,17 @@ def _against(course: Course, number: str) -> float:
 
 def _under(faults: Course, word: str, what: str) -> dict[str, float]:
     def of(who: str, number: str = "held_ms") -> float:
-        return max(faults.all(f"{who}, repository {what}", number))
+        return faults.median(f"{who}, repository {what}", number)
+
+    def worst(who: str) -> float:
+        return max(faults.all(f"{who}, repository {what}", "held_ms"))
 
     quiet = of("without a backup")
     return {
         f"guest_sync_{word}_repository_ms": of("stillpoint"),
         f"guest_sync_{word}_repository_vs_quiet": of("stillpoint") / quiet,
+        f"guest_sync_{word}_repository_worst_ms": worst("stillpoint"),
+        f"guest_sync_{word}_repository_worst_ms: without a backup": worst("without a backup"),
         f"guest_sync_{word}_repository_ms: without a backup": quiet,
         f"guest_sync_{word}_repository_ms: virsh": of("virsh"),
         f"guest_sync_{word}_repository_ms: virtnbdbackup": of("virtnbdbackup"),

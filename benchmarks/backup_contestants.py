@@ -1,4 +1,7 @@
-"""Who takes part in the benchmark of backups. Each makes a full backup, an increment after a change, and a restore of both."""
+"""Who takes part in the benchmark of backups. Each makes a full backup, an increment after a change, and a restore of both.
+
+What each restores is held against what the guest has written: a contestant that copies too little ends the benchmark.
+"""
 
 import random
 import shutil
@@ -45,6 +48,7 @@ class Stillpoint:
         began = time.monotonic()
         self.job({"kind": "restore", "recovery_point": point, "mode": "files", "folder": str(target)})
         numbers |= {**more, "restore_s": time.monotonic() - began}
+        self.guest.must_be_in(_restored_disk(target), self._scratch)
         shutil.rmtree(target)
         return numbers
 
@@ -52,8 +56,8 @@ class Stillpoint:
         """The same freeze without a copy: what the stall of a backup is held against."""
         self._client.wait_domain(self.guest.name)
         mark = self.guest.mark()
-        self.job({"kind": "snapshot", "domain": self.guest.name})
-        numbers = {"stall_ms": stall(self.guest, mark)}
+        job = self.job({"kind": "snapshot", "domain": self.guest.name})
+        numbers = {"stall_ms": stall(self.guest, mark), **_window(job)}
         merge_snapshot(self.guest)
         return numbers
 
@@ -71,12 +75,18 @@ class Stillpoint:
         with used_by(self.service_pid) as usage:
             job = self.back_up(level)
         whole = time.monotonic() - began
-        after_seal = sum(phase["duration_ms"] or 0.0 for phase in job["phases"] if phase["name"] == "merge") / 1000
-        copied = sum(disk["copied_bytes"] for disk in job["result"]["backup"]["disks"])
+        after_seal = _phases(job, "merge")
+        disks = job["result"]["backup"]["disks"]
+        copied = sum(disk["copied_bytes"] for disk in disks)
+        if [disk["level"] for disk in disks] != (["full"] if level == "full" else ["bitmap"]):
+            raise LabError(f"Stillpoint made another level than {level}: {disks}")
+        _must_be_enough(copied, self.guest, level)
         return job["recovery_point"]["id"], {
             f"{name}_s": whole - after_seal,
             f"{name}_whole_s": whole,
+            f"{name}_copy_s": _phases(job, "transfer", "compare", "seal"),
             f"{name}_stall_ms": stall(self.guest, mark),
+            **{f"{name}_{what}": value for what, value in _window(job).items()},
             **_used(name, usage, copied),
         }
 
@@ -99,9 +109,28 @@ class Virtnbdbackup:
         began = time.monotonic()
         _command(["virtnbdrestore", "-U", uri(), "-i", str(self._target), "-o", str(target), "-n"])
         numbers |= {"restore_s": time.monotonic() - began}
+        self.guest.must_be_in(_restored_disk(target), self._scratch)
         shutil.rmtree(target)
         self.forget()
         return numbers
+
+    def large(self) -> Numbers:
+        """A full copy of disks of which not all have a file system."""
+        usage, began = Usage(), time.monotonic()
+        self.back_up("copy", usage)
+        copied = self._stored_bytes()
+        numbers = {"seconds": time.monotonic() - began, "rss_mb": usage.rss_mb, "pss_mb": usage.pss_mb, "copied_gib": copied / GIB}
+        shutil.rmtree(self._target)
+        return {**numbers, "cpu_s_per_gib": usage.cpu_s / (copied / GIB)}
+
+    def back_up(self, level: str, usage: Usage) -> None:
+        words = ["-U", uri(), "-d", self.guest.name, "-l", level, "-o", str(self._target), "-S", str(self._scratch), "-n"]
+        printed = _command(["virtnbdbackup", *words], usage)
+        if "Freezed" not in printed or "Thawed" not in printed:
+            raise LabError(f"virtnbdbackup did not freeze the guest:\n{printed[-2000:]}")
+
+    def _stored_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self._target.glob("*.data"))
 
     def forget(self) -> None:
         """Its checkpoints, so that the next full backup begins as the first one did."""
@@ -109,14 +138,11 @@ class Virtnbdbackup:
             checkpoint.delete()
 
     def _backup(self, level: str) -> Numbers:
-        mark, began = self.guest.mark(), time.monotonic()
-        words = ["-U", uri(), "-d", self.guest.name, "-l", level, "-o", str(self._target), "-S", str(self._scratch), "-n"]
-        usage = Usage()
-        printed = _command(["virtnbdbackup", *words], usage)
+        mark, began, before, usage = self.guest.mark(), time.monotonic(), self._stored_bytes(), Usage()
+        self.back_up(level, usage)
         whole = time.monotonic() - began
-        if "Freezed" not in printed or "Thawed" not in printed:
-            raise LabError(f"virtnbdbackup did not freeze the guest:\n{printed[-2000:]}")
-        copied = (self.guest.data_mb if level == "full" else round(self.guest.data_mb * CHANGED)) << 20
+        copied = self._stored_bytes() - before
+        _must_be_enough(copied, self.guest, level)
         return {f"{level}_s": whole, f"{level}_stall_ms": stall(self.guest, mark), **_used(level, usage, copied)}
 
 
@@ -133,6 +159,7 @@ class Convert:
         run(["qemu-img", "convert", "-U", "-f", "qcow2", "-O", "qcow2", source, self._target], timeout=COMMAND_TIMEOUT_S)
         run(["sync", self._target])
         numbers = {"full_s": time.monotonic() - began}
+        _must_be_enough(self._target.stat().st_size, self.guest, "full")
         self._target.unlink()
         return numbers
 
@@ -162,10 +189,31 @@ def register(client: Client, name: str, path: Path) -> str:
 
 def stall(guest: FilledGuest, mark: int) -> float:
     """The longest write or fdatasync since the mark. Every job of a backup freezes, so that there is one."""
+    guest.console.wait_heartbeat(60)
     stalls = guest.stalls(mark)
     if not stalls:
         raise LabError(f"{guest.name} was not held at all")
     return max(one.ms for one in stalls)
+
+
+def _restored_disk(folder: Path) -> Path:
+    (disk,) = (file for file in folder.iterdir() if "vda" in file.name and file.suffix != ".xml")
+    return disk
+
+
+def _must_be_enough(copied_bytes: int, guest: FilledGuest, level: str) -> None:
+    least = (guest.data_mb if level == "full" else round(guest.data_mb * CHANGED)) << 20
+    if copied_bytes < least:
+        raise LabError(f"{copied_bytes} bytes were copied of {guest.name}, and {least} bytes must be")
+
+
+def _phases(job: dict[str, Any], *names: str) -> float:
+    """Seconds."""
+    return sum(phase["duration_ms"] or 0.0 for phase in job["phases"] if phase["name"] in names) / 1000
+
+
+def _window(job: dict[str, Any]) -> Numbers:
+    return {name: job["timing"][name] for name in ("freeze_ms", "point_in_time_ms", "thaw_ms")}
 
 
 def _used(name: str, usage: Usage, copied_bytes: int) -> Numbers:

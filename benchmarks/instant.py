@@ -1,6 +1,7 @@
 """How soon the agent of an instantly restored guest answers, against a plain boot of the same guest."""
 
 import time
+from pathlib import Path
 
 import libvirt
 
@@ -16,10 +17,12 @@ from tests.lab.places import LabError, open_dir
 class FirstAnswer:
     """The guest is off. Its point is in a repository."""
 
-    def __init__(self, guest: FilledGuest, client: Client, point_id: str) -> None:
+    def __init__(self, guest: FilledGuest, client: Client, point_id: str, scratch: Path) -> None:
         self.guest = guest
         self._client = client
         self._point = point_id
+        self._scratch = scratch
+        self._is_checked = False
         self._folder = guest.folder / "restored"
 
     def boot(self) -> Numbers:
@@ -42,11 +45,21 @@ class FirstAnswer:
             ended = self._client.wait_job(job, JOB_TIMEOUT_S, POLL_S)
             if ended["state"] != "succeeded":
                 raise LabError(f"the instant restore ended {ended['state']}: {ended['error']}")
-            return {"answer_s": answered, "flat_s": time.monotonic() - began}
+            numbers = {"answer_s": answered, "flat_s": time.monotonic() - began}
+            self.guest.drop(name)
+            self._check()
+            return numbers
         finally:
             self.guest.drop(name)
             for file in self._folder.iterdir():
                 file.unlink()
+
+    def _check(self) -> None:
+        """Once: the disk stands alone, and holds what was backed up."""
+        if not self._is_checked:
+            (disk,) = self._folder.glob("*.qcow2")
+            self.guest.must_be_in(disk, self._scratch)
+            self._is_checked = True
 
     def _answered(self, name: str, job: dict[str, object]) -> float:
         deadline = time.monotonic() + JOB_TIMEOUT_S
