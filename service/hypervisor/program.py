@@ -9,7 +9,9 @@ from service.hypervisor import agent
 from service.hypervisor.exec_result import ExecResult, result_of
 
 POLL_S = 0.02
-"""Seconds before the first question whether a program in the guest has ended. The pause doubles with each question."""
+"""Seconds before the first question whether a program in the guest has ended. Each pause is longer than the last one by POLL_GROWTH."""
+POLL_GROWTH = 1.5
+"""The answer comes late by a third of what the program takes, at most. The freeze waits for some of these programs."""
 POLL_MAX_S = 0.5
 """Seconds at which that pause stops to grow."""
 
@@ -37,4 +39,4 @@ def run(guest: Asked, path: str, arguments: Sequence[str], budget_ms: int) -> Ex
         if time.monotonic() > deadline:
             raise AgentNotAnswering(domain=guest.name, command=f"guest-exec {path}", timeout_ms=budget_ms, message="the program still runs")
         time.sleep(pause)
-        pause = min(pause * 2, POLL_MAX_S)
+        pause = min(pause * POLL_GROWTH, POLL_MAX_S)

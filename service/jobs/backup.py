@@ -90,6 +90,8 @@ class _BackupRun:
 
     def run(self, own: BackupIntent | None) -> Ending:
         with self._repository, self._watching:
+            # Ready when the preflight needs it, after the guest was asked.
+            self._repository.hand.begin()
             if own is None:
                 return self._from_the_beginning()
             if own.stage is Stage.transfer and own.was_running:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -99,6 +100,16 @@ class Hand:
         """The process, if there is one now."""
         with self._lock:
             return self._child.process.pid if self._child is not None else None
+
+    def begin(self) -> None:
+        """Start the process now: it gets ready while the caller does something else. What prevents that is raised by the first call."""
+        if not self._in_call.acquire(blocking=False):
+            return
+        try:
+            with suppress(StillpointError):
+                self._living("begin")
+        finally:
+            self._in_call.release()
 
     def set_pace(self, bytes_s: int | None) -> None:
         """Bytes a second that steps may read. None: as fast as possible. 0: paused."""

@@ -46,6 +46,21 @@ def test_all_calls_are_done_by_one_process(hand: Hand) -> None:
     assert _pid(hand) == _pid(hand)
 
 
+def test_a_process_that_was_begun_does_the_first_call(hand: Hand) -> None:
+    hand.begin()
+    begun = hand.child_pid
+    assert begun is not None
+    assert _pid(hand) == begun
+
+
+def test_what_prevents_the_begin_is_raised_by_the_first_call(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand_start, "interpreter", lambda: "/no/such/program")
+    hand.begin()
+    assert hand.child_pid is None
+    with pytest.raises(RepositoryUnusable):
+        hand.call("echo", {})
+
+
 def test_arguments_and_results_larger_than_a_pipe_pass(hand: Hand) -> None:
     text = "ä" * 500_000
     assert hand.call("large", {"text": text})["text"] == text * 2
