@@ -1,6 +1,7 @@
 """Pytest plugin: how the tests are shared out among several processes (`make test`, `pytest -n 2`).
 
-Files with tests of real guests stay in one process, one after the other: the guests share a libvirt daemon, and some tests stop it.
+Files with tests of real guests stay in one process, one after the other: the guests share a libvirt daemon, and some tests stop it. One
+stops virtlogd, which writes down what all guests say: a guest that boots meanwhile is never heard.
 These files come first, as they take longest. The other tests are shared out file by file, so that a module's fixtures are made once.
 """
 
@@ -11,11 +12,16 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-_MARKER = "pytest.mark.live"
+_SIGNS = ("pytest.mark.live", "from tests.lab.guests import", "from tests.lab.fixtures import")
+_LAB = "lab"
+"""The fixture that all guests need."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    unknown = {item.path for item in items if _LAB in getattr(item, "fixturenames", ()) and not has_real_guests(item.path)}
+    if unknown:
+        raise pytest.UsageError(f"these files have tests with a real guest and no sign of it ({_SIGNS}): {sorted(map(str, unknown))}")
     items.sort(key=lambda item: not has_real_guests(item.path))
 
 
@@ -35,4 +41,5 @@ class GuestsInOneProcess(LoadScopeScheduling):
 @cache
 def has_real_guests(file: Path) -> bool:
     """By the text of the file: the process that shares out collects no tests, and so sees no markers."""
-    return _MARKER in file.read_text()
+    text = file.read_text()
+    return any(sign in text for sign in _SIGNS)

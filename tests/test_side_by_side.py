@@ -3,8 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from tests.side_by_side import has_real_guests
+import pytest
+
+from tests.side_by_side import has_real_guests, pytest_collection_modifyitems
 
 TESTS = Path(__file__).parent
 
@@ -24,3 +28,15 @@ def test_every_test_with_a_real_guest_stands_in_a_file_that_is_known_to_have_som
 
 def test_a_file_without_guests_is_shared_out() -> None:
     assert not has_real_guests(TESTS / "model" / "test_verdict.py")
+
+
+def test_the_tests_of_the_lab_itself_are_not_shared_out_as_they_have_real_guests_too() -> None:
+    assert has_real_guests(TESTS / "lab" / "test_lab.py")
+
+
+def test_a_test_with_a_real_guest_whose_file_shows_no_sign_of_it_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "test_something.py"
+    file.write_text("def test_with_a_guest(lab): ...")
+    items: list[Any] = [SimpleNamespace(path=file, fixturenames=["lab"])]
+    with pytest.raises(pytest.UsageError):
+        pytest_collection_modifyitems(items)
