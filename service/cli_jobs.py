@@ -95,7 +95,7 @@ def restore(
     remove_old_disks: Annotated[bool, typer.Option("--remove-old-disks", help="In place: once the new domain has run.")] = False,
     rate_limit_bytes: RateLimit = None,
     host: Annotated[str | None, typer.Option(help="Left out: the host of the point.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Only show what would be done, as JSON.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would be done, as JSON. Nothing is written.")] = False,
     no_wait: NoWait = False,
     as_json: AsJson = False,
     url: Url = None,
@@ -114,10 +114,26 @@ def restore(
     body |= {"accept_usn_risk": accept_usn_risk or None, "remove_old_disks": remove_old_disks or None}
     service = service_at(url, token)
     if plan:
-        preview = {key: value for key, value in body.items() if value is not None and key != "kind"}
-        typer.echo(json.dumps(service.post("restores", "preview", body=preview), indent=2))
+        _show_plan(service, {key: value for key, value in body.items() if value is not None and key != "kind"})
         return
     _ask(service, body, no_wait=no_wait, as_json=as_json)
+
+
+def _show_plan(service: "Client", body: Mapping[str, Any]) -> None:
+    plan = service.post("restores", "preview", body=body)
+    if not plan.get("is_complete", True):
+        typer.echo(f"job {plan['job']}", err=True)
+        job = _shown_until_its_end(service, plan["job"])
+        if job["state"] != "succeeded":
+            _print(job, as_json=False)
+            raise typer.Exit(Exit[job["state"]])
+        plan = {**_plan_in(job), "job": job["id"], "is_complete": True}
+    typer.echo(json.dumps(plan, indent=2))
+
+
+def _plan_in(job: Mapping[str, Any]) -> dict[str, Any]:
+    result = job.get("result") or {}
+    return dict((result.get("restore") or {}).get("plan") or {})
 
 
 def verify(

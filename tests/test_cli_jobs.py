@@ -69,6 +69,13 @@ def test_a_plan_is_shown_and_nothing_is_asked_for(stillpoint: Stillpoint, servic
     assert service.asked[0][1] == {"recovery_point": POINT, "mode": "new", "identity": "auto"}
 
 
+def test_a_plan_that_takes_longer_is_waited_for(stillpoint: Stillpoint, service: ScriptedService) -> None:
+    service.says("POST /api/v1/restores/preview", {"disks": [], "job": JOB, "is_complete": False}, status=202)
+    service.says(f"GET /api/v1/jobs/{JOB}", job("succeeded", result={"restore": {"plan": {"disks": [{"target": "vda"}]}}}))
+    done = stillpoint("restore", POINT, "--mode", "new", "--plan")
+    assert json.loads(done.stdout) == {"disks": [{"target": "vda"}], "job": JOB, "is_complete": True}
+
+
 @pytest.mark.parametrize("arguments", [["backup", "db1"], ["restore", POINT], ["backup", "db1", "-r", "nas", "--label", "without"]])
 def test_what_is_missing_is_a_wrong_command(stillpoint: Stillpoint, service: ScriptedService, arguments: list[str]) -> None:
     assert stillpoint(*arguments).returncode == 2

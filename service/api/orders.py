@@ -10,6 +10,7 @@ from service.api.creation import JobOrder
 from service.api.placement import DomainLocation, HostLocation, JobLocation, place_of
 from service.db.tables import Host, Job, RecoveryPoint, Repository
 from service.errors import (
+    DiskUnknown,
     DomainAmbiguous,
     DomainUnknown,
     HostUnknown,
@@ -18,11 +19,14 @@ from service.errors import (
     PointNotSealed,
     RecoveryPointNotFound,
     RepositoryUnknown,
+    RestoreRefused,
     StillpointError,
 )
+from service.model import restore_plan
 from service.model.lifecycle import PointState
 from service.model.repository import IdentityChoice, RestoreMode
 from service.model.requests import BackupRequest, JobRequest, RestoreRequest, VerifyRequest
+from service.model.restore_facts import PointFacts
 from service.records import known_domains, points, repositories
 from service.records.locks import point_in
 
@@ -35,6 +39,8 @@ NOT_PLACED: tuple[type[StillpointError], ...] = (
     PointDamaged,
     PointIncomplete,
     HostUnknown,
+    RestoreRefused,
+    DiskUnknown,
 )
 """The errors of a request whose job has no place, or nothing to work on."""
 
@@ -101,6 +107,7 @@ def with_identity(session: Session, request: RestoreRequest, point: RecoveryPoin
 
 def _restore(session: Session, asked: RestoreRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
     point, repository = restorable_point(session, asked.recovery_point)
+    restore_plan.possible(PointFacts.of_row(point, None), asked)
     host_id = host_of_restore(session, asked, point, repository)
     request = with_identity(session, asked, point)
     name = request.name if request.new_uuid is not None and request.name is not None else point.domain_name

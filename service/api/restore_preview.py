@@ -12,9 +12,6 @@ from service.model.requests import RestoreRequest
 from service.model.restore_facts import HostFacts, PointFacts
 from service.records import known_domains, restore_rates
 
-MARK = "JOB"
-"""Stands in the names of new files, where the job writes the beginning of its own id."""
-
 
 def preview_of(session: Session, asked: RestoreRequest) -> dict[str, Any]:
     """Raises the errors of `restorable_point` and of `restore_plan.plan`, and HostUnknown."""
@@ -23,8 +20,8 @@ def preview_of(session: Session, asked: RestoreRequest) -> dict[str, Any]:
     request = with_identity(session, asked, point)
     rate = restore_rates.rate(session, host_id)
     domains, elsewhere = known_domains.of_host(session, host_id), known_domains.of_other_hosts(session, host_id)
-    facts = HostFacts(host_id=host_id, mark=MARK, domains=domains, elsewhere=elsewhere, rate_bytes_s=rate)
-    return restore_plan.plan(_point_facts(session, point), request, facts).as_document()
+    facts = HostFacts(host_id=host_id, mark=restore_plan.PREVIEW_MARK, domains=domains, elsewhere=elsewhere, rate_bytes_s=rate)
+    return restore_plan.plan(_point_facts(session, point), request, facts).as_preview()
 
 
 def _point_facts(session: Session, point: RecoveryPoint) -> PointFacts:

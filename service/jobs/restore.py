@@ -116,6 +116,10 @@ class _RestoreRun:
                 source = restore_source.judged(run, point, lambda: restore_source.read(archive, point))
                 definition, adaptations = restore_host.adapted(self._host, source, self._request)
                 plan = restore_host.planned(run, self._host, source, self._request, adaptations)
+                writing = Writing(run, self._host, archive, source=source, plan=plan, definition=definition, note=self._note)
+                if self._request.plan_only:
+                    self._tell(plan={**plan.as_preview(), **writing.foreseen()})
+                    return Ending(result=self._result_document(), is_undone=True)
                 self._tell(plan=plan.as_document())
             with run.phase(PhaseName.checksums):
                 archive.phase = PhaseName.checksums

@@ -20,13 +20,18 @@ from service.model.inventory import DomainState
 from service.model.repository import RestoreMode
 from service.model.requests import RestoreRequest
 from service.model.restore_facts import Definition, HostFacts, KnownDomain, PointFacts
-from service.model.restore_plan import RestorePlan, paths_of, plan
+from service.model.restore_plan import PREVIEW_MARK, RestorePlan, paths_of, plan
 from service.records import known_domains, restore_rates
 
 
 def mark_of(job_id: str, attempt: int) -> str:
     """A part of the names of new files. Each attempt has its own, because the files of the one before may still be written to."""
     return job_id[:8] if attempt <= 1 else f"{job_id[:8]}-{attempt}"
+
+
+def mark_for(run: JobRun) -> str:
+    """A job that only plans writes no file, so its plan has the mark of none."""
+    return PREVIEW_MARK if run.request(RestoreRequest).plan_only else mark_of(run.claim.job_id, run.claim.attempt)
 
 
 def adapted(host: Host, source: Source, request: RestoreRequest) -> tuple[str, list[Adaptation]]:
@@ -62,7 +67,7 @@ def _facts(run: JobRun, host: Host, source: Source, request: RestoreRequest) -> 
     in_place = next((guest for guest in guests if guest.uuid == source.manifest.domain_id), None)
     return HostFacts(
         host_id=claim.host_id,
-        mark=mark_of(claim.job_id, claim.attempt),
+        mark=mark_for(run),
         domains=tuple(known for guest in guests if (known := _known(guest)) is not None),
         elsewhere=run.in_transaction(lambda session: known_domains.of_other_hosts(session, claim.host_id)),
         definition=Definition.of_xml(source.definition),

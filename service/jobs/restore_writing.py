@@ -49,7 +49,7 @@ class Writing:
         self._definition = definition
         self._write_intent = note
         self._had_run = had_run
-        self._mark = restore_host.mark_of(run.claim.job_id, run.claim.attempt)
+        self._mark = restore_host.mark_for(run)
         self._user = restore_host.qemu_user(host, definition)
         self.facts: dict[str, Any] = {}
 
@@ -67,6 +67,16 @@ class Writing:
             raise
         finally:
             self.facts["write_s"] = round(time.monotonic() - started, 3)
+
+    def foreseen(self) -> dict[str, Any]:
+        """What belongs to the whole plan and follows from the definition: every file, every change of it, the space. Writes nothing."""
+        intent = self._intended()
+        folders = sorted({str(PurePath(file.path).parent) for file in intent.files})
+        free = {folder: space.free_bytes for folder, space in restore_files.spaces(folders).items()}
+        if self._plan.identity is not None:
+            self._defined(intent, {})
+        adaptations = self.facts.get("adaptations", [])
+        return {"files": {file.what: file.path for file in intent.files}, "free_bytes": free, "adaptations": adaptations}
 
     def _note(self, intent: RestoreIntent) -> None:
         self._intent = intent

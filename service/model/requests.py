@@ -162,7 +162,7 @@ class RestoreRequest:
 
     `name`: the name of the new domain. `folder`: where the new disks are written; None: beside the disks that the definition names.
     `new_uuid`: the UUID that the API chose for a new domain, so that the job locks it. `remove_old_disks`: once the new domain has run.
-    `stop`: a running domain may be stopped for a restore in place.
+    `stop`: a running domain may be stopped for a restore in place. `plan_only`: the job ends with the plan, and writes nothing.
     """
 
     kind: ClassVar[JobKind] = JobKind.restore
@@ -180,6 +180,7 @@ class RestoreRequest:
     new_uuid: str | None = None
     remove_old_disks: bool = False
     rate_limit_bytes: int | None = None
+    plan_only: bool = False
 
     @property
     def would_freeze(self) -> bool:

@@ -16,8 +16,10 @@ from service.model.manifest import DiskOfPoint
 from service.model.repository import IdentityChoice, RestoreMode
 from service.model.requests import RestoreRequest
 from service.model.restore_facts import DefinedDisk, HostFacts, PointFacts
-from service.model.restore_identity import MAX_NAME_BYTES, Identity, shortened
+from service.model.restore_identity import MAX_NAME_BYTES, Fate, Identity, shortened
 
+PREVIEW_MARK = "JOB"
+"""Stands in the names of new files in a plan, where the restore writes the beginning of its own id."""
 OVERLAY_BYTES = 1 << 20
 """Bytes that an overlay needs before the guest has written anything. A folder with less free space is full."""
 _READS_REPOSITORY = "Until its disks are flattened, the domain reads from the repository. A repository that hangs delays the domain."
@@ -107,11 +109,21 @@ class RestorePlan:
             "seconds": self.seconds,
         }
 
+    def as_preview(self) -> dict[str, Any]:
+        """The plan of a restore that is not asked for yet: values that each restore makes for itself are null."""
+        document = self.as_document()
+        for part in document["identity"]:
+            if part["fate"] == Fate.new and part["what"] != "name":
+                part["values"] = dict.fromkeys(part["values"]) if part["values"] is not None else None
+        if self.identity is not None and self.identity.part("uuid").fate is Fate.new:
+            document["domain"]["id"] = None
+        return document
+
 
 def plan(point: PointFacts, request: RestoreRequest, facts: HostFacts) -> RestorePlan:
     """Raises RestoreRefused, UsnRisk, TargetFull, DiskUnknown: before anything is stopped or written."""
-    chosen = _chosen(point, request)
-    must_stop = _must_suit(point, request, facts, chosen)
+    chosen = possible(point, request)
+    must_stop = request.mode is RestoreMode.in_place and _must_suit_in_place(point, request, facts, chosen)
     identity = restore_identity.decide(point, request, facts) if request.mode is not RestoreMode.files else None
     disks = [_planned(disk, point, request, facts, identity) for disk in chosen]
     _must_be_free(point, disks, facts)
@@ -137,6 +149,18 @@ def plan(point: PointFacts, request: RestoreRequest, facts: HostFacts) -> Restor
 # --- what the request and the host allow ----------------------------------------------------------
 
 
+def possible(point: PointFacts, request: RestoreRequest) -> list[DiskOfPoint]:
+    """The disks that are restored. Raises RestoreRefused, DiskUnknown: no host could do what the request says of this point."""
+    chosen = _chosen(point, request)
+    if request.mode is RestoreMode.files and request.folder is None:
+        raise _refused(point, "no folder was named for the files", "Name a `folder`.")
+    if request.mode is RestoreMode.in_place and (request.identity is IdentityChoice.new or request.name is not None):
+        raise _refused(point, "a restore in place keeps the domain and its name", "Leave out `identity` and `name`, or use the mode `new`.")
+    if request.mode is RestoreMode.instant and any(disk.is_encrypted for disk in chosen):
+        raise _refused(point, "QEMU would need the key of the repository to read the point", "Restore with the mode `new`.")
+    return chosen
+
+
 def _chosen(point: PointFacts, request: RestoreRequest) -> list[DiskOfPoint]:
     known = {disk.target: disk for disk in point.disks}
     if request.disks is None:
@@ -147,26 +171,8 @@ def _chosen(point: PointFacts, request: RestoreRequest) -> list[DiskOfPoint]:
     return [known[target] for target in dict.fromkeys(request.disks)]
 
 
-def _must_suit(point: PointFacts, request: RestoreRequest, facts: HostFacts, chosen: Sequence[DiskOfPoint]) -> bool:
-    """Whether the domain must be stopped first."""
-    match request.mode:
-        case RestoreMode.files:
-            if request.folder is None:
-                raise _refused(point, "no folder was named for the files", "Name a `folder`.")
-            return False
-        case RestoreMode.in_place:
-            return _must_suit_in_place(point, request, facts, chosen)
-        case RestoreMode.instant:
-            if any(disk.is_encrypted for disk in chosen):
-                raise _refused(point, "QEMU would need the key of the repository to read the point", "Restore with the mode `new`.")
-            return False
-        case RestoreMode.new:
-            return False
-
-
 def _must_suit_in_place(point: PointFacts, request: RestoreRequest, facts: HostFacts, chosen: Sequence[DiskOfPoint]) -> bool:
-    if request.identity is IdentityChoice.new or request.name is not None:
-        raise _refused(point, "a restore in place keeps the domain and its name", "Leave out `identity` and `name`, or use the mode `new`.")
+    """Whether the domain must be stopped first."""
     domain = facts.domain_of(point.domain_id)
     if domain is None:
         raise _refused(point, f"host {facts.host_id} has no domain {point.domain_id}", "Restore with the mode `new`.")

@@ -7,8 +7,8 @@ from service.db.tables import Job
 from service.model.kinds import RESTORES_POINT
 from service.model.lifecycle import JobState
 
-LOOKED_AT = 20
-"""Jobs. Older restores say nothing about the storage of today."""
+LOOKED_AT = 50
+"""Jobs, with those that only planned. Older restores say nothing about the storage of today."""
 MIN_BYTES = 1 << 20
 """Bytes. A restore of less took its time for other things."""
 

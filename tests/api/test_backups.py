@@ -5,10 +5,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from service.db.engine import Database
 from service.db.tables import Domain, Job
+from service.errors import UsnRisk
 from service.model.lifecycle import JobState, PointState
 from service.records import points, queue
 from tests.api.world import DB1, add_domain, add_host, add_job, add_recovery_point
@@ -121,9 +123,9 @@ def test_on_another_host_the_identity_of_the_domain_that_was_backed_up_is_not_gi
     there = {"recovery_point": INC, "mode": "new", "host": "hv2"}
     job = ask(api, kind="restore", **there)
     assert job["request"]["new_uuid"] is not None
-    preview = api.post("/api/v1/restores/preview", json=there).json()
+    preview = plan_of(api, **there).json()
     assert {part["what"]: part["fate"] for part in preview["identity"]}["uuid"] == "new"
-    refused = api.post("/api/v1/restores/preview", json={**there, "identity": "keep"})
+    refused = plan_of(api, **there, identity="keep")
     assert (refused.status_code, refused.json()["code"]) == (409, "restore_refused")
 
 
@@ -234,27 +236,74 @@ def test_a_point_that_was_damaged_protects_its_domain_no_more(api: TestClient, s
 # --- the plan -------------------------------------------------------------------------------------
 
 
-def test_a_preview_tells_what_would_be_written_and_kept_and_makes_no_job(api: TestClient, nas: str) -> None:
-    body = {"recovery_point": INC, "mode": "new", "name": "db2", "folder": "/images"}
-    answer = api.post("/api/v1/restores/preview", json=body)
+def plan_of(api: TestClient, **body: Any) -> Any:
+    """The answer at once: no worker is there to plan."""
+    return api.post("/api/v1/restores/preview", json={"recovery_point": INC, "wait_ms": 0, **body})
+
+
+def test_a_preview_without_a_worker_says_what_is_on_record_and_names_the_job_that_plans(
+    api: TestClient, sqlite_database: Database, nas: str
+) -> None:
+    answer = plan_of(api, mode="new", name="db2", folder="/images")
     plan = answer.json()
-    assert (answer.status_code, plan["host"], plan["domain"]["name"]) == (200, "hv1", "db2")
+    assert (answer.status_code, plan["is_complete"], plan["host"], plan["domain"]) == (202, False, "hv1", {"id": None, "name": "db2"})
     (disk,) = plan["disks"]
     assert disk["path"].startswith("/images/")
     assert plan["needed_bytes"] == 2000, "the increment and what it stands on"
     assert {part["what"]: part["fate"] for part in plan["identity"]}["uuid"] == "new"
-    assert api.get("/api/v1/jobs").json()["items"] == []
+    assert answer.headers["Location"] == f"/api/v1/jobs/{plan['job']}"
+    request = row_of(sqlite_database, plan["job"]).request
+    assert (request["plan_only"], request["mode"], request["name"]) == (True, "new", "db2")
 
 
-def test_a_preview_refuses_what_the_restore_would_refuse(api: TestClient, nas: str) -> None:
+def test_a_preview_answers_with_the_plan_of_its_job_or_with_its_refusal(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    headers = {"Idempotency-Key": "one-plan"}
+    body = {"recovery_point": INC, "mode": "new", "wait_ms": 0}
+    job = api.post("/api/v1/restores/preview", json=body, headers=headers).json()["job"]
+    end(sqlite_database, job, JobState.succeeded, result={"restore": {"plan": {"mode": "new", "adaptations": ["all"]}}})
+    answer = api.post("/api/v1/restores/preview", json=body, headers=headers)
+    assert (answer.status_code, answer.json()) == (200, {"mode": "new", "adaptations": ["all"], "job": job, "is_complete": True})
+    other = plan_of(api, mode="in_place", stop=True).json()["job"]
+    assert other != job
+    headers = {"Idempotency-Key": "another"}
+    job = api.post("/api/v1/restores/preview", json=body, headers=headers).json()["job"]
+    end(sqlite_database, job, JobState.failed, error=UsnRisk(domain="dc1").as_document())
+    answer = api.post("/api/v1/restores/preview", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (409, "usn_rollback_risk")
+
+
+def end(database: Database, job_id: str, state: JobState, **columns: Any) -> None:
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(state=state.value, **columns))
+
+
+def test_a_preview_refuses_what_is_on_record(api: TestClient, nas: str) -> None:
     def code(**body: Any) -> tuple[int, str]:
-        answer = api.post("/api/v1/restores/preview", json={"recovery_point": INC, **body})
+        answer = plan_of(api, **body)
         return answer.status_code, answer.json()["code"]
 
-    assert code(mode="files") == (409, "restore_refused")
     assert code(mode="in_place") == (409, "restore_refused"), "the domain runs"
-    assert code(mode="new", disks=["vdz"]) == (409, "disk_unknown")
     assert code(mode="new", host="hv9") == (404, "host_unknown")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"mode": "files"}, "restore_refused"),
+        ({"mode": "in_place", "identity": "new"}, "restore_refused"),
+        ({"mode": "in_place", "name": "db2"}, "restore_refused"),
+        ({"mode": "new", "disks": ["vdz"]}, "disk_unknown"),
+        ({"mode": "instant", "disks": ["vda", "vdz"]}, "disk_unknown"),
+    ],
+)
+@pytest.mark.parametrize("path", ["jobs", "restores/preview"])
+def test_what_no_host_could_restore_is_refused_before_there_is_a_job(
+    api: TestClient, nas: str, path: str, body: dict[str, Any], code: str
+) -> None:
+    kind = {"kind": "restore"} if path == "jobs" else {}
+    answer = api.post(f"/api/v1/{path}", json={**kind, "recovery_point": INC, **body})
+    assert (answer.status_code, answer.json()["code"]) == (409, code)
+    assert api.get("/api/v1/jobs").json()["items"] == []
 
 
 def test_where_no_host_has_the_domain_the_identity_is_kept(api: TestClient, sqlite_database: Database, nas: str) -> None:
@@ -262,5 +311,5 @@ def test_where_no_host_has_the_domain_the_identity_is_kept(api: TestClient, sqli
         add_domain(session, "web1", host_id=add_host(session, "hv2"))
         session.delete(session.get_one(Domain, ("hv1", DB1)))
     body = {"recovery_point": INC, "mode": "new", "host": "hv2", "folder": "/images"}
-    plan = api.post("/api/v1/restores/preview", json=body).json()
+    plan = plan_of(api, **body).json()
     assert plan["domain"] == {"id": DB1, "name": "db1"}

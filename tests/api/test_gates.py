@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from service.api.routes import gates as gate_routes
+from service.api import waiting
 from service.api.schemas.gate import GateAnswer, ReleaseAnswer
 from service.db import tokens
 from service.db.engine import Database
@@ -148,7 +148,7 @@ def test_a_gate_that_closes_before_its_job_ends_is_answered_with_the_error_of_th
         with sqlite_database.write() as session:
             gates.close(session, claim.job_id)
         # The request looks again meanwhile; that it finds nothing to say yet is what is tested.
-        time.sleep(5 * gate_routes.MAX_POLL_S)
+        time.sleep(5 * waiting.MAX_POLL_S)
 
     def refuse(claim: Claim) -> None:
         worker.finish(claim, GuestAlreadyFrozen(domain="db1"))
@@ -309,8 +309,8 @@ def test_a_worker_of_the_same_process_wakes_who_waits_for_its_gate(
     api: TestClient, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row is asked for so seldom here that only the bell can be in time."""
-    monkeypatch.setattr("service.api.routes.gates.POLL_S", SELDOM_S)
-    monkeypatch.setattr("service.api.routes.gates.MAX_POLL_S", SELDOM_S)
+    monkeypatch.setattr("service.api.waiting.POLL_S", SELDOM_S)
+    monkeypatch.setattr("service.api.waiting.MAX_POLL_S", SELDOM_S)
     worker = Worker(sqlite_database)
 
     def open_when_waited_for(claim: Claim) -> None:

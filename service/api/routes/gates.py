@@ -1,10 +1,7 @@
 """The gate: a guest is held frozen while the caller takes the point in time with the caller's own tools."""
 
-import asyncio
 import json
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -24,6 +21,7 @@ from service.api.problems import job_problem_response
 from service.api.routes.domains import DomainPath
 from service.api.schemas import examples_gate
 from service.api.schemas.gate import GateAnswer, QuiesceRequest, ReleaseAnswer, ReleaseRequest
+from service.api.waiting import wait
 from service.clock import rfc3339
 from service.db import tokens
 from service.db.engine import database_now
@@ -57,10 +55,6 @@ from service.model.policy import FreezePolicy
 from service.model.verdict import Verdict
 from service.records import gates, queue
 
-POLL_S = 0.02
-"""Seconds before the second look at a gate of another process. The pause grows with the time waited."""
-MAX_POLL_S = 0.2
-"""Seconds at which that pause stops to grow."""
 RELEASE_WAIT_S = 120.0
 """Seconds that a release waits for the end of its job, which reads the writers of a Windows guest after the thaw. Then 202 is answered."""
 
@@ -140,17 +134,7 @@ async def release(request: Request, domain: DomainPath, job_id: UUID, body: Rele
 
 
 async def _wait(context: Context, job_id: str, is_over: Callable[[_States], bool], seconds: float) -> None:
-    """Wait until `is_over`. A worker in this process rings a bell. For other workers the row is read, with growing pauses."""
-    began, rang = time.monotonic(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    with context.database.bells.listening(job_id, lambda: loop.call_soon_threadsafe(rang.set)):
-        while (waited := time.monotonic() - began) < seconds:
-            rang.clear()
-            row = await context.reader.row(_STATES, {"id": job_id})
-            if row is None or is_over(_States(GateState(row[0]), row[1])):
-                return
-            with suppress(TimeoutError):
-                await asyncio.wait_for(rang.wait(), min(max(POLL_S, waited / 10), MAX_POLL_S, seconds - waited))
+    await wait(context, job_id, _STATES, lambda row: is_over(_States(GateState(row[0]), row[1])), seconds)
 
 
 # --- quiesce --------------------------------------------------------------------------------------

@@ -125,10 +125,12 @@ SEALED_POINT: dict[str, Any] = {
 }
 
 RESTORE_PLAN: dict[str, Any] = {
+    "job": "2c4d6e8f-1a3b-4c5d-8e7f-9a0b1c2d3e4f",
+    "is_complete": True,
     "mode": "new",
     "recovery_point": SEALED_ID,
     "host": "hv1",
-    "domain": {"id": "1f6d1a3e-2b4c-4d5e-8f70-91a2b3c4d5e6", "name": "db1-restored"},
+    "domain": {"id": None, "name": "db1-restored"},
     "disks": [
         {
             "target": "vda",
@@ -139,9 +141,16 @@ RESTORE_PLAN: dict[str, Any] = {
             "replaces": None,
         }
     ],
+    "files": {"vda": "/var/lib/libvirt/images/db1-restored-vda.JOB.qcow2"},
     "needed_bytes": 5421465600,
-    "identity": [{"what": "uuid", "fate": "new", "reason": "The host has a domain with the UUID of the point.", "values": None}],
-    "adaptations": [],
+    "free_bytes": {"/var/lib/libvirt/images": 429496729600},
+    "identity": [
+        {"what": "uuid", "fate": "new", "reason": "The domain that was backed up is on host hv1.", "values": {"uuid": None}},
+        {"what": "genid", "fate": "absent", "reason": "The definition has no <genid>.", "values": {}},
+    ],
+    "adaptations": [
+        {"what": "machine", "was": "pc-q35-9.2", "becomes": "pc-q35-7.2", "why": "the QEMU of this host does not know the machine"}
+    ],
     "warnings": [{"code": "next_backup_is_full", "detail": "The next backup of the restored disks is full."}],
     "stops_domain": False,
     "starts_domain": False,
@@ -149,6 +158,8 @@ RESTORE_PLAN: dict[str, Any] = {
     "reads_repository_until": "written",
     "seconds": None,
 }
+#: What is on record before the job that plans has read the point.
+INCOMPLETE_PLAN: dict[str, Any] = {**RESTORE_PLAN, "is_complete": False, "files": None, "free_bytes": None, "adaptations": []}
 
 PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "repository_not_found": {"repository": "nas"},

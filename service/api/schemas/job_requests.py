@@ -103,6 +103,9 @@ class RestoreJob(RestoreWork):
     model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.RESTORE_REQUEST]})
 
     kind: _only(requests.RestoreRequest)  # type: ignore[valid-type]
+    plan_only: StrictBool = Field(
+        default=False, description="Look at everything, write nothing, and end with the whole plan in `result.restore.plan`."
+    )
     labels: Labels = Field(default_factory=dict)
 
 

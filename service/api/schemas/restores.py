@@ -3,11 +3,16 @@
 from typing import Any
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, StrictBool
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from service.api.schemas import examples_repository as examples
-from service.api.schemas.fields import Answer, Disks, DomainName, FolderPath, HostName, Rate, Reference, Request
+from service.api.schemas.fields import Answer, Disks, DomainName, FolderPath, HostName, Rate, Request, WholeNumber
 from service.model.repository import IdentityChoice, RestoreMode
+
+DEFAULT_WAIT_MS = 10_000
+"""Milliseconds. A plan takes one or two seconds if the repository answers and the worker is free."""
+MAX_WAIT_MS = 60_000
+"""Milliseconds. A larger `wait_ms` is refused."""
 
 
 class RestoreWork(Request):
@@ -41,22 +46,60 @@ class RestoreWork(Request):
     rate_limit_bytes: Rate | None = None
 
 
+class PreviewRequest(RestoreWork):
+    """A restore that is planned only."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.RESTORE_WORK]})
+
+    wait_ms: WholeNumber = Field(
+        default=DEFAULT_WAIT_MS,
+        ge=0,
+        le=MAX_WAIT_MS,
+        description="How long this call waits for the plan. After that the answer is 202: what is on record, and the job that plans.",
+    )
+
+
+class PlannedDomain(BaseModel):
+    id: str | None = Field(description="Its UUID. Null: it gets a new one when it is restored.")
+    name: str = Field(description="Its name.")
+
+
 class RestorePlanAnswer(Answer):
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.RESTORE_PLAN]})
 
-    mode: RestoreMode
-    recovery_point: str
-    host: str
-    domain: Reference | None = Field(description="Null: no domain is made or changed.")
-    disks: list[dict[str, Any]]
-    needed_bytes: int | None = Field(description="Null: not known.")
-    identity: list[dict[str, Any]]
-    adaptations: list[dict[str, Any]] = Field(
-        description="Changes of the definition that the host needs. The job knows them, a preview does not."
+    job: str = Field(description="The job that plans. Its `result.restore.plan` is the whole plan.")
+    is_complete: bool = Field(
+        description="False: the job that plans has not ended, and this is what is on record: without adaptations, without the space of the "
+        "host, and without the paths that the definition in the point says."
     )
-    warnings: list[dict[str, Any]]
-    stops_domain: bool
-    starts_domain: bool
-    restores_nvram_and_tpm: bool
-    reads_repository_until: str
+    mode: RestoreMode = Field(description="As asked.")
+    recovery_point: str = Field(description="The point that is restored.")
+    host: str = Field(description="The host whose worker restores it.")
+    domain: PlannedDomain | None = Field(description="Null: no domain is made or changed.")
+    disks: list[dict[str, Any]] = Field(
+        description="For each disk: the `path` of the new file and its `format`, its `virtual_size`, `needed_bytes` of space, and in "
+        "`replaces` the file that the domain in place has now. `JOB` in a path stands for the beginning of the id of the restore. "
+        "Null: not known before the definition in the point is read."
+    )
+    files: dict[str, str] | None = Field(
+        default=None, description="Every file that is written, by the target of its disk, or `nvram`. Null: not known yet."
+    )
+    needed_bytes: int | None = Field(description="The space that all disks need together. Null: not known.")
+    free_bytes: dict[str, int] | None = Field(default=None, description="The free space of each folder. Null: not known yet.")
+    identity: list[dict[str, Any]] = Field(
+        description="For each of name, UUID, MAC addresses, serial numbers and generation id (`what`): whether it is `kept`, `new` or "
+        "`absent` (`fate`), the `reason`, and its `values`. Null as a value: made when the point is restored. "
+        "Empty: no domain is made or changed."
+    )
+    adaptations: list[dict[str, Any]] = Field(
+        description="What is changed in the definition, as this host needs it: `what`, what it `was`, what it `becomes`, and `why`."
+    )
+    warnings: list[dict[str, Any]] = Field(description="What you should know before: a stable `code`, and a `detail` in words.")
+    stops_domain: bool = Field(description="A running domain is stopped first.")
+    starts_domain: bool = Field(description="The restored domain is started.")
+    restores_nvram_and_tpm: bool = Field(description="The state of its firmware and of its TPM is restored, too.")
+    reads_repository_until: str = Field(
+        description="`written`: until the new files are complete. `flattened`: the running domain reads from the repository until its "
+        "disks are flattened."
+    )
     seconds: float | None = Field(description="By the restores on record. Null: not known.")
