@@ -52,7 +52,7 @@ REQUESTS: list[JobRequest] = [
     RestoreRequest("id-of-point", RestoreMode.in_place, "db1", stop=True, start=True, accept_usn_risk=True, remove_old_disks=True),
     RestoreRequest("id-of-point", RestoreMode.new, "db1", "hv1", ("vda",), "db2", "/images", IdentityChoice.new, new_uuid="id-of-db2"),
     VerifyRequest("id-of-point"),
-    VerifyRequest("id-of-point", "db1", "id-of-db1", "hv1", checks=(ProofKind.bytes,), rate_limit_bytes=1 << 20),
+    VerifyRequest("id-of-point", "db1", "hv1", checks=(ProofKind.bytes,), rate_limit_bytes=1 << 20),
 ]
 
 
