@@ -10,7 +10,7 @@ from service.db.tables import RecoveryPoint
 from service.model import restore_plan
 from service.model.requests import RestoreRequest
 from service.model.restore_facts import HostFacts, PointFacts
-from service.records import known_domains, restore_rates
+from service.records import domain_controllers, known_domains, restore_rates
 
 
 def preview_of(session: Session, asked: RestoreRequest) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def _point_facts(session: Session, point: RecoveryPoint) -> PointFacts:
     stored = {disk["target"]: _stored_bytes(session, point, disk) for disk in point.disks}
     return replace(
         PointFacts.of_row(point, None),
-        is_domain_controller=bool(point.is_domain_controller),
+        is_domain_controller=domain_controllers.is_controller(session, point.domain_id),
         stored_bytes={target: size for target, size in stored.items() if size is not None},
     )
 

@@ -19,9 +19,9 @@ from service.model.host_adaptation import Adaptation
 from service.model.inventory import DomainState
 from service.model.repository import RestoreMode
 from service.model.requests import RestoreRequest
-from service.model.restore_facts import Definition, HostFacts, KnownDomain, PointFacts
+from service.model.restore_facts import Definition, HostFacts, KnownDomain, PointFacts, any_says
 from service.model.restore_plan import PREVIEW_MARK, RestorePlan, paths_of, plan
-from service.records import known_domains, restore_rates
+from service.records import domain_controllers, known_domains, restore_rates
 
 
 def mark_of(job_id: str, attempt: int) -> str:
@@ -49,6 +49,8 @@ def adapted(host: Host, source: Source, request: RestoreRequest) -> tuple[str, l
 def planned(run: JobRun, host: Host, source: Source, request: RestoreRequest, adaptations: Sequence[Adaptation]) -> RestorePlan:
     """Raises RestoreRefused, UsnRisk, TargetFull, DiskUnknown, and the errors of libvirt and of the storage."""
     point = PointFacts.of_manifest(source.manifest, source.chain)
+    on_record = run.in_transaction(lambda session: domain_controllers.is_controller(session, source.manifest.domain_id))
+    point = replace(point, is_domain_controller=any_says(point.is_domain_controller, on_record))
     facts = replace(_facts(run, host, source, request), adaptations=adaptations)
     first = plan(point, request, facts)
     paths = paths_of(first)

@@ -22,7 +22,8 @@ class PointFacts:
     domain_name: str
     disks: Sequence[DiskOfPoint]
     left_out: Sequence[LeftOut] = ()
-    is_domain_controller: bool = False
+    #: None: no record tells.
+    is_domain_controller: bool | None = None
     has_nvram: bool = False
     has_tpm: bool = False
     #: By target: the bytes that the disk's file and the files below it have in the repository. An absent target: not known.
@@ -38,7 +39,7 @@ class PointFacts:
             domain_name=manifest.domain_name,
             disks=manifest.disks,
             left_out=manifest.left_out,
-            is_domain_controller=bool(is_domain_controller(manifest.vss)),
+            is_domain_controller=is_domain_controller(manifest.vss),
             has_nvram=bool(manifest.state_files.get("nvram")),
             has_tpm=bool(manifest.state_files.get("tpm")),
             stored_bytes={disk.target: _stored(manifest, disk, chain) for disk in manifest.disks},
@@ -54,7 +55,7 @@ class PointFacts:
             domain_name=row.domain_name,
             disks=tuple(disk_of(disk) for disk in row.disks),
             left_out=tuple(LeftOut(disk["target"], disk["reason"]) for disk in row.left_out or ()),
-            is_domain_controller=bool(is_domain_controller(vss)),
+            is_domain_controller=is_domain_controller(vss),
         )
 
 
@@ -65,6 +66,13 @@ def _stored(manifest: Manifest, disk: DiskOfPoint, chain: Mapping[str, Manifest]
     if below is None:
         return size
     return size + sum(_stored(below, layer, chain) for layer in below.disks if layer.target == disk.target)
+
+
+def any_says(*answers: bool | None) -> bool | None:
+    """True: one of them says so. None: none of them tells."""
+    if True in answers:
+        return True
+    return False if False in answers else None
 
 
 @dataclass(frozen=True)

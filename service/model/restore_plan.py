@@ -280,6 +280,9 @@ def _warnings(point: PointFacts, request: RestoreRequest, facts: HostFacts, chos
     if request.accept_usn_risk and point.is_domain_controller and not _has_genid(request, facts):
         detail = "The guest is a domain controller, and it cannot notice that it was restored."
         warnings.append(Caution("usn_risk_accepted", detail))
+    if request.mode is not RestoreMode.files and point.is_domain_controller is None and not _has_genid(request, facts):
+        detail = "No record says whether the guest is a domain controller. Without a <genid>, one would not notice that it was restored."
+        warnings.append(Caution("domain_controller_unknown", detail))
     return warnings
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from service.db.engine import Database
-from service.db.tables import Domain, Job
+from service.db.tables import Domain, Job, RecoveryPoint
 from service.errors import UsnRisk
 from service.model.lifecycle import JobState, PointState
 from service.records import points, queue
@@ -275,6 +275,16 @@ def test_a_preview_answers_with_the_plan_of_its_job_or_with_its_refusal(api: Tes
 def end(database: Database, job_id: str, state: JobState, **columns: Any) -> None:
     with database.write() as session:
         session.execute(update(Job).where(Job.id == job_id).values(state=state.value, **columns))
+
+
+@pytest.mark.parametrize(("said", "warns"), [(None, True), (False, False)])
+def test_a_preview_warns_of_a_domain_of_which_no_record_says_whether_it_is_a_domain_controller(
+    api: TestClient, sqlite_database: Database, nas: str, said: bool | None, warns: bool
+) -> None:
+    with sqlite_database.write() as session:
+        session.execute(update(RecoveryPoint).values(is_domain_controller=said))
+    codes = [warning["code"] for warning in plan_of(api, mode="new").json()["warnings"]]
+    assert ("domain_controller_unknown" in codes) is warns
 
 
 def test_a_preview_refuses_what_is_on_record(api: TestClient, nas: str) -> None:

@@ -13,11 +13,12 @@ from service.hypervisor.guest import Guest
 from service.jobs import restore_files, restore_source
 from service.model.restore_facts import Space
 from service.model.windows.well_known_writers import NTDS
+from tests.api.world import add_job
 from tests.fakes.domain import RUNNING
 from tests.fakes.libvirt_errors import libvirt_error
 from tests.jobs.restoring import RestoreScene, first_byte
 from tests.repository.filesystems import small
-from tests.scenes.host import error_of
+from tests.scenes.host import HOST, error_of
 from tests.scenes.registered_hosts import publish, register
 
 
@@ -184,6 +185,27 @@ def test_a_domain_controller_that_cannot_notice_its_restore_is_refused(scene: Re
     assert (job.state, error_of(job)["code"]) == ("failed", "usn_rollback_risk")
     assert_untouched(scene)
     assert scene.restore(mode, point, accept_usn_risk=True).state == "succeeded"
+
+
+def test_a_point_that_does_not_show_it_is_of_a_domain_controller_if_another_point_says_so(scene: RestoreScene) -> None:
+    """The directory service was stopped when the point was taken, or its backup could not ask for the writers."""
+    controller(scene)
+    job = scene.restore("new")
+    assert (job.state, error_of(job)["code"]) == ("failed", "usn_rollback_risk")
+    assert_untouched(scene)
+
+
+def test_a_job_that_saw_the_directory_writer_says_so_too(scene: RestoreScene) -> None:
+    with scene.database.write() as session:
+        vss = {"applicable": True, "writers": [{"class_id": NTDS.upper()}]}
+        add_job(session, domain_id=scene.domain.uuid(), kind="preflight", vss=vss, host_id=HOST)
+    job = scene.restore("new")
+    assert (job.state, error_of(job)["code"]) == ("failed", "usn_rollback_risk")
+
+
+def test_what_is_not_known_of_a_domain_controller_is_warned_of(scene: RestoreScene) -> None:
+    job = scene.restore("new")
+    assert "domain_controller_unknown" in [warning["code"] for warning in restored(job)["plan"]["warnings"]]
 
 
 def test_a_domain_controller_with_a_generation_id_gets_a_new_one(scene: RestoreScene) -> None:

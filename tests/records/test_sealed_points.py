@@ -13,7 +13,9 @@ from service.model.proofs import KEPT_OF_EACH_KIND, Proof
 from service.model.repository import ProofKind
 from service.model.windows.well_known_writers import NTDS
 from service.records import points, sealed_points
+from service.records.domain_controllers import is_controller
 from service.records.sealed_points import Imported
+from tests.api.world import add_job
 from tests.records.test_events import read
 from tests.scenes.documents import stale_texts
 from tests.scenes.repositories import DB1, a_manifest, add_repository, add_sealed, id_of_point
@@ -188,3 +190,19 @@ def test_a_domain_controller_is_known_by_its_writer(
     with database.write() as session:
         add_sealed(session, "dc", nas, vss=vss)
     assert point(database, "dc").is_domain_controller is expected
+
+
+def test_a_domain_is_a_domain_controller_by_any_of_its_points_and_jobs(database: Database, nas: str) -> None:
+    """On both databases, as the writers of a job are found in its text."""
+
+    def said() -> bool | None:
+        with database.read() as session:
+            return is_controller(session, DB1)
+
+    assert said() is None
+    with database.write() as session:
+        add_sealed(session, "member", nas, vss={"applicable": True, "writers": [], "writers_source": "vssadmin"})
+    assert said() is False
+    with database.write() as session:
+        add_job(session, kind="preflight", vss={"applicable": True, "writers": [{"class_id": NTDS.upper()}]})
+    assert said() is True
