@@ -48,7 +48,7 @@ class Stillpoint:
         began = time.monotonic()
         self.job({"kind": "restore", "recovery_point": point, "mode": "files", "folder": str(target)})
         numbers |= {**more, "restore_s": time.monotonic() - began}
-        self.guest.must_be_in(_restored_disk(target), self._scratch)
+        self.guest.must_be_in(restored_disk(target), self._scratch)
         shutil.rmtree(target)
         return numbers
 
@@ -109,7 +109,7 @@ class Virtnbdbackup:
         began = time.monotonic()
         _command(["virtnbdrestore", "-U", uri(), "-i", str(self._target), "-o", str(target), "-n"])
         numbers |= {"restore_s": time.monotonic() - began}
-        self.guest.must_be_in(_restored_disk(target), self._scratch)
+        self.guest.must_be_in(restored_disk(target), self._scratch)
         shutil.rmtree(target)
         self.forget()
         return numbers
@@ -196,7 +196,7 @@ def stall(guest: FilledGuest, mark: int) -> float:
     return max(one.ms for one in stalls)
 
 
-def _restored_disk(folder: Path) -> Path:
+def restored_disk(folder: Path) -> Path:
     (disk,) = (file for file in folder.iterdir() if "vda" in file.name and file.suffix != ".xml")
     return disk
 

@@ -60,7 +60,7 @@ class FilledGuest(LabGuest):
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             raw, file = Path(folder, "raw"), Path(folder, KNOWN)
             run(["qemu-img", "convert", "-O", "raw", image, raw], timeout=600)
-            run(["debugfs", "-R", f"dump /{KNOWN} {file}", raw], timeout=600)
+            run(["debugfs", "-c", "-R", f"dump /{KNOWN} {file}", raw], timeout=600)
             found = _digests(file)
         if found != expected:
             wrong = [place for place, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]]

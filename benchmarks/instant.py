@@ -5,7 +5,7 @@ from pathlib import Path
 
 import libvirt
 
-from benchmarks.backup_contestants import JOB_TIMEOUT_S, POLL_S
+from benchmarks.backup_contestants import JOB_TIMEOUT_S, POLL_S, restored_disk
 from benchmarks.filled_guest import FilledGuest
 from benchmarks.interleaving import Numbers
 from benchmarks.service_process import Client
@@ -57,8 +57,7 @@ class FirstAnswer:
     def _check(self) -> None:
         """Once: the disk stands alone, and holds what was backed up."""
         if not self._is_checked:
-            (disk,) = self._folder.glob("*.qcow2")
-            self.guest.must_be_in(disk, self._scratch)
+            self.guest.must_be_in(restored_disk(self._folder), self._scratch)
             self._is_checked = True
 
     def _answered(self, name: str, job: dict[str, object]) -> float:
