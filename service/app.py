@@ -238,7 +238,7 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
             copying = CopySettings(settings.repository_patience_seconds)
             return Backup(settings.state_dir, passes, overlay_dir, reserve_bytes, settings.repository_silence_seconds, copying)
         case JobKind.restore:
-            return Restore(settings.repository_silence_seconds)
+            return Restore(settings.repository_silence_seconds, proof_days=settings.proof_days)
         case JobKind.verify:
             return Verify(settings.repository_silence_seconds)
         case _:

@@ -130,6 +130,13 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         description="Seconds that a backup whose point was taken waits for a repository that is full, gone or does not answer.",
     )
+    proof_days: float = Field(
+        default=7.0,
+        ge=0,
+        le=3650,
+        allow_inf_nan=False,
+        description="Days for which a read of all bytes of a point stands for the point, as long as no file of the point was changed.",
+    )
     repository_look_seconds: float = Field(
         default=60.0,
         ge=0.1,

@@ -113,6 +113,18 @@ class PointDamaged(StillpointError):
     )
 
 
+class RestoredPointDamaged(StillpointError):
+    """An instant restore relied on a proof, and the read after the start found damage. Facts: `domain`, `point`, `why`, `next_good`."""
+
+    code = "restored_point_damaged"
+    title = "A domain was started on a point that is damaged"
+    detail_template = "{domain} runs on point {point}, which was whole when it was read before. Now: {why}"
+    remedy_template = (
+        "{domain} may read wrong data: do not trust it. Its own writes are in its new disks. Save what you need, shut it off, and restore "
+        "{next_good}."
+    )
+
+
 class PointNotSealed(StillpointError):
     """The point is the files below the overlays of the guest's disks: there is nothing in a repository. Facts: `point`."""
 

@@ -37,6 +37,8 @@ from service.model.impact import ImpactStage
 from service.model.intent import Intent, Overlay
 from service.model.lifecycle import PhaseName
 from service.model.manifest import Manifest
+from service.model.proofs import Proof
+from service.model.repository import Compare, ProofKind
 from service.model.requests import BackupRequest
 from service.model.verdict import no_point
 from service.records import points, queue, sealed_points, unmerged
@@ -202,10 +204,20 @@ class _BackupRun:
             }
             queue.write(session, claim.job_id, claim.lease_token, values)
             if session.get(RecoveryPoint, point.id) is None:
-                points.add(session, point, database_now(session))
+                now = database_now(session)
+                points.add(session, point, now)
+                points.add_proofs(session, point.id, self._proofs_of_seal(manifest), now)
 
         self._run.in_transaction(write)
         return own
+
+    def _proofs_of_seal(self, manifest: Manifest) -> list[Proof]:
+        """All that was copied was read back and compared, so the seal is a proof of the bytes. Not after a death, which lost the stamp."""
+        stamp = self._repository.stamps.get(manifest.folder)
+        if stamp is None or self._request.compare is Compare.nothing:
+            return []
+        facts = {"by": "seal", "stamps": {manifest.folder: stamp}}
+        return [Proof(ProofKind.bytes, ok=True, facts=facts, job_id=self._run.claim.job_id)]
 
     # --- the end ----------------------------------------------------------------------------------
 

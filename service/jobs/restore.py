@@ -7,6 +7,7 @@ block take the place of disks. The old disks stay until the domain has run on th
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -18,10 +19,13 @@ from service.disks import old_disks
 from service.errors import (
     JobCancelled,
     LeaseLost,
+    PointDamaged,
+    PointIncomplete,
     RepositoryGone,
     RepositoryNotAnswering,
     RepositoryRefused,
     RepositoryUnusable,
+    RestoredPointDamaged,
     StillpointError,
 )
 from service.hypervisor.guest import Guest
@@ -36,7 +40,7 @@ from service.jobs.run import JobRun, MustRecover
 from service.model.intent import Intent
 from service.model.lifecycle import PhaseName
 from service.model.proofs import Proof
-from service.model.repository import ProofKind, RestoreMode
+from service.model.repository import ProofKind, RestoreMode, VerifyWhen
 from service.model.requests import RestoreRequest
 from service.model.restore_plan import RestorePlan
 from service.records import points
@@ -57,6 +61,7 @@ class Restore:
     silence_s: float = 60.0
     stop_patience_s: float = STOP_PATIENCE_S
     boot_patience_s: float = BOOT_PATIENCE_S
+    proof_days: float = 7.0
 
     def run(self, run: JobRun, host: Host) -> Ending:
         begun = RestoreIntent.of(Intent.from_document(run.claim.intent))
@@ -141,11 +146,13 @@ class _RestoreRun:
         return self._conclude(intent, guest)
 
     def _is_read(self, archive: Archive, source: Source, point: RecoveryPoint) -> bool:
-        """Whether every byte was read. False: a fresh proof stands for that, and the bytes are compared while they are used."""
-        now = self._run.in_transaction(database_now)
-        if restore_checks.is_proven(archive, source, point, now):
-            return False
-        restore_checks.read_all(archive, source)
+        """Whether every byte was read. False: a proof still stands for that, and the bytes are compared while they are used."""
+        if self._request.verify is not VerifyWhen.before:
+            relied_on = restore_checks.standing_proof(self._run, archive, source, point, timedelta(days=self._kind.proof_days))
+            self._tell(bytes_read="after" if relied_on else "before", relies_on=relied_on)
+            if relied_on is not None:
+                return False
+        restore_checks.read_all(self._run, archive, source)
         return True
 
     def continued(self, intent: RestoreIntent) -> Ending:
@@ -221,7 +228,7 @@ class _RestoreRun:
         flattening = Flattening(run, self._host, archive, intent, note=self._note, bytes_s=self._request.rate_limit_bytes)
         files = {file.what: file.path for file in intent.files}
         self._tell(domain={"id": intent.uuid, "name": intent.name}, files=files, reads_repository=intent.targets)
-        is_verified = intent.is_verified or self._is_verified(archive, point)
+        is_verified = intent.is_verified or self._is_verified(archive, intent, point)
         with run.phase(PhaseName.flatten) as phase:
             archive.phase = PhaseName.flatten
             try:
@@ -231,19 +238,30 @@ class _RestoreRun:
                 run.write({"result": self._result_document()})
             if flattening.unproven:
                 phase.warn(f"No flush of the guest was seen after the copy of {', '.join(flattening.unproven)}.")
-        self._result["bytes_verified"] = is_verified or self._is_verified(archive, point)
+        self._result["bytes_verified"] = is_verified or self._is_verified(archive, intent, point)
         return self._conclude(intent, guest)
 
-    def _is_verified(self, archive: Archive, point: RecoveryPoint) -> bool:
-        """Read what a fresh proof stood for. A repository that hangs or is gone now only puts that off. Raises PointDamaged."""
+    def _is_verified(self, archive: Archive, intent: RestoreIntent, point: RecoveryPoint) -> bool:
+        """Read what a proof stood for. A repository that hangs or is gone now only puts that off. Raises RestoredPointDamaged."""
         with self._run.phase(PhaseName.checksums) as phase:
             archive.phase = PhaseName.checksums
             try:
-                restore_source.judged(self._run, point, lambda: restore_checks.read_all(archive, restore_source.read(archive, point)))
+                restore_source.judged(self._run, point, lambda: self._read_now(archive, point))
+            except (PointDamaged, PointIncomplete) as error:
+                raise self._stands_on_damage(intent, error) from error
             except (RepositoryGone, RepositoryNotAnswering, RepositoryRefused, RepositoryUnusable) as error:
                 phase.warn(error.detail)
                 return False
         return True
+
+    def _read_now(self, archive: Archive, point: RecoveryPoint) -> None:
+        restore_checks.read_all(self._run, archive, restore_source.read(archive, point))
+
+    def _stands_on_damage(self, intent: RestoreIntent, error: StillpointError) -> StillpointError:
+        """The guest is not stopped: a person decides what of its work is worth to be kept."""
+        self._tell(bytes_verified=False)
+        next_good = error.facts["next_good"]
+        return RestoredPointDamaged(domain=intent.name, point=intent.point_id, why=error.detail, next_good=next_good)
 
     # --- the end ----------------------------------------------------------------------------------
 

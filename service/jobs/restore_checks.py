@@ -1,39 +1,52 @@
-"""Whether a point is whole, before it is restored: by reading every byte, or for an instant restore by a fresh proof on record.
+"""Whether a point is whole, before it is restored: by reading every byte, or by a proof on record that still stands.
 
-An instant restore must not take longer for a larger disk. So where the bytes of the point were read lately and no file was written since
-then, the domain starts first, and the bytes are read right after that.
+An instant restore must not take longer for a larger disk. So where every byte of the point was read lately, and the filesystem says that no
+file was changed since then, the domain starts first, and the bytes are read right after that.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import PurePath
 from typing import Any
 
+from sqlalchemy.orm import Session
+
+from service.clock import rfc3339
+from service.db.engine import database_now
 from service.db.tables import RecoveryPoint
 from service.errors import PointDamaged
 from service.jobs.restore_source import Archive, Source
-from service.model import proofs
+from service.jobs.run import JobRun
+from service.model.proofs import Proof
 from service.model.repository import ProofKind
-
-FRESH = timedelta(days=1)
-"""How long a proof of bytes, or the seal itself, stands for the bytes at the start of an instant restore. An older point is read first."""
+from service.records import damage, points, stamps
 
 
-def read_all(archive: Archive, source: Source) -> None:
-    """Every stored byte of the point and of those below. Raises PointDamaged, the errors of a repository."""
-    _refuse(archive, source, archive.call("verify_point", folder=source.manifest.folder, checks=["bytes"])["bytes"]["faults"])
+def read_all(run: JobRun, archive: Archive, source: Source) -> None:
+    """Every stored byte of the point and of those below: a proof. Raises PointDamaged, the errors of a repository."""
+    seen = archive.call("verify_point", folder=source.manifest.folder, checks=["bytes"])["bytes"]
+    _refuse(archive, source, seen["faults"])
+    facts = {name: value for name, value in seen.items() if name not in ("ok", "faults")}
+    proof = Proof(ProofKind.bytes, ok=True, facts={**facts, "by": "restore"}, job_id=run.claim.job_id)
+
+    def note(session: Session) -> None:
+        point = points.get(session, source.manifest.point_id)
+        damage.take_back(session, point, proof, now=database_now(session), facts={"by": "restore", "job_id": run.claim.job_id})
+
+    run.in_transaction(note)
 
 
-def is_proven(archive: Archive, source: Source, point: RecoveryPoint, now: datetime) -> bool:
-    """Whether the point was read or sealed lately, and no file of it was written since then. Raises PointDamaged."""
+def standing_proof(run: JobRun, archive: Archive, source: Source, point: RecoveryPoint, max_age: timedelta) -> dict[str, Any] | None:
+    """On what a restore may rely instead of reading first: the oldest proof of the chain. None: it must read. Raises PointDamaged."""
     seen = archive.call("look_at_files", folder=source.manifest.folder)
     _refuse(archive, source, seen["faults"])
-    since = max([datetime.fromisoformat(source.manifest.sealed_at), *_proven_at(point)])
-    return now - since < FRESH and datetime.fromtimestamp(seen["newest"], UTC) <= since
 
+    def look(session: Session) -> tuple[stamps.Standing | None, datetime]:
+        return stamps.standing(session, points.get(session, point.id), seen[stamps.STAMPS]), database_now(session)
 
-def _proven_at(point: RecoveryPoint) -> list[datetime]:
-    newest = proofs.newest(point.proofs, ProofKind.bytes)
-    return [datetime.fromisoformat(newest["at"])] if newest is not None and newest["ok"] else []
+    last_read, now = run.in_transaction(look)
+    if last_read is None or now - last_read.at > max_age:
+        return None
+    return {"read_at": rfc3339(last_read.at), "age_s": round((now - last_read.at).total_seconds()), "job_id": last_read.job_id}
 
 
 def _refuse(archive: Archive, source: Source, faults: list[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from service.model.lifecycle import PhaseName
 from service.model.manifest import Manifest
 from service.model.proofs import Proof
 from service.model.repository import ProofKind
-from service.records import damage, points, repositories
+from service.records import damage, points, repositories, stamps
 from service.repository import signing
 from service.repository.hand import Progress
 from service.repository.keys import Key
@@ -63,7 +63,11 @@ class Archive:
 
     def call(self, step: str, *, disk: str | None = None, **arguments: Any) -> dict[str, Any]:
         """Raises what the step raises, JobCancelled, LeaseLost. `disk`: what the progress is about."""
-        return self.stored.call(step, arguments, on_progress=self.teller(disk))
+        answer = self.stored.call(step, arguments, on_progress=self.teller(disk))
+        if changed := answer.get("changed"):
+            # The access list of a file was changed, and nothing else: what was read of the file before still stands.
+            self._run.in_transaction(lambda session: stamps.take_over(session, self.id, changed))
+        return answer
 
     def teller(self, disk: str | None) -> Callable[[Progress], None]:
         return lambda progress: self._run.progress(self.phase, progress.done_bytes, progress.total_bytes, progress.rate_bytes_s, disk=disk)

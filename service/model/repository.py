@@ -40,6 +40,14 @@ class RestoreMode(StrEnum):
     """Overlays over the repository, started at once, and made whole while the domain runs."""
 
 
+class VerifyWhen(StrEnum):
+    """When a restore reads every byte of its point."""
+
+    auto = "auto"
+    """Before, unless a proof on record still stands for the point."""
+    before = "before"
+
+
 class IdentityChoice(StrEnum):
     """UUID, MAC addresses and serial numbers of the restored domain."""
 

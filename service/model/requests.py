@@ -10,7 +10,7 @@ from typing import Any, ClassVar, get_args
 from service.errors import RecordUnreadable, VersionUnknown
 from service.model.kinds import JobKind
 from service.model.policy import FreezeMode, FreezePolicy, OnShortfall
-from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode
+from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode, VerifyWhen
 from service.model.verdict import Verdict
 
 VERSION = 1
@@ -181,6 +181,7 @@ class RestoreRequest:
     remove_old_disks: bool = False
     rate_limit_bytes: int | None = None
     plan_only: bool = False
+    verify: VerifyWhen = VerifyWhen.auto
 
     @property
     def would_freeze(self) -> bool:
@@ -189,7 +190,14 @@ class RestoreRequest:
     def as_document(self) -> dict[str, Any]:
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         disks = list(self.disks) if self.disks is not None else None
-        return {"kind": self.kind.value, **plain, "mode": self.mode.value, "identity": self.identity.value, "disks": disks}
+        return {
+            "kind": self.kind.value,
+            **plain,
+            "mode": self.mode.value,
+            "identity": self.identity.value,
+            "disks": disks,
+            "verify": self.verify.value,
+        }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "RestoreRequest":
@@ -199,6 +207,7 @@ class RestoreRequest:
             "mode": RestoreMode(document["mode"]),
             "identity": IdentityChoice(document.get("identity") or IdentityChoice.auto),
             "disks": tuple(disks) if disks is not None else None,
+            "verify": VerifyWhen(document.get("verify") or VerifyWhen.auto),
         }
         return cls(**known)
 

@@ -1,6 +1,6 @@
 """The rows of recovery points, and the only place that changes their `state`. Callers commit."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -88,6 +88,11 @@ def add_proofs(session: Session, point_id: str, proofs: Sequence[Proof], now: da
     """Raises RecoveryPointNotFound."""
     known = _locked(session, point_id).proofs
     _change(session, point_id, proofs=with_new(known, [proof.as_document(now) for proof in proofs]))
+
+
+def replace_proofs(session: Session, point_id: str, proofs: Sequence[Mapping[str, Any]]) -> None:
+    """The same proofs with other facts."""
+    _change(session, point_id, proofs=list(proofs))
 
 
 def _locked(session: Session, point_id: str) -> Any:

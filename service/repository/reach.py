@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
-from service.errors import ForeignEntry, OutOfReachOfQemu, StorageRefused, TargetFull
+from service.errors import ForeignEntry, OutOfReachOfQemu, StillpointError, StorageRefused, TargetFull
 from service.repository import access_list, stored_chain
 from service.repository.access_list import PASS, READ
 from service.repository.failures import free_bytes, of_target
 from service.repository.images import ALONE, DIES_WITH_US, Image, QemuImgFailed, last_line, qemu_img, qemu_img_watched
 from service.repository.report import Report
-from service.repository.verifying import Faults, point_chain
+from service.repository.stamps import stamp_of
+from service.repository.verifying import Faults, point_chain, stored_manifest
 
 TRIAL_S = 20.0
 """Seconds for the program that tries to open the images as QEMU's user. After that the repository counts as out of reach."""
@@ -50,6 +51,7 @@ def open_to_qemu(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     layers = sorted({layer for chain in chains for layer in chain})
     if uid == os.geteuid():
         return {"chains": chains}
+    before = _stamps(root, layers)
     try:
         if _obstacle(layers, arguments) is not None:
             _grant(root, layers, uid, report)
@@ -59,24 +61,24 @@ def open_to_qemu(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     except OutOfReachOfQemu:
         _revoke(root, layers, uid)
         raise
-    return {"chains": chains}
+    return {"chains": chains, "changed": _changed(before, _stamps(root, layers))}
 
 
 def look_at_files(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
-    """The step. Whether every file of the point and of those below has its sealed size, and when the newest of them was written.
+    """The step. Whether every file of the point and of those below has its sealed size, and by folder the stamps of these points.
 
     Nothing is read but the manifests, so this takes the same time for every size of a disk. Raises PointDamaged, PointIncomplete, ...
     """
-    root, newest = arguments["path"], 0.0
-    faults = Faults()
+    root = arguments["path"]
+    faults, seen = Faults(), dict[str, str]()
     for point in point_chain(root, arguments["folder"], faults):
         for file in point.manifest.files:
             status = stored_chain.regular_file(root, point.folder, file.name).stat()
-            newest = max(newest, status.st_mtime)
             if status.st_size != file.bytes:
                 faults.add(point.folder, file.name, f"it has {status.st_size} bytes, and {file.bytes} bytes were sealed")
+        seen[point.folder] = stamp_of(root, point.folder, point.manifest)
         report.alive()
-    return {"faults": faults.faults, "newest": newest}
+    return {"faults": faults.faults, "stamps": seen}
 
 
 def close_to_qemu(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -84,8 +86,22 @@ def close_to_qemu(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     root, uid = arguments["path"], arguments["uid"]
     layers = [str(layer.path) for folder, file in arguments["images"] for layer in stored_chain.chain(root, folder, file)]
     report.alive()
+    before = _stamps(root, layers)
     _revoke(root, layers, uid)
-    return {}
+    return {"changed": _changed(before, _stamps(root, layers))}
+
+
+def _stamps(root: str, layers: Sequence[str]) -> dict[str, str]:
+    """By the folder of each point whose rights are changed. A point that cannot be read has no stamp: then it is read before it is used."""
+    stamps = {}
+    for folder in sorted({str(PurePath(layer).parent.relative_to(root)) for layer in layers}):
+        with suppress(StillpointError):
+            stamps[folder] = stamp_of(root, folder, stored_manifest(root, folder, of_point=folder))
+    return stamps
+
+
+def _changed(before: dict[str, str], after: dict[str, str]) -> dict[str, list[str]]:
+    return {folder: [stamp, after[folder]] for folder, stamp in before.items() if after.get(folder, stamp) != stamp}
 
 
 def make_overlay(arguments: dict[str, Any], report: Report) -> dict[str, Any]:

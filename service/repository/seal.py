@@ -14,6 +14,7 @@ from service.model.repository import MANIFEST_FILE, PARTIAL_PREFIX, SIGNATURE_FI
 from service.repository import durable, failures, manifests, places
 from service.repository.partial import DONE_SUFFIX, MARKER
 from service.repository.report import Report
+from service.repository.stamps import stamp_of
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -63,7 +64,8 @@ def publish(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         with failures.in_repository(shown, "publishing"):
             os.rename(_renamed_from(partial, published), name, src_dir_fd=parent, dst_dir_fd=parent)
         places.sync_folder(parent, shown.parent)
-    return {"folder": published, "was_published": False}
+    # A rename of the folder does not change its files.
+    return {"folder": published, "was_published": False, "stamp": stamp_of(path, published, manifests.parsed(arguments["manifest"]))}
 
 
 def stored_files(folder: int, shown: Path, below: str = "", *, with_marks: bool = False) -> Iterator[tuple[str, int]]:

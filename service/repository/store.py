@@ -104,6 +104,8 @@ class Repository:
         self.hand = Hand(path, key=key, silence_s=silence_s)
         self.safe_point = safe_point
         self.known_keys = dict(known_keys or {})
+        #: By folder, the stamps of the points that were published here (`service.repository.stamps`).
+        self.stamps: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -181,7 +183,8 @@ class Repository:
             self.call("put_key", {"key_id": signing_key.id, "text": signing_key.public_text})
         signature = signing_key.sign(content) if signing_key is not None else None
         texts = {"manifest": content.decode(), "signature": signature}
-        self.call("publish", {"partial": partial, "folder": manifest.folder, **texts})
+        answer = self.call("publish", {"partial": partial, "folder": manifest.folder, **texts})
+        self.stamps |= {manifest.folder: answer["stamp"]} if "stamp" in answer else {}
         return signing.digest(content)
 
     def drop_partial(self, partial: str) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from service.repository.extents import Block
 from service.repository.failures import in_repository
 from service.repository.reading import Tally, read_blocks
 from service.repository.report import Report
+from service.repository.stamps import stamp_of
 from service.repository.stored_chain import StoredImage, damaged
 from service.repository.stored_disk import need_key, opened, stored_digests
 from service.repository.structure import structure_of
@@ -84,6 +86,8 @@ def _bytes(repository: str, folder: str, report: Report) -> dict[str, Any]:
     """Every stored file of the point and of those below. Then what the guest sees, which needs the key of an encrypted point."""
     faults = Faults()
     points = point_chain(repository, folder, faults)
+    # Before the first byte is read, so that what is written meanwhile has another stamp.
+    stamps = _stamps(repository, points)
     files = [(point.folder, file) for point in points for file in point.manifest.files]
     disks = [disk for disk in _disks(points, folder) if report.key is not None or not disk.is_encrypted]
     stored = sum(file.bytes for _, file in files)
@@ -96,7 +100,23 @@ def _bytes(repository: str, folder: str, report: Report) -> dict[str, Any]:
     if not faults.faults:
         for disk in disks:
             _check_content(repository, folder, disk, faults, tally)
-    return {"ok": not faults.faults, "files": len(files), "bytes": stored, "faults": faults.faults, "contents": len(disks)}
+    return {
+        "ok": not faults.faults,
+        "files": len(files),
+        "bytes": stored,
+        "faults": faults.faults,
+        "contents": len(disks),
+        "stamps": stamps,
+    }
+
+
+def _stamps(repository: str, points: Sequence[PointOnDisk]) -> dict[str, str]:
+    stamps = {}
+    for point in points:
+        with suppress(PointIncomplete, ForeignEntry):
+            # The read finds what is missing or strange, and says so.
+            stamps[point.folder] = stamp_of(repository, point.folder, point.manifest)
+    return stamps
 
 
 def _disks(points: Sequence[PointOnDisk], folder: str) -> Sequence[DiskOfPoint]:

@@ -1,19 +1,23 @@
 """What a restore reads and when, what a cancel leaves, and points that are encrypted."""
 
 import os
-from datetime import UTC, datetime, timedelta
+import shutil
 from pathlib import Path
 from typing import Any
 
 import libvirt
 import pytest
 
-from service.clock import rfc3339
 from service.db.engine import Database
 from service.db.tables import Job
+from service.errors import RestoredPointDamaged
 from service.jobs import restore_flatten
+from service.jobs.restore import Restore
 from service.jobs.restore_flatten import Flattening
 from service.jobs.restore_source import Archive
+from service.model.kinds import JobKind
+from service.records import points, stamps
+from service.repository.stamps import stamp_of
 from tests.fakes.domain import RUNNING
 from tests.jobs.restoring import RestoreScene, first_byte
 from tests.scenes.host import HOST, error_of
@@ -42,21 +46,35 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def lately(scene: RestoreScene) -> str:
-    """A point whose files were all written before it was sealed."""
+    """A point whose bytes were read when it was sealed."""
     scene.write_disk(2)
-    point = scene.seal(sealed_at=rfc3339(datetime.now(UTC) + timedelta(minutes=1)))
+    point = scene.seal(is_proven=True)
     scene.write_disk(9)
     return point
 
 
+def image_of(scene: RestoreScene, point: str) -> Path:
+    return scene.sealed.folder_of(point) / "vda.qcow2"
+
+
 def damage(scene: RestoreScene, point: str) -> None:
-    """A byte turns, as on a bad medium: the time of the file stays."""
-    image = scene.sealed.folder_of(point) / "vda.qcow2"
+    """A byte of the file turns, and the time of its last write is put back."""
+    image = image_of(scene, point)
     before = image.stat()
     content = bytearray(image.read_bytes())
     content[-1000] ^= 0xFF
     image.write_bytes(content)
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def damage_below_the_filesystem(scene: RestoreScene, point: str) -> None:
+    """A bad medium: the filesystem knows of no change, so the proof still has the stamp."""
+    damage(scene, point)
+    folder = scene.sealed.manifests[point].folder
+    stamp = stamp_of(str(scene.repository), folder, scene.sealed.manifests[point])
+    with scene.database.write() as session:
+        before = (points.get(session, point).proofs or [])[0]["facts"]["stamps"][folder]
+        stamps.take_over(session, scene.sealed.id, {folder: [before, stamp]})
 
 
 def test_a_point_that_was_sealed_lately_is_read_once_while_it_is_written(scene: RestoreScene, steps: list[str]) -> None:
@@ -76,24 +94,94 @@ def test_an_instant_restore_of_a_point_that_was_sealed_lately_starts_first_and_r
     assert steps.index("make_overlay") < steps.index("verify_point")
 
 
-def test_a_damage_behind_a_fresh_proof_is_seen_while_the_disk_is_written(scene: RestoreScene) -> None:
+def test_the_job_says_on_which_proof_it_relied_and_how_old_that_is(scene: RestoreScene) -> None:
+    relied = relied_on(scene.restore("instant", lately(scene)))
+    assert relied is not None
+    assert (relied["job_id"], 0 <= relied["age_s"] < 3600) == (None, True)
+    assert relied_on(scene.restore("files", folder=str(scene.images))) is None
+
+
+def relied_on(job: Job) -> dict[str, Any] | None:
+    assert job.result is not None, job.error
+    assert job.result["restore"]["bytes_read"] == ("before" if job.result["restore"]["relies_on"] is None else "after")
+    relied: dict[str, Any] | None = job.result["restore"]["relies_on"]
+    return relied
+
+
+@pytest.mark.parametrize("mode", ["new", "instant"])
+def test_a_damage_whose_time_was_put_back_is_found_before_anything_is_written(scene: RestoreScene, mode: str) -> None:
     point = lately(scene)
     damage(scene, point)
+    job = scene.restore(mode, point)
+    assert (job.state, error_of(job)["code"]) == ("failed", "point_damaged")
+    assert (scene.new_files(), scene.new_domains()) == ([], [])
+
+
+def test_a_file_that_was_replaced_by_the_same_bytes_is_read_before_the_start(scene: RestoreScene, steps: list[str]) -> None:
+    point = lately(scene)
+    image = image_of(scene, point)
+    copy = image.with_name("copy")
+    shutil.copy2(image, copy)
+    copy.replace(image)
+    assert scene.restore("instant", point).state == "succeeded"
+    assert steps.index("verify_point") < steps.index("make_overlay")
+
+
+def test_a_proof_that_is_too_old_is_read_again_before_the_start(scene: RestoreScene, steps: list[str]) -> None:
+    scene.handlers[JobKind.restore] = Restore(proof_days=0.0)  # type: ignore[index]  # the scene keeps them in a dict
+    scene.restore("instant", lately(scene))
+    assert steps.index("verify_point") < steps.index("make_overlay")
+
+
+def test_a_request_may_want_the_bytes_read_before_the_start(scene: RestoreScene, steps: list[str]) -> None:
+    scene.restore("instant", lately(scene), verify="before")
+    assert steps.index("verify_point") < steps.index("make_overlay")
+
+
+def test_a_parent_that_was_never_read_is_read_before_the_start(scene: RestoreScene, steps: list[str]) -> None:
+    scene.restore("instant", scene.seal(parent=scene.full, is_proven=True))
+    assert steps.index("verify_point") < steps.index("make_overlay")
+
+
+def test_the_read_of_one_restore_stands_for_the_next_one(scene: RestoreScene, steps: list[str]) -> None:
+    scene.restore("instant")
+    steps.clear()
+    scene.restore("instant")
+    assert steps.index("make_overlay") < steps.index("verify_point")
+
+
+def test_a_change_of_rights_by_the_service_takes_no_proof_away_and_another_change_does(scene: RestoreScene) -> None:
+    point = lately(scene)
+    folder = scene.sealed.manifests[point].folder
+    with scene.database.write() as session:
+        before = (points.get(session, point).proofs or [])[0]["facts"]["stamps"]
+        stamps.take_over(session, scene.sealed.id, {folder: [before[folder], "after"], "another": ["x", "y"]})
+        row = points.get(session, point)
+        assert stamps.standing(session, row, {folder: "after"}) is not None
+        assert stamps.standing(session, row, before) is None
+        stamps.take_over(session, scene.sealed.id, {folder: ["not the one before", "later"]})
+        assert stamps.standing(session, points.get(session, point), {folder: "later"}) is None
+
+
+def test_a_damage_behind_a_proof_is_seen_while_the_disk_is_written(scene: RestoreScene) -> None:
+    point = lately(scene)
+    damage_below_the_filesystem(scene, point)
     job = scene.restore("new", point)
     assert (job.state, error_of(job)["code"]) == ("failed", "point_damaged")
     assert (scene.new_files(), scene.new_domains()) == ([], [])
 
 
-def test_a_damage_behind_a_fresh_proof_ends_an_instant_restore_and_the_domain_is_left_to_a_person(scene: RestoreScene) -> None:
+def test_a_damage_that_no_filesystem_knows_of_is_told_loudly_after_an_instant_start(scene: RestoreScene) -> None:
     point = lately(scene)
-    damage(scene, point)
+    damage_below_the_filesystem(scene, point)
     job = scene.restore("instant", point)
-    assert (job.state, error_of(job)["code"], error_of(job)["facts"]["next_good"]) == ("failed", "point_damaged", scene.point)
-    assert job.result is not None
-    assert job.result["restore"]["reads_repository"] == ["vda"]
-    assert scene.point_row(point).state == "damaged"
     (new,) = scene.new_domains()
-    assert new.state_now == RUNNING
+    facts = error_of(job)["facts"]
+    assert (job.state, error_of(job)["code"]) == ("failed", RestoredPointDamaged.code)
+    assert (facts["domain"], facts["point"], facts["next_good"]) == (new.name(), point, scene.point)
+    assert job.result is not None
+    assert (job.result["restore"]["reads_repository"], job.result["restore"]["bytes_verified"]) == (["vda"], False)
+    assert (scene.point_row(point).state, new.state_now) == ("damaged", RUNNING)
 
 
 # --- cancel ---------------------------------------------------------------------------------------

@@ -99,12 +99,13 @@ def test_the_stored_bytes_of_an_encrypted_point_are_verified_without_its_key(tmp
     points.key = key
 
     if key is None:
-        assert points.verify("p1", "bytes")["bytes"] | {"files": 0, "bytes": 0} == {
+        assert points.verify("p1", "bytes")["bytes"] | {"files": 0, "bytes": 0, "stamps": {}} == {
             "ok": True,
             "files": 0,
             "bytes": 0,
             "faults": [],
             "contents": 0,
+            "stamps": {},
         }
     for check in ("bytes", "structure", "filesystem") if key is not None else ("structure", "filesystem"):
         with pytest.raises(KeyUnusable):

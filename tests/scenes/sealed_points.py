@@ -12,7 +12,8 @@ from typing import Any
 from service.clock import rfc3339
 from service.db.engine import Database, database_now
 from service.model.manifest import DiskOfPoint, Manifest, StoredFile
-from service.model.repository import DEFINITION_FILE, DiskLevel, point_folder
+from service.model.proofs import Proof
+from service.model.repository import DEFINITION_FILE, DiskLevel, ProofKind, point_folder
 from service.records import points, repositories, sealed_points
 from service.records.repositories import Registration
 from service.repository.keys import Key
@@ -51,11 +52,13 @@ class SealedPoints:
         parent: str | None = None,
         nvram: Path | None = None,
         tpm: Path | None = None,
+        is_proven: bool = False,
         **more: Any,
     ) -> str:
         """The id of the new point. `domain`: UUID and name. `parent`: the point that it inherits from; increments are by content.
 
-        `tpm`: the folder with the state of a TPM. `more`: fields of the manifest.
+        `tpm`: the folder with the state of a TPM. `is_proven`: with the proof of its bytes that
+        the seal of a backup is. `more`: fields of the manifest.
         """
         point_id = str(uuid.uuid4())
         now = datetime.now(UTC)
@@ -76,9 +79,11 @@ class SealedPoints:
             files = repository.seal(partial)
             manifest = self._manifest(point_id, folder, domain, now, copied, files, state, more)
             digest = repository.publish(partial, manifest, None)
+        proof = Proof(ProofKind.bytes, ok=True, facts={"stamps": repository.stamps})
         self.manifests[point_id] = manifest
         with self.database.write() as session:
             points.add(session, sealed_points.row_of(manifest, digest), database_now(session))
+            points.add_proofs(session, point_id, [proof] if is_proven else [], database_now(session))
         return point_id
 
     def _copy(self, repository: Repository, partial: str, target: str, image: Path, parent: str | None) -> DiskOfPoint:

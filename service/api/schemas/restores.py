@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from service.api.schemas import examples_repository as examples
 from service.api.schemas.fields import Answer, Disks, DomainName, FolderPath, HostName, Rate, Request, WholeNumber
-from service.model.repository import IdentityChoice, RestoreMode
+from service.model.repository import IdentityChoice, RestoreMode, VerifyWhen
 
 DEFAULT_WAIT_MS = 10_000
 """Milliseconds. A plan takes one or two seconds if the repository answers and the worker is free."""
@@ -44,6 +44,11 @@ class RestoreWork(Request):
         description="`in_place`: remove the old disks once the guest agent of the restored domain has answered. Without it they are kept.",
     )
     rate_limit_bytes: Rate | None = None
+    verify: VerifyWhen = Field(
+        default=VerifyWhen.auto,
+        description="`before`: every byte of the point is read before anything is written or started. `auto`: the same, unless every byte "
+        "was read lately and no file was changed since; an instant restore then reads after the start, and the job says on what it relied.",
+    )
 
 
 class PreviewRequest(RestoreWork):
