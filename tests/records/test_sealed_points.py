@@ -1,6 +1,6 @@
 """The rows of sealed points: from their manifests, with their proofs, and which of them is good."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -155,6 +155,18 @@ def test_the_next_increment_stands_on_the_newest_point_that_is_not_known_to_be_b
     assert last() == id_of_point("inc")
     with database.read() as session:
         assert points.last_sealed(session, DB1, "another") is None
+
+
+def test_a_clock_of_a_host_that_went_back_does_not_make_an_older_point_the_last_one(database: Database, nas: str) -> None:
+    add_points(database, nas, "full inc")
+    with database.write() as session:
+        full, inc = (points.get(session, id_of_point(name)) for name in ("full", "inc"))
+        full.point_in_time_at = inc.point_in_time_at + timedelta(hours=2)
+        full.created_at, inc.created_at = NOW, NOW + timedelta(hours=1)
+    with database.read() as session:
+        last = points.last_sealed(session, DB1, nas)
+        assert last is not None
+        assert last.id == id_of_point("inc")
 
 
 def test_the_next_good_point_is_the_newest_one_before(database: Database, nas: str) -> None:
