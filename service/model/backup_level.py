@@ -12,8 +12,9 @@ from service.errors import LevelImpossible
 from service.model.manifest import DiskOfPoint, Manifest
 from service.model.repository import DiskLevel, Level
 
-MAX_CHAIN = 60
-"""Points that may stand on each other. The next copy of the disk is then a full one: QEMU opens every file of a chain."""
+MAX_CHAIN = 22
+"""Points that may stand on each other. The next copy of the disk is then a full one. libvirt 10.8 to 11.x starts no domain on a chain of
+more than about 25 files, and an instant restore adds a file of its own (`service.model.restore_plan.MAX_INSTANT_LAYERS`)."""
 
 
 class BitmapState(StrEnum):

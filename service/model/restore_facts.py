@@ -28,6 +28,8 @@ class PointFacts:
     has_tpm: bool = False
     #: By target: the bytes that the disk's file and the files below it have in the repository. An absent target: not known.
     stored_bytes: Mapping[str, int] = field(default_factory=dict)
+    #: By target: the files that stand on each other in the repository. An absent target: not known.
+    layers: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_manifest(cls, manifest: Manifest, chain: Mapping[str, Manifest]) -> "PointFacts":
@@ -43,6 +45,7 @@ class PointFacts:
             has_nvram=bool(manifest.state_files.get("nvram")),
             has_tpm=bool(manifest.state_files.get("tpm")),
             stored_bytes={disk.target: _stored(manifest, disk, chain) for disk in manifest.disks},
+            layers={disk.target: _layers(disk, chain) for disk in manifest.disks},
         )
 
     @classmethod
@@ -73,6 +76,12 @@ def any_says(*answers: bool | None) -> bool | None:
     if True in answers:
         return True
     return False if False in answers else None
+
+
+def _layers(disk: DiskOfPoint, chain: Mapping[str, Manifest]) -> int:
+    below = chain.get(disk.parent) if disk.parent is not None else None
+    layers = [each for each in below.disks if each.target == disk.target] if below is not None else []
+    return 1 + sum(_layers(layer, chain) for layer in layers)
 
 
 @dataclass(frozen=True)

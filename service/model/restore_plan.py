@@ -24,6 +24,10 @@ OVERLAY_BYTES = 1 << 20
 """Bytes that an overlay needs before the guest has written anything. A folder with less free space is full."""
 _READS_REPOSITORY = "Until its disks are flattened, the domain reads from the repository. A repository that hangs delays the domain."
 
+MAX_INSTANT_LAYERS = 24
+"""Files of one disk in the repository over which an instant restore puts its own. A disk on more of them is refused for this mode: libvirt
+10.8 to 11.x starts no domain on a chain of more than about 25 files."""
+
 
 @dataclass(frozen=True)
 class PlannedDisk:
@@ -158,6 +162,10 @@ def possible(point: PointFacts, request: RestoreRequest) -> list[DiskOfPoint]:
         raise _refused(point, "a restore in place keeps the domain and its name", "Leave out `identity` and `name`, or use the mode `new`.")
     if request.mode is RestoreMode.instant and any(disk.is_encrypted for disk in chosen):
         raise _refused(point, "QEMU would need the key of the repository to read the point", "Restore with the mode `new`.")
+    longest = max((point.layers.get(disk.target, 0) for disk in chosen), default=0)
+    if request.mode is RestoreMode.instant and longest > MAX_INSTANT_LAYERS:
+        reason = f"{longest} files stand on each other in the repository, and libvirt may start no domain on more than {MAX_INSTANT_LAYERS}"
+        raise _refused(point, reason, "Restore with the mode `new`, which makes one file of them.")
     return chosen
 
 

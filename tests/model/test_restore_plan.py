@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from service.errors import DiskUnknown, RestoreRefused, StillpointError, TargetFull, UsnRisk
+from service.model.backup_level import MAX_CHAIN
 from service.model.host_adaptation import Adaptation
 from service.model.inventory import DomainState
 from service.model.manifest import DiskOfPoint, LeftOut, Manifest, StoredFile
 from service.model.repository import DiskLevel, IdentityChoice, RestoreMode
 from service.model.requests import RestoreRequest
 from service.model.restore_facts import DefinedDisk, Definition, HostFacts, KnownDomain, PointFacts, Space
-from service.model.restore_plan import RestorePlan, paths_of, plan
+from service.model.restore_plan import MAX_INSTANT_LAYERS, RestorePlan, paths_of, plan
 from service.model.windows.well_known_writers import NTDS
 
 DOMAIN, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -60,6 +61,29 @@ def domain(
 
 
 OFF = facts(domains=(domain(),))
+
+
+@pytest.mark.parametrize("mode", [RestoreMode.new, RestoreMode.files])
+def test_a_point_on_a_chain_that_libvirt_does_not_start_is_not_restored_at_once_but_in_another_mode(mode: RestoreMode) -> None:
+    longest = point(layers={"vda": MAX_INSTANT_LAYERS})
+    assert plan(longest, asked(RestoreMode.instant), facts()).disks
+    longer = point(layers={"vda": MAX_INSTANT_LAYERS + 1})
+    refused(RestoreRefused, longer, asked(RestoreMode.instant), facts())
+    assert plan(longer, asked(mode, folder="/images"), facts()).disks
+
+
+def test_the_longest_chain_that_backups_make_can_be_restored_at_once() -> None:
+    assert MAX_CHAIN <= MAX_INSTANT_LAYERS
+
+
+def test_the_files_of_a_chain_are_counted_disk_by_disk() -> None:
+    vda = disk(parent="p2", parent_folder="domains/a/p2", level=DiskLevel.bitmap)
+    manifests = {
+        "p1": manifest(disks=(vda, disk("vdb"))),
+        "p2": manifest(disks=(disk(parent="p3", parent_folder="domains/a/p3", level=DiskLevel.bitmap), disk("vdb"))),
+        "p3": manifest(disks=(disk(), disk("vdb"))),
+    }
+    assert PointFacts.of_manifest(manifests["p1"], manifests).layers == {"vda": 3, "vdb": 1}
 
 
 def fates(made: RestorePlan) -> dict[str, str]:
