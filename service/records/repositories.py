@@ -4,8 +4,9 @@ The API touches no repository. It leaves wishes (`ask_check`, `ask_import`) in t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 from uuid import uuid4
 
@@ -49,7 +50,8 @@ class Look:
 
 
 def add(session: Session, wanted: Registration, now: datetime) -> Repository:
-    """Raises RepositoryTaken."""
+    """Raises RepositoryTaken. Another name of the same folder that no text shows, a link say, is found by the first look (`adopt`)."""
+    wanted = replace(wanted, path=_in_one_spelling(wanted.path))
     taken = _taken_by(session, wanted)
     repository_id = str(uuid4())
     repository = Repository(
@@ -72,6 +74,11 @@ def add(session: Session, wanted: Registration, now: datetime) -> Repository:
     if wanted.max_transfers is not None:
         slots.ensure_slots(session, slots.repository_lane(repository_id, Lane.transfer), wanted.max_transfers)
     return repository
+
+
+def _in_one_spelling(path: str) -> str:
+    """Without slashes and dots that name the same folder again. `..` stays, as it may follow a link."""
+    return str(PurePosixPath("/" + path.lstrip("/")))
 
 
 def get(session: Session, id_or_name: str) -> Repository:

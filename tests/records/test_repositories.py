@@ -44,7 +44,16 @@ def test_an_id_counts_before_a_name(database: Database) -> None:
         assert repositories.get(session, added).path == "/srv/nas"
 
 
-@pytest.mark.parametrize(("name", "path"), [("nas", "/srv/other"), ("other", "/srv/nas")])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("nas", "/srv/other"),
+        ("other", "/srv/nas"),
+        ("other", "/srv/nas/"),
+        ("other", "/srv//nas/."),
+        ("other", "//srv/nas"),
+    ],
+)
 def test_a_name_and_a_folder_are_registered_once(database: Database, name: str, path: str) -> None:
     with database.write() as session:
         add_repository(session)
