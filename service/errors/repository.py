@@ -178,13 +178,26 @@ class CopyDiffers(StillpointError):
 
 
 class OverlaySpaceLow(StillpointError):
-    """The guest writes faster than the copy ends. Facts: `folder`, `free_bytes`, `reserve_bytes`."""
+    """The guest writes faster than the copy ends. Facts: `folder`, `free_bytes`, `reserve_bytes`, and `merge_bytes` for the merge there."""
 
     code = "overlay_space_low"
     title = "The backup was ended before the guest could run out of space"
-    detail_template = "{folder} has {free_bytes} bytes left, and {reserve_bytes} are the reserve."
+    detail_template = (
+        "{folder} has {free_bytes} bytes left. The merge of the overlays may take {merge_bytes} there, and {reserve_bytes} are the reserve."
+    )
     remedy_template = (
         "The overlays were merged back, and the guest runs. Give the folder more space, or take the backup when the guest writes less."
+    )
+
+
+class MergeWithoutSpace(StillpointError):
+    """A merge would fill the filesystem of the disk. Facts: `target`, `folder`, `free_bytes`, `needed_bytes`."""
+
+    code = "merge_without_space"
+    title = "There is no space to merge an overlay back"
+    detail_template = "{target} was not merged: {folder} has {free_bytes} bytes left, and the merge may take {needed_bytes} more"
+    remedy_template = (
+        "Give {folder} more space at once: the guest goes on with its overlay, and QEMU pauses the guest if the overlay finds none."
     )
 
 
@@ -234,6 +247,15 @@ class PointMayBeSealed(StillpointError):
         "Nothing: when the repository answers again, the worker looks for the point, puts it on the list, and says so in this job. "
         "`stillpoint repository import` finds it as well."
     )
+
+
+class SourceWritten(StillpointError):
+    """A file that is copied was written to after the point in time that it is. Facts: `path`."""
+
+    code = "source_written"
+    title = "The disk was written to while it was copied"
+    detail_template = "Another program wrote to {path} after the point in time."
+    remedy_template = "Nothing was published. Find out which program writes to {path}, and take the backup again."
 
 
 class PointLost(StillpointError):

@@ -32,6 +32,7 @@ from service.jobs.point_outcome import Outcome, Taken, judge_point, points_evide
 from service.jobs.point_taking import PointSettings, PointTaking
 from service.jobs.run import JobRun, MustRecover
 from service.jobs.shortfall import Shortfall
+from service.jobs.still_disks import StillDisks
 from service.model.backup_intent import BackupIntent, Stage
 from service.model.impact import ImpactStage
 from service.model.intent import Intent, Overlay
@@ -153,7 +154,14 @@ class _BackupRun:
         copy: PointCopy | None = None
         try:
             copy = PointCopy(
-                self._run, self._repository, own, self._overlays, watch=self._watching, settings=self._kind.copying, owner=self._key.id
+                self._run,
+                self._repository,
+                own,
+                self._overlays,
+                watch=self._watching,
+                disks=StillDisks(self._guest, self._overlays),
+                settings=self._kind.copying,
+                owner=self._key.id,
             )
             if plan is not None:
                 copy.decide(lambda: plan.decide_again(self._overlays))

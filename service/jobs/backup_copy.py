@@ -10,16 +10,20 @@ from typing import Any, Protocol, TypeVar
 
 from service import log
 from service.errors import (
+    CopyDiffers,
     PointDamaged,
+    PointLost,
     RepositoryFull,
     RepositoryGone,
     RepositoryNotAnswering,
     RepositoryReadOnly,
     RepositoryRefused,
     RepositoryUnusable,
+    SourceWritten,
     StillpointError,
 )
 from service.jobs.run import JobRun, MustRecover
+from service.jobs.still_disks import StillDisks
 from service.model.backup_intent import BackupIntent, PlannedDisk
 from service.model.intent import Intent, Overlay
 from service.model.lifecycle import PhaseName
@@ -85,6 +89,7 @@ class PointCopy:
         overlays: tuple[Overlay, ...],
         *,
         watch: Watch,
+        disks: StillDisks,
         settings: CopySettings,
         owner: str,
     ) -> None:
@@ -94,6 +99,7 @@ class PointCopy:
         self._repository = repository
         self._overlays = {overlay.target: overlay for overlay in overlays}
         self._watch = watch
+        self._disks = disks
         self._settings = settings
         self._owner = owner
         self._phase = PhaseName.transfer
@@ -126,14 +132,19 @@ class PointCopy:
         return None
 
     def compare(self, *, is_encrypted: bool) -> None:
-        """Raises CopyDiffers."""
+        """Raises CopyDiffers, PointLost."""
         if self._request.compare is Compare.nothing:
             return
         with self._in(PhaseName.compare):
             for disk in self.own.disks:
                 arguments = self._arguments(disk, is_encrypted=is_encrypted)
                 arguments |= {"partial": self.own.partial, "compare": self._request.compare.value}
-                self._patiently(lambda: self._long("compare_disk", arguments, disk.target))  # noqa: B023 - called at once
+                try:
+                    self._patiently(lambda: self._long("compare_disk", arguments, disk.target))  # noqa: B023 - called at once
+                except CopyDiffers:
+                    # If somebody writes to the disk, not the copy is to blame.
+                    self._must_be_still()
+                    raise
 
     def seal(self, manifest_of: Callable[[BackupIntent, Any], Manifest], key: SigningKey) -> tuple[Manifest, str]:
         """Returns the manifest and its digest. `manifest_of`: makes the manifest when the checksums of the files are known."""
@@ -145,6 +156,7 @@ class PointCopy:
             known = {disk.file: sha256 for disk in own.disks if (sha256 := (disk.copied or {}).get("stored_sha256"))}
             files = self._patiently(lambda: self._repository.seal(partial, names, known=known, on_progress=self._progress(None)))
             manifest = manifest_of(own, files)
+            self._must_be_still()
             # From here on the point may be there, so a wish to cancel comes too late.
             self._repository.safe_point = self._stop_point
             self.published = manifest, self.digest_of(manifest)
@@ -174,14 +186,24 @@ class PointCopy:
 
     def _copy(self, disk: PlannedDisk, partial: str, *, is_encrypted: bool) -> None:
         arguments = self._arguments(disk, is_encrypted=is_encrypted) | {"partial": partial}
-        copied = self._patiently(lambda: self._long("copy_disk", arguments, disk.target))
+
+        def copy() -> dict[str, Any]:
+            # Before each try: a repository may have been waited for.
+            self._must_be_still()
+            return self._long("copy_disk", arguments, disk.target)
+
+        try:
+            copied = self._patiently(copy)
+        except SourceWritten as error:
+            raise PointLost(domain=self._run.claim.domain_name, reason=f"another program wrote to {error.facts['path']}") from error
+        self._must_be_still()
         self._note(self.own.with_disk(replace(disk, copied=copied)))
 
     def _arguments(self, disk: PlannedDisk, *, is_encrypted: bool) -> dict[str, Any]:
         overlay = self._overlays[disk.target]
         return {
             "name": disk.file,
-            "source": {"file": overlay.base, "format": overlay.base_format},
+            "source": {"file": overlay.base, "format": overlay.base_format, "still": disk.still},
             "virtual_size": disk.virtual_size,
             "level": disk.level.value,
             "bitmap": disk.bitmap,
@@ -243,7 +265,12 @@ class PointCopy:
         self._stop_point()
         self._run.safe_point(self._phase)
         self._watch.check()
+        self._disks.check()
         self._set_pace()
+
+    def _must_be_still(self) -> None:
+        """What is copied is the point only while the guest writes elsewhere. Raises PointLost."""
+        self._disks.must_be_still(self._stop_point)
 
     def _stop_point(self) -> None:
         """A worker that stops leaves the copy to the next one, which continues. Raises MustRecover, LeaseLost."""

@@ -27,6 +27,7 @@ from service.hypervisor.guest import Guest
 from service.jobs.backup_watching import Watching
 from service.jobs.point_taking import Additions
 from service.jobs.run import JobRun, Phase
+from service.jobs.still_disks import last_write
 from service.model import backup_level, chains
 from service.model.backup_intent import BackupIntent, Firmware, PlannedDisk, Stage
 from service.model.backup_level import BitmapState, DiskNow, Earlier
@@ -90,6 +91,7 @@ class BackupPlan(Additions):
         self._own: BackupIntent | None = None
         self._earlier: Earlier | None = None
         self._no_earlier = ""
+        self._overlays: Sequence[Overlay] = ()
 
     @property
     def own(self) -> BackupIntent:
@@ -221,9 +223,12 @@ class BackupPlan(Additions):
         self._watching.mark(ImpactStage.window)
 
     def window_ended(self) -> None:
+        bases = {overlay.target: overlay.base for overlay in self._overlays}
+        self._own = replace(self.own, disks=[replace(disk, still=last_write(bases[disk.target])) for disk in self.own.disks])
         self._watching.mark(ImpactStage.copy)
 
     def intent(self, overlays: Sequence[Overlay]) -> Intent:
+        self._overlays = tuple(overlays)
         return Intent(overlays=overlays, own=self.own.as_document())
 
     # --- after the window -------------------------------------------------------------------------

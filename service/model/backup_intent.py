@@ -29,6 +29,7 @@ class PlannedDisk:
     """`checkpoint`: the bitmap that begins with this point. `bitmap`: the one that tells what was written since the parent.
 
     `copied`: what the copy of the disk came to; None: the disk is not copied yet. `source_files`: before the point, the active one first.
+    `still`: time and size of the active one just after the point, by which a later write is seen; None: a device.
     """
 
     target: str
@@ -45,6 +46,7 @@ class PlannedDisk:
     parent_file: str | None = None
     parent_blocks_file: str | None = None
     copied: Mapping[str, Any] | None = None
+    still: Mapping[str, int] | None = None
 
     @property
     def file(self) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.errors import RepositoryRefused
+from service.errors import RepositoryRefused, SourceWritten
 from service.model.repository import BLOCK_BYTES, DiskLevel
 from service.repository import extents, images, places, source_disk, stored_chain
 from service.repository.digests import Digests, digest
@@ -50,6 +50,8 @@ class Copy:
     parent: Mapping[str, str] | None = None
     is_compressed: bool = False
     is_encrypted: bool = False
+    #: Time and size of the file when the point was taken. None: they are not known, and are taken when the copy begins.
+    still: Mapping[str, int] | None = None
 
     @property
     def path(self) -> Path:
@@ -104,6 +106,7 @@ def _asked(arguments: Mapping[str, Any]) -> Copy:
         parent=arguments["parent"] if level != DiskLevel.full else None,
         is_compressed=_can_compress(arguments),
         is_encrypted=bool(arguments.get("encrypted")),
+        still=arguments["source"].get("still"),
     )
 
 
@@ -115,16 +118,15 @@ def _can_compress(arguments: Mapping[str, Any]) -> bool:
 
 def _copied(copy: Copy, report: Report) -> dict[str, Any]:
     need_key(copy.is_encrypted, report, str(copy.path))
-    older, written_at = _parents_digests(copy), _last_write(copy.file)
+    older, still = _parents_digests(copy), copy.still or _last_write(copy.file)
+    _must_be_still(copy, still)
     try:
         with _opened_source(copy, report) as (disk, dirty):
             if disk.size != copy.virtual_size:
                 raise source_disk.unreadable(copy.file, f"it shows {disk.size} bytes, and the disk has {copy.virtual_size} bytes")
             plan = _plan(copy, disk, dirty, older, report)
             result = _written(copy, disk, plan, report)
-            if _last_write(copy.file) != written_at:
-                # Another client merged an overlay into it, for example.
-                raise source_disk.unreadable(copy.file, "another program wrote to it during the copy")
+            _must_be_still(copy, still)
             return result
     except ServerFailed as failed:
         if failed.image.path == copy.file:
@@ -136,13 +138,19 @@ def _copied(copy: Copy, report: Report) -> dict[str, Any]:
         raise source_disk.unreadable(copy.file, failed.reason) from failed
 
 
-def _last_write(file: str) -> int | None:
+def _must_be_still(copy: Copy, still: Mapping[str, int] | None) -> None:
+    """Another client may have merged an overlay into it, for example. Raises SourceWritten."""
+    if _last_write(copy.file) != still:
+        raise SourceWritten(path=copy.file)
+
+
+def _last_write(file: str) -> dict[str, int] | None:
     """None: a device, which does not tell it. Raises StorageRefused."""
     try:
         status = os.stat(file)  # noqa: PTH116 - in the hand, as the rest of this module
     except OSError as error:
         raise of_source(error, file, "looking at") from error
-    return status.st_mtime_ns if stat.S_ISREG(status.st_mode) else None
+    return {"mtime_ns": status.st_mtime_ns, "size": status.st_size} if stat.S_ISREG(status.st_mode) else None
 
 
 @contextmanager
