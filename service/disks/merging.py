@@ -3,29 +3,38 @@
 The first merge writes to the files below. From then on these files are not a point in time any more, even if the merge never ends.
 """
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from service.disks import overlays
+from service.disks import merge_space, overlays
 from service.disks.two_views import DiskPositions, error_of
 from service.errors import LibvirtCallFailed, LibvirtUnavailable, OverlaysLeft, StillpointError
 from service.hypervisor.guest import Guest
 from service.model.intent import Overlay
 
 BUDGET_S = 600.0
-"""Seconds for the merge of one disk. After that the merge is stopped, and the disk continues with its overlay."""
+"""Seconds without progress of the merge of one disk. After that the merge is stopped, and the disk continues with its overlay."""
 POLL_S = 0.1
 """Seconds between two questions to libvirt how far a merge is."""
 
 
+OnMerge = Callable[[str, int, int], None]
+
+
+def nobody(_target: str, _done: int, _total: int) -> None:
+    """Nobody is told how far a merge is."""
+
+
 class MergeTimedOut(StillpointError):
     code = "merge_timed_out"
-    title = "Merging an overlay back took too long"
-    detail_template = "{target} was not merged within {budget_s:.0f} s"
+    title = "Merging an overlay back does not come to an end"
+    detail_template = "{target} was not merged: what is left to merge did not become less for {budget_s:.0f} s"
     remedy_template = "The disk continues with its overlay. Try again when the guest writes less."
 
 
+PAUSED = "QEMU has paused the guest, as its disk has an I/O error or no space. Make space, and the guest is continued by `virsh resume`"
 ENDED_EARLY = "the merge ended before both files were the same"
 DEFINITION_BEHIND = "the definition of the next start still names {path}: correct it before the next start"
 
@@ -50,21 +59,45 @@ class Merge:
     left: list[OverlaysLeft] = field(default_factory=list)
     #: Checkpoints of which libvirt has no record any more, as their bitmaps were broken.
     broken_checkpoints: list[str] = field(default_factory=list)
+    #: An I/O error has paused the guest, and it could not be continued: its overlay has no space, for example.
+    leaves_guest_paused: bool = False
 
     @property
     def message(self) -> str:
-        return "; ".join(error.detail.rstrip(".") for error in self.errors.values())
+        told = [error.detail.rstrip(".") for error in self.errors.values()]
+        return "; ".join([*told, *([PAUSED] if self.leaves_guest_paused else [])])
 
 
-def merge_back(guest: Guest, taken: Sequence[Overlay], *, was_begun: bool = False, budget_s: float = BUDGET_S) -> Merge:
+class Stall:
+    """Sees whether a merge comes nearer to its end. A guest that writes faster than QEMU merges keeps it from that."""
+
+    def __init__(self, budget_s: float) -> None:
+        self._budget_s = budget_s
+        self._least: float = math.inf
+        self._until = time.monotonic() + budget_s
+
+    def note(self, left: float) -> None:
+        """`left`: what is still to be done, less than ever before if the merge comes nearer to its end."""
+        if left < self._least:
+            self._least, self._until = left, time.monotonic() + self._budget_s
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() > self._until
+
+
+def merge_back(
+    guest: Guest, taken: Sequence[Overlay], *, was_begun: bool = False, budget_s: float = BUDGET_S, told: OnMerge = nobody
+) -> Merge:
     """Merge one disk after the other. An earlier try may have left them in any state. `was_begun`: such a try wrote to a file below.
 
-    A disk that cannot be merged continues with its overlay. Raises LibvirtUnavailable: the state of the disks is unknown then.
+    A disk that cannot be merged continues with its overlay. Raises LibvirtUnavailable: the state of the disks is unknown then. `told` gets
+    the target, the bytes that are done, and of how many; it raises nothing.
     """
     merge = Merge(was_begun)
     for overlay in taken:
         try:
-            _merge(guest, overlay, merge, budget_s)
+            _merge(guest, overlay, merge, budget_s, told)
             merge.merged.append(overlay.target)
         except LibvirtUnavailable:
             raise
@@ -76,14 +109,14 @@ def merge_back(guest: Guest, taken: Sequence[Overlay], *, was_begun: bool = Fals
     return merge
 
 
-def _merge(guest: Guest, overlay: Overlay, merge: Merge, budget_s: float) -> None:
+def _merge(guest: Guest, overlay: Overlay, merge: Merge, budget_s: float, told: OnMerge) -> None:
     source = guest.sources().get(overlay.target)
     if overlay.is_in_use(source) is None:
         raise _impossible(guest, overlay, f"the disk is on {source}, and not on {overlay.path}")
     _must_agree(guest, overlay, source)
     if source == overlay.path:
         _begin(guest, overlay, merge)
-        _wait(guest, overlay, budget_s)
+        _wait(guest, overlay, budget_s, told)
         guest.pivot(overlay.target)
     _check_bases(guest, overlay)
     try:
@@ -121,17 +154,25 @@ def _begin(guest: Guest, overlay: Overlay, merge: Merge) -> None:
     merge.was_begun = True
 
 
-def _wait(guest: Guest, overlay: Overlay, budget_s: float) -> None:
-    deadline = time.monotonic() + budget_s
+def _wait(guest: Guest, overlay: Overlay, budget_s: float, told: OnMerge) -> None:
+    stall = Stall(budget_s)
+    left = merge_space.growth_bytes(overlay)
     while True:
         mirror = guest.mirror(overlay.target)
         if mirror is None:
-            raise _impossible(guest, overlay, ENDED_EARLY)
+            raise merge_space.why_not_enough(overlay, left) or _impossible(guest, overlay, ENDED_EARLY)
         if mirror.is_ready:
             return
-        if time.monotonic() > deadline:
+        progress = guest.merge_progress(overlay.target)
+        if progress is not None:
+            done, total = progress
+            stall.note(total - done)
+            left = min(total - done, merge_space.growth_bytes(overlay))
+            told(overlay.target, done, total)
+        fault = MergeTimedOut(target=overlay.target, budget_s=budget_s) if stall.is_over else merge_space.why_not_enough(overlay, left)
+        if fault is not None:
             guest.stop_merge(overlay.target)
-            raise MergeTimedOut(target=overlay.target, budget_s=budget_s)
+            raise fault
         time.sleep(POLL_S)
 
 

@@ -2,25 +2,29 @@
 
 import os
 import subprocess
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from service import bounded_io
-from service.disks import guest_data, overlays
+from service.disks import guest_data, merge_space, overlays
 from service.disks.image_users import why_not_unused
-from service.disks.merging import BUDGET_S, Merge, MergeImpossible, merge_back
+from service.disks.merging import BUDGET_S, POLL_S, Merge, MergeImpossible, MergeTimedOut, OnMerge, Stall, merge_back, nobody
 from service.disks.overlay_file import QEMU_IMG
 from service.errors import LibvirtUnavailable, OverlaysLeft, StillpointError
 from service.hypervisor.guest import Guest
 from service.model.domain_xml import with_sources
 from service.model.intent import Overlay
 
+KILL_S = 2.0
+"""Seconds that a killed qemu-img has to end."""
 ROUNDS = 3
 """Tries. A domain may be started or shut off while its disks are brought back, and then the other way is the right one."""
 
 
-def put_back(guest: Guest, taken: Sequence[Overlay], *, budget_s: float = BUDGET_S) -> Merge:
+def put_back(guest: Guest, taken: Sequence[Overlay], *, budget_s: float = BUDGET_S, told: OnMerge = nobody) -> Merge:
     """Every disk that can be brought back is. The others continue with their overlays, and `errors` says why.
 
     Nothing of the guest's data is lost in any case, and a repeated call continues. Raises LibvirtUnavailable.
@@ -29,7 +33,10 @@ def put_back(guest: Guest, taken: Sequence[Overlay], *, budget_s: float = BUDGET
     left = list(taken)
     for _ in range(ROUNDS):
         was_off = guest.is_shut_off()
-        part = _merge_at_rest(guest, left, budget_s) if was_off else merge_back(guest, left, was_begun=True, budget_s=budget_s)
+        if was_off:
+            part = _merge_at_rest(guest, left, budget_s, told)
+        else:
+            part = merge_back(guest, left, was_begun=True, budget_s=budget_s, told=told)
         merge.merged += part.merged
         merge.left += part.left
         merge.errors = part.errors
@@ -39,11 +46,11 @@ def put_back(guest: Guest, taken: Sequence[Overlay], *, budget_s: float = BUDGET
     return merge
 
 
-def _merge_at_rest(guest: Guest, taken: Sequence[Overlay], budget_s: float) -> Merge:
+def _merge_at_rest(guest: Guest, taken: Sequence[Overlay], budget_s: float, told: OnMerge) -> Merge:
     merge = Merge(was_begun=True)
     for overlay in taken:
         try:
-            _merge_one_at_rest(guest, overlay, budget_s)
+            _merge_one_at_rest(guest, overlay, budget_s, told)
             merge.merged.append(overlay.target)
         except LibvirtUnavailable:
             raise
@@ -57,12 +64,12 @@ def _merge_at_rest(guest: Guest, taken: Sequence[Overlay], budget_s: float) -> M
     return merge
 
 
-def _merge_one_at_rest(guest: Guest, overlay: Overlay, budget_s: float) -> None:
+def _merge_one_at_rest(guest: Guest, overlay: Overlay, budget_s: float, told: OnMerge) -> None:
     source = guest.persistent_sources().get(overlay.target)
     if overlay.is_in_use(source) is None:
         raise _impossible(guest, overlay, f"the disk is on {source}, and not on {overlay.path}")
     if source == overlay.path:
-        _commit(guest, overlay, budget_s)
+        _commit(guest, overlay, budget_s, told)
         guest.redefine(_on_base(guest.secure_xml(), overlay))
     if guest.persistent_sources().get(overlay.target) != overlay.base:
         raise _impossible(guest, overlay, f"the definition still names {overlay.path}")
@@ -71,7 +78,7 @@ def _merge_one_at_rest(guest: Guest, overlay: Overlay, budget_s: float) -> None:
         raise _impossible(guest, overlay, "the domain was started meanwhile, on its overlay")
 
 
-def _commit(guest: Guest, overlay: Overlay, budget_s: float) -> None:
+def _commit(guest: Guest, overlay: Overlay, budget_s: float, told: OnMerge) -> None:
     """Write what the guest wrote to the overlay into the file below. The overlay keeps it as well, until the definition is changed.
 
     qemu-img holds the locks of both files, so that a QEMU that is started meanwhile is refused and writes nothing.
@@ -83,16 +90,48 @@ def _commit(guest: Guest, overlay: Overlay, budget_s: float) -> None:
     if not bounded_io.translated_call("reading the tables of", path, lambda: guest_data.is_in(path)):
         return
     command = [QEMU_IMG, "commit", "-q", "-f", "qcow2", "-b", overlay.base, "-d", overlay.path]
-
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, check=False, capture_output=True, text=True, errors="replace", timeout=budget_s)
-
     try:
-        ended = bounded_io.translated_call("qemu-img commit", path, run, budget_s + 5)
-    except subprocess.TimeoutExpired as error:
-        raise _impossible(guest, overlay, f"qemu-img commit did not end within {budget_s:.0f} s") from error
-    if ended.returncode:
-        raise _impossible(guest, overlay, ended.stderr.strip() or f"qemu-img exited with {ended.returncode}")
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    except OSError as error:
+        raise bounded_io.refusal("qemu-img commit", path, error) from error
+    try:
+        _wait(process, overlay, budget_s, told)
+    except StillpointError:
+        _end(process)
+        raise
+    _, complaint = process.communicate()
+    if process.returncode:
+        reason = complaint.strip() or f"qemu-img exited with {process.returncode}"
+        raise merge_space.why_not_enough(overlay, merge_space.growth_bytes(overlay)) or _impossible(guest, overlay, reason)
+
+
+def _wait(process: "subprocess.Popen[str]", overlay: Overlay, budget_s: float, told: OnMerge) -> None:
+    stall, total = Stall(budget_s), merge_space.allocated_bytes(overlay.path)
+    while process.poll() is None:
+        written = _bytes_written(process.pid)
+        stall.note(-written)
+        told(overlay.target, min(written, total), total)
+        if stall.is_over:
+            raise MergeTimedOut(target=overlay.target, budget_s=budget_s)
+        time.sleep(POLL_S)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """One that waits for a storage that hangs is left behind. It holds the locks of the files until it ends."""
+    process.kill()
+    if process.stderr is not None:
+        process.stderr.close()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(KILL_S)
+
+
+def _bytes_written(pid: int) -> int:
+    """By all threads of a process, as the kernel counts them."""
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("wchar:")), 0)
 
 
 def _on_base(xml: str, overlay: Overlay) -> str:

@@ -212,6 +212,12 @@ class Guest:
         """The merge of a disk that is under way, or another block job that writes the disk into a file."""
         return mirror_of(self.xml(), target)
 
+    def merge_progress(self, target: str) -> tuple[int, int] | None:
+        """Bytes that the merge of a disk has done, and of how many. Both grow while the guest writes. None: QEMU does not say yet."""
+        job = self.block_job(target)
+        is_merge = job.get("type") == libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT
+        return (int(job["cur"]), int(job["end"])) if is_merge and int(job["end"]) > 0 else None
+
     def pivot(self, target: str) -> None:
         """Switch the disk to the file below. The overlay is not used any more."""
         self._libvirt(PIVOT_CALL, lambda: self._handle.block_pivot(target))

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from service.clock import rfc3339
 from service.db.engine import database_now
 from service.db.tables import RecoveryPoint
+from service.disks.merging import Merge
 from service.errors import BackupNotUndone, LeaseLost, MergeUnfinished, PointMayBeSealed, StillpointError, VerdictBelowRequired
 from service.errors.jobs import PointFate
 from service.freeze import vss_record
@@ -28,6 +29,7 @@ from service.jobs.backup_recovery import NOT_COPIED
 from service.jobs.backup_watching import Watching, after_the_pause
 from service.jobs.ending import Ending, point_document
 from service.jobs.kind import Host, LostJob, Resolution
+from service.jobs.merge_progress import MergeProgress
 from service.jobs.point_outcome import Outcome, Taken, judge_point, points_evidence
 from service.jobs.point_taking import PointSettings, PointTaking
 from service.jobs.run import JobRun, MustRecover
@@ -233,7 +235,7 @@ class _BackupRun:
         error: StillpointError | None = None
         self._watching.mark(ImpactStage.after)
         with self._run.phase_that_cannot_be_cancelled(PhaseName.merge) as phase:
-            merge = backup_end.merge_all(self._guest, self._overlays)
+            merge = self._put_back(self._overlays, PhaseName.merge)
             left = backup_end.remarks(merge)
             if merge.errors:
                 error = MergeUnfinished(domain=self._guest.name, disks=", ".join(merge.errors), why=merge.message)
@@ -257,7 +259,7 @@ class _BackupRun:
         self._watching.mark(ImpactStage.after)
         with self._run.phase_that_cannot_be_cancelled(PhaseName.discard) as phase:
             backup_end.delete_checkpoint(self._guest, own.checkpoint)
-            merge = backup_end.merge_all(self._guest, self._overlays)
+            merge = self._put_back(self._overlays, PhaseName.discard)
             error = after_the_pause(self._guest, error)
             left = [*backup_end.remarks(merge), *self._drop_partial(own)]
             if not merge.errors:
@@ -292,11 +294,14 @@ class _BackupRun:
         if not mine:
             return
         with self._run.phase(PhaseName.merge) as phase:
-            merge = backup_end.merge_all(self._guest, mine)
+            merge = self._put_back(mine, PhaseName.merge)
             if merge.errors:
                 raise MergeUnfinished(domain=self._guest.name, disks=", ".join(merge.errors), why=merge.message)
             if remarks := backup_end.remarks(merge):
                 phase.warn("; ".join(remarks))
+
+    def _put_back(self, overlays: Sequence[Overlay], phase: PhaseName) -> Merge:
+        return backup_end.merge_all(self._guest, overlays, MergeProgress(self._run, phase))
 
     def _write(self, own: BackupIntent, values: dict[str, Any] | None = None, texts: Any = None) -> None:
         self._run.write({**(values or {}), "intent": self._intent(own)}, texts)

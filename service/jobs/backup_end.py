@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from service import log
 from service.disks import bitmaps
-from service.disks.merging import Merge
+from service.disks.merging import Merge, OnMerge, nobody
 from service.disks.putting_back import put_back
 from service.errors import DomainGone, LibvirtCallFailed, LibvirtUnavailable, StillpointError
 from service.hypervisor.checkpoints import is_ours, prefix_of
@@ -18,14 +18,14 @@ from service.model.intent import Overlay
 _logger = log.get(__name__)
 
 
-def merge_all(guest: Guest, overlays: Sequence[Overlay]) -> Merge:
-    """Raises MustRecover if libvirt went away: recovery then continues.
+def merge_all(guest: Guest, overlays: Sequence[Overlay], told: OnMerge = nobody) -> Merge:
+    """Raises MustRecover if libvirt went away: recovery then continues. `told`: see `merge_back`.
 
     A guest that had no space left is continued, as the space of its overlays is free again.
     """
     try:
-        merge = _merge(guest, overlays)
-        _continue(guest)
+        merge = _merge(guest, overlays, told)
+        merge.leaves_guest_paused = not _continue(guest)
         return merge
     except LibvirtUnavailable as error:
         raise MustRecover(what=error.detail) from error
@@ -33,13 +33,13 @@ def merge_all(guest: Guest, overlays: Sequence[Overlay]) -> Merge:
         return Merge(was_begun=True, errors={overlay.target: error for overlay in overlays})
 
 
-def _merge(guest: Guest, overlays: Sequence[Overlay]) -> Merge:
+def _merge(guest: Guest, overlays: Sequence[Overlay], told: OnMerge) -> Merge:
     try:
         broken = forget_broken_checkpoints(guest)
     except LibvirtCallFailed as error:
         # A merge now could make a broken bitmap look whole. The overlays stay, the job says so, and the guest is continued.
         return Merge(errors={overlay.target: error for overlay in overlays})
-    merge = put_back(guest, overlays)
+    merge = put_back(guest, overlays, told=told)
     merge.broken_checkpoints += broken
     return merge
 
@@ -50,16 +50,21 @@ def remarks(merge: Merge) -> list[str]:
     return [*(left.detail for left in merge.left), *broken]
 
 
-def _continue(guest: Guest) -> None:
-    """At once, and whatever the job ends with: nothing that waits for a repository may come before it."""
+def _continue(guest: Guest) -> bool:
+    """At once, and whatever the job ends with: nothing that waits for a repository may come before it.
+
+    False: an I/O error has paused the guest, and pauses it again.
+    """
     try:
         if not resume_after_error(guest):
             _logger.error("guest_still_paused", domain=guest.name)
+            return False
     except LibvirtUnavailable:
         raise
     except StillpointError as error:
         # It was shut off or moved meanwhile.
         _logger.warning("guest_not_continued", domain=guest.name, reason=error.detail)
+    return True
 
 
 def forget_broken_checkpoints(guest: Guest) -> list[str]:

@@ -225,6 +225,7 @@ class BackupPlan(Additions):
     def window_ended(self) -> None:
         bases = {overlay.target: overlay.base for overlay in self._overlays}
         self._own = replace(self.own, disks=[replace(disk, still=last_write(bases[disk.target])) for disk in self.own.disks])
+        self._watching.merges(self._overlays)
         self._watching.mark(ImpactStage.copy)
 
     def intent(self, overlays: Sequence[Overlay]) -> Intent:

@@ -44,6 +44,7 @@ class Watching:
         """After an earlier attempt was lost in the copy."""
         paths = [Path(overlay.path) for overlay in overlays]
         self._begin(guest, [overlay.target for overlay in overlays], paths, impact_limit_ms, earlier)
+        self.merges(overlays)
         self.mark(ImpactStage.copy)
 
     def _begin(
@@ -55,6 +56,11 @@ class Watching:
     def mark(self, stage: ImpactStage) -> None:
         if self._watch is not None:
             self._watch.mark(stage)
+
+    def merges(self, overlays: Sequence[Overlay]) -> None:
+        """Call this when the overlays are made, and before the stage `copy` is marked."""
+        if self._watch is not None:
+            self._watch.merges(overlays)
 
     def check(self) -> None:
         if self._watch is not None:

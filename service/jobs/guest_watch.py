@@ -3,7 +3,6 @@
 The thread only looks. The thread of the job acts: it calls `check` at its safe points, and gives `pace` to the copy.
 """
 
-import os
 import threading
 import time
 from collections import deque
@@ -12,11 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from service import bounded_io, log
+from service import log
+from service.disks.merge_space import free_bytes, growth_by_folder
 from service.errors import GuestPausedByError, GuestSuffers, OverlaySpaceLow, StillpointError
 from service.hypervisor.guest import Guest
 from service.hypervisor.power import PauseReason
 from service.model.impact import BlockTimes, Felt, ImpactRecord, ImpactStage, felt_between
+from service.model.intent import Overlay
 from service.model.pace import PATIENCE_S, PaceRule
 
 INTERVAL_S = 0.5
@@ -32,15 +33,6 @@ SETTLE_POLL_S = 0.1
 """Seconds between two looks whether the domain was paused again."""
 
 _logger = log.get(__name__)
-
-
-def free_bytes(folder: Path) -> int | None:
-    """What is free there for QEMU, which has no share in the blocks that are reserved for root. None: the storage does not say."""
-    try:
-        state = bounded_io.call("look at the space of", folder / "*", lambda: os.statvfs(folder))
-    except (OSError, StillpointError):
-        return None
-    return state.f_bavail * state.f_frsize
 
 
 class GuestWatch:
@@ -71,6 +63,8 @@ class GuestWatch:
         self._clock = clock
         self._free_bytes = free_bytes
         self._interval_s = interval_s
+        #: Known from the window on.
+        self._overlays: Sequence[Overlay] = ()
         self._rule = PaceRule(impact_limit_ms, patience_s)
         self._record = ImpactRecord(impact_limit_ms, earlier)
         self._stage = ImpactStage.before if earlier is None else ImpactStage.copy
@@ -112,6 +106,11 @@ class GuestWatch:
         finally:
             if has_waited:
                 self._looking.release()
+
+    def merges(self, overlays: Sequence[Overlay]) -> None:
+        """These overlays will be merged back, which takes space where the files below are."""
+        folders = {Path(path).parent for overlay in overlays for path in (overlay.path, overlay.base)}
+        self._folders, self._overlays = sorted(folders), tuple(overlays)
 
     def check(self) -> None:
         """Raises OverlaySpaceLow, GuestPausedByError, GuestSuffers. Call this at a safe point of the copy: later nothing is raised."""
@@ -206,13 +205,17 @@ class GuestWatch:
         if self._stage is not ImpactStage.copy:
             # Before, nothing is written there. After, only the end of the merge gives space back.
             return
-        for folder in self._folders:
+        folders = self._folders
+        grown = growth_by_folder(self._overlays, folders)
+        for folder in folders:
             free = self._free_bytes(folder)
             if free is None:
                 continue
             self._record.note_free_bytes(free)
-            if free < self._reserve_bytes and self._fault is None:
-                self._fault = OverlaySpaceLow(folder=str(folder), free_bytes=free, reserve_bytes=self._reserve_bytes)
+            if free < self._reserve_bytes + grown[folder] and self._fault is None:
+                self._fault = OverlaySpaceLow(
+                    folder=str(folder), free_bytes=free, reserve_bytes=self._reserve_bytes, merge_bytes=grown[folder]
+                )
 
 
 def resume_after_error(guest: Guest, *, settle_s: float = SETTLE_S) -> bool:

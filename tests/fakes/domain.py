@@ -8,7 +8,7 @@ import time
 import uuid
 import xml.etree.ElementTree as ET
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,6 +111,8 @@ class FakeDomain:
         self.mirrors: dict[str, dict[str, str]] = {}
         #: Where the mirror of a disk writes to when that is not the file below the active one.
         self.mirrored_into: dict[str, str] = {}
+        #: By target: what a merge says at each question, bytes done and of how many. It is ready after the last one. None: at once.
+        self.merges: dict[str, Iterator[tuple[int, int]]] = {}
         #: Files that an active commit wrote into: none of them shows a point in time any more.
         self.committed_into: set[str] = set()
         self.disks = list(disks)
@@ -304,7 +306,7 @@ class FakeDomain:
     def _commit(self, target: str) -> None:
         if target in self.mirrors:
             raise libvirt_error(libvirt.VIR_ERR_BLOCK_COPY_ACTIVE, f"block copy still active: disk '{target}' already in active block job")
-        self.mirrors[target] = {"job": "active-commit", "ready": "yes"}
+        self.mirrors[target] = {"job": "active-commit", "ready": "no" if target in self.merges else "yes"}
         self.committed_into.add(self._live[target].files[1][0])
 
     def _pivot(self, target: str) -> None:
@@ -319,6 +321,8 @@ class FakeDomain:
         return self._call("block_job", lambda: self._only_active(lambda: self._of_disk(target, self._job(target))))
 
     def _job(self, target: str) -> dict[str, Any]:
+        if target in self.mirrors and target in self.merges:
+            return self._merging(target)
         if target not in self._pulls:
             return self.block_jobs.get(target, {})
         size = self._live[target].disk.size
@@ -330,6 +334,13 @@ class FakeDomain:
         done = size * self._pulls[target] // self.pull_steps
         self._pulls[target] += 1
         return {"type": libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_PULL, "bandwidth": 0, "cur": done, "end": size}
+
+    def _merging(self, target: str) -> dict[str, Any]:
+        progress = next(self.merges[target], None)
+        if progress is None:
+            self.mirrors[target]["ready"] = "yes"
+            return {}
+        return {"type": libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT, "bandwidth": 0, "cur": progress[0], "end": progress[1]}
 
     def block_capacity(self, target: str) -> int:
         return self._call("block_capacity", lambda: self._of_disk(target, self._live[target].disk.size))
