@@ -64,8 +64,8 @@ class Merge:
 
     @property
     def message(self) -> str:
-        told = [error.detail.rstrip(".") for error in self.errors.values()]
-        return "; ".join([*told, *([PAUSED] if self.leaves_guest_paused else [])])
+        reasons = [error.detail.rstrip(".") for error in self.errors.values()]
+        return "; ".join([*reasons, *([PAUSED] if self.leaves_guest_paused else [])])
 
 
 class Stall:
@@ -87,17 +87,17 @@ class Stall:
 
 
 def merge_back(
-    guest: Guest, taken: Sequence[Overlay], *, was_begun: bool = False, budget_s: float = BUDGET_S, told: OnMerge = nobody
+    guest: Guest, taken: Sequence[Overlay], *, was_begun: bool = False, budget_s: float = BUDGET_S, on_progress: OnMerge = nobody
 ) -> Merge:
     """Merge one disk after the other. An earlier try may have left them in any state. `was_begun`: such a try wrote to a file below.
 
-    A disk that cannot be merged continues with its overlay. Raises LibvirtUnavailable: the state of the disks is unknown then. `told` gets
-    the target, the bytes that are done, and of how many; it raises nothing.
+    A disk that cannot be merged continues with its overlay. Raises LibvirtUnavailable: the state of the disks is unknown then.
+    `on_progress` gets the target, the bytes that are done, and of how many; it raises nothing.
     """
     merge = Merge(was_begun)
     for overlay in taken:
         try:
-            _merge(guest, overlay, merge, budget_s, told)
+            _merge(guest, overlay, merge, budget_s, on_progress)
             merge.merged.append(overlay.target)
         except LibvirtUnavailable:
             raise
@@ -109,14 +109,14 @@ def merge_back(
     return merge
 
 
-def _merge(guest: Guest, overlay: Overlay, merge: Merge, budget_s: float, told: OnMerge) -> None:
+def _merge(guest: Guest, overlay: Overlay, merge: Merge, budget_s: float, on_progress: OnMerge) -> None:
     source = guest.sources().get(overlay.target)
     if overlay.is_in_use(source) is None:
         raise _impossible(guest, overlay, f"the disk is on {source}, and not on {overlay.path}")
     _must_agree(guest, overlay, source)
     if source == overlay.path:
         _begin(guest, overlay, merge)
-        _wait(guest, overlay, budget_s, told)
+        _wait(guest, overlay, budget_s, on_progress)
         guest.pivot(overlay.target)
     _check_bases(guest, overlay)
     try:
@@ -154,7 +154,7 @@ def _begin(guest: Guest, overlay: Overlay, merge: Merge) -> None:
     merge.was_begun = True
 
 
-def _wait(guest: Guest, overlay: Overlay, budget_s: float, told: OnMerge) -> None:
+def _wait(guest: Guest, overlay: Overlay, budget_s: float, on_progress: OnMerge) -> None:
     stall = Stall(budget_s)
     left = merge_space.growth_bytes(overlay)
     while True:
@@ -168,7 +168,7 @@ def _wait(guest: Guest, overlay: Overlay, budget_s: float, told: OnMerge) -> Non
             done, total = progress
             stall.note(total - done)
             left = min(total - done, merge_space.growth_bytes(overlay))
-            told(overlay.target, done, total)
+            on_progress(overlay.target, done, total)
         fault = MergeTimedOut(target=overlay.target, budget_s=budget_s) if stall.is_over else merge_space.why_not_enough(overlay, left)
         if fault is not None:
             guest.stop_merge(overlay.target)

@@ -24,7 +24,7 @@ ROUNDS = 3
 """Tries. A domain may be started or shut off while its disks are brought back, and then the other way is the right one."""
 
 
-def put_back(guest: Guest, taken: Sequence[Overlay], *, budget_s: float = BUDGET_S, told: OnMerge = nobody) -> Merge:
+def put_back(guest: Guest, taken: Sequence[Overlay], *, budget_s: float = BUDGET_S, on_progress: OnMerge = nobody) -> Merge:
     """Every disk that can be brought back is. The others continue with their overlays, and `errors` says why.
 
     Nothing of the guest's data is lost in any case, and a repeated call continues. Raises LibvirtUnavailable.
@@ -34,9 +34,9 @@ def put_back(guest: Guest, taken: Sequence[Overlay], *, budget_s: float = BUDGET
     for _ in range(ROUNDS):
         was_off = guest.is_shut_off()
         if was_off:
-            part = _merge_at_rest(guest, left, budget_s, told)
+            part = _merge_at_rest(guest, left, budget_s, on_progress)
         else:
-            part = merge_back(guest, left, was_begun=True, budget_s=budget_s, told=told)
+            part = merge_back(guest, left, was_begun=True, budget_s=budget_s, on_progress=on_progress)
         merge.merged += part.merged
         merge.left += part.left
         merge.errors = part.errors
@@ -46,11 +46,11 @@ def put_back(guest: Guest, taken: Sequence[Overlay], *, budget_s: float = BUDGET
     return merge
 
 
-def _merge_at_rest(guest: Guest, taken: Sequence[Overlay], budget_s: float, told: OnMerge) -> Merge:
+def _merge_at_rest(guest: Guest, taken: Sequence[Overlay], budget_s: float, on_progress: OnMerge) -> Merge:
     merge = Merge(was_begun=True)
     for overlay in taken:
         try:
-            _merge_one_at_rest(guest, overlay, budget_s, told)
+            _merge_one_at_rest(guest, overlay, budget_s, on_progress)
             merge.merged.append(overlay.target)
         except LibvirtUnavailable:
             raise
@@ -64,12 +64,12 @@ def _merge_at_rest(guest: Guest, taken: Sequence[Overlay], budget_s: float, told
     return merge
 
 
-def _merge_one_at_rest(guest: Guest, overlay: Overlay, budget_s: float, told: OnMerge) -> None:
+def _merge_one_at_rest(guest: Guest, overlay: Overlay, budget_s: float, on_progress: OnMerge) -> None:
     source = guest.persistent_sources().get(overlay.target)
     if overlay.is_in_use(source) is None:
         raise _impossible(guest, overlay, f"the disk is on {source}, and not on {overlay.path}")
     if source == overlay.path:
-        _commit(guest, overlay, budget_s, told)
+        _commit(guest, overlay, budget_s, on_progress)
         guest.redefine(_on_base(guest.secure_xml(), overlay))
     if guest.persistent_sources().get(overlay.target) != overlay.base:
         raise _impossible(guest, overlay, f"the definition still names {overlay.path}")
@@ -78,7 +78,7 @@ def _merge_one_at_rest(guest: Guest, overlay: Overlay, budget_s: float, told: On
         raise _impossible(guest, overlay, "the domain was started meanwhile, on its overlay")
 
 
-def _commit(guest: Guest, overlay: Overlay, budget_s: float, told: OnMerge) -> None:
+def _commit(guest: Guest, overlay: Overlay, budget_s: float, on_progress: OnMerge) -> None:
     """Write what the guest wrote to the overlay into the file below. The overlay keeps it as well, until the definition is changed.
 
     qemu-img holds the locks of both files, so that a QEMU that is started meanwhile is refused and writes nothing.
@@ -95,7 +95,7 @@ def _commit(guest: Guest, overlay: Overlay, budget_s: float, told: OnMerge) -> N
     except OSError as error:
         raise bounded_io.refusal("qemu-img commit", path, error) from error
     try:
-        _wait(process, overlay, budget_s, told)
+        _wait(process, overlay, budget_s, on_progress)
     except StillpointError:
         _end(process)
         raise
@@ -105,12 +105,13 @@ def _commit(guest: Guest, overlay: Overlay, budget_s: float, told: OnMerge) -> N
         raise merge_space.why_not_enough(overlay, merge_space.growth_bytes(overlay)) or _impossible(guest, overlay, reason)
 
 
-def _wait(process: "subprocess.Popen[str]", overlay: Overlay, budget_s: float, told: OnMerge) -> None:
+def _wait(process: "subprocess.Popen[str]", overlay: Overlay, budget_s: float, on_progress: OnMerge) -> None:
     stall, total = Stall(budget_s), merge_space.allocated_bytes(overlay.path)
     while process.poll() is None:
-        written = _bytes_written(process.pid)
-        stall.note(-written)
-        told(overlay.target, min(written, total), total)
+        moved = _moved(process.pid)
+        # Zeroes are written without a byte, so every call counts.
+        stall.note(-sum(moved.values()))
+        on_progress(overlay.target, min(moved.get("wchar", 0), total), total)
         if stall.is_over:
             raise MergeTimedOut(target=overlay.target, budget_s=budget_s)
         time.sleep(POLL_S)
@@ -125,13 +126,13 @@ def _end(process: "subprocess.Popen[str]") -> None:
         process.wait(KILL_S)
 
 
-def _bytes_written(pid: int) -> int:
-    """By all threads of a process, as the kernel counts them."""
+def _moved(pid: int) -> dict[str, int]:
+    """What all threads of a process have read and written, as the kernel counts it."""
     try:
         lines = Path(f"/proc/{pid}/io").read_text().splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("wchar:")), 0)
+        return {}
+    return {name: int(number) for name, number in (line.split(": ") for line in lines)}
 
 
 def _on_base(xml: str, overlay: Overlay) -> str:

@@ -197,7 +197,7 @@ class MergeWithoutSpace(StillpointError):
     title = "There is no space to merge an overlay back"
     detail_template = "{target} was not merged: {folder} has {free_bytes} bytes left, and the merge may take {needed_bytes} more"
     remedy_template = (
-        "Give {folder} more space at once: the guest goes on with its overlay, and QEMU pauses the guest if the overlay finds none."
+        "Give {folder} more space at once: the guest continues with its overlay, and QEMU pauses the guest if the overlay finds none."
     )
 
 

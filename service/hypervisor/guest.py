@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.deadlines import HELPERS, CallTimedOut, HelperThreads
-from service.errors import AgentBusy, GuestAlreadyFrozen, LibvirtCallTimedOut
+from service.errors import AgentBusy, GuestAlreadyFrozen, LibvirtCallFailed, LibvirtCallTimedOut
 from service.hypervisor import agent, program, security_labels, states
 from service.hypervisor.block_statistics import times_of
 from service.hypervisor.bounded_domain import PIVOT_CALL, SNAPSHOT_CALL, domain_lane
@@ -214,7 +214,11 @@ class Guest:
 
     def merge_progress(self, target: str) -> tuple[int, int] | None:
         """Bytes that the merge of a disk has done, and of how many. Both grow while the guest writes. None: QEMU does not say yet."""
-        job = self.block_job(target)
+        try:
+            job = self.block_job(target)
+        except LibvirtCallFailed:
+            # The domain was shut off, or the disk taken away. The caller sees that where it looks for the merge.
+            return None
         is_merge = job.get("type") == libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT
         return (int(job["cur"]), int(job["end"])) if is_merge and int(job["end"]) > 0 else None
 

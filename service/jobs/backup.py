@@ -4,35 +4,44 @@ The point is taken as a snapshot's is. Then the guest writes to overlays, the fi
 At the end the overlays are merged back. Neither QEMU nor this process ever opens a file of the repository.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service import log
 from service.clock import rfc3339
 from service.db.engine import database_now
 from service.db.tables import RecoveryPoint
 from service.disks.merging import Merge
-from service.errors import BackupNotUndone, LeaseLost, MergeUnfinished, PointMayBeSealed, StillpointError, VerdictBelowRequired
+from service.errors import (
+    BackupNotUndone,
+    LeaseLost,
+    MergeUnfinished,
+    PointMayBeSealed,
+    StillpointError,
+    VerdictBelowRequired,
+)
 from service.errors.jobs import PointFate
-from service.freeze import vss_record
-from service.freeze.documents import count, raw_texts
+from service.freeze.documents import count
 from service.freeze.frozen_pass import PassSettings
 from service.freeze.passed import Passed
-from service.jobs import backup_end, backup_recovery
+from service.jobs import backup_end, backup_recovery, backup_result
 from service.jobs.backup_copy import CopySettings, Fate, PointCopy
+from service.jobs.backup_folder import BackupFolder
 from service.jobs.backup_manifest import manifest_of
 from service.jobs.backup_plan import BackupPlan, Registered
 from service.jobs.backup_recovery import NOT_COPIED
-from service.jobs.backup_watching import Watching, after_the_pause
+from service.jobs.backup_watching import GUEST_IN_NEED, Watching, after_the_pause
 from service.jobs.ending import Ending, point_document
 from service.jobs.kind import Host, LostJob, Resolution
 from service.jobs.merge_progress import MergeProgress
-from service.jobs.point_outcome import Outcome, Taken, judge_point, points_evidence
+from service.jobs.point_outcome import Outcome, Taken, judge_point
 from service.jobs.point_taking import PointSettings, PointTaking
-from service.jobs.run import JobRun, MustRecover
+from service.jobs.run import JobRun, MustRecover, nothing
 from service.jobs.shortfall import Shortfall
 from service.jobs.still_disks import StillDisks
 from service.model.backup_intent import BackupIntent, Stage
@@ -44,12 +53,13 @@ from service.model.proofs import Proof
 from service.model.repository import Compare, ProofKind
 from service.model.requests import BackupRequest
 from service.model.verdict import no_point
-from service.records import points, queue, sealed_points, unmerged
-from service.records.queue import NewJob
+from service.records import points, queue, sealed_points
 from service.repository.hand import SILENCE_S
 from service.repository.keys import Key
 from service.repository.signing import SigningKey
 from service.repository.store import Repository
+
+_logger = log.get(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class Backup:
         return _BackupRun(self, run, host).run(own)
 
     def recover(self, lost: LostJob, host: Host) -> Resolution:  # noqa: ARG002 - as every handler has it
-        return backup_recovery.settle(lost)
+        return backup_recovery.settle(lost, BackupFolder(self.state_dir, lost.job.id))
 
     def ended_early(self, run: JobRun, error: StillpointError) -> Ending:  # noqa: ARG002 - as every handler has it
         return Ending(error, no_point())
@@ -90,25 +100,47 @@ class _BackupRun:
         key = Key(self._registered.key_reference) if self._registered.key_reference is not None else None
         self._repository = Repository(self._registered.path, self._registered.id, key, silence_s=kind.silence_s)
         self._key = SigningKey.of_service(kind.state_dir)
+        self._folder = BackupFolder(kind.state_dir, run.claim.job_id)
         self._watching = Watching(kind.overlay_dir, kind.overlay_reserve_bytes)
         self._overlays: tuple[Overlay, ...] = tuple(Intent.from_document(run.claim.intent).overlays)
 
     def run(self, own: BackupIntent | None) -> Ending:
-        with self._repository, self._watching:
+        with self._repository, self._watching, self._guest_before_database():
             # Ready when the preflight needs it, after the guest was asked.
             self._repository.hand.begin()
-            if own is None:
-                return self._from_the_beginning()
-            if own.stage is Stage.transfer and own.was_running:
-                self._watching.continue_with(self._guest, self._overlays, self._request.impact_limit_ms, own.impact)
-            return self._onwards(own, None)
+            ending = self._from_the_beginning() if own is None else self._continued(own)
+        self._folder.remove()
+        return ending
+
+    @contextmanager
+    def _guest_before_database(self) -> Iterator[None]:
+        """A write that waits for the database ends when the guest needs its overlays merged."""
+        self._run.while_waiting = self._watching.check
+        try:
+            yield
+        finally:
+            self._run.while_waiting = nothing
+
+    def _continued(self, own: BackupIntent) -> Ending:
+        if own.stage is Stage.transfer and own.was_running:
+            self._watching.continue_with(self._guest, self._overlays, self._request.impact_limit_ms, own.impact)
+        return self._onwards(own, None)
 
     # --- the point --------------------------------------------------------------------------------
 
     def _from_the_beginning(self) -> Ending:
+        run, guest = self._run, self._guest
+        backup_end.merge_what_was_left(run, guest)
+        plan = BackupPlan(run, guest, self._repository, self._registered, self._watching, folder=self._folder, owner=self._key.id)
+        try:
+            return self._taken(plan)
+        except GUEST_IN_NEED as error:
+            # The database is away, and the guest cannot wait until the point is judged.
+            self._overlays = plan.overlays
+            return self._give_up(plan.own, error, None)
+
+    def _taken(self, plan: BackupPlan) -> Ending:
         run, guest, kind = self._run, self._guest, self._kind
-        self._merge_what_was_left()
-        plan = BackupPlan(run, guest, self._repository, self._registered, self._watching, owner=self._key.id)
         settings = PointSettings(kind.passes, kind.overlay_dir, kind.overlay_reserve_bytes)
         passed, taken = PointTaking(settings, run, self._host, guest, plan).take()
         self._overlays = tuple(taken.overlays)
@@ -119,7 +151,7 @@ class _BackupRun:
 
     def _judged(self, plan: BackupPlan, passed: Passed, taken: Taken, outcome: Outcome) -> Ending:
         shortfall = Shortfall(self._run, taken.overlays if outcome.is_point else (), outcome.error)
-        ending = _ending(passed, taken, outcome, next_try=shortfall.next_try)
+        ending = backup_result.ending_of(passed, taken, outcome, next_try=shortfall.next_try)
         fell_short = outcome.error if isinstance(outcome.error, VerdictBelowRequired) else None
         if not outcome.is_point or (outcome.error is not None and (fell_short is None or shortfall.is_discarded)):
             return self._without_point(plan.own, ending, taken, outcome)
@@ -137,7 +169,7 @@ class _BackupRun:
     def _without_point(self, own: BackupIntent, ending: Ending, taken: Taken, outcome: Outcome) -> Ending:
         """The point is not kept. `taken.is_point`: the disks are on their overlays anyway."""
         if taken.is_point and not taken.behind:
-            self._write(replace(own, stage=Stage.undo), ending.judged(), ending.texts)
+            self._note_undo(own, ending.judged(), ending.texts)
             error = outcome.error
             assert error is not None
             if isinstance(error, VerdictBelowRequired):
@@ -162,6 +194,7 @@ class _BackupRun:
                 self._overlays,
                 watch=self._watching,
                 disks=StillDisks(self._guest, self._overlays),
+                folder=self._folder,
                 settings=self._kind.copying,
                 owner=self._key.id,
             )
@@ -173,11 +206,19 @@ class _BackupRun:
         except StillpointError as error:
             if copy is None:
                 return self._give_up(own, error, ending)
+            self._put_back_before_asking(copy)
             if (fate := copy.fate()) is not Fate.sealed:
                 return self._give_up(*self._in_doubt(copy.own, error, fate), ending)
             assert copy.published is not None
             manifest, digest = copy.published
         return self._merge(self._record(copy.own, manifest, digest), ending)
+
+    def _put_back_before_asking(self, copy: PointCopy) -> None:
+        """The repository may be silent for long. The guest does not wait for what it says of the point."""
+        if copy.published is not None:
+            self._note_undo(copy.own, {})
+            self._watching.mark(ImpactStage.after)
+            self._put_back(self._overlays, PhaseName.merge)
 
     def _in_doubt(self, own: BackupIntent, error: StillpointError, fate: Fate) -> tuple[BackupIntent, StillpointError]:
         """The repository went away while the point was published: the worker's watch over it looks again when it is back."""
@@ -218,7 +259,13 @@ class _BackupRun:
                 points.add(session, point, now)
                 points.add_proofs(session, point.id, self._proofs_of_seal(manifest), now)
 
-        self._run.in_transaction(write)
+        try:
+            self._run.in_transaction(write)
+        except GUEST_IN_NEED:
+            # The database is away. The point is in the repository, and the guest comes first.
+            self._watching.mark(ImpactStage.after)
+            self._put_back(self._overlays, PhaseName.merge)
+            self._run.in_transaction(write)
         return own
 
     def _proofs_of_seal(self, manifest: Manifest) -> list[Proof]:
@@ -248,10 +295,10 @@ class _BackupRun:
         if error is None and own.fell_short is not None:
             error = VerdictBelowRequired(**own.fell_short, point=PointFate.kept)
         base = ending or Ending()
-        return replace(base, error=error, result={"backup": _result(own)}, is_undone=not merge.errors, keeps_point=True)
+        return replace(base, error=error, result={"backup": backup_result.document(own)}, is_undone=not merge.errors, keeps_point=True)
 
     def _give_up(self, own: BackupIntent, error: StillpointError, ending: Ending | None) -> Ending:
-        self._write(replace(own, stage=Stage.undo), {"phase": PhaseName.discard.value, "progress": None})
+        self._note_undo(own, {"phase": PhaseName.discard.value, "progress": None})
         return self._undone(own, error, replace(ending or Ending(), judgement=no_point("copy_failed", NOT_COPIED)))
 
     def _undone(self, own: BackupIntent, error: StillpointError, ending: Ending) -> Ending:
@@ -270,7 +317,7 @@ class _BackupRun:
                 phase.fail(error.detail)
             elif left:
                 phase.warn("; ".join(left))
-        result = {"backup": _result(replace(own, impact=self._watching.as_document() or own.impact))}
+        result = {"backup": backup_result.document(replace(own, impact=self._watching.as_document() or own.impact))}
         return replace(ending, error=error, result=result, is_undone=not merge.errors)
 
     def _drop_partial(self, own: BackupIntent) -> list[str]:
@@ -284,54 +331,21 @@ class _BackupRun:
             return [f"the unfinished folder {own.partial} stays: {error.detail}"]
         return []
 
-    def _merge_what_was_left(self) -> None:
-        """Overlays that an earlier backup could not merge back would otherwise stay below the new ones for ever."""
-        left = self._run.in_transaction(lambda session: unmerged.overlays_left(session, self._guest.uuid))
-        if not left:
-            return
-        sources = self._guest.persistent_sources() if self._guest.is_shut_off() else self._guest.sources()
-        mine = [overlay for overlay in left if sources.get(overlay.target) == overlay.path]
-        if not mine:
-            return
-        with self._run.phase(PhaseName.merge) as phase:
-            merge = self._put_back(mine, PhaseName.merge)
-            if merge.errors:
-                raise MergeUnfinished(domain=self._guest.name, disks=", ".join(merge.errors), why=merge.message)
-            if remarks := backup_end.remarks(merge):
-                phase.warn("; ".join(remarks))
-
     def _put_back(self, overlays: Sequence[Overlay], phase: PhaseName) -> Merge:
-        return backup_end.merge_all(self._guest, overlays, MergeProgress(self._run, phase))
+        merge = backup_end.merge_all(self._guest, overlays, MergeProgress(self._run, phase))
+        self._watching.look()
+        return merge
+
+    def _note_undo(self, own: BackupIntent, values: dict[str, Any], texts: Any = None) -> None:
+        """Before the first merge, which writes into the files below. A database that is away is not waited for."""
+        try:
+            self._folder.give_up()
+        except StillpointError as error:
+            _logger.warning("end_of_copy_not_noted", reason=error.detail)
+        self._run.write_if_possible({**values, "intent": self._intent(replace(own, stage=Stage.undo))}, texts)
 
     def _write(self, own: BackupIntent, values: dict[str, Any] | None = None, texts: Any = None) -> None:
         self._run.write({**(values or {}), "intent": self._intent(own)}, texts)
 
     def _intent(self, own: BackupIntent) -> dict[str, Any]:
         return Intent(overlays=self._overlays, own=own.as_document()).as_document()
-
-
-def _ending(passed: Passed, taken: Taken, outcome: Outcome, *, next_try: NewJob | None) -> Ending:
-    vss = vss_record.record(passed, outcome.judgement, is_tried_again=next_try is not None)
-    evidence = points_evidence(passed, taken)
-    return Ending(outcome.error, outcome.judgement, evidence, raw_texts(passed), vss=vss, next_try=next_try)
-
-
-def _result(own: BackupIntent) -> dict[str, Any]:
-    return {
-        "repository": own.repository_id,
-        "point": own.point_id,
-        "folder": own.folder,
-        "disks": [
-            {
-                "target": disk.target,
-                "level": disk.level.value,
-                "reason": disk.reason,
-                "copied_bytes": (disk.copied or {}).get("copied_bytes"),
-                "stored_bytes": (disk.copied or {}).get("stored_bytes"),
-            }
-            for disk in own.disks
-        ],
-        "impact": own.impact,
-        # For `service.records.doubtful_points`.
-        **({"may_be_sealed": True, "partial": own.partial} if own.may_be_sealed else {}),
-    }

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from service import log
+from service.clock import rfc3339
 from service.errors import (
     CopyDiffers,
     PointDamaged,
@@ -22,6 +23,7 @@ from service.errors import (
     SourceWritten,
     StillpointError,
 )
+from service.jobs.backup_folder import BackupFolder
 from service.jobs.run import JobRun, MustRecover
 from service.jobs.still_disks import StillDisks
 from service.model.backup_intent import BackupIntent, PlannedDisk
@@ -58,6 +60,10 @@ class Watch(Protocol):
         """Raises what must end the copy."""
         ...
 
+    def check_before_leaving(self) -> None:
+        """Raises what must end the copy before nobody watches."""
+        ...
+
     def pace(self) -> int | None:
         """Bytes a second that the copy may read. None: no limit."""
         ...
@@ -90,6 +96,7 @@ class PointCopy:
         *,
         watch: Watch,
         disks: StillDisks,
+        folder: BackupFolder,
         settings: CopySettings,
         owner: str,
     ) -> None:
@@ -100,6 +107,7 @@ class PointCopy:
         self._overlays = {overlay.target: overlay for overlay in overlays}
         self._watch = watch
         self._disks = disks
+        self._folder = folder
         self._settings = settings
         self._owner = owner
         self._phase = PhaseName.transfer
@@ -142,7 +150,7 @@ class PointCopy:
                 try:
                     self._patiently(lambda: self._long("compare_disk", arguments, disk.target))  # noqa: B023 - called at once
                 except CopyDiffers:
-                    # If somebody writes to the disk, not the copy is to blame.
+                    # If another program writes to the disk, not the copy is to blame.
                     self._must_be_still()
                     raise
 
@@ -218,9 +226,11 @@ class PointCopy:
 
     def _store_small_files(self, partial: str) -> None:
         own = self.own
-        files = {f"tpm/{path.rpartition('/')[2]}": path for path in own.firmware.tpm}
-        if own.firmware.nvram is not None:
-            files["nvram"] = own.firmware.nvram
+        files = self._folder.kept(own.firmware)
+        if files is None:
+            self._folder.keep(own.firmware)
+            self._note(replace(own, firmware_taken_at=rfc3339(datetime.now(UTC))))
+            files = self._folder.kept(own.firmware) or {}
         for name, path in files.items():
             if name not in own.stored:
                 self._patiently(lambda: self._repository.put_file(partial, name, path))  # noqa: B023 - called at once
@@ -264,7 +274,6 @@ class PointCopy:
     def _safe_point(self) -> None:
         self._stop_point()
         self._run.safe_point(self._phase)
-        self._watch.check()
         self._disks.check()
         self._set_pace()
 
@@ -273,8 +282,13 @@ class PointCopy:
         self._disks.must_be_still(self._stop_point)
 
     def _stop_point(self) -> None:
-        """A worker that stops leaves the copy to the next one, which continues. Raises MustRecover, LeaseLost."""
+        """Also where a wish to cancel comes too late. Raises MustRecover, LeaseLost, and what the watch raises.
+
+        A worker that stops leaves the copy to the next one, which continues. Until then nobody watches the guest.
+        """
+        self._watch.check()
         if self._run.ends_at is not None:
+            self._watch.check_before_leaving()
             raise MustRecover(what="the worker was stopped during the copy")
         if self._run.lease_lost.is_set():
             self._run.safe_point(self._phase)

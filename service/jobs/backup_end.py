@@ -6,25 +6,28 @@ from service import log
 from service.disks import bitmaps
 from service.disks.merging import Merge, OnMerge, nobody
 from service.disks.putting_back import put_back
-from service.errors import DomainGone, LibvirtCallFailed, LibvirtUnavailable, StillpointError
+from service.errors import DomainGone, LibvirtCallFailed, LibvirtUnavailable, MergeUnfinished, StillpointError
 from service.hypervisor.checkpoints import is_ours, prefix_of
 from service.hypervisor.guest import Guest
 from service.jobs.backup_plan import bitmap_by_libvirt
 from service.jobs.guest_watch import resume_after_error
-from service.jobs.run import MustRecover
+from service.jobs.merge_progress import MergeProgress
+from service.jobs.run import JobRun, MustRecover
 from service.model.backup_level import BitmapState
 from service.model.intent import Overlay
+from service.model.lifecycle import PhaseName
+from service.records import unmerged
 
 _logger = log.get(__name__)
 
 
-def merge_all(guest: Guest, overlays: Sequence[Overlay], told: OnMerge = nobody) -> Merge:
-    """Raises MustRecover if libvirt went away: recovery then continues. `told`: see `merge_back`.
+def merge_all(guest: Guest, overlays: Sequence[Overlay], on_progress: OnMerge = nobody) -> Merge:
+    """Raises MustRecover if libvirt went away: recovery then continues. `on_progress`: see `merge_back`.
 
     A guest that had no space left is continued, as the space of its overlays is free again.
     """
     try:
-        merge = _merge(guest, overlays, told)
+        merge = _merge(guest, overlays, on_progress)
         merge.leaves_guest_paused = not _continue(guest)
         return merge
     except LibvirtUnavailable as error:
@@ -33,13 +36,30 @@ def merge_all(guest: Guest, overlays: Sequence[Overlay], told: OnMerge = nobody)
         return Merge(was_begun=True, errors={overlay.target: error for overlay in overlays})
 
 
-def _merge(guest: Guest, overlays: Sequence[Overlay], told: OnMerge) -> Merge:
+def merge_what_was_left(run: JobRun, guest: Guest) -> None:
+    """Overlays that an earlier backup could not merge back would otherwise stay below the new ones for ever. Raises MergeUnfinished."""
+    left = run.in_transaction(lambda session: unmerged.overlays_left(session, guest.uuid))
+    if not left:
+        return
+    sources = guest.persistent_sources() if guest.is_shut_off() else guest.sources()
+    mine = [overlay for overlay in left if sources.get(overlay.target) == overlay.path]
+    if not mine:
+        return
+    with run.phase(PhaseName.merge) as phase:
+        merge = merge_all(guest, mine, MergeProgress(run, PhaseName.merge))
+        if merge.errors:
+            raise MergeUnfinished(domain=guest.name, disks=", ".join(merge.errors), why=merge.message)
+        if left_to_tell := remarks(merge):
+            phase.warn("; ".join(left_to_tell))
+
+
+def _merge(guest: Guest, overlays: Sequence[Overlay], on_progress: OnMerge) -> Merge:
     try:
         broken = forget_broken_checkpoints(guest)
     except LibvirtCallFailed as error:
         # A merge now could make a broken bitmap look whole. The overlays stay, the job says so, and the guest is continued.
         return Merge(errors={overlay.target: error for overlay in overlays})
-    merge = put_back(guest, overlays, told=told)
+    merge = put_back(guest, overlays, on_progress=on_progress)
     merge.broken_checkpoints += broken
     return merge
 

@@ -76,4 +76,6 @@ def _disk(disk: PlannedDisk, *, is_compressed: bool, is_encrypted: bool) -> Disk
 
 def _state_files(own: BackupIntent) -> dict[str, Any]:
     nvram = [name for name in own.stored if name == "nvram"]
-    return {"definition": DEFINITION_FILE, "nvram": nvram[0] if nvram else None, "tpm": [it for it in own.stored if it.startswith("tpm/")]}
+    tpm = [it for it in own.stored if it.startswith("tpm/")]
+    taken_at = own.firmware_taken_at if nvram or tpm else None
+    return {"definition": DEFINITION_FILE, "nvram": nvram[0] if nvram else None, "tpm": tpm, "taken_at": taken_at}

@@ -10,6 +10,7 @@ from typing import TypedDict
 from sqlalchemy.orm import Session
 
 from service import bounded_io, log
+from service.clock import rfc3339
 from service.errors import (
     ForeignEntry,
     LibvirtCallFailed,
@@ -24,6 +25,7 @@ from service.errors import (
 from service.freeze.passed import Terms
 from service.hypervisor.checkpoints import checkpoint_name
 from service.hypervisor.guest import Guest
+from service.jobs.backup_folder import BackupFolder
 from service.jobs.backup_watching import Watching
 from service.jobs.point_taking import Additions
 from service.jobs.run import JobRun, Phase
@@ -79,13 +81,22 @@ class BackupPlan(Additions):
     """One attempt of one job. `owner`: the id of the key by which the unfinished folders of this service are known."""
 
     def __init__(
-        self, run: JobRun, guest: Guest, repository: Repository, registered: Registered, watching: Watching, *, owner: str
+        self,
+        run: JobRun,
+        guest: Guest,
+        repository: Repository,
+        registered: Registered,
+        watching: Watching,
+        *,
+        folder: BackupFolder,
+        owner: str,
     ) -> None:
         self._run = run
         self._guest = guest
         self._repository = repository
         self._registered = registered
         self._watching = watching
+        self._folder = folder
         self._owner = owner
         self._request = run.request(BackupRequest)
         self._own: BackupIntent | None = None
@@ -224,9 +235,24 @@ class BackupPlan(Additions):
 
     def window_ended(self) -> None:
         bases = {overlay.target: overlay.base for overlay in self._overlays}
-        self._own = replace(self.own, disks=[replace(disk, still=last_write(bases[disk.target])) for disk in self.own.disks])
+        disks = [replace(disk, still=last_write(bases[disk.target])) for disk in self.own.disks]
+        self._own = replace(self.own, disks=disks, firmware_taken_at=self._firmware_kept_at())
         self._watching.merges(self._overlays)
         self._watching.mark(ImpactStage.copy)
+
+    def _firmware_kept_at(self) -> str | None:
+        try:
+            self._folder.keep(self.own.firmware)
+        except StillpointError as error:
+            # The copy tries again, and tells the reason.
+            _logger.warning("firmware_not_kept", reason=error.detail)
+            return None
+        return rfc3339(datetime.now(UTC))
+
+    @property
+    def overlays(self) -> tuple[Overlay, ...]:
+        """As they were made for the window."""
+        return tuple(self._overlays)
 
     def intent(self, overlays: Sequence[Overlay]) -> Intent:
         self._overlays = tuple(overlays)

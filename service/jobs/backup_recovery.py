@@ -6,6 +6,7 @@ from service.disks.whereabouts import Whereabouts
 from service.errors import BackupNotUndone, DisksInDoubt, MergeUnfinished, PointLost, StillpointError
 from service.hypervisor.guest import Guest
 from service.jobs import backup_end, interrupted_disks
+from service.jobs.backup_folder import BackupFolder
 from service.jobs.kind import LostJob, Resolution
 from service.jobs.run import MustRecover
 from service.model import story
@@ -17,19 +18,26 @@ from service.records import queue
 NOT_COPIED = "The point was taken, and was given up before it was in the repository."
 
 
-def settle(lost: LostJob) -> Resolution:
+def settle(lost: LostJob, folder: BackupFolder) -> Resolution:
     """Raises LibvirtUnavailable: then nothing is decided."""
+    resolution = _settled(lost, folder)
+    if resolution.continues_with is None:
+        folder.remove()
+    return resolution
+
+
+def _settled(lost: LostJob, folder: BackupFolder) -> Resolution:
     own = BackupIntent.of(lost.intent)
     if lost.guest is None:
         return _without_guest(lost, own)
     try:
-        return _settle(lost, lost.guest, own)
+        return _settle(lost, lost.guest, own, folder)
     except MustRecover as error:
         assert isinstance(error.__cause__, StillpointError)
         raise error.__cause__ from error
 
 
-def _settle(lost: LostJob, guest: Guest, own: BackupIntent | None) -> Resolution:
+def _settle(lost: LostJob, guest: Guest, own: BackupIntent | None, folder: BackupFolder) -> Resolution:
     if own is None:
         return interrupted_disks.settle(lost, guest)
     interrupted_disks.put_checkpoints_back(lost.intent, guest)
@@ -37,7 +45,7 @@ def _settle(lost: LostJob, guest: Guest, own: BackupIntent | None) -> Resolution
         case Stage.taking:
             return _taking(lost, guest, own)
         case Stage.transfer:
-            return _transfer(lost, guest, own)
+            return _transfer(lost, guest, own, folder)
         case Stage.merge:
             return _merge(lost, guest)
         case Stage.undo:
@@ -63,7 +71,7 @@ def _taking(lost: LostJob, guest: Guest, own: BackupIntent) -> Resolution:
     return _undo(lost, guest, own, None)
 
 
-def _transfer(lost: LostJob, guest: Guest, own: BackupIntent) -> Resolution:
+def _transfer(lost: LostJob, guest: Guest, own: BackupIntent, folder: BackupFolder) -> Resolution:
     """The copy continues as long as every disk is on its overlay, and nobody writes into the files below."""
     where = Whereabouts.of(guest, lost.intent.overlays)
     if where.behind or where.elsewhere:
@@ -75,7 +83,7 @@ def _transfer(lost: LostJob, guest: Guest, own: BackupIntent) -> Resolution:
         lost.story.append(story.POINT_GONE)
         reason = "the disks are on the files below" if not merging else f"another client merges {', '.join(merging)}"
         return _undo(lost, guest, own, PointLost(domain=guest.name, reason=reason))
-    if not _may_continue(lost):
+    if folder.is_given_up or not _may_continue(lost):
         lost.story.append(story.COPY_GIVEN_UP)
         return _undo(lost, guest, own, None)
     lost.story.append(story.COPY_CONTINUES)

@@ -7,13 +7,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from service.disks.overlays import folder_of
-from service.errors import GuestPausedByError, StillpointError
+from service.errors import GuestPausedByError, GuestSuffers, OverlaySpaceLow, StillpointError
 from service.hypervisor.guest import Guest
 from service.jobs.guest_watch import GuestWatch, resume_after_error
 from service.model.impact import ImpactStage
 from service.model.intent import Overlay
 from service.model.inventory import Disk
 
+GUEST_IN_NEED = (OverlaySpaceLow, GuestPausedByError, GuestSuffers)
+"""What the watch raises: the overlays must be merged back, whatever else is away."""
 RESERVE_PART = 2
 """The copy is ended when this part of what was required at the start is left: a guest that writes takes some at once."""
 
@@ -62,9 +64,18 @@ class Watching:
         if self._watch is not None:
             self._watch.merges(overlays)
 
+    def look(self) -> None:
+        """At once, for what must be in the record when the job ends now."""
+        if self._watch is not None:
+            self._watch.look_if_possible()
+
     def check(self) -> None:
         if self._watch is not None:
             self._watch.check()
+
+    def check_before_leaving(self) -> None:
+        if self._watch is not None:
+            self._watch.check_before_leaving()
 
     def pace(self) -> int | None:
         return self._watch.pace() if self._watch is not None else None

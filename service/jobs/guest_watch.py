@@ -27,6 +27,8 @@ LATENCY_LOOKS = 4
 MARK_WAIT_S = 2.0
 """Seconds that a change of the stage waits for a look that is under way. Then the stage changes without a look, and lacks figures."""
 
+LEAVING_PARTS = 4
+"""A worker that stops leaves the copy to the next one only if so many times the reserve is free. Otherwise the overlays are merged back."""
 SETTLE_S = 1.0
 """Seconds after which a domain that was continued counts as running. QEMU repeats the failed request at once."""
 SETTLE_POLL_S = 0.1
@@ -78,7 +80,7 @@ class GuestWatch:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "GuestWatch":
-        self._look_if_possible()
+        self.look_if_possible()
         self._thread = threading.Thread(target=self._run, name=f"watch {self._guest.name}", daemon=True)
         self._thread.start()
         return self
@@ -124,6 +126,12 @@ class GuestWatch:
                 domain=self._guest.name, latency_ms=round(self._rule.last_latency_ms or 0.0, 3), limit_ms=self._rule.limit_ms
             )
 
+    def check_before_leaving(self) -> None:
+        """Raises OverlaySpaceLow if a guest that nobody watches might soon have no space. The next worker may come late."""
+        fault = self._space_fault(LEAVING_PARTS * self._reserve_bytes)
+        if fault is not None:
+            raise fault
+
     def pace(self) -> int | None:
         """Bytes a second that the copy may read now. None: as fast as possible. 0: nothing."""
         return self._rule.bytes_s
@@ -145,9 +153,9 @@ class GuestWatch:
 
     def _run(self) -> None:
         while not self._ends.wait(self._interval_s):
-            self._look_if_possible()
+            self.look_if_possible()
 
-    def _look_if_possible(self) -> None:
+    def look_if_possible(self) -> None:
         try:
             self.look()
         except StillpointError as error:
@@ -205,6 +213,9 @@ class GuestWatch:
         if self._stage is not ImpactStage.copy:
             # Before, nothing is written there. After, only the end of the merge gives space back.
             return
+        self._fault = self._fault or self._space_fault(self._reserve_bytes)
+
+    def _space_fault(self, reserve_bytes: int) -> OverlaySpaceLow | None:
         folders = self._folders
         grown = growth_by_folder(self._overlays, folders)
         for folder in folders:
@@ -212,10 +223,9 @@ class GuestWatch:
             if free is None:
                 continue
             self._record.note_free_bytes(free)
-            if free < self._reserve_bytes + grown[folder] and self._fault is None:
-                self._fault = OverlaySpaceLow(
-                    folder=str(folder), free_bytes=free, reserve_bytes=self._reserve_bytes, merge_bytes=grown[folder]
-                )
+            if free < reserve_bytes + grown[folder]:
+                return OverlaySpaceLow(folder=str(folder), free_bytes=free, reserve_bytes=reserve_bytes, merge_bytes=grown[folder])
+        return None
 
 
 def resume_after_error(guest: Guest, *, settle_s: float = SETTLE_S) -> bool:

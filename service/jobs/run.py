@@ -34,6 +34,8 @@ WRITE_PAUSE_S = 0.2
 """Seconds before a failed write is tried again. The pause doubles with each try."""
 PROGRESS_PAUSE_S = 1.0
 """Seconds between two writes of a job's progress. What comes between them is not written."""
+LOOK_S = 0.2
+"""Seconds between two calls of `while_waiting` during such a pause."""
 WRITE_PAUSE_MAX_S = 5.0
 """Seconds at which the pause stops to grow. There is no limit to the number of tries."""
 
@@ -47,6 +49,10 @@ class MustRecover(StillpointError):
     title = "The state of the disks could not be read"
     detail_template = "{what}"
     remedy_template = "Recovery continues by itself as soon as libvirt answers."
+
+
+def nothing() -> None:
+    """Nothing is looked at while a write waits."""
 
 
 class Phase:
@@ -91,6 +97,8 @@ class JobRun:
         self.may_have_point = False
         #: When a stopping worker leaves its jobs to recovery (time.monotonic). None: the worker is not stopping.
         self.ends_at: float | None = None
+        #: Called while a write waits for the database. What it raises ends the wait: the guest cannot wait for a database.
+        self.while_waiting: Callable[[], None] = nothing
         self._database = database
         self._abandoned = abandoned
         self._progress_at: float | None = None
@@ -190,6 +198,15 @@ class JobRun:
         """
         self._persist(lambda: self._write(values, texts))
 
+    def write_if_possible(self, values: dict[str, Any], texts: Texts | None = None) -> bool:
+        """Like `write`, but tries once. False: the database is unavailable. Raises LeaseLost."""
+        try:
+            self._write(values, texts)
+        except DatabaseUnavailable as error:
+            _logger.warning("database_away", detail=error.detail)
+            return False
+        return True
+
     def write_now(self, values: Callable[[datetime], dict[str, Any]]) -> None:
         """Like `write`, for values that contain the time: `values` gets the time of the database's clock."""
         self._persist(lambda: self._write_with_time(values))
@@ -285,5 +302,10 @@ class JobRun:
                 if self._abandoned.is_set():
                     raise
                 _logger.warning("database_away", detail=error.detail, again_in_s=pause)
-            self._abandoned.wait(pause)
+            self._pause(pause)
             pause = min(pause * 2, WRITE_PAUSE_MAX_S)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._abandoned.wait(min(left, LOOK_S)):
+            self.while_waiting()

@@ -26,7 +26,7 @@ _logger = log.get(__name__)
 
 
 def last_write(path: str) -> Mapping[str, int] | None:
-    """What changes when somebody writes to a file. None: a device, or a storage that does not answer."""
+    """What changes when a program writes to a file. None: a device, or a storage that does not answer."""
     try:
         status = bounded_io.call("looking at", path, Path(path).stat)
     except (OSError, StillpointError):

@@ -106,6 +106,8 @@ class BackupIntent:
     left_out: Mapping[str, str]
     checkpoint: str | None = None
     firmware: Firmware = Firmware()
+    #: When the files of `firmware` were copied aside (`service.jobs.backup_folder`).
+    firmware_taken_at: str | None = None
     was_running: bool = True
     point_in_time_at: str | None = None
     fell_short: Mapping[str, str] | None = None

@@ -78,7 +78,7 @@ def test_a_merge_that_the_guest_keeps_from_its_end_is_stopped(scene: Scene) -> N
 def test_a_merge_tells_how_far_it_is(scene: Scene) -> None:
     scene.says(lambda: iter([(0, 8 * MIB), (2 * MIB, 8 * MIB), (9 * MIB, 9 * MIB)]))
     told: list[tuple[str, int, int]] = []
-    merge_back(scene.guest, [scene.overlay], told=lambda *progress: told.append(progress))
+    merge_back(scene.guest, [scene.overlay], on_progress=lambda *progress: told.append(progress))
     assert told == [("vda", 0, 8 * MIB), ("vda", 2 * MIB, 8 * MIB), ("vda", 9 * MIB, 9 * MIB)]
 
 
@@ -133,7 +133,7 @@ def test_a_commit_that_goes_on_writing_may_take_longer_than_the_budget(
     scene.domain.shut_off()
     a_program(tmp_path, monkeypatch, 'for n in $(seq 40); do echo "$n" > /dev/null; sleep 0.1; done; exec qemu-img "$@"')
     told: list[tuple[str, int, int]] = []
-    merge = put_back(scene.guest, [scene.overlay], budget_s=2.0, told=lambda *progress: told.append(progress))
+    merge = put_back(scene.guest, [scene.overlay], budget_s=2.0, on_progress=lambda *progress: told.append(progress))
     assert merge.errors == {}
     assert (scene.guest.persistent_sources(), scene.path.exists()) == ({"vda": str(scene.base)}, False)
     assert {target for target, _, _ in told} == {"vda"}
