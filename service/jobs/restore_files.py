@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service import bounded_io, log
 from service.errors import RestoreRefused, StillpointError
+from service.hypervisor.qemu_process import Credentials
 from service.jobs.restore_intent import NewFile, RestoreIntent
 from service.model.file_identity import FileIdentity
 from service.model.restore_facts import Space
@@ -124,9 +125,29 @@ def existing(paths: Sequence[str]) -> frozenset[str]:
     return frozenset(path for path in paths if bounded_io.translated_call("looking at", path, partial(os.path.lexists, path)))
 
 
-def owner_of(path: str) -> list[int] | None:
-    """The owner of a file, for its successor. None: the file is not there, or a device."""
-    with suppress(OSError, StillpointError):
-        status = bounded_io.call("looking at", path, Path(path).stat)
-        return [status.st_uid, status.st_gid] if stat.S_ISREG(status.st_mode) else None
-    return None
+# --- whose they are -------------------------------------------------------------------------------
+
+
+def give_to_qemu(file: NewFile, user: Credentials, old: str | None) -> None:
+    """The complete file gets the owner and the mode of `old`, which it replaces, or else the user of the QEMU that will open it.
+
+    libvirt gives the disks of a domain to that user at its start, but not on a host with `dynamic_ownership = 0`.
+    Raises StorageRefused, StorageNotAnswering.
+    """
+    bounded_io.translated_call("giving away", file.partial, partial(_give, file.partial, user, old))
+
+
+def _give(path: str, user: Credentials, old: str | None) -> None:
+    owner, mode = (user.uid, user.gid), stat.S_IRUSR | stat.S_IWUSR
+    with suppress(OSError):
+        status = Path(old).stat() if old is not None else None
+        if status is not None and stat.S_ISREG(status.st_mode):
+            owner, mode = (status.st_uid, status.st_gid), stat.S_IMODE(status.st_mode) & 0o777
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # Another user than root can give nothing away, and runs QEMU as itself.
+        if os.geteuid() == 0:
+            os.fchown(descriptor, *owner)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)

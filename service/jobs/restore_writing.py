@@ -126,6 +126,8 @@ class Writing:
         size = 0
         for file in intent.files:
             size += self._made(file, disks, below)
+            if self._plan.identity is not None:
+                restore_files.give_to_qemu(file, self._user, self._replaced_by(file))
             complete = restore_files.identified(file)
             intent = intent.with_file(complete)
             # Before the file gets its name: recovery knows by its identity which file is ours.
@@ -149,6 +151,11 @@ class Writing:
             return self._write_disk(disks[file.what], file, below.get(file.what))
         self._archive.stored.copy_out(self._source.manifest.folder, self._source.manifest.state_files[NVRAM], file.partial)
         return 0
+
+    def _replaced_by(self, file: NewFile) -> str | None:
+        if file.what == NVRAM:
+            return domain_xml.nvram_path(self._definition) if self._plan.mode is RestoreMode.in_place else None
+        return next((disk.replaces for disk in self._plan.disks if disk.target == file.what), None)
 
     def _with_tpm(self, intent: RestoreIntent) -> RestoreIntent:
         """The state of the TPM, complete beside its place."""
@@ -180,7 +187,6 @@ class Writing:
     def _write_disk(self, disk: PlannedDisk, file: NewFile, below: Sequence[str] | None) -> int:
         where: dict[str, Any] = {"folder": self._source.manifest.folder, "file": disk.file, "target": file.partial}
         where["virtual_size"] = disk.virtual_size
-        owner = restore_files.owner_of(disk.replaces) if disk.replaces is not None else None
         if below is not None:
             self._archive.call("make_overlay", disk=disk.target, **where)
             return 0
@@ -191,7 +197,6 @@ class Writing:
             target_format=disk.format,
             blocks_file=disk.blocks_file,
             encrypted=disk.is_encrypted,
-            owner=owner,
         )
         sealed = next(one.content for one in self._source.manifest.disks if one.target == disk.target)
         if written["content"] != sealed:

@@ -17,18 +17,15 @@ _DEVICE = os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class NewFile:
-    """`is_device`: a block device that is there. The system refuses one that is mounted. `owner`: who gets the complete file."""
+    """`is_device`: a block device that is there. The system refuses one that is mounted."""
 
     path: Path
     needed_bytes: int | None
-    owner: tuple[int, int] | None = None
     is_device: bool = False
 
     @classmethod
     def asked(cls, arguments: Mapping[str, Any], needed_bytes: int | None) -> Self:
-        owner = arguments.get("owner")
-        is_device = bool(arguments.get("is_device"))
-        return cls(Path(arguments["target"]), needed_bytes, (owner[0], owner[1]) if owner else None, is_device)
+        return cls(Path(arguments["target"]), needed_bytes, bool(arguments.get("is_device")))
 
     @contextmanager
     def opened(self) -> Iterator[int]:
@@ -42,7 +39,7 @@ class NewFile:
                 self._check_device(descriptor)
             yield descriptor
             if not self.is_device:
-                self._hand_over(descriptor)
+                self._sync_folder()
         except BaseException:
             if not self.is_device:
                 with suppress(OSError):
@@ -63,10 +60,8 @@ class NewFile:
         if reason is not None:
             raise StorageRefused(what="writing", path=str(self.path), reason=reason, errno=None)
 
-    def _hand_over(self, descriptor: int) -> None:
+    def _sync_folder(self) -> None:
         try:
-            if self.owner is not None:
-                os.fchown(descriptor, *self.owner)
             folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(folder)

@@ -16,7 +16,7 @@ from tests.repository.disks import MIB, Disk, Points, are_identical, qemu
 def test_a_disk_is_restored_from_full_and_increments(chain: Points, disk: Disk, tmp_path: Path, target_format: str) -> None:
     target = tmp_path / "restored"
 
-    chain.restore("p3", target, target_format, owner=[os.getuid(), os.getgid()])
+    chain.restore("p3", target, target_format)
 
     assert are_identical(target, disk.path, formats=(target_format, "qcow2"))
     assert target.stat().st_blocks * 512 < 8 * MIB
