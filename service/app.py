@@ -208,6 +208,9 @@ def _running_worker(settings: Settings, database: Database, wake: Wake) -> Itera
 
 def handlers(settings: Settings) -> "Handlers":
     """The handlers of a worker: one for every kind of job. Raises SettingInvalid."""
+    from service.repository import keys
+
+    keys.allow(settings.key_programs)
     return {kind.value: _handler(kind, settings) for kind in JobKind}
 
 

@@ -43,7 +43,7 @@ def verify(
 
     with _progress() as on_progress:
         trusted = _trusted(trust) if trust else None
-        findings = check_folder(folder, Key(key) if key is not None else None, trusted=trusted, on_progress=on_progress)
+        findings = check_folder(folder, Key(key, is_operators=True) if key is not None else None, trusted=trusted, on_progress=on_progress)
     for finding in findings:
         typer.echo(
             _as_json(finding) if as_json else f"{WORDS[finding.is_good]:<11}  {finding.subject:<9}  {finding.place}: {finding.detail}"

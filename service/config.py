@@ -27,7 +27,7 @@ OF_THE_COMMANDS = frozenset({"STILLPOINT_URL", "STILLPOINT_TOKEN"})
 REMOVED = {"STILLPOINT_JOBS_PER_STORAGE": "it is not a setting any more, and never had an effect. Delete the line"}
 """Names of removed settings, which older files have."""
 BLANK = "it is blank; remove the line to use the default"
-MAY_BE_BLANK = frozenset({"STILLPOINT_WRITER_RULES"})
+MAY_BE_BLANK = frozenset({"STILLPOINT_KEY_COMMANDS", "STILLPOINT_WRITER_RULES"})
 _LIKENESS = 0.85
 """difflib's ratio. Names that are at least so similar count as one name with a typing error."""
 _LIKENESS_OF_STEMS = 0.7
@@ -130,6 +130,11 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         description="Seconds that a backup whose point was taken waits for a repository that is full, gone or does not answer.",
     )
+    key_commands: str = Field(
+        default="",
+        description="Programs that may print the key of a repository (`key: command:…`): absolute paths with a colon between them. "
+        "Every holder of a token can start them as the user of the worker, with any arguments. Default: none.",
+    )
     proof_days: float = Field(
         default=7.0,
         ge=0,
@@ -177,6 +182,19 @@ class Settings(BaseModel):
     metrics_port: int | None = Field(
         default=None, ge=1, le=65535, description="Port for /metrics of a worker without an API, on the address `bind`."
     )
+
+    @property
+    def key_programs(self) -> tuple[str, ...]:
+        return tuple(path for path in self.key_commands.split(":") if path)
+
+    @field_validator("key_commands")
+    @classmethod
+    def _programs(cls, value: str) -> str:
+        """Raises PydanticCustomError."""
+        relative = [path for path in value.split(":") if path and not path.startswith("/")]
+        if relative:
+            raise _unusable(f"{relative[0]} is not an absolute path")
+        return value
 
     @field_validator("writer_rules", mode="before")
     @classmethod

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,30 @@ MAX_KEY_BYTES = 8192
 """Bytes of a key. A longer one is refused: the reference then names something else."""
 PATIENCE_S = 10.0
 """Seconds to read a key or to run its command. After that the command is killed, and the key cannot be used."""
+_programs: frozenset[str] = frozenset()
+"""Paths of the programs that a reference which came over the API may start, as the service's own user."""
 FILE, COMMAND = "file:", "command:"
+
+
+def allow(programs: Iterable[str]) -> None:
+    """Let references name these programs, by their absolute paths. Until then they may name none."""
+    global _programs  # noqa: PLW0603 - a setting of the process, like the level of its log
+    _programs = frozenset(programs)
+
+
+def _is_allowed(program: str) -> bool:
+    return program in _programs
 
 
 @dataclass(frozen=True)
 class Key:
-    """`reference`: `file:/path`, or `command:program arguments`, whose output is the key. Raises KeyUnusable for another form."""
+    """`reference`: `file:/path`, or `command:program arguments`, whose output is the key. Raises KeyUnusable for another form.
+
+    `is_operators`: the reference comes from a person at this machine and not over the API, so any program may be started.
+    """
 
     reference: str
+    is_operators: bool = False
 
     def __post_init__(self) -> None:
         if self.reference.startswith(FILE):
@@ -78,6 +95,9 @@ class Key:
         return words
 
     def _from_command(self) -> bytes:
+        program = self._command()[0]
+        if not self.is_operators and not _is_allowed(program):
+            raise self._unusable(f"STILLPOINT_KEY_COMMANDS of this host does not name {program}")
         # Its messages are dropped: nobody knows what a foreign program writes there.
         process = subprocess.Popen(
             self._command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True

@@ -17,6 +17,11 @@ from tests.repository.processes import runs, until, until_none_runs
 SECRET = "corrèct horse"
 
 
+@pytest.fixture(autouse=True)
+def every_program_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "_is_allowed", lambda _: True)
+
+
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
     file = tmp_path / "the key, of: us\n"
@@ -32,6 +37,28 @@ def test_a_key_is_what_is_in_its_file_without_one_newline(key_file: Path) -> Non
 
 def test_a_key_is_what_its_command_writes(key_file: Path) -> None:
     assert Key(f"command:cat '{key_file}'").read() == SECRET.encode()
+
+
+def test_a_program_that_the_operator_did_not_name_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    made = tmp_path / "made"
+    for programs in ([], ["/usr/bin/true"]):
+        keys.allow(programs)
+        with pytest.raises(KeyUnusable):
+            Key(f"command:/usr/bin/touch {made}").read()
+    assert not made.exists()
+
+
+def test_a_program_that_the_operator_named_gives_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    keys.allow(["/usr/bin/true", "/usr/bin/echo"])
+    try:
+        assert Key("command:/usr/bin/echo secret").read() == b"secret"
+        with pytest.raises(KeyUnusable):
+            Key("command:echo secret").read()
+    finally:
+        keys.allow([])
+    assert Key("command:echo secret", is_operators=True).read() == b"secret"
 
 
 def test_a_command_is_not_given_to_a_shell(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ KeyReference = Annotated[
         max_length=4096,
         pattern=r"^(file:/|command:)[^\x00-\x1f\x7f]+$",
         description="Where the key is, for a repository whose disks are encrypted: `file:/path`, or `command:program arguments`, which "
-        "prints the key. The key itself is never stored. Left out: not encrypted.",
+        "prints the key. The worker starts only programs that its setting `STILLPOINT_KEY_COMMANDS` names by their absolute paths. "
+        "The key itself is never stored. Left out: not encrypted.",
     ),
 ]
 
