@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -50,9 +50,16 @@ def verify(
         )
     good = is_good(findings)
     if not as_json:
-        typer.echo("The point is good." if good else "The point is BAD.", err=True)
+        typer.echo(_conclusion(findings, trusted) if good else "The point is BAD.", err=True)
     if not good:
         raise typer.Exit(1)
+
+
+def _conclusion(findings: "Sequence[Finding]", trusted: dict[str, bytes] | None) -> str:
+    if trusted is not None:
+        return "The point is good, and signed by a key that you trust."
+    keys = ", ".join(sorted({finding.key_id for finding in findings if finding.key_id is not None}))
+    return f"The point is whole. It is signed by key {keys}, which was not compared with a key that you trust: name that with --trust."
 
 
 def _as_json(finding: "Finding") -> str:

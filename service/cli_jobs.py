@@ -91,6 +91,7 @@ def restore(
     identity: Annotated[IdentityChoice, typer.Option(help="UUID, MAC addresses and serial numbers.")] = IdentityChoice.auto,
     start: Annotated[bool, typer.Option("--start", help="Start the domain afterwards.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="In place: stop the domain if it runs.")] = False,
+    accept_unsigned: Annotated[bool, typer.Option("--accept-unsigned", help="Restore a point that nobody has signed.")] = False,
     accept_usn_risk: Annotated[bool, typer.Option("--accept-usn-risk", help="Restore a domain controller that would not notice.")] = False,
     remove_old_disks: Annotated[bool, typer.Option("--remove-old-disks", help="In place: once the new domain has run.")] = False,
     rate_limit_bytes: RateLimit = None,
@@ -111,6 +112,7 @@ def restore(
         "name": name,
     }
     body |= {"folder": folder, "host": host, "rate_limit_bytes": rate_limit_bytes, "start": start or None, "stop": stop or None}
+    body |= {"accept_unsigned": accept_unsigned or None}
     body |= {"accept_usn_risk": accept_usn_risk or None, "remove_old_disks": remove_old_disks or None}
     service = service_at(url, token)
     if plan:

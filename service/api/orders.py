@@ -17,6 +17,7 @@ from service.errors import (
     PointDamaged,
     PointIncomplete,
     PointNotSealed,
+    PointUnsigned,
     RecoveryPointNotFound,
     RepositoryUnknown,
     RestoreRefused,
@@ -24,7 +25,8 @@ from service.errors import (
 )
 from service.model import restore_plan
 from service.model.lifecycle import PointState
-from service.model.repository import IdentityChoice, RestoreMode
+from service.model.proofs import what_is_bad
+from service.model.repository import IdentityChoice, ProofKind, RestoreMode
 from service.model.requests import BackupRequest, JobRequest, RestoreRequest, VerifyRequest
 from service.model.restore_facts import PointFacts
 from service.records import known_domains, points, repositories
@@ -38,6 +40,7 @@ NOT_PLACED: tuple[type[StillpointError], ...] = (
     PointNotSealed,
     PointDamaged,
     PointIncomplete,
+    PointUnsigned,
     HostUnknown,
     RestoreRefused,
     DiskUnknown,
@@ -81,10 +84,13 @@ def sealed_point(session: Session, point_id: str) -> tuple[RecoveryPoint, Reposi
     return point, repositories.get(session, point.repository_id)
 
 
-def restorable_point(session: Session, point_id: str) -> tuple[RecoveryPoint, Repository]:
-    """Raises RecoveryPointNotFound, PointNotSealed, PointDamaged, PointIncomplete."""
-    point, repository = sealed_point(session, point_id)
-    if point.state == PointState.damaged:
+def restorable_point(session: Session, asked: RestoreRequest) -> tuple[RecoveryPoint, Repository]:
+    """Raises RecoveryPointNotFound, PointNotSealed, PointDamaged, PointIncomplete, PointUnsigned."""
+    point, repository = sealed_point(session, asked.recovery_point)
+    is_only_unsigned = what_is_bad(point.proofs) == {ProofKind.signature}
+    if is_only_unsigned and not asked.accept_unsigned:
+        raise PointUnsigned(point=point.id, folder=point.folder, next_good=points.next_good(session, point))
+    if point.state == PointState.damaged and not is_only_unsigned:
         reason = "its bytes are not what was sealed, as they were read last"
         raise PointDamaged(point=point.id, path=point.folder, reason=reason, next_good=points.next_good(session, point))
     if point.state == PointState.missing:
@@ -106,7 +112,7 @@ def with_identity(session: Session, request: RestoreRequest, point: RecoveryPoin
 
 
 def _restore(session: Session, asked: RestoreRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
-    point, repository = restorable_point(session, asked.recovery_point)
+    point, repository = restorable_point(session, asked)
     restore_plan.possible(PointFacts.of_row(point, None), asked)
     host_id = host_of_restore(session, asked, point, repository)
     request = with_identity(session, asked, point)

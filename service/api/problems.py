@@ -36,6 +36,7 @@ STATUS: dict[type[StillpointError], int] = {
     errors.PointNotSealed: 409,
     errors.PointDamaged: 409,
     errors.PointIncomplete: 409,
+    errors.PointUnsigned: 409,
     errors.RestoreRefused: 409,
     errors.UsnRisk: 409,
     errors.DiskUnknown: 409,

@@ -15,7 +15,7 @@ from service.records import domain_controllers, known_domains, restore_rates
 
 def preview_of(session: Session, asked: RestoreRequest) -> dict[str, Any]:
     """Raises the errors of `restorable_point` and of `restore_plan.plan`, and HostUnknown."""
-    point, repository = restorable_point(session, asked.recovery_point)
+    point, repository = restorable_point(session, asked)
     host_id = host_of_restore(session, asked, point, repository)
     request = with_identity(session, asked, point)
     rate = restore_rates.rate(session, host_id)

@@ -113,6 +113,17 @@ class PointDamaged(StillpointError):
     )
 
 
+class PointUnsigned(StillpointError):
+    """The point was imported, and its manifest, or that of a point below it, has no signature. Facts: `point`, `folder`, `next_good`."""
+
+    code = "point_unsigned"
+    title = "Nobody has signed the point"
+    detail_template = "{folder}: the manifest of point {point}, or of a point that it needs, has no signature. It may be made by anybody."
+    remedy_template = (
+        "Put manifest.sig back and import again, or restore {next_good}. Say `accept_unsigned` only if you know where the point comes from."
+    )
+
+
 class RestoredPointDamaged(StillpointError):
     """An instant restore relied on a proof, and the read after the start found damage. Facts: `domain`, `point`, `why`, `next_good`."""
 

@@ -1,6 +1,6 @@
 """Points that inherit from other points: which ones a point needs, and which point is the next good one."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,6 +25,16 @@ def ancestors(point_id: str, links: Mapping[str, Link]) -> set[str]:
             needed.add(parent)
             further += links[parent].parents if parent in links else ()
     return needed - {point_id}
+
+
+def with_all_below(point_id: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
+    """The point itself, and all points below it. `parents`: by the id of a point."""
+    chain, further = {point_id}, [point_id]
+    while further:
+        below = set(parents.get(further.pop(), ())) - chain
+        chain |= below
+        further += below
+    return chain
 
 
 def next_good(point_id: str, links: Iterable[Link]) -> str | None:

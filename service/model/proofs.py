@@ -11,7 +11,7 @@ from service.model.repository import ProofKind
 KEPT_OF_EACH_KIND = 10
 """Proofs. An older proof of the kind is dropped."""
 
-CAN_PROVE_DAMAGE = (ProofKind.bytes, ProofKind.structure)
+CAN_PROVE_DAMAGE = (ProofKind.bytes, ProofKind.structure, ProofKind.signature)
 """Errors in a filesystem are the guest's own. A guest that does not boot, or an application that fails, may have been so before."""
 
 
@@ -46,5 +46,9 @@ def newest(proofs: Sequence[Mapping[str, Any]] | None, kind: ProofKind) -> Mappi
 def is_known_bad(proofs: Sequence[Mapping[str, Any]] | None) -> bool:
     """The newest proof of a kind that can prove damage says that the point is damaged. Neither a good proof of
     another kind refutes that, nor a proof that could tell nothing."""
+    return bool(what_is_bad(proofs))
+
+
+def what_is_bad(proofs: Sequence[Mapping[str, Any]] | None) -> set[ProofKind]:
     judged = [proof for proof in proofs or () if proof["ok"] is not None]
-    return any((newest(judged, kind) or {"ok": True})["ok"] is False for kind in CAN_PROVE_DAMAGE)
+    return {kind for kind in CAN_PROVE_DAMAGE if (newest(judged, kind) or {"ok": True})["ok"] is False}

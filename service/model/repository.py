@@ -66,6 +66,8 @@ class ProofKind(StrEnum):
     boots = "boots"
     application = "application"
     restored = "restored"
+    signature = "signature"
+    """Whether the manifest of an imported point is signed, and by which key."""
 
 
 class RepositoryState(StrEnum):

@@ -182,6 +182,7 @@ class RestoreRequest:
     rate_limit_bytes: int | None = None
     plan_only: bool = False
     verify: VerifyWhen = VerifyWhen.auto
+    accept_unsigned: bool = False
 
     @property
     def would_freeze(self) -> bool:

@@ -43,12 +43,16 @@ class Subject(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """`is_good`: None was not checked, and `detail` says why. `place`: a file or folder, relative to the repository."""
+    """`is_good`: None was not checked, and `detail` says why. `place`: a file or folder, relative to the repository.
+
+    `key_id`: of a signature that fits, the key that made it.
+    """
 
     subject: Subject
     place: str
     is_good: bool | None
     detail: str
+    key_id: str | None = None
 
 
 def check_folder(
@@ -191,7 +195,7 @@ class _Evidence:
             case _ if manifest.key_id not in (None, signer):
                 self._add(Subject.signature, place, False, f"signed by key {signer}, and the manifest names key {manifest.key_id}")
             case _:
-                self._add(Subject.signature, place, True, f"signed by key {signer}")
+                self.findings.append(Finding(Subject.signature, place, True, f"signed by key {signer}", signer))
 
     def _check_place(self, at: str, manifest: Manifest) -> None:
         if manifest.folder != at:

@@ -10,8 +10,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.db.tables import RecoveryPoint
-from service.errors import ForeignEntry, PointDamaged, RecordUnreadable, SignatureWrong, StillpointError
-from service.model.proofs import Proof
+from service.errors import ForeignEntry, PointDamaged, PointUnsigned, RecordUnreadable, SignatureWrong, StillpointError
+from service.model import chains
+from service.model.lifecycle import PointState
+from service.model.proofs import Proof, newest, what_is_bad
 from service.model.repository import ProofKind
 from service.records import damage, points, sealed_points
 from service.records.sealed_points import Imported
@@ -76,8 +78,32 @@ def put_on_record(session: Session, repository_id: str, catalogued: Iterable[Cat
         result.counts[imported] += 1
         result.counts["unsigned"] += point.stored.signature is SignatureState.missing
         result.present.add(point.manifest.point_id)
+        if imported is Imported.added:
+            points.add_proofs(session, point.manifest.point_id, [_of_signature(point.stored)], now)
         if point.missing:
             result.incomplete.append({"point": point.manifest.point_id, "missing": sorted(point.missing)})
+
+
+def judge_signatures(session: Session, repository_id: str, catalogued: Iterable[CataloguedPoint], now: datetime) -> None:
+    """An unsigned point that was not on record may be made by anybody: neither the point nor what stands on it is good.
+
+    A point that was on record before needs no signature, as the record has the digest of its manifest.
+    """
+    listed = {point.manifest.point_id: point.stored for point in catalogued}
+    on_record = points.of_repository(session, repository_id)
+    imported = [point for point in on_record if point.id in listed and newest(point.proofs, ProofKind.signature)]
+    unsigned = {point.id for point in imported if listed[point.id].signature is SignatureState.missing}
+    parents = {point.id: tuple(point.parents or ()) for point in on_record}
+    for point in imported:
+        blamed = unsigned & chains.with_all_below(point.id, parents)
+        is_bad = ProofKind.signature in what_is_bad(point.proofs)
+        if blamed and not is_bad:
+            facts = {"state": listed[point.id].signature.value, "signed_by": listed[point.id].key_id, "damaged_below": sorted(blamed)}
+            points.add_proofs(session, point.id, [Proof(ProofKind.signature, ok=False, facts=facts)], now)
+        if blamed and point.state == PointState.sealed:
+            points.set_state(session, point.id, PointState.damaged, now=now, facts={"by": "import", "code": PointUnsigned.code})
+        if is_bad and not blamed:
+            damage.take_back(session, point, _of_signature(listed[point.id]), now=now, facts={"by": "import"})
 
 
 def refuse(session: Session, repository_id: str, unusable: Iterable[StoredPoint], result: ImportResult, now: datetime) -> None:
@@ -90,6 +116,12 @@ def refuse(session: Session, repository_id: str, unusable: Iterable[StoredPoint]
 def note_missing(session: Session, repository_id: str, result: ImportResult, now: datetime) -> None:
     """Call this after the others: the points on record that were not seen."""
     result.counts["missing"] += len(points.note_missing(session, repository_id, result.present, now=now))
+
+
+def _of_signature(stored: StoredPoint) -> Proof:
+    """Whether a key has signed exactly this manifest. `state` says whether that key is one that is known here."""
+    is_signed = stored.signature in (SignatureState.good, SignatureState.unknown_key)
+    return Proof(ProofKind.signature, ok=is_signed, facts={"state": stored.signature.value, "signed_by": stored.key_id})
 
 
 def _on_record(session: Session, repository_id: str, point: StoredPoint, result: ImportResult) -> RecoveryPoint | None:

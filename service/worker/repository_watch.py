@@ -219,6 +219,7 @@ class RepositoryWatch:
         catalog = catalog_of(stored)
         for begin in range(0, len(catalog.points), POINTS_AT_ONCE):
             self._write(_recording(known_as, catalog.points[begin : begin + POINTS_AT_ONCE], result))
+        self._write(lambda session, now: repository_import.judge_signatures(session, known_as, catalog.points, now))
         self._write(lambda session, now: repository_import.refuse(session, known_as, catalog.unusable, result, now))
         self._write(lambda session, now: repository_import.note_missing(session, known_as, result, now))
         return result

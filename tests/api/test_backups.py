@@ -12,6 +12,8 @@ from service.db.engine import Database
 from service.db.tables import Domain, Job, RecoveryPoint
 from service.errors import UsnRisk
 from service.model.lifecycle import JobState, PointState
+from service.model.proofs import Proof
+from service.model.repository import ProofKind
 from service.records import points, queue
 from tests.api.world import DB1, add_domain, add_host, add_job, add_recovery_point
 from tests.scenes.repositories import add_repository, add_sealed, id_of_point
@@ -175,6 +177,19 @@ def test_a_bad_point_is_not_restored_and_names_the_next_good_one_but_can_be_veri
         answer = api.post(path, json={**kind, "recovery_point": INC, "mode": "files", "folder": "/images"})
         assert (answer.status_code, answer.json()["code"], answer.json()["facts"]["next_good"]) == (409, code, FULL)
     ask(api, kind="verify", recovery_point=INC)
+
+
+def test_a_point_that_nobody_has_signed_is_restored_only_if_that_is_accepted(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    with sqlite_database.write() as session:
+        points.add_proofs(session, INC, [Proof(ProofKind.signature, ok=False)], NOW)
+        points.set_state(session, INC, PointState.damaged, now=NOW)
+    body = {"recovery_point": INC, "mode": "files", "folder": "/images"}
+    assert refusal(api, kind="restore", **body) == (409, "point_unsigned")
+    assert api.post("/api/v1/restores/preview", json=body).status_code == 409
+    ask(api, kind="restore", accept_unsigned=True, **body)
+    with sqlite_database.write() as session:
+        points.add_proofs(session, INC, [Proof(ProofKind.bytes, ok=False)], NOW)
+    assert refusal(api, kind="restore", accept_unsigned=True, **body) == (409, "point_damaged")
 
 
 def test_a_restore_that_failed_is_asked_for_again_with_a_new_uuid(api: TestClient, sqlite_database: Database, nas: str) -> None:

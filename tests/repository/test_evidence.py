@@ -265,6 +265,13 @@ class TestCommand:
         assert {finding["subject"] for finding in findings} == {subject.value for subject in Subject}
         assert all(finding["is_good"] for finding in findings)
 
+    def test_the_key_that_signed_is_named_for_each_point_and_the_end_names_it_until_it_is_trusted(self, chain: SignedChain) -> None:
+        findings = check_folder(chain.folder(3), None)
+        signed = [finding.key_id for finding in findings if finding.subject is Subject.signature]
+        assert signed == [chain.signing_key.id] * 3
+        trusted = self._run(chain.folder(3), "--trust", chain.root / "keys" / f"{chain.signing_key.id}.pub")
+        assert (chain.signing_key.id in self._run(chain.folder(3)).stderr, chain.signing_key.id in trusted.stderr) == (True, False)
+
     def test_a_bad_point_ends_with_1_and_names_the_file(self, chain: SignedChain) -> None:
         flips_a_bit(chain.folder(1) / "domain.xml", 3)
         ended = self._run(chain.folder(3))

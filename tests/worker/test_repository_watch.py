@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.db.engine import Database
-from service.records import repositories
+from service.records import points, repositories
 from service.repository.store import Repository, RepositoryLook, StoredPoint
 from service.worker.repository_watch import RepositoryWatch
 from tests.scenes.plant import Plant, wait_for
@@ -285,11 +285,52 @@ def test_a_manifest_that_cannot_be_read_is_named_and_stops_nothing(world: Watche
     )
 
 
-def test_a_point_without_a_signature_is_put_on_record_and_counted(world: Watched, sealed: Sealed) -> None:
+@pytest.mark.parametrize(("at", "states"), [(0, ["damaged", "damaged"]), (1, ["sealed", "damaged"])])
+def test_a_point_without_a_signature_is_put_on_record_and_not_called_good(
+    world: Watched, sealed: Sealed, at: int, states: list[str]
+) -> None:
     world.register("nas")
-    (sealed.folder(sealed.points[0]) / "manifest.sig").unlink()
+    signature = sealed.folder(sealed.points[at]) / "manifest.sig"
+    sealed.change_manifest(sealed.points[at], sign_again=False, verdict="application")
+    signature.unlink()
     result = world.import_points("nas")
-    assert (result["added"], result["unsigned"]) == (2, 1)
+    assert (result["added"], result["unsigned"], world.states(sealed)) == (2, 1, states)
+    assert signatures(world, sealed)[at] == (False, None)
+    before = [sealed.row(world.database, point).proofs for point in sealed.points]
+    world.import_points("nas")
+    assert [sealed.row(world.database, point).proofs for point in sealed.points] == before
+
+
+def test_a_point_whose_signature_is_put_back_is_good_after_the_next_import(world: Watched, sealed: Sealed) -> None:
+    world.register("nas")
+    signature = sealed.folder(sealed.points[0]) / "manifest.sig"
+    signature.rename(world.folder / "away")
+    world.import_points("nas")
+    assert world.states(sealed) == ["damaged", "damaged"]
+    (world.folder / "away").rename(signature)
+    world.import_points("nas")
+    assert world.states(sealed) == ["sealed", "sealed"]
+
+
+def test_the_record_of_an_imported_point_names_the_key_that_signed_it(world: Watched, sealed: Sealed) -> None:
+    world.register("nas")
+    world.import_points("nas")
+    assert signatures(world, sealed) == [(True, sealed.signing_key.id)] * 2
+
+
+def test_a_point_that_was_on_record_is_known_by_its_digest_and_needs_no_signature(world: Watched, sealed: Sealed) -> None:
+    world.register("nas")
+    world.import_points("nas")
+    with world.database.write() as session:
+        for point in sealed.points:
+            points.replace_proofs(session, point, [])
+    (sealed.folder(sealed.points[0]) / "manifest.sig").unlink()
+    assert (world.import_points("nas")["unsigned"], world.states(sealed)) == (1, ["sealed", "sealed"])
+
+
+def signatures(world: Watched, sealed: Sealed) -> list[tuple[bool | None, str | None]]:
+    proofs = [(sealed.row(world.database, point).proofs or [])[-1] for point in sealed.points]
+    return [(proof["ok"], proof["facts"]["signed_by"]) for proof in proofs]
 
 
 def test_a_point_that_was_copied_to_another_folder_is_refused(world: Watched, sealed: Sealed) -> None:

@@ -179,6 +179,7 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
         "reason": "a verify found that its bytes are not what was sealed",
         "next_good": FULL_ID,
     },
+    "point_unsigned": {"point": SEALED_ID, "folder": FOLDER, "next_good": FULL_ID},
     "point_incomplete": {"point": SEALED_ID, "missing": FULL_ID, "next_good": None},
     "disk_unknown": {"domain": "db1", "disks": "vdx", "known": "vda"},
 }

@@ -44,6 +44,9 @@ class RestoreWork(Request):
         description="`in_place`: remove the old disks once the guest agent of the restored domain has answered. Without it they are kept.",
     )
     rate_limit_bytes: Rate | None = None
+    accept_unsigned: StrictBool = Field(
+        default=False, description="Restore a point that was imported and that nobody has signed, or that stands on such a point."
+    )
     verify: VerifyWhen = Field(
         default=VerifyWhen.auto,
         description="`before`: every byte of the point is read before anything is written or started. `auto`: the same, unless every byte "
