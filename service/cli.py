@@ -10,6 +10,7 @@ import typer
 
 from service import cli_jobs, cli_settings, log
 from service.cli_evidence import evidence_app
+from service.cli_points import points
 from service.cli_repository import repository_app
 from service.errors import StillpointError
 
@@ -32,6 +33,7 @@ app.add_typer(host_app, name="host")
 app.add_typer(repository_app, name="repository")
 app.add_typer(evidence_app, name="evidence")
 cli_jobs.add_to(app)
+app.command()(points)
 
 
 def main() -> None:

@@ -47,11 +47,11 @@ class Client:
         """The segments of the path, not quoted. Raises ServiceRefused, ServiceUnreachable, as do all calls."""
         return self._call("GET", path)
 
-    def items(self, *path: str) -> Iterator[dict[str, Any]]:
+    def items(self, *path: str, query: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
         """Every item of a list, page by page."""
         cursor: str | None = None
         while True:
-            page = self._call("GET", path, query={"cursor": cursor} if cursor is not None else {})
+            page = self._call("GET", path, query={**(query or {}), **({"cursor": cursor} if cursor is not None else {})})
             yield from page["items"]
             cursor = page["next_cursor"]
             if cursor is None:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,7 +28,20 @@ Disks = Annotated[list[str] | None, typer.Option("--disk", help="A disk such as 
 RateLimit = Annotated[int | None, typer.Option("--rate-limit-bytes", min=1, help="Bytes a second that may be read.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Repeat it for several.")]
 
+MODES = (
+    "new: a new domain. in_place: new disks below the domain that was backed up, which keeps its identity. "
+    "files: the disks only, into --folder. instant: a new domain, started at once, whose disks are copied while it runs."
+)
+
 job_app = typer.Typer(help="Show a job, wait for it, or cancel it.", no_args_is_help=True)
+
+
+class Check(StrEnum):
+    """What a verify can check. The other proofs come from restores."""
+
+    bytes = ProofKind.bytes.value
+    structure = ProofKind.structure.value
+    filesystem = ProofKind.filesystem.value
 
 
 class Exit(IntEnum):
@@ -82,9 +95,9 @@ def backup(
 
 
 def restore(
-    point: Annotated[str, typer.Argument(help="The id of a recovery point.")],
+    point: Annotated[str, typer.Argument(help="The id of a recovery point: see `stillpoint points`.")],
     *,
-    mode: Annotated[RestoreMode, typer.Option(help="new: a new domain. instant: the same, started at once. files: disks only.")],
+    mode: Annotated[RestoreMode, typer.Option(help=MODES)],
     disk: Disks = None,
     name: Annotated[str | None, typer.Option(help="The name of the new domain.")] = None,
     folder: Annotated[str | None, typer.Option(help="Where the new disks are written. Left out: beside those of the definition.")] = None,
@@ -139,9 +152,9 @@ def _plan_in(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verify(
-    point: Annotated[str, typer.Argument(help="The id of a recovery point.")],
+    point: Annotated[str, typer.Argument(help="The id of a recovery point: see `stillpoint points`.")],
     *,
-    check: Annotated[list[ProofKind] | None, typer.Option(help="Repeat it for several. Left out: bytes, structure, filesystem.")] = None,
+    check: Annotated[list[Check] | None, typer.Option(help="Repeat it for several. Left out: bytes, structure, filesystem.")] = None,
     rate_limit_bytes: RateLimit = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,

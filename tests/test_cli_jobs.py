@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from service.cli_jobs import MODES, Check
 from service.cli_progress import in_bytes, in_time, in_words
 from service.errors import ServiceUnreachable, TokenNotKnown
+from service.model.repository import RestoreMode
+from service.model.requests import VerifyRequest
 from tests.scripted_service import TOKEN, ScriptedService, Stillpoint, error_document, scripted
 
 JOB = "7f6e3f0c-0000-4000-8000-000000000001"
@@ -256,3 +259,25 @@ def test_a_job_that_waits_says_for_what_and_until_when() -> None:
     waits = {"code": "repository_gone", "detail": "/mnt/nas is away", "since": "10:00", "until": "10:10"}
     words = in_words({"done_bytes": 0, "waiting_for": waits})
     assert all(waits[name] in words for name in ("detail", "since", "until"))
+
+
+# --- recovery points ------------------------------------------------------------------------------
+
+
+def test_the_points_of_a_domain_are_listed_with_the_ids_that_other_commands_need(stillpoint: Stillpoint, service: ScriptedService) -> None:
+    point = {"id": POINT, "point_in_time_at": "2026-01-31T22:00:00Z", "domain": {"id": "d", "name": "db1"}, "state": "sealed"}
+    sealed = point | {"verdict": "filesystem", "repository": "r", "size_bytes": 1 << 20}
+    service.says("GET /api/v1/recovery-points?domain=db1&repository=nas", {"items": [sealed], "next_cursor": None})
+    done = stillpoint("points", "--domain", "db1", "--repository", "nas")
+    assert (done.returncode, done.stdout.split()[:3]) == (0, [POINT, "2026-01-31T22:00:00Z", "db1"])
+    as_json = stillpoint("points", "--domain", "db1", "-r", "nas", "--json")
+    assert json.loads(as_json.stdout) == sealed
+
+
+def test_a_verify_offers_what_the_service_checks() -> None:
+    assert {check.value for check in Check} == {kind.value for kind in VerifyRequest.checks}
+
+
+@pytest.mark.parametrize("mode", list(RestoreMode))
+def test_the_help_explains_every_mode_of_a_restore(mode: RestoreMode) -> None:
+    assert f"{mode.value}: " in MODES
