@@ -118,7 +118,7 @@ class _RestoreRun:
                 # The limit of an instant restore is for the copy behind the guest: a limit before its start would only delay the guest.
                 archive.stored.hand.set_pace(self._request.rate_limit_bytes)
             with run.phase(PhaseName.plan):
-                source = restore_source.judged(run, point, lambda: restore_source.read(archive, point))
+                source = restore_source.judged(run, point, archive, lambda: restore_source.read(archive, point))
                 definition, adaptations = restore_host.adapted(self._host, source, self._request)
                 plan = restore_host.planned(run, self._host, source, self._request, adaptations)
                 writing = Writing(run, self._host, archive, source=source, plan=plan, definition=definition, note=self._note)
@@ -128,15 +128,16 @@ class _RestoreRun:
                 self._tell(plan=plan.as_document())
             with run.phase(PhaseName.checksums):
                 archive.phase = PhaseName.checksums
-                is_read = restore_source.judged(run, point, lambda: self._is_read(archive, source, point))
+                is_read = restore_source.judged(run, point, archive, lambda: self._is_read(archive, source, point))
             writing = Writing(
                 run, self._host, archive, source=source, plan=plan, definition=definition, note=self._note, had_run=self._had_run
             )
             with run.phase(PhaseName.write):
                 archive.phase = PhaseName.write
-                intent = replace(
-                    restore_source.judged(run, point, writing.run), is_verified=is_read or plan.mode is not RestoreMode.instant
+                written = restore_source.judged(
+                    run, point, archive, writing.run, again=lambda: restore_checks.confirm(run, archive, source)
                 )
+                intent = replace(written, is_verified=is_read or plan.mode is not RestoreMode.instant)
             self._tell(**writing.facts)
             if plan.mode is RestoreMode.files:
                 return Ending(result=self._result_document(), is_undone=True)
@@ -246,7 +247,7 @@ class _RestoreRun:
         with self._run.phase(PhaseName.checksums) as phase:
             archive.phase = PhaseName.checksums
             try:
-                restore_source.judged(self._run, point, lambda: self._read_now(archive, point))
+                restore_source.judged(self._run, point, archive, lambda: self._read_now(archive, point))
             except (PointDamaged, PointIncomplete) as error:
                 raise self._stands_on_damage(intent, error) from error
             except (RepositoryGone, RepositoryNotAnswering, RepositoryRefused, RepositoryUnusable) as error:

@@ -6,14 +6,14 @@ file was changed since then, the domain starts first, and the bytes are read rig
 
 from datetime import datetime, timedelta
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy.orm import Session
 
 from service.clock import rfc3339
 from service.db.engine import database_now
 from service.db.tables import RecoveryPoint
-from service.errors import PointDamaged
+from service.errors import PointDamaged, RepositoryRefused
 from service.jobs.restore_source import Archive, Source
 from service.jobs.run import JobRun
 from service.model.proofs import Proof
@@ -33,6 +33,13 @@ def read_all(run: JobRun, archive: Archive, source: Source) -> None:
         damage.take_back(session, point, proof, now=database_now(session), facts={"by": "restore", "job_id": run.claim.job_id})
 
     run.in_transaction(note)
+
+
+def confirm(run: JobRun, archive: Archive, source: Source) -> NoReturn:
+    """After a block that was not the sealed one. Raises PointDamaged, or RepositoryRefused if nothing is wrong now."""
+    read_all(run, archive, source)
+    reason = "a block of the point was not the sealed one when it was copied, and the point is whole when it is read again"
+    raise RepositoryRefused(what="reading", path=source.manifest.folder, reason=reason)
 
 
 def standing_proof(run: JobRun, archive: Archive, source: Source, point: RecoveryPoint, max_age: timedelta) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
+from service import log
 from service.db.engine import database_now
 from service.db.tables import RecoveryPoint, Repository
 from service.errors import ForeignEntry, PointDamaged, PointIncomplete, RecordUnreadable, RestoreRefused, SignatureWrong, StillpointError
@@ -21,6 +22,8 @@ from service.repository.keys import Key
 from service.repository.store import Repository as StoredRepository
 
 T = TypeVar("T")
+
+_logger = log.get(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,32 @@ def _add_parents(archive: Archive, manifest: Manifest, chain: dict[str, Manifest
         _add_parents(archive, chain[disk.parent], chain)
 
 
-def judged(run: JobRun, point: RecoveryPoint, work: Callable[[], T]) -> T:
-    """Do `work`. If it finds the point damaged, that is put on record, and the error names the next good point."""
+DAMAGE = (PointDamaged, PointIncomplete, SignatureWrong, ForeignEntry, RecordUnreadable)
+
+
+def judged(run: JobRun, point: RecoveryPoint, archive: Archive, work: Callable[[], T], again: Callable[[], T] | None = None) -> T:
+    """Do `work`. If it finds the point damaged twice, that is put on record, and the error names the next good point.
+
+    A file may be missing only because its whole repository was away for a moment. So the second time counts: of `again`, which reads
+    what `work` read where `work` cannot be repeated. Raises RepositoryGone if the repository was not there all the time.
+    """
+    try:
+        return _in_one_place(archive, work)
+    except DAMAGE as error:
+        _logger.warning("damage_seen_once", job_id=run.claim.job_id, point=point.id, reason=error.detail)
+    try:
+        return _in_one_place(archive, again or work)
+    except DAMAGE as error:
+        raise _on_record(run, point, error) from error
+
+
+def _in_one_place(archive: Archive, work: Callable[[], T]) -> T:
+    before = archive.stored.look()
     try:
         return work()
-    except (PointDamaged, PointIncomplete, SignatureWrong, ForeignEntry, RecordUnreadable) as error:
-        raise _on_record(run, point, error) from error
+    except DAMAGE:
+        archive.stored.must_have_stayed(before)
+        raise
 
 
 def _on_record(run: JobRun, point: RecoveryPoint, error: StillpointError) -> StillpointError:
