@@ -12,6 +12,7 @@ from service.api.auth import OPEN_PATHS
 from service.api.problems import MEDIA_TYPE, problem_document, status_of
 from service.api.query import without_null
 from service.api.schemas import examples
+from service.api.schemas.field_texts import FIELD_TEXTS
 from service.api.schemas.service import Problem
 from service.errors import DatabaseUnavailable, StillpointError, TokenMissing, TokenRefused
 
@@ -69,6 +70,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         components = document.setdefault("components", {})
         components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
         _restore_nulls(document, app)
+        _describe_fields(components["schemas"])
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "sp_…"}}
         document["servers"] = [{"url": "/", "description": "The service that gave this document"}]
         document["security"] = [{"token": []}]
@@ -80,6 +82,15 @@ def describe(app: FastAPI) -> dict[str, Any]:
                     operation["security"] = []
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _describe_fields(schemas: Mapping[str, Any]) -> None:
+    """Every field has a text: its own, that of its type, or the one that it has in every document."""
+    for schema in schemas.values():
+        for name, field in schema.get("properties", {}).items():
+            inner = next((each["description"] for each in field.get("anyOf", ()) if "description" in each), None)
+            if (text := inner or FIELD_TEXTS.get(name)) is not None:
+                field.setdefault("description", text)
 
 
 def _restore_nulls(document: dict[str, Any], app: FastAPI) -> None:

@@ -26,11 +26,11 @@ def read_all(run: JobRun, archive: Archive, source: Source) -> None:
     seen = archive.call("verify_point", folder=source.manifest.folder, checks=["bytes"])["bytes"]
     _refuse(archive, source, seen["faults"])
     facts = {name: value for name, value in seen.items() if name not in ("ok", "faults")}
-    proof = Proof(ProofKind.bytes, ok=True, facts={**facts, "by": "restore"}, job_id=run.claim.job_id)
+    proof = Proof(ProofKind.bytes, ok=True, facts={**facts, "by": run.claim.kind}, job_id=run.claim.job_id)
 
     def note(session: Session) -> None:
         point = points.get(session, source.manifest.point_id)
-        damage.take_back(session, point, proof, now=database_now(session), facts={"by": "restore", "job_id": run.claim.job_id})
+        damage.take_back(session, point, proof, now=database_now(session), facts={"by": run.claim.kind, "job_id": run.claim.job_id})
 
     run.in_transaction(note)
 

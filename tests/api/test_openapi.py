@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from service.api import problems
 from service.api.openapi import REASONS
 from service.api.schemas import examples, examples_gate
+from service.api.schemas.field_texts import FIELD_TEXTS
 from service.api.schemas.jobs import JobAnswer, JobSummary
 from service.api.schemas.recovery_points import RecoveryPointAnswer
 from service.db.tables import Job, RecoveryPoint
@@ -66,6 +67,21 @@ def test_every_call_has_a_summary_and_an_example_of_every_answer(document: dict[
             if not ({"example", "examples"} & content.keys() or "examples" in component):
                 bare.append((method, path, status))
     assert bare == []
+
+
+def test_every_field_of_every_schema_has_a_text(document: dict[str, Any]) -> None:
+    bare = [
+        f"{name}.{field}"
+        for name, schema in document["components"]["schemas"].items()
+        for field, described in (schema.get("properties") or {}).items()
+        if not described.get("description")
+    ]
+    assert bare == []
+
+
+def test_every_text_for_a_field_is_of_a_field_that_is_there(document: dict[str, Any]) -> None:
+    fields = {field for schema in document["components"]["schemas"].values() for field in schema.get("properties") or {}}
+    assert FIELD_TEXTS.keys() - fields == set()
 
 
 def test_every_body_has_an_example_that_is_accepted(document: dict[str, Any], api: TestClient) -> None:

@@ -135,7 +135,7 @@ class VerifyJob(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.VERIFY_REQUEST]})
 
     kind: _only(requests.VerifyRequest)  # type: ignore[valid-type]
-    recovery_point: UUID
+    recovery_point: UUID = Field(description="The id of the point: `GET /api/v1/recovery-points` lists them.")
     host: HostName | None = Field(default=None, description="Left out: the host of the repository.")
     checks: Checks = Field(
         default_factory=lambda: list(requests.VerifyRequest.checks),

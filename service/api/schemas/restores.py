@@ -20,7 +20,7 @@ class RestoreWork(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.RESTORE_WORK]})
 
-    recovery_point: UUID
+    recovery_point: UUID = Field(description="The id of the point: `GET /api/v1/recovery-points` lists them.")
     mode: RestoreMode = Field(
         description="`new`: a new domain. `in_place`: new disks for the domain of the point. `files`: the disks as files in `folder`. "
         "`instant`: a new domain that starts at once and reads from the repository until its disks are complete.",
