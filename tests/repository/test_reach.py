@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from service.errors import OutOfReachOfQemu, PointDamaged, StorageRefused, TargetFull
-from service.repository import access_list
+from service.model.manifest import StoredFile
+from service.repository import access_list, signing
+from service.repository.stamps import stamp_of
 from tests.live.folders import folder_for_qemu
 from tests.repository.disks import MIB, Disk, are_identical, named, qemu
 from tests.repository.filesystems import small
+from tests.repository.manifests import manifest
 from tests.repository.step_process import run_step
 
 NOBODY = 65534
@@ -70,6 +73,24 @@ def test_the_images_of_the_chain_can_be_read_and_not_written_until_they_are_clos
     assert {path: mode for path, mode in modes(repository).items() if path.endswith((".qcow2", "p1", "p2"))} == {
         path: mode for path, mode in before.items() if path.endswith((".qcow2", "p1", "p2"))
     }
+
+
+def test_a_change_of_rights_says_what_stamps_it_changed_and_no_other_change_is_hidden_by_that(repository: Path) -> None:
+    sealed = {folder: manifest(folder, [StoredFile("vda.qcow2", 0, "")], folder=folder) for folder in ("domains/d/p1", FOLDER)}
+    for folder, its_manifest in sealed.items():
+        (repository / folder / "manifest.json").write_bytes(signing.canonical(its_manifest))
+
+    def stamps() -> dict[str, str]:
+        return {folder: stamp_of(str(repository), folder, its_manifest) for folder, its_manifest in sealed.items()}
+
+    before = stamps()
+    opened = run_step("open_to_qemu", asked(repository))["changed"]
+    open_now = stamps()
+    assert opened == {folder: [before[folder], open_now[folder]] for folder in sealed}
+    (repository / FOLDER / "vda.qcow2").touch()
+    closed = run_step("close_to_qemu", asked(repository))["changed"]
+    assert (closed["domains/d/p1"][0], closed[FOLDER][0] != open_now[FOLDER]) == (open_now["domains/d/p1"], True)
+    assert {folder: pair[1] for folder, pair in closed.items()} == stamps()
 
 
 def test_a_folder_above_the_repository_that_is_closed_is_named_and_no_right_stays(repository: Path) -> None:
