@@ -273,8 +273,7 @@ class _BackupRun:
         stamp = self._repository.stamps.get(manifest.folder)
         if stamp is None or self._request.compare is Compare.nothing:
             return []
-        facts = {"by": "seal", "stamps": {manifest.folder: stamp}}
-        return [Proof(ProofKind.bytes, ok=True, facts=facts, job_id=self._run.claim.job_id)]
+        return [Proof(ProofKind.bytes, True, {"by": "seal", "stamps": {manifest.folder: stamp}}, self._run.claim.job_id)]
 
     # --- the end ----------------------------------------------------------------------------------
 
