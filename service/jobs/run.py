@@ -92,6 +92,8 @@ class JobRun:
         # The worker's renewal thread sets these two.
         self.cancel_requested = threading.Event()
         self.lease_lost = threading.Event()
+        if claim.is_cancelled:
+            self.cancel_requested.set()
         self.ended = threading.Event()
         #: From the last write before the window to the last write of the job.
         self.may_have_point = False

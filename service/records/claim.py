@@ -46,6 +46,8 @@ class Claim:
     phases: list[Any]
     #: The number of this follow-up job of a job that fell short. 0: a caller asked for the job.
     shortfall_try: int = 0
+    #: A caller cancelled it between two attempts: it only undoes what the earlier one left.
+    is_cancelled: bool = False
 
     @property
     def guest_id(self) -> str:
@@ -129,4 +131,5 @@ def _start(session: Session, job: Row[Any], request: JobRequest, owner: str, *, 
         intent=job.intent,
         phases=job.phases,
         shortfall_try=job.shortfall_try,
+        is_cancelled=job.cancel_requested,
     )

@@ -125,7 +125,12 @@ def _is_wanted(job: Any) -> ColumnElement[bool]:
     """
     dateless = or_(job.run_after <= job.created_at, job.created_at > bindparam("not_yet", type_=job.created_at.type))
     is_due = or_(job.run_after <= bindparam("now", type_=job.run_after.type), dateless)
-    return and_(job.kind.in_(bindparam("kinds", expanding=True)), job.cancel_requested.is_(False), is_due)
+    return and_(job.kind.in_(bindparam("kinds", expanding=True)), _may_begin(job), is_due)
+
+
+def _may_begin(job: Any) -> ColumnElement[bool]:
+    """A cancelled job begins only to undo what an earlier attempt left on its guest."""
+    return or_(job.cancel_requested.is_(False), job.intent.is_not(None))
 
 
 def _is_busy(lock_key: ColumnElement[str]) -> ColumnElement[bool]:
@@ -147,8 +152,9 @@ _NEXT_WITHOUT_LOCK = (
 )
 _NEXT_WITH_LOCK = _first_of_each_lock(aliased(Job))
 _COLUMNS = (Job.id, Job.kind, Job.domain_id, Job.domain_name, Job.host_id, Job.request, Job.labels, Job.lock_key, Job.repository_id)
+_OF_ATTEMPTS = (Job.attempt, Job.max_attempts, Job.cancel_requested, Job.intent, Job.phases)
 _LOCKED = (
-    select(*_COLUMNS, Job.attempt, Job.max_attempts, Job.intent, Job.phases, Job.started_at, Job.request_version, Job.shortfall_try)
-    .where(Job.id == bindparam("id"), Job.state == as_sql(JobState.queued), Job.cancel_requested.is_(False))
+    select(*_COLUMNS, *_OF_ATTEMPTS, Job.started_at, Job.request_version, Job.shortfall_try)
+    .where(Job.id == bindparam("id"), Job.state == as_sql(JobState.queued), _may_begin(Job))
     .with_for_update(skip_locked=True)
 )

@@ -157,13 +157,15 @@ def note_interrupted(session: Session, job_id: str, values: dict[str, Any]) -> N
 def resolve_interrupted(session: Session, job_id: str, to: JobState, values: dict[str, Any]) -> JobState:
     """Write what recovery decided. Returns the new state: a cancel request that came meanwhile prevents another attempt.
 
+    If something of this attempt is left on the guest (`intent`), another attempt is needed to undo it.
+
     Raises JobNotFound, and LeaseLost when the job is no longer interrupted.
     """
     _refuse_own_columns(values)
     job = _locked(session, job_id)
     if job.state != JobState.interrupted:
         raise LeaseLost(job_id=job_id)
-    if to is JobState.queued and job.cancel_requested:
+    if to is JobState.queued and job.cancel_requested and values.get("intent") is None:
         to, values = JobState.cancelled, {**values, "error": JobCancelled(phase="the next attempt").as_document()}
     change = update(_JOBS).where(_JOBS.c.id == job_id).values(values)
     move(session, change, JobState.interrupted, to, now=database_now(session), facts=facts_of(values))
@@ -176,6 +178,8 @@ def resolve_interrupted(session: Session, job_id: str, to: JobState, values: dic
 def request_cancel(session: Session, job_id: str) -> JobState:
     """Cancel a queued job at once, and a running job at its next safe point. Returns the state that the job has now.
 
+    A queued job of which an earlier attempt left something on the guest (`intent`) begins once more, and undoes that.
+
     Raises JobNotFound, CancelRefused.
     """
     job = _locked(session, job_id)
@@ -183,7 +187,7 @@ def request_cancel(session: Session, job_id: str) -> JobState:
     if state in FINAL_STATES:
         raise CancelRefused(job_id=job_id, state=job.state, reason="the job has already ended")
     change = update(_JOBS).where(_JOBS.c.id == job_id)
-    if state is JobState.queued:
+    if state is JobState.queued and job.intent is None:
         values = {"error": JobCancelled(phase="start").as_document()}
         move(session, change.values(values), JobState.queued, JobState.cancelled, now=now, facts=facts_of(values))
         return JobState.cancelled
@@ -204,7 +208,7 @@ def is_cancel_requested(session: Session, job_id: str) -> bool:
 
 
 def _locked(session: Session, job_id: str) -> Any:
-    job = session.execute(select(Job.state, Job.cancel_requested).where(Job.id == job_id).with_for_update()).first()
+    job = session.execute(select(Job.state, Job.cancel_requested, Job.intent).where(Job.id == job_id).with_for_update()).first()
     if job is None:
         raise JobNotFound(job_id=job_id)
     return job

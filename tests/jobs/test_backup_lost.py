@@ -185,6 +185,18 @@ def test_a_cancelled_job_whose_worker_died_leaves_nothing(scene: BackupScene, st
     assert (job.state, scene.is_as_before(), scene.our_checkpoints()) == ("cancelled", True, [])
 
 
+def test_a_job_that_is_cancelled_between_two_attempts_leaves_nothing(scene: BackupScene, steps: Steps) -> None:
+    moment = steps.die_in("copy_disk")
+    scene.ask()
+    job_id = die(scene, moment)
+    assert recovered(scene, job_id).state == "queued"
+    with scene.database.write() as session:
+        queue.request_cancel(session, job_id)
+    job = scene.run_again(job_id)
+    assert (job.state, error_of(job)["code"]) == ("cancelled", "job_cancelled")
+    assert (scene.is_as_before(), scene.our_checkpoints(), scene.sealed(), scene.partial_folders()) == (True, [], [], [])
+
+
 # --- a lost lease ---------------------------------------------------------------------------------
 
 

@@ -202,6 +202,29 @@ def test_a_queued_job_is_cancelled_at_once(database: Database) -> None:
     assert try_to_claim(database) is None
 
 
+def test_a_queued_job_that_left_something_on_its_guest_begins_once_more_when_it_is_cancelled(database: Database) -> None:
+    job_id = add(database, a_snapshot())
+    claimed(database)
+    everything_expires(database)
+    resolve(database, job_id, JobState.queued, {"intent": {"overlays": ["a"]}})
+    with database.write() as session:
+        assert queue.request_cancel(session, job_id) is JobState.queued
+    assert job_of(database, job_id).cancel_requested
+    claim = claimed(database)
+    assert (claim.job_id, claim.is_cancelled) == (job_id, True)
+
+
+def test_a_cancel_that_comes_while_recovery_leaves_something_on_the_guest_waits_for_the_next_attempt(database: Database) -> None:
+    job_id = add(database, a_snapshot())
+    claimed(database)
+    everything_expires(database)
+    with database.write() as session:
+        queue.request_cancel(session, job_id)
+    resolve(database, job_id, JobState.queued, {"intent": {"overlays": ["a"]}})
+    assert job_of(database, job_id).state == "queued"
+    assert claimed(database).is_cancelled
+
+
 def test_a_running_job_is_asked_to_cancel_as_often_as_one_likes(database: Database) -> None:
     add(database, a_snapshot())
     claim = claimed(database)

@@ -126,7 +126,9 @@ async def explain_job(request: Request, job_id: UUID) -> Response:
     responses=answers(202, JobAnswer, examples.CANCELLED_JOB, JobNotFound, CancelRefused, ValidationFailed),
 )
 def cancel(request: Request, job_id: UUID) -> Response:
-    """A queued job ends at once. A running job ends at its next safe point, and never between freeze and thaw.
+    """A queued job ends at once. If an earlier attempt left something on the guest, the job begins once more and undoes that.
+
+    A running job ends at its next safe point, and never between freeze and thaw.
 
     A backup whose point is sealed already succeeds: it ends its merge, because the guest needs that.
     """
