@@ -216,13 +216,18 @@ class Flattening:
 
     def _close_repository(self) -> None:
         """Take QEMU's right to read the point back, unless another domain still stands on an image of this repository."""
+        stored = self._archive.stored
+        # A cancelled job takes the right back, too.
+        safe_point, stored.safe_point = stored.safe_point, None
         try:
             if not any(self._reads_repository(guest) for guest in self._host.guests()):
                 user = restore_host.qemu_user(self._host, self._intent.definition or "<domain/>")
                 self._archive.call("close_to_qemu", images=[list(image) for image in self._intent.images], uid=user.uid)
-        except (JobCancelled, StillpointError) as error:
+        except StillpointError as error:
             # The restore itself is complete. QEMU's user keeps a right to read that nothing uses.
             _logger.warning("repository_left_open_to_qemu", path=self._archive.path, reason=str(error))
+        finally:
+            stored.safe_point = safe_point
 
     def _reads_repository(self, guest: Guest) -> bool:
         below = [path for paths in restored_definition.files_below(guest.xml()).values() for path in paths]

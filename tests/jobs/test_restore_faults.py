@@ -304,24 +304,26 @@ def test_a_lost_lease_ends_the_wait_for_the_guest_and_nothing_more_is_written(sc
     assert scene.disk_file.exists()
 
 
+@pytest.mark.parametrize("step", ["make_overlay", "close_to_qemu"])
 def test_an_instant_restore_that_is_cancelled_takes_back_the_right_of_qemu_to_read(
-    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch
+    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     called, done = restore_source.Archive.call, []
-    job_id = scene.ask_restore("instant")
+    scene.ask_restore("instant")
     run = scene.claim()
 
-    def call(archive: restore_source.Archive, step: str, **arguments: Any) -> dict[str, Any]:
-        if step == "make_overlay":
+    def call(archive: restore_source.Archive, asked: str, **arguments: Any) -> dict[str, Any]:
+        if asked == step:
             run.cancel_requested.set()
-        answer = called(archive, step, **arguments)
-        done.append(step)
+        answer = called(archive, asked, **arguments)
+        done.append(asked)
         return answer
 
     monkeypatch.setattr(restore_source.Archive, "call", call)
     scene.execution.execute(run)
-    assert (scene.job(job_id).state, done[-2:]) == ("cancelled", ["open_to_qemu", "close_to_qemu"])
-    assert_untouched(scene)
+    assert (done.count("open_to_qemu"), done.count("close_to_qemu")) == (1, 1)
+    if step == "make_overlay":
+        assert_untouched(scene)
 
 
 def restored(job: Job) -> dict[str, Any]:
