@@ -59,6 +59,7 @@ def lost(service: ServiceProcess) -> Iterator[Lost]:
     with folder_for_qemu("repository") as folder:
         try:
             guest.start_and_wait()
+            eventually(lambda: any(heartbeat.acknowledged > 0 for heartbeat in guest.heartbeats()))
             repository_id = register(service, folder / "nas")
             notes = [back_up(service, guest, repository_id, folder / "nas", number) for number in range(1 + INCREMENTS)]
             guest.power_off()
