@@ -124,7 +124,8 @@ def last_of(session: Session, domain_id: str, repository_id: str) -> RecoveryPoi
 def _newest_first(domain_id: str, repository_id: str) -> Select[RecoveryPoint]:
     there = select(RecoveryPoint).where(RecoveryPoint.domain_id == domain_id, RecoveryPoint.repository_id == repository_id)
     # By the clock of the database: the clock of a host may go back, and an older point would then count as the last one for hours.
-    return there.order_by(RecoveryPoint.created_at.desc(), RecoveryPoint.id.desc())
+    # The points of one import have the same time there.
+    return there.order_by(RecoveryPoint.created_at.desc(), RecoveryPoint.point_in_time_at.desc(), RecoveryPoint.id.desc())
 
 
 def next_good(session: Session, point: RecoveryPoint) -> str | None:

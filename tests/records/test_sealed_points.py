@@ -169,6 +169,17 @@ def test_a_clock_of_a_host_that_went_back_does_not_make_an_older_point_the_last_
         assert last.id == id_of_point("inc")
 
 
+def test_the_last_of_the_points_that_one_import_brought_is_the_newest(database: Database, nas: str) -> None:
+    add_points(database, nas, "first second third fourth")
+    with database.write() as session:
+        for name in ("first", "second", "third", "fourth"):
+            points.get(session, id_of_point(name)).created_at = NOW
+    with database.read() as session:
+        last = points.last_sealed(session, DB1, nas)
+        assert last is not None
+        assert last.id == id_of_point("fourth")
+
+
 def test_the_next_good_point_is_the_newest_one_before(database: Database, nas: str) -> None:
     add_points(database, nas, "full1 inc1", "full2 inc2")
     assert next_good(database, "inc2") == id_of_point("full2")

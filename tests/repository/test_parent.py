@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import KeyUnusable, PointDamaged, PointIncomplete, StorageRefused
+from service.errors import KeyUnusable, PointDamaged, PointIncomplete, SourceWritten, StorageRefused
 from tests.repository.damages import flips_a_bit
 from tests.repository.disks import MIB, Disk, Points, qemu
 from tests.repository.step_process import result_of, run_step, start_step
@@ -105,5 +105,5 @@ def test_a_disk_that_another_program_writes_to_during_the_copy_is_not_a_point(di
     line = process.stdout.readline()
     disk.write((5, 15 * MIB, 65536))
 
-    with pytest.raises(StorageRefused):
+    with pytest.raises(SourceWritten):
         result_of(line + process.communicate()[0])
