@@ -35,7 +35,7 @@ STORAGE_MB = 2_048
 
 @dataclass(frozen=True)
 class Fault:
-    """`what` is a context for `seconds`. `lets_end`: a backup that meets it may end, but not well."""
+    """`what` is a context for `seconds`. `lets_end`: a backup that meets it may end, but not well before the fault is over."""
 
     what: Callable[[Storage], AbstractContextManager[None]]
     seconds: float
@@ -86,7 +86,7 @@ class UnderFault:
             with fault.what(self._storage):
                 time.sleep(max(0.0, fault.seconds - (time.monotonic() - began)))
                 paused_s = _paused_s(self.guest, fault)
-            has_ended = not fault.lets_end and not backup.is_copying()
+            has_ended = not backup.is_copying()
         if not paused_s:
             self.guest.console.wait_heartbeat(60)
             seen = self.guest.mark()
@@ -96,7 +96,8 @@ class UnderFault:
             self.guest.console.wait_heartbeat(60)
             seen = self.guest.mark()
         self.guest.rest()
-        if has_ended or (fault.lets_end and ended_well):
+        # One that waits until there is room again may end well after that.
+        if has_ended and (ended_well or not fault.lets_end):
             raise LabError("the backup ended as if there was no fault")
         return {**self._held(mark, seen), "paused_s": paused_s}
 
