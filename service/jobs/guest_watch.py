@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from service import log
-from service.disks.merge_space import free_bytes, growth_by_folder
+from service.disks.merge_space import allocated_bytes, free_bytes, growth_by_folder
 from service.errors import GuestPausedByError, GuestSuffers, OverlaySpaceLow, StillpointError
 from service.hypervisor.guest import Guest
 from service.hypervisor.power import PauseReason
@@ -22,6 +22,8 @@ from service.model.pace import PATIENCE_S, PaceRule
 
 INTERVAL_S = 0.5
 """Seconds between two looks."""
+MERGE_LEAD_S = 2.0
+"""Seconds for which a guest that writes as fast as it did must find space after the copy is ended: until its merge has caught up."""
 LATENCY_LOOKS = 4
 """The latency that the pace follows is the mean of so many looks: one slow flush alone shall not slow the copy down."""
 MARK_WAIT_S = 2.0
@@ -67,6 +69,8 @@ class GuestWatch:
         self._interval_s = interval_s
         #: Known from the window on.
         self._overlays: Sequence[Overlay] = ()
+        #: When the overlays were looked at, and what they took then in bytes.
+        self._taken: tuple[float, int] | None = None
         self._rule = PaceRule(impact_limit_ms, patience_s)
         self._record = ImpactRecord(impact_limit_ms, earlier)
         self._stage = ImpactStage.before if earlier is None else ImpactStage.copy
@@ -213,7 +217,15 @@ class GuestWatch:
         if self._stage is not ImpactStage.copy:
             # Before, nothing is written there. After, only the end of the merge gives space back.
             return
-        self._fault = self._fault or self._space_fault(self._reserve_bytes)
+        self._fault = self._fault or self._space_fault(self._reserve_bytes + self._soon_taken_bytes())
+
+    def _soon_taken_bytes(self) -> int:
+        """What the guest will write until a merge has caught up, at the rate since the last look."""
+        now, taken = self._clock(), sum(allocated_bytes(overlay.path) for overlay in self._overlays)
+        before, self._taken = self._taken, (now, taken)
+        if before is None or now <= before[0]:
+            return 0
+        return int(max(0, taken - before[1]) / (now - before[0]) * MERGE_LEAD_S)
 
     def _space_fault(self, reserve_bytes: int) -> OverlaySpaceLow | None:
         folders = self._folders

@@ -137,6 +137,22 @@ def test_a_folder_whose_space_runs_out_ends_the_copy_before_the_guest_stands(sce
     assert watch.as_document()["least_free_bytes"] == RESERVE - 1
 
 
+def test_a_guest_that_writes_fast_needs_more_than_the_reserve_until_its_merge_has_caught_up(scene: Scene) -> None:
+    base, path = scene.folder / "base", scene.folder / "vda.ovl"
+    base.write_bytes(b"x" * (1 << 20))
+    path.write_bytes(b"x" * (1 << 20))
+    watch = _copying(scene, scene.watch())
+    watch.merges([Overlay("vda", str(base), "raw", str(path), 1 << 20)])
+    scene.free = RESERVE + (3 << 20)
+    scene.look(watch, 2)
+    watch.check()
+    # 1 MiB in half a second, so 4 MiB in two seconds.
+    path.write_bytes(b"x" * (2 << 20))
+    scene.look(watch)
+    with pytest.raises(OverlaySpaceLow):
+        watch.check()
+
+
 def test_what_the_merge_will_take_must_stay_free_beside_the_reserve(scene: Scene) -> None:
     """The file below grows in the merge, and only afterwards the overlay gives its space back."""
     base, path, size = scene.folder / "base", scene.folder / "vda.ovl", 1 << 30
