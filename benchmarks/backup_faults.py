@@ -50,7 +50,7 @@ class Fault:
 
 
 FAULTS = {
-    "hangs": Fault(lambda storage: storage.hung(), HANGS_S, lets_end=False),
+    "hangs": Fault(lambda storage: storage.hung(is_forgotten=False), HANGS_S, lets_end=False),
     "is full": Fault(lambda storage: storage.full(but_bytes=ROOM_BYTES), FULL_S, lets_end=True),
 }
 
@@ -87,13 +87,13 @@ class UnderFault:
             _until(backup.is_copying, "the backup did not begin to copy", BEGIN_S)
             # The freeze and the thaw are on the console by then.
             self.guest.console.wait_heartbeat(60)
-            mark, began = self.guest.mark(), time.monotonic()
+            mark = self.guest.mark()
             if not backup.is_copying():
                 backup.end()
                 self.guest.rest()
                 raise NotMet("the backup was copied before the fault")
             with fault.what(self._storage):
-                time.sleep(max(0.0, fault.seconds - (time.monotonic() - began)))
+                time.sleep(fault.seconds)
                 paused_s = _paused_s(self.guest, fault)
             has_ended = not backup.is_copying()
         if not paused_s:

@@ -101,9 +101,13 @@ class Storage:
             self._mount_if_gone()
 
     @contextmanager
-    def hung(self) -> Iterator[None]:
-        """Reads and writes wait in the kernel until the end. What the host has in its memory of the disk is forgotten before."""
-        self.forget()
+    def hung(self, *, is_forgotten: bool = True) -> Iterator[None]:
+        """Reads and writes wait in the kernel until the end. What the host has in its memory of the disk is forgotten before.
+
+        Not `is_forgotten`: the disk hangs at once, for one that is slow takes long to forget. What was read before may still be read.
+        """
+        if is_forgotten:
+            self.forget()
         self._monitor.stop()
         try:
             yield
