@@ -8,11 +8,10 @@ JSON :=
 ONLY :=
 ROUNDS := 100
 SEED :=
+GUESTS :=
 ENGINE := $(shell command -v podman || command -v docker)
 BASE := docker.io/library/debian:trixie-slim
 IMAGE := stillpoint
-# All tests: those with real guests in one process, the other tests beside them (tests/side_by_side.py).
-SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help ready demo test debian13 static check lab lab-down chaos bench lock image clean
@@ -26,8 +25,8 @@ ready:
 demo: ready ## freeze, back up, lose and restore a real guest, and show the evidence; JSON=FILE keeps the job of the snapshot
 	@$(PYTHON) -m demo $(if $(JSON),--json "$(JSON)")
 
-test: ready ## every test, real guests included; ONLY=PATH or ONLY=MARKER for some
-	@$(PYTHON) -m pytest $(if $(ONLY),$(if $(wildcard $(firstword $(subst ::, ,$(ONLY)))),"$(ONLY)",-m "$(ONLY)"),$(SIDE_BY_SIDE))
+test: ready ## every test, real guests included; ONLY=PATH or ONLY=MARKER for some, GUESTS=only or without for those with or without them
+	@$(if $(ONLY),$(PYTHON) -m pytest $(if $(wildcard $(firstword $(subst ::, ,$(ONLY)))),"$(ONLY)",-m "$(ONLY)"),scripts/tests $(GUESTS))
 
 debian13: ## the demo and every test with a real guest in a root with Debian 13 (libvirt 11.3, QEMU 10.0); ONLY=PATH for some tests
 	@$(if $(ONLY),,scripts/debian13 $(PYTHON) -m demo)

@@ -3,6 +3,8 @@
 Files with tests of real guests stay in one process, one after the other: the guests share a libvirt daemon, and some tests stop it. One
 stops virtlogd, which writes down what all guests say: a guest that boots meanwhile is never heard.
 These files come first, as they take longest. The other tests are shared out file by file, so that a module's fixtures are made once.
+
+`--guests only` and `--guests without` choose between the two, for runs that go on at the same time (`scripts/tests`).
 """
 
 from functools import cache
@@ -17,12 +19,30 @@ _LAB = "lab"
 """The fixture that all guests need."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    choices = ("all", "only", "without")
+    parser.addoption("--guests", choices=choices, default="all", help="only the files with tests of real guests, or only the others")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What a run leaves out it does not even read, unless it was named."""
+    wanted = config.getoption("--guests")
+    if wanted == "all" or collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+        return None
+    return True if has_real_guests(collection_path) != (wanted == "only") else None
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     unknown = {item.path for item in items if _LAB in getattr(item, "fixturenames", ()) and not has_real_guests(item.path)}
     if unknown:
         raise pytest.UsageError(f"these files have tests with a real guest and no sign of it ({_SIGNS}): {sorted(map(str, unknown))}")
     items.sort(key=lambda item: not has_real_guests(item.path))
+    wanted = config.getoption("--guests")
+    if wanted != "all":
+        with_guests, others = ([item for item in items if has_real_guests(item.path) is has] for has in (True, False))
+        items[:], left_out = (with_guests, others) if wanted == "only" else (others, with_guests)
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(optionalhook=True)
