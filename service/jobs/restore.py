@@ -4,7 +4,8 @@ New files are written beside everything that is there, while a domain in place s
 block take the place of disks. The old disks stay until the domain has run on the new ones.
 """
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -223,12 +224,22 @@ class _RestoreRun:
             raise MustRecover(what=error.detail) from error
 
     def _flatten(self, archive: Archive, intent: RestoreIntent, point: RecoveryPoint) -> Ending:
-        run = self._run
-        run.may_have_point = False
+        self._run.may_have_point = False
         intent = self._note(intent.at(Stage.flatten))
-        flattening = Flattening(run, self._host, archive, intent, note=self._note, bytes_s=self._request.rate_limit_bytes)
         files = {file.what: file.path for file in intent.files}
         self._tell(domain={"id": intent.uuid, "name": intent.name}, files=files, reads_repository=intent.targets)
+        try:
+            guest = self._made_whole(archive, intent, point)
+        except JobCancelled as error:
+            # The guest runs, and may have written what nobody else has: it is neither stopped nor taken back.
+            if self._result["reads_repository"]:
+                self._tell(warnings=[_stays_on_repository(intent, self._result["reads_repository"])])
+            raise JobCancelled(phase=PhaseName.flatten.value) from error
+        return self._conclude(intent, guest)
+
+    def _made_whole(self, archive: Archive, intent: RestoreIntent, point: RecoveryPoint) -> Guest:
+        run = self._run
+        flattening = Flattening(run, self._host, archive, intent, note=self._note, bytes_s=self._request.rate_limit_bytes)
         is_verified = intent.is_verified or self._is_verified(archive, intent, point)
         with run.phase(PhaseName.flatten) as phase:
             archive.phase = PhaseName.flatten
@@ -240,7 +251,7 @@ class _RestoreRun:
             if flattening.unproven:
                 phase.warn(f"No flush of the guest was seen after the copy of {', '.join(flattening.unproven)}.")
         self._result["bytes_verified"] = is_verified or self._is_verified(archive, intent, point)
-        return self._conclude(intent, guest)
+        return guest
 
     def _is_verified(self, archive: Archive, intent: RestoreIntent, point: RecoveryPoint) -> bool:
         """Read what a proof stood for. A repository that hangs or is gone now only puts that off. Raises RestoredPointDamaged."""
@@ -302,3 +313,12 @@ class _RestoreRun:
     def _note(self, intent: RestoreIntent) -> RestoreIntent:
         self._run.write({"intent": intent.as_intent().as_document()})
         return intent
+
+
+def _stays_on_repository(intent: RestoreIntent, targets: Sequence[str]) -> dict[str, str]:
+    """What a cancelled job leaves to a person."""
+    pulls = "; ".join(f"virsh blockpull {shlex.quote(intent.name)} {target}" for target in targets)
+    detail = (
+        f"{intent.name} runs on, and reads from the repository until its disks stand alone: {pulls}. Without it: destroy and undefine it."
+    )
+    return {"code": "stays_on_repository", "detail": detail}

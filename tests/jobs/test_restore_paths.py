@@ -11,7 +11,7 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from service.errors import RestoredPointDamaged
-from service.jobs import restore_flatten
+from service.jobs import restore_domain, restore_flatten
 from service.jobs.restore import Restore
 from service.jobs.restore_flatten import Flattening
 from service.jobs.restore_source import Archive
@@ -211,13 +211,17 @@ def test_a_cancel_before_the_switch_leaves_nothing(scene: RestoreScene, monkeypa
     assert scene.domain.source("vda") == str(scene.disk_file)
 
 
-def test_a_cancel_while_the_disks_are_made_whole_leaves_the_domain_running_over_the_repository(
-    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Flattening, "_step"), (restore_domain, "bring_up_or_take_back")], ids=["in the copy", "before it"]
+)
+def test_a_cancel_behind_the_restored_guest_leaves_it_running_over_the_repository_and_says_so(
+    scene: RestoreScene, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:
-    job = cancelled_at(scene, monkeypatch, Flattening, "_step", "instant")
-    assert job.state == "cancelled", job.error
+    job = cancelled_at(scene, monkeypatch, owner, name, "instant")
+    assert (job.state, error_of(job)["facts"]["phase"]) == ("cancelled", "flatten")
     assert job.result is not None
-    assert job.result["restore"]["reads_repository"] == ["vda"]
+    told = job.result["restore"]
+    assert (told["reads_repository"], [warning["code"] for warning in told["warnings"]]) == (["vda"], ["stays_on_repository"])
     (new,) = scene.new_domains()
     assert new.state_now == RUNNING
     assert Path(new.source("vda")).exists()

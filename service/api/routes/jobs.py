@@ -130,7 +130,8 @@ def cancel(request: Request, job_id: UUID) -> Response:
 
     A running job ends at its next safe point, and never between freeze and thaw.
 
-    A backup whose point is sealed already succeeds: it ends its merge, because the guest needs that.
+    A backup whose point is sealed already succeeds: it ends its merge, because the guest needs that. An instant restore whose guest has
+    started leaves it running, and says in `warnings` how its disks become independent of the repository.
     """
     with context_of(request).database.write() as session:
         queue.request_cancel(session, str(job_id))

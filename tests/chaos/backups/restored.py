@@ -59,6 +59,12 @@ class Restored:
         if left := sorted(file.name for file in self.folder.iterdir()):
             yield Breach("stories_untrue", f"the restore failed, and its files are left: {left}")
 
+    def not_running(self) -> Iterator[Breach]:
+        """After a job that was cancelled behind its guest."""
+        domain = self._domain()
+        if domain is None or not domain.isActive():
+            yield Breach("stories_untrue", f"the restore was cancelled behind its guest, and {self.name} does not run")
+
     def not_as_the_point(self, image: Path, moment: Moment | None) -> Iterator[Breach]:
         """`image`: the disk of the point."""
         try:

@@ -62,12 +62,26 @@ def remove_old_overlays(stage: Stage) -> None:
                 file.unlink()
 
 
+def _runs_on(job: dict[str, Any]) -> bool:
+    """An instant restore that was cancelled behind its running guest, and says so."""
+    told = (job["result"] or {}).get("restore") or {}
+    is_behind = job["state"] == "cancelled" and job["error"]["facts"]["phase"] == "flatten"
+    has_said = told.get("reads_repository") == [] or any(each["code"] == "stays_on_repository" for each in told.get("warnings", ()))
+    return is_behind and has_said
+
+
 def _after(
     stage: Stage, repository: LaneRepository, restored: Restored, job: dict[str, Any], point: dict[str, Any], body: dict[str, Any]
 ) -> Iterator[Breach]:
     """A restore that failed leaves nothing, and succeeds when it is asked for again."""
     if (job["error"] or {}).get("code") == RestoreNotWrittenOut.code:
         # The job says that its domain is not to be trusted. A person removes it, as the remedy says.
+        restored.remove()
+        restored.make_room()
+        job = done(stage, body)
+    elif _runs_on(job):
+        # The guest was there already. The job tells that it stays on the repository, and a person decides.
+        yield from restored.not_running()
         restored.remove()
         restored.make_room()
         job = done(stage, body)
