@@ -41,6 +41,7 @@ STATUS: dict[type[StillpointError], int] = {
     errors.UsnRisk: 409,
     errors.DiskUnknown: 409,
     errors.GateTokenWrong: 403,
+    errors.KeyUnusable: 403,
     errors.GateNotFound: 404,
     errors.CancelRefused: 409,
     errors.GateClosed: 409,

@@ -2,7 +2,6 @@
 
 import os
 import selectors
-import shlex
 import signal
 import stat
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from service import bounded_io
 from service.errors import HostOutOfDescriptors, KeyUnusable, StorageNotAnswering
+from service.model.key_reference import COMMAND, FILE, check_program, words_of
 
 MAX_KEY_BYTES = 8192
 """Bytes of a key. A longer one is refused: the reference then names something else."""
@@ -21,7 +21,6 @@ PATIENCE_S = 10.0
 """Seconds to read a key or to run its command. After that the command is killed, and the key cannot be used."""
 _programs: frozenset[str] = frozenset()
 """Paths of the programs that a reference which came over the API may start, as the service's own user."""
-FILE, COMMAND = "file:", "command:"
 
 
 def allow(programs: Iterable[str]) -> None:
@@ -49,7 +48,7 @@ class Key:
             if not Path(self.reference.removeprefix(FILE)).is_absolute():
                 raise self._unusable("the path after file: is not absolute")
         elif self.reference.startswith(COMMAND):
-            self._command()
+            words_of(self.reference)
         else:
             raise self._unusable("it begins neither with file: nor with command:")
 
@@ -85,22 +84,17 @@ class Key:
         except _NotAFileError as error:
             raise self._unusable(f"{path} is not a regular file") from error
 
-    def _command(self) -> list[str]:
-        try:
-            words = shlex.split(self.reference.removeprefix(COMMAND))
-        except ValueError as error:
-            raise self._unusable(f"the command cannot be split into words: {error}") from error
-        if not words:
-            raise self._unusable("no program follows command:")
-        return words
-
     def _from_command(self) -> bytes:
-        program = self._command()[0]
-        if not self.is_operators and not _is_allowed(program):
-            raise self._unusable(f"STILLPOINT_KEY_COMMANDS of this host does not name {program}")
+        if not self.is_operators and not _is_allowed(words_of(self.reference)[0]):
+            check_program(self.reference, _programs)
         # Its messages are dropped: nobody knows what a foreign program writes there.
         process = subprocess.Popen(
-            self._command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True
+            words_of(self.reference),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
         )
         try:
             content, status = _output(process)

@@ -7,6 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api.schemas.repositories import RepositoryAnswer
+from service.config import Settings
 from service.db.engine import Database
 from service.errors import RepositoryGone
 from service.model.repository import RepositoryState
@@ -33,6 +34,25 @@ def test_a_repository_is_registered_once_and_the_worker_is_woken(api_on_both: Te
 
     again = api_on_both.post("/api/v1/repositories", json=BODY)
     assert (again.status_code, again.json()["code"]) == (409, "repository_taken")
+
+
+def test_a_program_that_this_host_does_not_name_is_refused_before_the_repository_is_on_the_list(
+    api: TestClient, settings: Settings, sqlite_database: Database
+) -> None:
+    for reference in ("command:/usr/bin/touch /tmp/x", "command:echo key", "command:'"):
+        refused = api.post("/api/v1/repositories", json={**BODY, "key": reference})
+        assert (refused.status_code, refused.json()["code"]) == (403, "key_unusable")
+        assert refused.json()["facts"]["key"] == reference
+    assert api.get("/api/v1/repositories").json()["items"] == []
+
+    settings.key_commands = "/usr/bin/vault:/usr/bin/pass"
+    assert api.post("/api/v1/repositories", json={**BODY, "key": "command:/usr/bin/vault read key"}).status_code == 201
+
+
+def test_the_programs_of_another_host_are_left_to_its_worker(api: TestClient, sqlite_database: Database) -> None:
+    with sqlite_database.write() as session:
+        add_host(session, "hv2")
+    assert api.post("/api/v1/repositories", json={**BODY, "host": "hv2", "key": "command:/usr/bin/vault"}).status_code == 201
 
 
 def test_with_several_hosts_the_host_is_named(api: TestClient, sqlite_database: Database) -> None:

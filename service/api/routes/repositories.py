@@ -25,6 +25,7 @@ from service.errors import (
     CursorInvalid,
     HostNotNamed,
     HostUnknown,
+    KeyUnusable,
     MalformedJson,
     RepositoryInUse,
     RepositoryTaken,
@@ -32,6 +33,7 @@ from service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from service.model.key_reference import check_program
 from service.records import repositories
 from service.records.repositories import Registration
 
@@ -51,6 +53,7 @@ RepositoryId = Annotated[Name, Path(examples=[examples.REPOSITORY_ID], descripti
         MalformedJson,
         HostUnknown,
         HostNotNamed,
+        KeyUnusable,
         RepositoryTaken,
         BodyTooLarge,
         UnsupportedMediaType,
@@ -72,6 +75,9 @@ def add(request: Request, body: RepositoryRequest) -> Response:
             max_transfers=body.max_transfers,
             reserve_bytes=body.reserve_bytes,
         )
+        # The setting of another host is known to its own worker only, which looks at each use of the key.
+        if body.key is not None and wanted.host_id == context.settings.host_id:
+            check_program(body.key, context.settings.key_programs)
         repository = repositories.add(session, wanted, database_now(session))
         document = document_of(session, repository)
     context.wake()

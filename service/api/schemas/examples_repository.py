@@ -163,6 +163,7 @@ INCOMPLETE_PLAN: dict[str, Any] = {**RESTORE_PLAN, "is_complete": False, "files"
 
 PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "repository_not_found": {"repository": "nas"},
+    "key_unusable": {"key": "command:/usr/bin/pass show nas", "reason": "STILLPOINT_KEY_COMMANDS of this host does not name /usr/bin/pass"},
     "repository_taken": {"repository": "nas (/srv/backups on hv1)", "taken_by": "nas (/srv/backups)"},
     "repository_in_use": {"repository": "nas", "points": 14, "jobs": 1},
     "host_not_named": {"hosts": "hv1, hv2"},
