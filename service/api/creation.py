@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import Header, Request, Response
@@ -12,13 +12,12 @@ from sqlalchemy.orm import Session
 
 from service.api.context import context_of, token_id_of
 from service.api.documents import document_of_job
-from service.api.frozen import refuse_if_frozen
-from service.api.placement import JobLocation
 from service.db.tables import Job
 from service.errors import IdempotencyMismatch
 from service.model.kinds import KINDS
-from service.model.requests import JobRequest
 from service.records import queue
+from service.records.frozen_guests import refuse_if_frozen
+from service.records.orders import JobOrder
 from service.records.queue import NewJob
 
 IdempotencyKey = Annotated[
@@ -31,20 +30,6 @@ IdempotencyKey = Annotated[
         description="Any text of your own. The same key with the same body creates only one job, even if it is sent several times.",
     ),
 ]
-
-
-@dataclass(frozen=True)
-class JobOrder:
-    """A job to create, and where the job runs. `point_id`, `repository_id`: what its kind locks, or where the job works."""
-
-    request: JobRequest
-    place: JobLocation
-    labels: dict[str, str] = field(default_factory=dict)
-    retry_of: str | None = None
-    point_id: str | None = None
-    repository_id: str | None = None
-    #: Called with the id of the new job, to insert further rows in the same transaction.
-    also_insert: Callable[[Session, str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,16 +98,8 @@ def _earlier(session: Session, token_id: str, key: str | None, digest: str) -> s
 
 
 def _new_job(order: JobOrder, token_id: str, key: str | None, digest: str) -> NewJob:
-    return NewJob(
-        kind=order.request.kind.value,
-        domain_id=order.place.domain_id,
-        domain_name=order.place.domain_name,
-        host_id=order.place.host_id,
-        request=order.request.as_document(),
-        labels=order.labels,
-        retry_of=order.retry_of,
-        point_id=order.point_id,
-        repository_id=order.repository_id,
+    return replace(
+        order.as_new_job(),
         token_id=token_id,
         idempotency_key=key,
         idempotency_digest=digest if key is not None else None,

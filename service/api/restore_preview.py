@@ -5,12 +5,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.api.orders import host_of_restore, restorable_point, with_identity
 from service.db.tables import RecoveryPoint
 from service.model import restore_plan
 from service.model.requests import RestoreRequest
 from service.model.restore_facts import HostFacts, PointFacts
 from service.records import domain_controllers, known_domains, restore_rates
+from service.records.orders import host_of_restore, restorable_point, with_identity
 
 
 def preview_of(session: Session, asked: RestoreRequest) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from fastapi import APIRouter, Path, Request, Response
 from sqlalchemy.orm import Session
 
 from service.api.context import context_of
-from service.api.creation import IdempotencyKey, JobOrder, create_job
+from service.api.creation import IdempotencyKey, create_job
 from service.api.inventory import Inventory
 from service.api.openapi import answers
-from service.api.placement import place_of
 from service.api.query import documented, query_of
 from service.api.schemas import examples
 from service.api.schemas.domains import DomainAnswer, DomainFilter, DomainPage, HostChoice
@@ -28,6 +27,8 @@ from service.errors import (
     ValidationFailed,
 )
 from service.model import requests
+from service.records.orders import JobOrder
+from service.records.placement import place_of
 
 router = APIRouter(prefix="/api/v1/domains", tags=["domains"])
 DomainPath = Annotated[Name, Path(description="Name or UUID.", examples=[examples.DOMAIN_ID])]

@@ -13,10 +13,9 @@ from sqlalchemy.orm import Session
 
 from service.api.auth import secret_in
 from service.api.context import Context, context_of
-from service.api.creation import IdempotencyKey, JobOrder, OrderResult, submit_order
+from service.api.creation import IdempotencyKey, OrderResult, submit_order
 from service.api.documents import document_of_job
 from service.api.openapi import answers
-from service.api.placement import place_of
 from service.api.problems import job_problem_response
 from service.api.routes.domains import DomainPath
 from service.api.schemas import examples_gate
@@ -54,6 +53,8 @@ from service.model.lifecycle import FINAL_STATES
 from service.model.policy import FreezePolicy
 from service.model.verdict import Verdict
 from service.records import gates, queue
+from service.records.orders import JobOrder
+from service.records.placement import place_of
 
 RELEASE_WAIT_S = 120.0
 """Seconds that a release waits for the end of its job, which reads the writers of a Windows guest after the thaw. Then 202 is answered."""

@@ -8,10 +8,9 @@ from sqlalchemy import bindparam
 from sqlalchemy.orm import Session
 
 from service.api.context import context_of
-from service.api.creation import IdempotencyKey, JobOrder, create_job
+from service.api.creation import IdempotencyKey, create_job
 from service.api.documents import ONE_JOB, document_of_job
 from service.api.openapi import answers
-from service.api.orders import NOT_PLACED, order_again, order_of
 from service.api.pages import page_of_jobs
 from service.api.paging import page_response
 from service.api.query import documented, query_of
@@ -42,6 +41,7 @@ from service.model.explain import explain
 from service.model.kinds import KINDS
 from service.model.lifecycle import JobState
 from service.records import queue
+from service.records.orders import NOT_PLACED, JobOrder, order_again, order_of
 
 RETRYABLE = frozenset({JobState.failed, JobState.cancelled})
 

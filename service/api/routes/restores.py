@@ -9,9 +9,8 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from service.api.context import context_of
-from service.api.creation import IdempotencyKey, JobOrder, OrderResult, submit_order
+from service.api.creation import IdempotencyKey, OrderResult, submit_order
 from service.api.openapi import answers
-from service.api.orders import NOT_PLACED, order_of
 from service.api.problems import job_problem_response
 from service.api.restore_preview import preview_of
 from service.api.schemas import examples_repository as examples
@@ -30,6 +29,7 @@ from service.errors import (
 )
 from service.model.lifecycle import FINAL_STATES
 from service.model.requests import RestoreRequest
+from service.records.orders import NOT_PLACED, JobOrder, order_of
 
 router = APIRouter(prefix="/api/v1/restores", tags=["recovery points"])
 _STATE = Statement(select(Job.state).where(Job.id == bindparam("id")))

@@ -5,7 +5,6 @@ from datetime import timedelta
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from service.api.placement import DomainLocation, JobLocation
 from service.db.engine import database_now
 from service.db.tables import Domain, Job
 from service.errors import GuestAlreadyFrozen
@@ -13,6 +12,7 @@ from service.model.foreign_freeze import FOREIGN_FREEZE_MAX_AGE_S, in_one_shape
 from service.model.kinds import names_of
 from service.model.lifecycle import JobState
 from service.records import freeze_lease
+from service.records.placement import DomainLocation, JobLocation
 
 THAWS = names_of(lambda kind: kind.thaws)
 

@@ -1,13 +1,12 @@
 """What becomes of a request: where its job runs, and what it locks. Everything is found in rows, as the API reaches no host."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.api.creation import JobOrder
-from service.api.placement import DomainLocation, HostLocation, JobLocation, place_of
 from service.db.tables import Host, Job, RecoveryPoint, Repository
 from service.errors import (
     DiskUnknown,
@@ -31,6 +30,8 @@ from service.model.requests import BackupRequest, JobRequest, RestoreRequest, Ve
 from service.model.restore_facts import PointFacts
 from service.records import known_domains, points, repositories
 from service.records.locks import point_in
+from service.records.new_job import NewJob
+from service.records.placement import DomainLocation, HostLocation, JobLocation, place_of
 
 NOT_PLACED: tuple[type[StillpointError], ...] = (
     DomainUnknown,
@@ -46,6 +47,34 @@ NOT_PLACED: tuple[type[StillpointError], ...] = (
     DiskUnknown,
 )
 """The errors of a request whose job has no place, or nothing to work on."""
+
+
+@dataclass(frozen=True)
+class JobOrder:
+    """A job to create, and where the job runs. `point_id`, `repository_id`: what its kind locks, or where the job works."""
+
+    request: JobRequest
+    place: JobLocation
+    labels: dict[str, str] = field(default_factory=dict)
+    retry_of: str | None = None
+    point_id: str | None = None
+    repository_id: str | None = None
+    #: Called with the id of the new job, to insert further rows in the same transaction.
+    also_insert: Callable[[Session, str], None] | None = None
+
+    def as_new_job(self) -> NewJob:
+        """Without the key of a caller."""
+        return NewJob(
+            kind=self.request.kind.value,
+            domain_id=self.place.domain_id,
+            domain_name=self.place.domain_name,
+            host_id=self.place.host_id,
+            request=self.request.as_document(),
+            labels=self.labels,
+            retry_of=self.retry_of,
+            point_id=self.point_id,
+            repository_id=self.repository_id,
+        )
 
 
 def order_of(session: Session, request: JobRequest, labels: dict[str, str], *, retry_of: str | None = None) -> JobOrder:
