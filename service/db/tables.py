@@ -7,11 +7,13 @@ from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, Integer, S
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.db.base import Base, UtcDateTime
+from service.db.tables_policy import DomainLabels, Policy, RepositorySample, Schedule, ScheduleRun
 from service.db.tables_repository import RecoveryPoint, Repository
 
 __all__ = [
     "DatabaseIdentity",
     "Domain",
+    "DomainLabels",
     "Event",
     "Gate",
     "GuestMemory",
@@ -19,10 +21,14 @@ __all__ = [
     "Job",
     "JobDocument",
     "JobLabel",
+    "Policy",
     "PrunedJobs",
     "RawText",
     "RecoveryPoint",
     "Repository",
+    "RepositorySample",
+    "Schedule",
+    "ScheduleRun",
     "Slot",
     "Token",
 ]
