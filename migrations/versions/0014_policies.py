@@ -68,9 +68,9 @@ def _create_schedules() -> None:
         _instant("next_due_at", nullable=True),
         _instant("fire_at", nullable=True),
         sa.Column("last_job_id", sa.String(length=36), nullable=True),
-        sa.ForeignKeyConstraint(["policy_id"], ["policies.id"], name=op.f("fk_schedules_policy_id_policies"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_schedules")),
         sa.UniqueConstraint("policy_id", "track", "domain_id", name=op.f("uq_schedules_policy_id_track_domain_id")),
+        sa.ForeignKeyConstraint(["policy_id"], ["policies.id"], name=op.f("fk_schedules_policy_id_policies"), ondelete="CASCADE"),
     )
     op.create_index("ix_schedules_fire_at_id", "schedules", ["fire_at", "id"])
     op.create_index("ix_schedules_domain_id", "schedules", ["domain_id"])
