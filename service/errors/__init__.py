@@ -56,6 +56,7 @@ from service.errors.points import (
     PointIsWritten,
     SavedStateWaits,
 )
+from service.errors.policy_records import PolicyChanged, PolicyTaken, PolicyUnknown
 from service.errors.repository import (
     BackupNotUndone,
     CopyDiffers,
@@ -253,6 +254,9 @@ __all__ = [
     "PointMayBeSealed",
     "PointNotSealed",
     "PointUnsigned",
+    "PolicyChanged",
+    "PolicyTaken",
+    "PolicyUnknown",
     "QemuCannotOpen",
     "QemuImgUnusable",
     "RecordUnreadable",

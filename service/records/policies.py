@@ -1,0 +1,100 @@
+"""The policies on record, and the labels of domains by which they select. Callers commit.
+
+A document is stored in its canonical form. Whoever stores it has read it with `service.model.backup_policy` before.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.db.tables import DomainLabels, Policy
+from service.errors import PolicyChanged, PolicyTaken, PolicyUnknown
+
+
+def add(session: Session, document: Mapping[str, Any], now: datetime) -> Policy:
+    """Raises PolicyTaken."""
+    name = str(document["name"])
+    _must_be_free(session, name)
+    policy = Policy(id=str(uuid4()), name=name, document=dict(document), revision=1, created_at=now, updated_at=now)
+    try:
+        with session.begin_nested():
+            session.add(policy)
+    except IntegrityError:
+        # Another request has made it at the same time.
+        _must_be_free(session, name)
+        raise
+    return policy
+
+
+def get(session: Session, id_or_name: str) -> Policy:
+    """Raises PolicyUnknown."""
+    named = or_(Policy.id == id_or_name, Policy.name == id_or_name)
+    found = list(session.scalars(select(Policy).where(named).execution_options(populate_existing=True)))
+    if not found:
+        raise PolicyUnknown(policy=id_or_name)
+    # A policy may have the id of another one as its name.
+    return next((policy for policy in found if policy.id == id_or_name), found[0])
+
+
+def list_all(session: Session) -> Sequence[Policy]:
+    """By name."""
+    return session.scalars(select(Policy).order_by(Policy.name)).all()
+
+
+def change(session: Session, policy: Policy, document: Mapping[str, Any], now: datetime, *, revision: int | None = None) -> Policy:
+    """`revision`: the one that the caller has read; None: whatever is on record. The same document again changes nothing.
+
+    Raises PolicyChanged, PolicyTaken, PolicyUnknown.
+    """
+    if revision is not None and policy.revision != revision:
+        raise PolicyChanged(policy=policy.name, revision=revision, now=policy.revision)
+    if policy.document == document:
+        return policy
+    name = str(document["name"])
+    if name != policy.name:
+        _must_be_free(session, name)
+    values = {"name": name, "document": dict(document), "revision": policy.revision + 1, "updated_at": now}
+    # Only what was read is changed, also where another transaction came between.
+    changed = session.execute(
+        update(Policy).where(Policy.id == policy.id, Policy.revision == policy.revision).values(values).returning(Policy.id)
+    )
+    if changed.first() is None:
+        current = get(session, policy.id)
+        raise PolicyChanged(policy=current.name, revision=policy.revision, now=current.revision)
+    return get(session, policy.id)
+
+
+def remove(session: Session, id_or_name: str) -> Policy:
+    """With its schedules. What became of their runs stays on record. Raises PolicyUnknown."""
+    policy = get(session, id_or_name)
+    session.execute(delete(Policy).where(Policy.id == policy.id))
+    return policy
+
+
+def _must_be_free(session: Session, name: str) -> None:
+    taken = session.scalar(select(Policy.id).where(Policy.name == name))
+    if taken is not None:
+        raise PolicyTaken(policy=name, policy_id=taken)
+
+
+# --- labels of domains ----------------------------------------------------------------------------
+
+
+def set_labels(session: Session, domain_id: str, labels: Mapping[str, str], now: datetime) -> None:
+    """In the place of all earlier ones. They belong to the domain, whichever host it is on."""
+    session.merge(DomainLabels(domain_id=domain_id, labels=dict(labels), updated_at=now))
+
+
+def labels_of(session: Session, domain_id: str) -> dict[str, str]:
+    row = session.get(DomainLabels, domain_id)
+    return dict(row.labels) if row is not None else {}
+
+
+def all_labels(session: Session) -> dict[str, dict[str, str]]:
+    """By the id of the domain."""
+    return {row.domain_id: dict(row.labels) for row in session.scalars(select(DomainLabels))}
