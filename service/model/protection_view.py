@@ -48,7 +48,8 @@ class Seen:
 
 def look(points: Sequence[PointFacts], promise: Promise, now: datetime) -> Seen:
     """`points`: newest first. Without a promised proof this ends at the first point that is good enough."""
-    seen, latest = Seen(), now + CLOCK_TOLERANCE
+    seen, latest, required = Seen(), now + CLOCK_TOLERANCE, promise.verdict
+    enough = _always_enough(required)
     for point in points:
         if point.at > latest:
             seen.future = seen.future or point
@@ -56,7 +57,7 @@ def look(points: Sequence[PointFacts], promise: Promise, now: datetime) -> Seen:
             seen.lost = seen.lost or point
         else:
             seen.good = seen.good or point
-            if _is_enough(point, promise.verdict):
+            if point.verdict in enough or (point.shut_off_cleanly is not None and _is_enough(point, required)):
                 seen.sufficient = point
                 break
     if promise.proof is None:
@@ -82,16 +83,15 @@ def _look_at_proofs(seen: Seen, points: Sequence[PointFacts], promise: Promise, 
 
 
 def _is_enough(point: PointFacts, required: Verdict | None) -> bool:
-    if required is None or point.verdict in _always_enough(required):
-        return True
-    # Asked last, because it costs more, and most points are not of a domain that was shut down.
-    return bool(point.shut_off_cleanly) and satisfies(point.verdict, required, point.shut_off_cleanly)
+    if point.shut_off_cleanly is None or required is None:
+        return point.verdict in _always_enough(required)
+    return satisfies(point.verdict, required, point.shut_off_cleanly)
 
 
 @cache
-def _always_enough(required: Verdict) -> tuple[Verdict, ...]:
+def _always_enough(required: Verdict | None) -> tuple[Verdict, ...]:
     """The verdicts that are good enough, whatever is known of how the domain was shut off."""
-    return tuple(verdict for verdict in Verdict if satisfies(verdict, required, None))
+    return tuple(verdict for verdict in Verdict if required is None or satisfies(verdict, required, None))
 
 
 @dataclass(slots=True)
