@@ -222,6 +222,7 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
     from service.jobs.emergency import Thaw
     from service.jobs.gate import Quiesce
     from service.jobs.preflight import Preflight
+    from service.jobs.prune import Prune
     from service.jobs.restore import Restore
     from service.jobs.snapshot import Snapshot
     from service.jobs.verify import Verify
@@ -244,6 +245,8 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
             return Restore(settings.repository_silence_seconds, proof_days=settings.proof_days)
         case JobKind.verify:
             return Verify(settings.repository_silence_seconds)
+        case JobKind.prune:
+            return Prune(settings.repository_silence_seconds)
         case _:
             assert_never(kind)
 

@@ -57,6 +57,7 @@ from service.errors.points import (
     SavedStateWaits,
 )
 from service.errors.policy_records import PolicyChanged, PolicyTaken, PolicyUnknown
+from service.errors.removal import PointInUse, PointLeaving, PointNeeded, PointPinned, PointsApart
 from service.errors.repository import (
     BackupNotUndone,
     CopyDiffers,
@@ -248,12 +249,17 @@ __all__ = [
     "OverlaysLeft",
     "PathNotFound",
     "PointDamaged",
+    "PointInUse",
     "PointIncomplete",
     "PointIsWritten",
+    "PointLeaving",
     "PointLost",
     "PointMayBeSealed",
+    "PointNeeded",
     "PointNotSealed",
+    "PointPinned",
     "PointUnsigned",
+    "PointsApart",
     "PolicyChanged",
     "PolicyTaken",
     "PolicyUnknown",

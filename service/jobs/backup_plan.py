@@ -41,7 +41,7 @@ from service.model.lifecycle import PhaseName
 from service.model.repository import DiskLevel, Level
 from service.model.requests import BackupRequest
 from service.model.scope import DiskSelection
-from service.records import points, repositories
+from service.records import points, removal, repositories
 from service.repository.store import Repository
 
 _logger = log.get(__name__)
@@ -275,6 +275,8 @@ class BackupPlan(Additions):
 
 def _last_of(session: Session, domain_id: str, repository_id: str) -> tuple[str, str | None, int | None] | None:
     """Id, folder, and how many points stand on each other there. None in place of the number: one of them is not good."""
+    # What removes points sees this job from now on, and leaves what it builds on.
+    removal.turn_of(session, repository_id)
     point = points.last_sealed(session, domain_id, repository_id)
     if point is None:
         last = points.last_of(session, domain_id, repository_id)

@@ -143,6 +143,7 @@ class Disk:
             "can_snapshot": self.why_not is None,
             "reason": self.why_not,
             "chain_depth": self.chain_depth,
+            "chain": list(self.chain),
         }
 
 

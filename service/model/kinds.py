@@ -17,6 +17,7 @@ class JobKind(StrEnum):
     backup = "backup"
     restore = "restore"
     verify = "verify"
+    prune = "prune"
 
 
 class Locks(StrEnum):
@@ -117,6 +118,16 @@ _ROWS = (
         attempts=LONG_JOB_ATTEMPTS,
         retryable=True,
     ),
+    Kind(
+        JobKind.prune,
+        freezes=False,
+        makes_point=False,
+        has_gate=False,
+        locks=Locks.repository,
+        lane=Lane.maintenance,
+        attempts=LONG_JOB_ATTEMPTS,
+        retryable=True,
+    ),
 )
 
 _TABLE: dict[str, Kind] = {row.name: row for row in _ROWS}
@@ -134,6 +145,8 @@ SEALS_POINT = JobKind.backup.value
 """The kind that leaves its point in a repository."""
 RESTORES_POINT = JobKind.restore.value
 """The kind that brings a point back."""
+VERIFIES_POINT = JobKind.verify.value
+"""The kind that tests a point."""
 
 
 def kind_of(name: str) -> Kind:

@@ -50,15 +50,22 @@ class PointState(StrEnum):
     """A verify found that its bytes are not what was sealed."""
     missing = "missing"
     """Its folder is not in its repository any more."""
+    leaving = "leaving"
+    """It was given up, and its files are being removed. Nothing begins to use it any more."""
+    removed = "removed"
+    """Its files are removed. Only the event tells this: the row goes with it."""
 
 
 POINT_MOVES: dict[PointState | None, frozenset[PointState]] = {
     None: frozenset({PointState.taken, PointState.sealed}),
     PointState.taken: frozenset(),
     # What was damaged or missing may be put back by a person: the next verify or import sees that.
-    PointState.sealed: frozenset({PointState.damaged, PointState.missing}),
-    PointState.damaged: frozenset({PointState.sealed, PointState.missing}),
-    PointState.missing: frozenset({PointState.sealed, PointState.damaged}),
+    PointState.sealed: frozenset({PointState.damaged, PointState.missing, PointState.leaving}),
+    PointState.damaged: frozenset({PointState.sealed, PointState.missing, PointState.leaving}),
+    PointState.missing: frozenset({PointState.sealed, PointState.damaged, PointState.leaving}),
+    # Nobody knows how much of its files is there, so it never becomes a point again.
+    PointState.leaving: frozenset({PointState.removed}),
+    PointState.removed: frozenset(),
 }
 
 
@@ -93,6 +100,7 @@ class PhaseName(StrEnum):
     flatten = "flatten"
     structure = "structure"
     filesystem = "filesystem"
+    remove = "remove"
     recover = "recover"
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from service.model.kinds import MAKE_POINT, JobKind
+from service.model.kinds import MAKE_POINT, VERIFIES_POINT
 from service.model.lifecycle import FINAL_STATES, GOOD_POINTS, JobState, PointState
 from service.model.repository import ProofKind, RepositoryState
 from service.model.verdict import Verdict
@@ -161,7 +161,7 @@ class PolicyFacts:
 
     @cached_property
     def verify_starts(self) -> tuple[datetime, ...]:
-        return _in_order(track.starts for track in self.tracks if track.kind == JobKind.verify)
+        return _in_order(track.starts for track in self.tracks if track.kind == VERIFIES_POINT)
 
     @cached_property
     def longest_gap_s(self) -> float | None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
 
-from service.model.kinds import MAKE_POINT, JobKind
+from service.model.kinds import MAKE_POINT, VERIFIES_POINT
 from service.model.lifecycle import GOOD_POINTS
 from service.model.protection_facts import JobFacts, Known, PointFacts, PolicyFacts, Promise, PromisedProof, RunFacts
 from service.model.verdict import Verdict, satisfies
@@ -115,7 +115,7 @@ class View:
 
     def newest_job(self, *, makes_point: bool) -> JobFacts | None:
         """The newest that has ended."""
-        kinds = MAKE_POINT if makes_point else (JobKind.verify,)
+        kinds = MAKE_POINT if makes_point else (VERIFIES_POINT,)
         return next((job for job in self.known.jobs if job.kind in kinds and job.has_ended), None)
 
     def is_mended_since(self, at: datetime) -> bool:

@@ -256,9 +256,50 @@ class VerifyRequest:
         )
 
 
-JobRequest = SnapshotRequest | PreflightRequest | QuiesceRequest | ThawRequest | BackupRequest | RestoreRequest | VerifyRequest
+@dataclass(frozen=True)
+class PruneRequest:
+    """Removes points of one repository. `recovery_points`: their ids. `with_needing`: also all points that stand on them.
+
+    `repository`: its id, which the API finds by the points. `domain`: the name of the domain if they are all of one.
+    """
+
+    kind: ClassVar[JobKind] = JobKind.prune
+    recovery_points: tuple[str, ...]
+    repository: str = ""
+    with_needing: bool = False
+    domain: str = ""
+    host: str | None = None
+
+    @property
+    def would_freeze(self) -> bool:
+        return False
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind.value,
+            "repository": self.repository,
+            "recovery_points": list(self.recovery_points),
+            "with_needing": self.with_needing,
+            "domain": self.domain,
+            "host": self.host,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "PruneRequest":
+        return cls(
+            repository=document.get("repository") or "",
+            recovery_points=tuple(document["recovery_points"]),
+            with_needing=bool(document.get("with_needing")),
+            domain=document.get("domain") or "",
+            host=document.get("host"),
+        )
+
+
+JobRequest = (
+    SnapshotRequest | PreflightRequest | QuiesceRequest | ThawRequest | BackupRequest | RestoreRequest | VerifyRequest | PruneRequest
+)
 #: `POST /api/v1/jobs` takes these. The others have their own addresses.
-POSTED: tuple[type[JobRequest], ...] = (SnapshotRequest, PreflightRequest, BackupRequest, RestoreRequest, VerifyRequest)
+POSTED: tuple[type[JobRequest], ...] = (SnapshotRequest, PreflightRequest, BackupRequest, RestoreRequest, VerifyRequest, PruneRequest)
 _TYPES: Mapping[str, type[JobRequest]] = {form.kind: form for form in get_args(JobRequest)}
 
 

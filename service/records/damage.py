@@ -81,5 +81,6 @@ def take_back(session: Session, read: RecoveryPoint, proof: Proof, *, now: datet
 
 
 def _is_sealed_again(session: Session, point_id: str, *, now: datetime, facts: Mapping[str, Any]) -> bool:
-    is_bad = is_known_bad(points.get(session, point_id).proofs)
+    point = points.get(session, point_id)
+    is_bad = is_known_bad(point.proofs) or point.state == PointState.leaving
     return not is_bad and points.set_state(session, point_id, PointState.sealed, now=now, facts=dict(facts))

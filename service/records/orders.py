@@ -15,7 +15,12 @@ from service.errors import (
     HostUnknown,
     PointDamaged,
     PointIncomplete,
+    PointInUse,
+    PointLeaving,
+    PointNeeded,
     PointNotSealed,
+    PointPinned,
+    PointsApart,
     PointUnsigned,
     RecoveryPointNotFound,
     RepositoryUnknown,
@@ -26,9 +31,9 @@ from service.model import restore_plan
 from service.model.lifecycle import PointState
 from service.model.proofs import what_is_bad
 from service.model.repository import IdentityChoice, ProofKind, RestoreMode
-from service.model.requests import BackupRequest, JobRequest, RestoreRequest, VerifyRequest
+from service.model.requests import BackupRequest, JobRequest, PruneRequest, RestoreRequest, VerifyRequest
 from service.model.restore_facts import PointFacts
-from service.records import known_domains, points, repositories
+from service.records import known_domains, points, removal, repositories
 from service.records.locks import point_in
 from service.records.new_job import NewJob
 from service.records.placement import DomainLocation, HostLocation, JobLocation, place_of
@@ -42,6 +47,11 @@ NOT_PLACED: tuple[type[StillpointError], ...] = (
     PointDamaged,
     PointIncomplete,
     PointUnsigned,
+    PointNeeded,
+    PointPinned,
+    PointInUse,
+    PointLeaving,
+    PointsApart,
     HostUnknown,
     RestoreRefused,
     DiskUnknown,
@@ -89,6 +99,8 @@ def order_of(session: Session, request: JobRequest, labels: dict[str, str], *, r
             return _restore(session, request, labels, retry_of)
         case VerifyRequest():
             return _verify(session, request, labels, retry_of)
+        case PruneRequest():
+            return _prune(session, request, labels, retry_of)
         case _:
             return JobOrder(request, place_of(session, request.domain, request.host), labels, retry_of=retry_of)
 
@@ -96,7 +108,7 @@ def order_of(session: Session, request: JobRequest, labels: dict[str, str], *, r
 def order_again(session: Session, job: Job, request: JobRequest) -> JobOrder:
     """The same once more. A domain is found by its id, as it may have another name meanwhile. Raises what is in NOT_PLACED."""
     labels = dict(job.labels)
-    if isinstance(request, RestoreRequest | VerifyRequest):
+    if isinstance(request, RestoreRequest | VerifyRequest | PruneRequest):
         return order_of(session, request, labels, retry_of=job.id)
     repository_id = repositories.get(session, request.repository).id if isinstance(request, BackupRequest) else job.repository_id
     place: JobLocation = HostLocation(job.host_id)
@@ -113,9 +125,22 @@ def sealed_point(session: Session, point_id: str) -> tuple[RecoveryPoint, Reposi
     return point, repositories.get(session, point.repository_id)
 
 
+def usable_point(session: Session, point_id: str) -> tuple[RecoveryPoint, Repository]:
+    """A point that a job of this transaction may read: nothing gives it up before the job is on record.
+
+    Raises RecoveryPointNotFound, PointNotSealed, PointLeaving.
+    """
+    point, repository = sealed_point(session, point_id)
+    removal.turn_of(session, repository.id)
+    point = points.get(session, point_id)
+    if point.state == PointState.leaving:
+        raise PointLeaving(point=point.id)
+    return point, repository
+
+
 def restorable_point(session: Session, asked: RestoreRequest) -> tuple[RecoveryPoint, Repository]:
     """Raises RecoveryPointNotFound, PointNotSealed, PointDamaged, PointIncomplete, PointUnsigned."""
-    point, repository = sealed_point(session, asked.recovery_point)
+    point, repository = usable_point(session, asked.recovery_point)
     is_only_unsigned = what_is_bad(point.proofs) == {ProofKind.signature}
     if is_only_unsigned and not asked.accept_unsigned:
         raise PointUnsigned(point=point.id, folder=point.folder, next_good=points.next_good(session, point))
@@ -151,10 +176,24 @@ def _restore(session: Session, asked: RestoreRequest, labels: dict[str, str], re
 
 
 def _verify(session: Session, asked: VerifyRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
-    point, repository = sealed_point(session, asked.recovery_point)
+    point, repository = usable_point(session, asked.recovery_point)
     place = HostLocation(_known_host(session, [asked.host or repository.host_id]))
     request = replace(asked, domain=point.domain_name, domain_id=point.domain_id)
     return JobOrder(request, place, labels, retry_of=retry_of, point_id=point.id, repository_id=repository.id)
+
+
+def _prune(session: Session, asked: PruneRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
+    """Points of one repository. Whether each of them may go is told at once, and looked at again when the job runs."""
+    rows = [sealed_point(session, each) for each in asked.recovery_points]
+    others = [point.id for point, repository in rows if repository.id != rows[0][1].id]
+    if others:
+        raise PointsApart(points=sorted(point.id for point, _ in rows))
+    repository = rows[0][1] if rows else repositories.get(session, asked.repository)
+    removal.must_go(session, repository.id, [point for point, _ in rows], with_needing=asked.with_needing)
+    names = {point.domain_name for point, _ in rows}
+    place = HostLocation(_known_host(session, [asked.host or repository.host_id]))
+    request = replace(asked, repository=repository.id, domain=names.pop() if len(names) == 1 else "")
+    return JobOrder(request, place, labels, retry_of=retry_of, repository_id=repository.id)
 
 
 def _known_host(session: Session, wanted: list[str]) -> str:

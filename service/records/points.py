@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.db import documents
 from service.db.base import table_of
 from service.db.tables import Event, RecoveryPoint
-from service.errors import RecoveryPointNotFound
+from service.errors import PointLeaving, RecoveryPointNotFound
 from service.model import chains
 from service.model.chains import Link
 from service.model.documents import texts_of_point
@@ -95,6 +95,16 @@ def replace_proofs(session: Session, point_id: str, proofs: Sequence[Mapping[str
     _change(session, point_id, proofs=list(proofs))
 
 
+def set_pinned(session: Session, point_id: str, *, pinned: bool) -> str:
+    """Returns the document of the point. Raises RecoveryPointNotFound, PointLeaving."""
+    if _locked(session, point_id).state == PointState.leaving:
+        raise PointLeaving(point=point_id)
+    _change(session, point_id, pinned=pinned)
+    document = get(session, point_id).document
+    assert document is not None
+    return document
+
+
 def _locked(session: Session, point_id: str) -> Any:
     row = session.execute(select(_POINTS.c.state, _POINTS.c.proofs).where(_POINTS.c.id == point_id).with_for_update()).first()
     if row is None:
@@ -151,7 +161,8 @@ def of_repository(session: Session, repository_id: str) -> list[RecoveryPoint]:
 
 def note_missing(session: Session, repository_id: str, present: Collection[str], *, now: datetime) -> list[str]:
     """The points on record whose folder is not there become `missing`. Returns their ids. `present`: the ids of all points there."""
-    gone = [point for point in of_repository(session, repository_id) if point.id not in present and point.state != PointState.missing]
+    known = (PointState.missing, PointState.leaving)
+    gone = [point for point in of_repository(session, repository_id) if point.id not in present and point.state not in known]
     for point in gone:
         set_state(session, point.id, PointState.missing, now=now)
     return [point.id for point in gone]

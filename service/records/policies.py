@@ -1,6 +1,6 @@
 """The policies on record, and the labels of domains by which they select. Callers commit.
 
-A document is stored in its canonical form. Whoever stores it has read it with `service.model.backup_policy` before.
+A document is stored in its canonical form. The caller has read it with `service.model.backup_policy` before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,11 +34,11 @@ def add(session: Session, document: Mapping[str, Any], now: datetime) -> Policy:
 def get(session: Session, id_or_name: str) -> Policy:
     """Raises PolicyUnknown."""
     named = or_(Policy.id == id_or_name, Policy.name == id_or_name)
-    found = list(session.scalars(select(Policy).where(named).execution_options(populate_existing=True)))
-    if not found:
+    policies = list(session.scalars(select(Policy).where(named).execution_options(populate_existing=True)))
+    if not policies:
         raise PolicyUnknown(policy=id_or_name)
     # A policy may have the id of another one as its name.
-    return next((policy for policy in found if policy.id == id_or_name), found[0])
+    return next((policy for policy in policies if policy.id == id_or_name), policies[0])
 
 
 def list_all(session: Session) -> Sequence[Policy]:

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import stat
-import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from service.clock import rfc3339
 from service.errors import ForeignEntry, StorageRefused
 from service.model.repository import PARTIAL_PREFIX
 from service.repository import durable, failures, places
-from service.repository.folder import PROBE_PREFIX, must_be
+from service.repository.folder import must_be
 from service.repository.report import Report
 
 DOMAINS = "domains"
@@ -23,10 +21,6 @@ MARKER = "partial.json"
 """The file in a partial folder that says who began it. It is not a part of the point."""
 DONE_SUFFIX = ".done.json"
 """The end of the names of files that say which disks are copied already. They are not a part of the point."""
-MIN_STALE_S = 86400
-"""Seconds since the last change in a partial folder. A younger one is never removed: its job may be about to continue."""
-MAX_MARKER_BYTES = 65536
-"""Bytes of the marker. A folder with a larger one is not ours, and stays."""
 
 
 def begin_point(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -78,24 +72,6 @@ def drop_partial(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
         return {"dropped": False}
     _remove(path, partial)
     return {"dropped": True}
-
-
-def sweep(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Remove the partial folders that nobody continues, but none of `keep`, none that was changed within a day, and none of others.
-
-    `owner`: only folders that were begun with this owner are removed.
-    """
-    path, keep, owner = arguments["path"], frozenset(arguments["keep"]), arguments.get("owner")
-    before = time.time() - arguments.get("stale_s", MIN_STALE_S)
-    dropped = []
-    for partial in _partials(path):
-        with suppress(FileNotFoundError, ForeignEntry):
-            if partial not in keep and _is_stale(path, partial, before, owner):
-                drop_partial({"path": path, "partial": partial}, report)
-                dropped.append(partial)
-        report.alive()
-    _remove_probes(path, before)
-    return {"dropped": dropped}
 
 
 def _copy_in(source: str, draft: int, report: Report) -> None:
@@ -158,35 +134,4 @@ def _remove(path: str, partial: str) -> None:
             places.sync_folder(parent, shown.parent)
 
 
-def _partials(path: str) -> list[str]:
-    partials = []
-    with suppress(FileNotFoundError), places.opened_folder(path, DOMAINS) as domains:
-        for domain in places.names(domains):
-            with suppress(FileNotFoundError, ForeignEntry), places.opened_folder(path, f"{DOMAINS}/{domain}") as folder:
-                partials += [f"{DOMAINS}/{domain}/{name}" for name in places.names(folder) if name.startswith(PARTIAL_PREFIX)]
-    return partials
-
-
-def _is_stale(path: str, partial: str, before: float, owner: str | None) -> bool:
-    with places.opened_folder(path, partial) as folder:
-        there = places.names(folder)
-        changed = [os.fstat(folder).st_mtime, *(os.lstat(name, dir_fd=folder).st_mtime for name in there)]
-        if max(changed) >= before or not there:
-            # One that is empty was made, or was removed, by a process that was killed just then.
-            return max(changed) < before
-        marker = places.text_of(folder, MARKER, Path(path, partial, MARKER), MAX_MARKER_BYTES)
-    with suppress(ValueError, KeyError, TypeError):
-        return owner is None or json.loads(marker)["owner"] == owner
-    return False
-
-
-def _remove_probes(path: str, before: float) -> None:
-    """Files of looks that were killed."""
-    with places.opened_folder(path) as root:
-        for name in places.names(root):
-            with suppress(OSError):
-                if name.startswith(PROBE_PREFIX) and os.lstat(name, dir_fd=root).st_mtime < before:
-                    os.unlink(name, dir_fd=root)
-
-
-STEPS = {"begin_point": begin_point, "put_file": put_file, "drop_partial": drop_partial, "sweep": sweep}
+STEPS = {"begin_point": begin_point, "put_file": put_file, "drop_partial": drop_partial}

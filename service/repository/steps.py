@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.repository import folder, partial, points, seal
+from service.repository import folder, partial, points, removing, seal, sweeping
 from service.repository.report import Report
 
 #: Arguments and result are what JSON can say. Raises a StillpointError, or an OSError, which is told as one of the repository's errors.
@@ -25,4 +25,5 @@ def able(arguments: dict[str, Any], report: Report) -> dict[str, Any]:  # noqa: 
     return {"steps": sorted(STEPS), "why_missing": WHY_MISSING}
 
 
-STEPS: Mapping[str, Step] = folder.STEPS | partial.STEPS | seal.STEPS | points.STEPS | _with_images | {"able": able}
+_of_folders = folder.STEPS | partial.STEPS | seal.STEPS | points.STEPS | removing.STEPS | sweeping.STEPS
+STEPS: Mapping[str, Step] = _of_folders | _with_images | {"able": able}

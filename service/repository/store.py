@@ -195,6 +195,10 @@ class Repository:
         """Remove partial folders that were not changed for a day. Returns those that were removed."""
         return list(self.call("sweep", {"keep": list(keep), "owner": owner})["dropped"])
 
+    def remove_point(self, folder: str, *, on_progress: OnProgress = None) -> int:
+        """Bytes that its files took. 0: it is removed already. Raises PointNeeded, RepositoryGone, RepositoryReadOnly and others."""
+        return int(self.call("remove_point", {"id": self.id, "folder": folder}, on_progress=on_progress)["freed_bytes"])
+
     def points(self) -> list[StoredPoint]:
         """Every folder of a point, also those that cannot be read."""
         return [self._stored(listed) for listed in self.call("list_points", {})["points"]]

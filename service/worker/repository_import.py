@@ -15,7 +15,7 @@ from service.model import chains
 from service.model.lifecycle import PointState
 from service.model.proofs import Proof, newest, what_is_bad
 from service.model.repository import ProofKind
-from service.records import damage, points, sealed_points
+from service.records import damage, points, removal, sealed_points
 from service.records.sealed_points import Imported
 from service.repository.catalog import CataloguedPoint
 from service.repository.signing import SignatureState
@@ -37,6 +37,8 @@ class ImportResult:
     incomplete: list[dict[str, Any]] = field(default_factory=list)
     error: StillpointError | None = None
     present: set[str] = field(default_factory=set)
+    #: The newest event when the list of the folders was begun.
+    since_event: int = 0
 
     def as_document(self) -> dict[str, Any]:
         return {
@@ -66,6 +68,7 @@ def listed_twice(repository: Repository) -> list[StoredPoint]:
 
 def put_on_record(session: Session, repository_id: str, catalogued: Iterable[CataloguedPoint], result: ImportResult, now: datetime) -> None:
     """Parents first, as the catalog has them."""
+    removed = removal.removed_since(session, result.since_event)
     for point in catalogued:
         known = _on_record(session, repository_id, point.stored, result)
         digest = point.stored.digest or ""
@@ -73,6 +76,8 @@ def put_on_record(session: Session, repository_id: str, catalogued: Iterable[Cat
             error = _another_manifest(point.stored)
             result.refuse(point.stored, error)
             _note_damage(session, known, error, now)
+            continue
+        if known is None and point.manifest.point_id in removed:
             continue
         imported = sealed_points.import_point(session, point.manifest, digest, repository_id, now)
         result.counts[imported] += 1

@@ -24,7 +24,7 @@ from service.errors import (
     StillpointError,
 )
 from service.model.repository import RepositoryState
-from service.records import doubtful_points, repositories
+from service.records import doubtful_points, removal, repositories
 from service.records.doubtful_points import DoubtfulPoint
 from service.records.repositories import Look
 from service.repository.catalog import CataloguedPoint, catalog_of
@@ -211,6 +211,8 @@ class RepositoryWatch:
         if look.error is not None and look.state not in READABLE:
             result.error = look.error
             return result
+        with self._database.read() as session:
+            result.since_event = removal.newest_event(session)
         try:
             stored = repository_import.listed_twice(repository)
         except StillpointError as error:

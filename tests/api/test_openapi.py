@@ -46,11 +46,13 @@ def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
         ("list_recovery_points", "get /api/v1/recovery-points"),
         ("list_repositories", "get /api/v1/repositories"),
         ("metrics", "get /metrics"),
+        ("pin_recovery_point", "patch /api/v1/recovery-points/{recovery_point_id}"),
         ("preflight_domain", "post /api/v1/domains/{domain}/preflight"),
         ("preview_restore", "post /api/v1/restores/preview"),
         ("quiesce_domain", "post /api/v1/domains/{domain}/quiesce"),
         ("readiness", "get /readyz"),
         ("release_gate", "post /api/v1/domains/{domain}/quiesce/{job_id}/release"),
+        ("remove_recovery_point", "delete /api/v1/recovery-points/{recovery_point_id}"),
         ("retry_job", "post /api/v1/jobs/{job_id}/retry"),
         ("thaw_domain", "post /api/v1/domains/{domain}/thaw"),
     ]
@@ -86,14 +88,15 @@ def test_every_text_for_a_field_is_of_a_field_that_is_there(document: dict[str, 
 
 def test_every_body_has_an_example_that_is_accepted(document: dict[str, Any], api: TestClient) -> None:
     tried = []
-    for path, _method, operation in _operations(document):
+    for path, method, operation in _operations(document):
         for content in operation.get("requestBody", {}).get("content", {}).values():
             for reference in _references(content["schema"]):
                 example = document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
                 wait = {"wait_ms": 0} if path.endswith("/quiesce") else {}
-                tried.append(api.post(path.format(domain="db1", job_id=examples.JOB_ID), json={**example, **wait}).status_code)
-    # The gate to release is not there, nor are the repository to back up to, and the point to plan with, to restore and to verify.
-    assert sorted(tried) == [201] + 4 * [202] + 5 * [404]
+                place = path.format(domain="db1", job_id=examples.JOB_ID, recovery_point_id=examples.POINT_ID)
+                tried.append(api.request(method, place, json={**example, **wait}).status_code)
+    # The gate to release is not there, nor are the repository to back up to, and the point to plan with, restore, verify, remove and pin.
+    assert sorted(tried) == [201] + 4 * [202] + 7 * [404]
 
 
 def _references(schema: dict[str, Any]) -> list[str]:
@@ -105,7 +108,7 @@ def _references(schema: dict[str, Any]) -> list[str]:
 
 def test_every_example_of_a_job_fits_what_is_documented_to_the_last_field() -> None:
     jobs = [value for name, value in vars(examples).items() if name.endswith("JOB")]
-    assert len(jobs) == 9
+    assert len(jobs) == 10
     jobs.append(examples_gate.GATE_JOB)
     for job in jobs:
         assert undocumented(JobAnswer.model_validate(job)) == []

@@ -13,8 +13,8 @@ import pytest
 from service.db.engine import Database
 from service.db.tables import Job
 from service.hypervisor.checkpoints import prefix_of
-from service.repository.partial import MIN_STALE_S
 from service.repository.store import Repository
+from service.repository.sweeping import MIN_STALE_S
 from tests.chaos.backups.invariants import HURT_MS
 from tests.chaos.backups.watch import PauseWatch
 from tests.lab.bad_storage import Storage, storage

@@ -25,7 +25,7 @@ from service.errors import (
     VersionUnknown,
 )
 from service.model.manifest import StoredFile
-from service.repository import partial, seal, signing
+from service.repository import partial, seal, signing, sweeping
 from service.repository.report import Report
 from service.repository.signing import SignatureState, SigningKey
 from service.repository.store import Repository
@@ -491,7 +491,7 @@ def test_two_services_in_one_repository_see_both_points(repository: Repository, 
 
 
 def _make_old(folder: Path) -> None:
-    before = time.time() - partial.MIN_STALE_S - 60
+    before = time.time() - sweeping.MIN_STALE_S - 60
     for each in [*folder.iterdir(), folder]:
         os.utime(each, (before, before))
 

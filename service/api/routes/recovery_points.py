@@ -1,20 +1,40 @@
-"""Recovery points: list them, and read one."""
+"""Recovery points: list them, read one, pin it, and remove it."""
 
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import bindparam, select
+from sqlalchemy.orm import Session
 
 from service.api.context import context_of
+from service.api.creation import IdempotencyKey, create_job
 from service.api.openapi import answers
 from service.api.pages import page_of_recovery_points
 from service.api.paging import page_response
 from service.api.query import documented, query_of
-from service.api.schemas import examples
-from service.api.schemas.recovery_points import RecoveryPointAnswer, RecoveryPointFilter, RecoveryPointPage
+from service.api.schemas import examples, examples_repository
+from service.api.schemas.jobs import JobAnswer
+from service.api.schemas.recovery_points import PinRequest, RecoveryPointAnswer, RecoveryPointFilter, RecoveryPointPage, RemoveChoice
 from service.db.reader import Statement
 from service.db.tables import RecoveryPoint
-from service.errors import CursorInvalid, RecoveryPointNotFound, ValidationFailed
+from service.errors import (
+    BodyTooLarge,
+    CursorInvalid,
+    HostUnknown,
+    IdempotencyMismatch,
+    MalformedJson,
+    PointInUse,
+    PointLeaving,
+    PointNeeded,
+    PointNotSealed,
+    PointPinned,
+    RecoveryPointNotFound,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from service.model.requests import PruneRequest
+from service.records import points
+from service.records.orders import JobOrder, order_of
 
 router = APIRouter(prefix="/api/v1/recovery-points", tags=["recovery points"])
 _ONE_POINT = Statement(select(RecoveryPoint.document).where(RecoveryPoint.id == bindparam("id")))
@@ -46,3 +66,57 @@ async def get_recovery_point(request: Request, recovery_point_id: UUID) -> Respo
     if row is None:
         raise RecoveryPointNotFound(recovery_point_id=str(recovery_point_id))
     return Response(row[0], media_type="application/json")
+
+
+@router.patch(
+    "/{recovery_point_id}",
+    operation_id="pin_recovery_point",
+    summary="Pin a recovery point, or unpin it",
+    responses=answers(
+        200,
+        RecoveryPointAnswer,
+        examples_repository.SEALED_POINT,
+        RecoveryPointNotFound,
+        PointLeaving,
+        MalformedJson,
+        UnsupportedMediaType,
+        BodyTooLarge,
+        ValidationFailed,
+    ),
+)
+def pin_recovery_point(request: Request, recovery_point_id: UUID, body: PinRequest) -> Response:
+    """Nothing removes a point that is pinned. The manifest in the repository keeps what the backup was asked for."""
+    with context_of(request).database.write() as session:
+        document = points.set_pinned(session, str(recovery_point_id), pinned=body.pinned)
+    return Response(document, media_type="application/json")
+
+
+@router.delete(
+    "/{recovery_point_id}",
+    operation_id="remove_recovery_point",
+    openapi_extra=documented(RemoveChoice),
+    summary="Remove a recovery point",
+    status_code=202,
+    responses=answers(
+        202,
+        JobAnswer,
+        examples.PRUNE_JOB,
+        RecoveryPointNotFound,
+        PointNotSealed,
+        PointNeeded,
+        PointPinned,
+        PointInUse,
+        HostUnknown,
+        ValidationFailed,
+        IdempotencyMismatch,
+    ),
+)
+def remove_recovery_point(request: Request, recovery_point_id: UUID, idempotency_key: IdempotencyKey = None) -> Response:
+    """A job of kind `prune` removes its files. The answer says 409 where other points stand on it, and which."""
+    choice = query_of(request, RemoveChoice)
+    asked = PruneRequest((str(recovery_point_id),), with_needing=choice.with_needing)
+
+    def order(session: Session) -> JobOrder:
+        return order_of(session, asked, {})
+
+    return create_job(request, idempotency_key, asked.as_document(), order)

@@ -183,6 +183,20 @@ BACKUP_JOB: dict[str, Any] = {
     **examples_repository.RUNNING_BACKUP,
     "request": {**QUEUED_JOB["request"], **examples_repository.BACKUP_TERMS},
 }
+PRUNE_JOB: dict[str, Any] = {
+    **QUEUED_JOB,
+    "kind": "prune",
+    "domain": None,
+    "request": {
+        "kind": "prune",
+        "repository": examples_repository.REPOSITORY_ID,
+        "recovery_points": [examples_repository.SEALED_ID],
+        "with_needing": False,
+        "domain": "db1",
+        "host": None,
+    },
+    "labels": {},
+}
 THAW_JOB: dict[str, Any] = {**QUEUED_JOB, "kind": "thaw", "request": {"kind": "thaw", "domain": "db1", "host": None}, "labels": {}}
 
 EXPLANATION: dict[str, Any] = {
@@ -240,6 +254,7 @@ DOMAIN: dict[str, Any] = {
             "reason": None,
             "virtual_size": 21474836480,
             "chain_depth": 1,
+            "chain": ["/var/lib/libvirt/images/db1.qcow2"],
         }
     ],
     "filesystems": [{"mountpoint": "/", "name": "vda1", "type": "ext4", "disks": ["vda"]}],

@@ -48,6 +48,7 @@ BACKUP_REQUEST: dict[str, Any] = {"kind": "backup", "domain": "db1", "repository
 RESTORE_WORK: dict[str, Any] = {"recovery_point": SEALED_ID, "mode": "new", "name": "db1-restored", "folder": "/var/lib/libvirt/images"}
 RESTORE_REQUEST: dict[str, Any] = {"kind": "restore", **RESTORE_WORK, "start": True}
 VERIFY_REQUEST: dict[str, Any] = {"kind": "verify", "recovery_point": SEALED_ID}
+PRUNE_REQUEST: dict[str, Any] = {"kind": "prune", "recovery_points": [SEALED_ID]}
 
 #: What differs from a job that waits.
 RUNNING_BACKUP: dict[str, Any] = {
@@ -181,6 +182,11 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
         "next_good": FULL_ID,
     },
     "point_unsigned": {"point": SEALED_ID, "folder": FOLDER, "next_good": FULL_ID},
+    "point_needed": {"point": FULL_ID, "needed_by": [SEALED_ID]},
+    "point_pinned": {"point": SEALED_ID},
+    "point_in_use": {"point": SEALED_ID, "jobs": [BACKUP_ID], "domains": []},
+    "point_leaving": {"point": SEALED_ID},
+    "points_apart": {"points": [FULL_ID, SEALED_ID]},
     "point_incomplete": {"point": SEALED_ID, "missing": FULL_ID, "next_good": None},
     "disk_unknown": {"domain": "db1", "disks": "vdx", "known": "vda"},
 }

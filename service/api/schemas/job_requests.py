@@ -121,6 +121,8 @@ def _is_made(check: ProofKind) -> ProofKind:
     return check
 
 
+MAX_POINTS = 1000
+"""Points that one request may name."""
 CHECKS = tuple(check.value for check in requests.VerifyRequest.checks)
 Checks = Annotated[
     list[Annotated[ProofKind, AfterValidator(_is_made), WithJsonSchema({"enum": list(CHECKS), "type": "string"})]],
@@ -146,6 +148,20 @@ class VerifyJob(Request):
     labels: Labels = Field(default_factory=dict)
 
 
+class PruneJob(Request):
+    """Removes points from their repository. A point on which others stand goes with them only. Nothing else is removed."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.PRUNE_REQUEST]})
+
+    kind: _only(requests.PruneRequest)  # type: ignore[valid-type]
+    recovery_points: Annotated[list[UUID], Field(min_length=1, max_length=MAX_POINTS)] = Field(
+        description="The ids of points in one repository: `GET /api/v1/recovery-points` lists them."
+    )
+    with_needing: StrictBool = Field(default=False, description="Remove all points that stand on them as well.")
+    host: HostName | None = Field(default=None, description="Left out: the host of the repository.")
+    labels: Labels = Field(default_factory=dict)
+
+
 def _kind_of(body: Any) -> Any:
     """None: no class fits."""
     kind = body.get("kind") if isinstance(body, Mapping) else getattr(body, "kind", None)
@@ -158,6 +174,7 @@ _Posted = (
     | Annotated[BackupJob, Tag(requests.BackupRequest.kind.value)]
     | Annotated[RestoreJob, Tag(requests.RestoreRequest.kind.value)]
     | Annotated[VerifyJob, Tag(requests.VerifyRequest.kind.value)]
+    | Annotated[PruneJob, Tag(requests.PruneRequest.kind.value)]
 )
 _EXPECTED = f"Input should be {' or '.join(map(repr, POSTED_KINDS))}"
 PostedJob = Annotated[

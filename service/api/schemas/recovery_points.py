@@ -2,16 +2,18 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from service.api.schemas import examples, examples_repository
 from service.api.schemas.fields import (
     Answer,
     Filter,
+    Flag,
     HostName,
     Instant,
     Name,
     Reference,
+    Request,
 )
 from service.model.lifecycle import PointState
 from service.model.repository import ProofKind
@@ -26,6 +28,16 @@ class RecoveryPointFilter(Filter):
     verdict: Verdict | None = None
     since: Instant | None = Field(default=None, description="Created at this time or later.")
     until: Instant | None = Field(default=None, description="Created before this time.")
+
+
+class RemoveChoice(Request):
+    with_needing: Flag = Field(default=False, description="Remove all points that stand on it as well.")
+
+
+class PinRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"pinned": True}]})
+
+    pinned: StrictBool = Field(description="Nothing removes a point that is pinned.")
 
 
 class Proof(Answer):

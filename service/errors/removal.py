@@ -1,0 +1,45 @@
+"""Why a point is not removed, or is not there to be used."""
+
+from service.errors.base import StillpointError
+
+
+class PointNeeded(StillpointError):
+    """Facts: `point`, and `needed_by`: what stands on it. Points by their ids, or by their folders where only the repository knows them."""
+
+    code = "point_needed"
+    title = "Other points stand on this one"
+    detail_template = "{point} is needed by {needed_by}: their increments begin where it ends."
+    remedy_template = "Remove those first, or ask for all of them at once: none of them can be restored without it."
+
+
+class PointPinned(StillpointError):
+    code = "point_pinned"
+    title = "The point is pinned"
+    detail_template = "{point} is pinned, so nothing removes it."
+    remedy_template = 'Unpin it first: PATCH /api/v1/recovery-points/{point} with {{"pinned": false}}.'
+
+
+class PointInUse(StillpointError):
+    """Facts: `point`, `jobs`: the ids of the jobs that read it, or that may build on it. `domains` that read it from the repository."""
+
+    code = "point_in_use"
+    title = "A job uses the point"
+    detail_template = "{point} is used by jobs ({jobs}) or by domains that have its files below their disks ({domains})."
+    remedy_template = (
+        "Wait until the jobs have ended, or cancel them. A domain is independent of the point after `virsh blockpull DOMAIN DISK`. "
+        "Nothing was removed."
+    )
+
+
+class PointLeaving(StillpointError):
+    code = "point_leaving"
+    title = "The point is being removed"
+    detail_template = "{point} was given up, and its files are being removed."
+    remedy_template = "Take another point: GET /api/v1/recovery-points lists them."
+
+
+class PointsApart(StillpointError):
+    code = "points_apart"
+    title = "The points lie in different repositories"
+    detail_template = "{points} are not all in one repository."
+    remedy_template = "Ask for one job for each repository."

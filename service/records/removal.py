@@ -1,0 +1,145 @@
+"""Which points may be removed now, and how they leave the list. Callers commit.
+
+What begins to use a point (a restore, a verify, a backup that builds on it) and what gives it up take turns: `turn_of` in the same
+transaction. So a point is not taken from under a job that reads it.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePath
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from service.db.base import table_of
+from service.db.engine import take_turn
+from service.db.tables import Domain, Event, Job, RecoveryPoint, Repository
+from service.errors import PointInUse, PointNeeded, PointNotSealed, PointPinned, StillpointError
+from service.model import chains
+from service.model.kinds import kind_of
+from service.model.lifecycle import FINAL_STATES, JobState, PointState
+from service.records import points
+
+_POINTS = table_of(RecoveryPoint)
+_UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STATES)
+LATE_EVENTS = 1000
+"""Events with a smaller id that may be committed later: transactions of PostgreSQL do not end in the order of their ids."""
+_AT_WORK = (JobState.running.value, JobState.interrupted.value)
+
+
+def turn_of(session: Session, repository_id: str) -> datetime:
+    """Wait until no other transaction begins to use points of the repository, or gives one up. Returns the time of the database."""
+    return take_turn(session, f"points:{repository_id}")
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The points of one repository, and who uses them."""
+
+    parents: Mapping[str, Sequence[str]]
+    #: By the id of a point: the jobs that read it or a point that stands on it, and backups that may build on it.
+    used_by: Mapping[str, Collection[str]]
+    #: By the id of a point: the domains that have its files below their disks, as an instant restore that was cancelled leaves them.
+    read_by: Mapping[str, Collection[str]]
+
+    @classmethod
+    def of(cls, session: Session, repository_id: str) -> "Neighbours":
+        columns = (RecoveryPoint.id, RecoveryPoint.parents, RecoveryPoint.domain_id, RecoveryPoint.folder)
+        rows = session.execute(select(*columns).where(RecoveryPoint.repository_id == repository_id)).all()
+        parents = {row.id: tuple(row.parents or ()) for row in rows}
+        used: dict[str, set[str]] = {}
+        for job in _jobs_at(session, repository_id):
+            for point_id in _points_of(job, parents, {row.id: row.domain_id for row in rows}):
+                used.setdefault(point_id, set()).add(job.id)
+        path = session.scalar(select(Repository.path).where(Repository.id == repository_id))
+        return cls(parents, used, _read_by(session, {f"{path}/{row.folder}": row.id for row in rows}))
+
+    def standing_on(self, point_ids: Iterable[str]) -> set[str]:
+        """All points that need one of these, without these."""
+        asked = set(point_ids)
+        return {each for each in self.parents if each not in asked and chains.with_all_below(each, self.parents) & asked}
+
+    def newest_first(self, point_ids: Collection[str]) -> list[str]:
+        """So that no point is removed before those that stand on it."""
+        return sorted(point_ids, key=lambda each: (-len(chains.with_all_below(each, self.parents)), each))
+
+
+def _jobs_at(session: Session, repository_id: str) -> Sequence[Any]:
+    columns = (Job.id, Job.kind, Job.state, Job.domain_id, Job.request)
+    return session.execute(select(*columns).where(Job.repository_id == repository_id, Job.state.in_(_UNFINISHED))).all()
+
+
+def _points_of(job: Any, parents: Mapping[str, Sequence[str]], domain_of: Mapping[str, str]) -> set[str]:
+    """The points that the job uses. A backup may build on any point of its domain; one that waits decides when it begins."""
+    if (read := job.request.get("recovery_point")) is not None:
+        return chains.with_all_below(str(read), parents)
+    if kind_of(job.kind).makes_point and job.state in _AT_WORK:
+        return {each for each, domain_id in domain_of.items() if domain_id == job.domain_id}
+    return set()
+
+
+def _read_by(session: Session, points_in: Mapping[str, str]) -> dict[str, set[str]]:
+    """`points_in`: the id of the point of each folder. As the hosts have published their domains last."""
+    readers: dict[str, set[str]] = {}
+    for domain in session.execute(select(Domain.name, Domain.document)):
+        for disk in domain.document.get("disks") or ():
+            for file in disk.get("chain") or ():
+                if (point_id := points_in.get(str(PurePath(file or "").parent))) is not None:
+                    readers.setdefault(point_id, set()).add(domain.name)
+    return readers
+
+
+def why_it_stays(point: RecoveryPoint, neighbours: Neighbours, going: Collection[str] = ()) -> StillpointError | None:
+    """None: the point may be removed. `going`: the points that are removed with it, before it."""
+    if point.repository_id is None:
+        return PointNotSealed(point=point.id)
+    if point.pinned:
+        return PointPinned(point=point.id)
+    if needed_by := sorted(neighbours.standing_on([point.id]) - set(going)):
+        return PointNeeded(point=point.id, needed_by=needed_by)
+    jobs, domains = sorted(neighbours.used_by.get(point.id, ())), sorted(neighbours.read_by.get(point.id, ()))
+    if jobs or domains:
+        return PointInUse(point=point.id, jobs=jobs, domains=domains)
+    return None
+
+
+def must_go(session: Session, repository_id: str, asked: Sequence[RecoveryPoint], *, with_needing: bool) -> None:
+    """Raises the error of the first point that stays: PointPinned, PointNeeded, PointInUse."""
+    neighbours = Neighbours.of(session, repository_id)
+    going = {point.id for point in asked}
+    further = neighbours.standing_on(going) if with_needing else set()
+    going |= further
+    for point in [*asked, *(points.get(session, each) for each in sorted(further))]:
+        if point.state != PointState.leaving and (stays := why_it_stays(point, neighbours, going)) is not None:
+            raise stays
+
+
+def give_up(session: Session, point_id: str, *, now: datetime, facts: Mapping[str, Any]) -> bool:
+    """From now on nothing begins to use the point. False: it was given up before."""
+    return points.set_state(session, point_id, PointState.leaving, now=now, facts=dict(facts))
+
+
+def take_off_the_list(session: Session, point_id: str, *, now: datetime, facts: Mapping[str, Any]) -> None:
+    """After its files are gone. The event stays."""
+    change = update(_POINTS).where(_POINTS.c.id == point_id)
+    points.move(session, change, PointState.leaving, PointState.removed, now=now, facts=dict(facts))
+    session.execute(delete(_POINTS).where(_POINTS.c.id == point_id, _POINTS.c.state == PointState.removed.value))
+
+
+def leaving_in(session: Session, repository_id: str) -> list[str]:
+    """What earlier jobs have given up, and could not remove."""
+    leaving = select(RecoveryPoint.id).where(RecoveryPoint.repository_id == repository_id, RecoveryPoint.state == PointState.leaving.value)
+    return list(session.scalars(leaving.order_by(RecoveryPoint.id)))
+
+
+def newest_event(session: Session) -> int:
+    """Where the events stand now, for `removed_since`."""
+    return session.scalar(select(func.max(Event.id))) or 0
+
+
+def removed_since(session: Session, event_id: int) -> set[str]:
+    """The points that were removed after the event: a list of folders that is older still shows them."""
+    later = select(Event.point_id).where(Event.id > event_id - LATE_EVENTS, Event.moved_to == PointState.removed.value)
+    return {point_id for point_id in session.scalars(later) if point_id is not None}
