@@ -130,6 +130,7 @@ from service.errors.requests import (
     ValidationFailed,
     WorkerAlreadyRuns,
 )
+from service.errors.retention import RetentionInvalid
 from service.errors.storage import (
     DiskImageDeleted,
     DiskImageMissing,
@@ -282,6 +283,7 @@ __all__ = [
     "RestoreUnfinished",
     "RestoredDomainFailed",
     "RestoredPointDamaged",
+    "RetentionInvalid",
     "RetryRefused",
     "SavedStateWaits",
     "SchemaOutdated",

@@ -1,0 +1,264 @@
+"""Which points stay and which go: a pure function of the points, the rules and the time.
+
+The rules choose as `prune` of Proxmox Backup does (`pbs-datastore/src/prune.rs`, `compute_prune_info` and `mark_selections`):
+
+- The rules choose one after the other: last, hourly, daily, weekly, monthly, yearly. Each looks at the points newest first.
+- A period is an hour, a day, an ISO week, a month or a year of the local time. The two hours of a clock that is put back are one.
+- A rule keeps the newest point of a period, until it has kept as many as its number says.
+- A period in which an earlier rule has kept a point is not counted again, and nothing is kept there.
+- A point that a rule passed over, as a newer point of the same period was kept by that rule, is not offered to later rules. One effect is
+  not obvious: in a week that belongs to two months, the last point of the old month is passed over, and the monthly rule
+  keeps an older point of that month, or none. Equal results were preferred over a better rule.
+- Pinned ("protected") points stay, are not counted, and fill no period.
+
+Beyond Proxmox Backup, whose points need no other points:
+
+- Only a whole point counts: the point is good, and so is every point that it needs.
+- What a point needs stays as long as the point stays.
+- A point that is not whole goes only when a newer whole point of its group exists.
+- The newest whole point of a group stays, as does a point that is younger than the minimum age.
+- A point in the future stays and is not counted: a wrong clock must not push out good points.
+- The points of a domain's track are a group, which is judged apart from others. Only what a point needs reaches over groups.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, tzinfo
+from enum import StrEnum
+from typing import Any
+
+from service.model.chains import Link
+from service.model.retention_rules import Rule, Rules
+
+Group = tuple[str, str | None]
+"""A domain, and a track of its policy or None."""
+
+
+@dataclass(frozen=True)
+class Point(Link):
+    """`track`: the track of a policy that asked for the point. None: a person did."""
+
+    domain_id: str = ""
+    track: str | None = None
+    pinned: bool = False
+
+    @property
+    def group(self) -> Group:
+        return self.domain_id, self.track
+
+
+class Stays(StrEnum):
+    """Why a point stays. A rule that chose the point has the same word as the rule."""
+
+    last = "last"
+    hourly = "hourly"
+    daily = "daily"
+    weekly = "weekly"
+    monthly = "monthly"
+    yearly = "yearly"
+    no_rule = "no_rule"
+    pinned = "pinned"
+    in_future = "in_future"
+    young = "young"
+    newest_good = "newest_good"
+    not_replaced = "not_replaced"
+    """The point is not whole, and a newer whole point does not exist."""
+    needed_by = "needed_by"
+
+
+class Goes(StrEnum):
+    damaged = "damaged"
+    needs_damaged = "needs_damaged"
+    """The point itself is good. A point that it needs is damaged or missing."""
+    replaced = "replaced"
+    """A newer point of the same period stays."""
+    too_old = "too_old"
+    """The rules have kept as many periods as they ask for, and the point is older."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    code: Stays | Goes
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_document(self) -> dict[str, Any]:
+        return {"code": self.code.value, "facts": dict(self.facts)}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`grounds`: all that make the point stay, or else the one for which the point goes."""
+
+    stays: bool
+    grounds: tuple[Ground, ...]
+
+    @property
+    def codes(self) -> frozenset[Stays | Goes]:
+        return frozenset(ground.code for ground in self.grounds)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """`zone`: whose hours, days, weeks, months and years count."""
+
+    rules: Rules
+    zone: tzinfo
+
+
+def keep(points: Iterable[Point], rules: Rules, now: datetime, zone: tzinfo) -> dict[str, Decision]:
+    """The decision for each point by its id; every group has the same rules."""
+    all_points = list(points)
+    return keep_each(all_points, {point.group: Terms(rules, zone) for point in all_points}, now)
+
+
+def keep_each(points: Iterable[Point], terms: Mapping[Group, Terms], now: datetime) -> dict[str, Decision]:
+    """The decision for each point by its id. A group without terms keeps all its points.
+
+    `points` must be all points that need each other: a point is not whole when a point that it needs is not among them.
+    """
+    known = {point.id: point for point in points}
+    whole = _whole(known)
+    groups: dict[Group, list[Point]] = {}
+    for point in sorted(known.values(), key=lambda point: (point.at, point.id), reverse=True):
+        groups.setdefault(point.group, []).append(point)
+    judged: dict[str, list[Ground]] = {}
+    for group, members in groups.items():
+        judged |= _judge(members, terms.get(group), now, whole)
+    stays = {point_id: grounds for point_id, grounds in judged.items() if isinstance(grounds[0].code, Stays)}
+    _add_needed(known, stays)
+    return {point_id: Decision(point_id in stays, tuple(stays.get(point_id, judged[point_id]))) for point_id in known}
+
+
+def _whole(known: Mapping[str, Point]) -> set[str]:
+    """The ids of points that are good with all that they need. Each point is looked at once, parents before children.
+
+    A circle has no first point, so none of its points is whole.
+    """
+    children = _children(known)
+    missing = {point.id: len(set(point.parents)) for point in known.values()}
+    whole: set[str] = set()
+    ready = [point_id for point_id, parents in missing.items() if not parents]
+    while ready:
+        point_id = ready.pop()
+        if known[point_id].is_good:
+            whole.add(point_id)
+            for child in children.get(point_id, ()):
+                missing[child] -= 1
+                if not missing[child]:
+                    ready.append(child)
+    return whole
+
+
+def _children(known: Mapping[str, Point]) -> dict[str, list[str]]:
+    children: dict[str, list[str]] = {}
+    for point in known.values():
+        for parent in set(point.parents):
+            children.setdefault(parent, []).append(point.id)
+    return children
+
+
+def _judge(members: Sequence[Point], terms: Terms | None, now: datetime, whole: set[str]) -> dict[str, list[Ground]]:
+    """All grounds that make a point stay, or else the one for which the point goes. `members`: of one group, newest first."""
+    if terms is None or terms.rules.keeps_everything:
+        return {point.id: [Ground(Stays.no_rule)] for point in members}
+    past = [point for point in members if point.at <= now and point.id in whole]
+    newest = past[0] if past else None
+    choice = _Choice([point for point in past if not point.pinned], terms.zone)
+    for rule in Rule:
+        choice.choose(rule, terms.rules.wanted(rule))
+    judged = {}
+    for point in members:
+        grounds = [*choice.kept.get(point.id, ()), *_beyond_rules(point, newest, terms.rules, now, whole)]
+        judged[point.id] = grounds or [_why_not(point, whole, choice)]
+    return judged
+
+
+def _beyond_rules(point: Point, newest: Point | None, rules: Rules, now: datetime, whole: set[str]) -> Iterable[Ground]:
+    if point.pinned:
+        yield Ground(Stays.pinned)
+    if point.at > now:
+        yield Ground(Stays.in_future)
+    elif now - point.at < timedelta(seconds=rules.minimum_age_s):
+        yield Ground(Stays.young, {"minimum_age_s": rules.minimum_age_s})
+    if newest is not None and point.id == newest.id:
+        yield Ground(Stays.newest_good)
+    if point.id not in whole and (newest is None or (point.at, point.id) > (newest.at, newest.id)):
+        yield Ground(Stays.not_replaced)
+
+
+def _why_not(point: Point, whole: set[str], choice: "_Choice") -> Ground:
+    if not point.is_good:
+        return Ground(Goes.damaged)
+    if point.id not in whole:
+        return Ground(Goes.needs_damaged)
+    return choice.replaced.get(point.id, Ground(Goes.too_old))
+
+
+def _add_needed(known: Mapping[str, Point], stays: dict[str, list[Ground]]) -> None:
+    """What a point needs stays with it. The facts name only the points that directly inherit: a chain may be long."""
+    further = list(stays)
+    needed_by: dict[str, list[str]] = {}
+    while further:
+        point_id = further.pop()
+        for parent in set(known[point_id].parents):
+            if parent not in known:
+                continue
+            if parent not in stays and parent not in needed_by:
+                further.append(parent)
+            needed_by.setdefault(parent, []).append(point_id)
+    for parent, inheritors in needed_by.items():
+        stays.setdefault(parent, []).append(Ground(Stays.needed_by, {"points": sorted(inheritors)}))
+
+
+class _Choice:
+    """What the rules choose of one group. `candidates`: newest first."""
+
+    def __init__(self, candidates: Sequence[Point], zone: tzinfo) -> None:
+        self.kept: dict[str, list[Ground]] = {}
+        self.replaced: dict[str, Ground] = {}
+        self._offered = [(point.id, point.at.astimezone(zone)) for point in candidates]
+        self._chosen: list[tuple[str, datetime]] = []
+
+    def choose(self, rule: Rule, wanted: int) -> None:
+        """A point stays offered to later rules unless this rule kept or passed over the point."""
+        if not wanted:
+            return
+        period_of = _PERIODS.get(rule)
+        earlier = {period_of(at): point_id for point_id, at in self._chosen} if period_of else {}
+        here: dict[str, str] = {}
+        offered: list[tuple[str, datetime]] = []
+        for n, (point_id, at) in enumerate(self._offered):
+            period = period_of(at) if period_of else point_id
+            if period in earlier:
+                self._replaced(point_id, earlier[period], rule, period)
+                offered.append((point_id, at))
+            elif period in here:
+                self._replaced(point_id, here[period], rule, period)
+            elif len(here) < wanted:
+                here[period] = point_id
+                self._chosen.append((point_id, at))
+                facts = {"number": len(here), "wanted": wanted} | ({"period": period} if period_of else {})
+                self.kept[point_id] = [Ground(Stays(rule.value), facts)]
+            else:
+                offered += self._offered[n:]
+                break
+        self._offered = offered
+
+    def _replaced(self, point_id: str, by: str, rule: Rule, period: str) -> None:
+        self.replaced.setdefault(point_id, Ground(Goes.replaced, {"by": by, "rule": rule.value, "period": period}))
+
+
+def _iso_week(at: datetime) -> str:
+    """The year of an ISO week may differ from that of the day."""
+    year, week, _ = at.isocalendar()
+    return f"{year:04}-W{week:02}"
+
+
+_PERIODS: Mapping[Rule, Callable[[datetime], str]] = {
+    Rule.hourly: lambda at: f"{at.year:04}-{at.month:02}-{at.day:02}T{at.hour:02}",
+    Rule.daily: lambda at: f"{at.year:04}-{at.month:02}-{at.day:02}",
+    Rule.weekly: _iso_week,
+    Rule.monthly: lambda at: f"{at.year:04}-{at.month:02}",
+    Rule.yearly: lambda at: f"{at.year:04}",
+}
+"""The name of the period in which a local time lies. The rule `last` has none: each point is its own."""
