@@ -1,4 +1,4 @@
-"""The commands that ask the service for a job and wait for it: `backup`, `restore`, `verify`, `job`."""
+"""The commands that ask the service for a job and wait for it: `backup`, `restore`, `verify`, `remove`, `job`."""
 
 import json
 import time
@@ -11,7 +11,7 @@ import typer
 from service import cli_progress
 from service.cli_progress import in_bytes, in_time
 from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode
-from service.model.requests import BackupRequest, RestoreRequest, VerifyRequest
+from service.model.requests import BackupRequest, PruneRequest, RestoreRequest, VerifyRequest
 
 if TYPE_CHECKING:
     from service.cli_client import Client
@@ -58,6 +58,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(backup)
     app.command()(restore)
     app.command()(verify)
+    app.command()(remove)
     app.add_typer(job_app, name="job")
 
 
@@ -167,6 +168,20 @@ def verify(
     _ask(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
 
 
+def remove(
+    points: Annotated[list[str], typer.Argument(metavar="POINT...", help="The ids of recovery points: see `stillpoint points`.")],
+    *,
+    with_needing: Annotated[bool, typer.Option("--with-needing", help="Remove all points that stand on them as well.")] = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Remove points from their repository. A point on which others stand, that is pinned, or that is in use stays."""
+    body = {"kind": PruneRequest.kind.value, "recovery_points": points, "with_needing": True if with_needing else None}
+    _ask(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
+
+
 @job_app.command("show")
 def job_show(job_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
     """Show a job as it is now."""
@@ -254,8 +269,14 @@ def _facts_of(job: Mapping[str, Any]) -> list[str]:
         lines.append(f"{disk['target']}: {disk['level']} ({disk['reason']}), {sizes}")
     for proof in (result.get("verify") or {}).get("proofs") or ():
         lines.append(f"{proof['kind']}: {_WORDS[proof['ok']]}")
+    lines += _facts_of_prune(result.get("prune") or {})
     lines += _facts_of_restore(result.get("restore") or {})
     return lines + [f"{phase['name']}: {_duration(phase)}" for phase in job.get("phases") or () if phase["outcome"] == "warning"]
+
+
+def _facts_of_prune(result: Mapping[str, Any]) -> list[str]:
+    lines = [f"removed {point['id']}, {in_bytes(point['freed_bytes'])}" for point in result.get("removed") or ()]
+    return lines + [f"stays: {point['id']} ({point['reason']['detail']})" for point in result.get("stayed") or ()]
 
 
 def _facts_of_restore(result: Mapping[str, Any]) -> list[str]:

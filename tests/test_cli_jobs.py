@@ -56,12 +56,19 @@ def test_a_backup_asks_for_what_was_given_and_leaves_the_rest_to_the_service(sti
     assert service.tokens == {f"Bearer {TOKEN}"}
 
 
-def test_a_restore_and_a_verify_ask_for_their_point(stillpoint: Stillpoint, service: ScriptedService) -> None:
+def test_a_restore_a_verify_and_a_removal_ask_for_their_point(stillpoint: Stillpoint, service: ScriptedService) -> None:
     service.says("POST /api/v1/jobs", job("queued"), status=202)
     stillpoint("restore", POINT, "--mode", "instant", "--name", "db2", "--start", "--no-wait")
     stillpoint("verify", POINT, "--check", "bytes", "--no-wait")
+    stillpoint("remove", POINT, "--no-wait")
+    stillpoint("remove", POINT, POINT, "--with-needing", "--no-wait")
     restore = {"kind": "restore", "recovery_point": POINT, "mode": "instant", "identity": "auto", "name": "db2", "start": True}
-    assert service.bodies_of("POST /api/v1/jobs") == [restore, {"kind": "verify", "recovery_point": POINT, "checks": ["bytes"]}]
+    assert service.bodies_of("POST /api/v1/jobs") == [
+        restore,
+        {"kind": "verify", "recovery_point": POINT, "checks": ["bytes"]},
+        {"kind": "prune", "recovery_points": [POINT]},
+        {"kind": "prune", "recovery_points": [POINT, POINT], "with_needing": True},
+    ]
 
 
 def test_a_plan_is_shown_and_nothing_is_asked_for(stillpoint: Stillpoint, service: ScriptedService) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.db.base import table_of
-from service.db.engine import take_turn
+from service.db.engine import database_now, take_turn
 from service.db.tables import Domain, Event, Job, RecoveryPoint, Repository
 from service.errors import PointInUse, PointNeeded, PointNotSealed, PointPinned, StillpointError
 from service.model import chains
@@ -134,12 +134,20 @@ def leaving_in(session: Session, repository_id: str) -> list[str]:
     return list(session.scalars(leaving.order_by(RecoveryPoint.id)))
 
 
-def newest_event(session: Session) -> int:
-    """Where the events stand now, for `removed_since`."""
-    return session.scalar(select(func.max(Event.id))) or 0
+@dataclass(frozen=True)
+class EventPosition:
+    """Where the events stood. `at`: by the clock of the database."""
+
+    event_id: int
+    at: datetime
+
+    @classmethod
+    def now(cls, session: Session) -> "EventPosition":
+        return cls(session.scalar(select(func.max(Event.id))) or 0, database_now(session))
 
 
-def removed_since(session: Session, event_id: int) -> set[str]:
-    """The points that were removed after the event: a list of folders that is older still shows them."""
-    later = select(Event.point_id).where(Event.id > event_id - LATE_EVENTS, Event.moved_to == PointState.removed.value)
-    return {point_id for point_id in session.scalars(later) if point_id is not None}
+def removed_since(session: Session, position: EventPosition) -> set[str]:
+    """The points that were removed after the position: a list of folders that is older still shows them."""
+    later = (Event.id > position.event_id - LATE_EVENTS, Event.at >= position.at)
+    removed = select(Event.point_id).where(*later, Event.moved_to == PointState.removed.value)
+    return {point_id for point_id in session.scalars(removed) if point_id is not None}

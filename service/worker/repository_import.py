@@ -16,6 +16,7 @@ from service.model.lifecycle import PointState
 from service.model.proofs import Proof, newest, what_is_bad
 from service.model.repository import ProofKind
 from service.records import damage, points, removal, sealed_points
+from service.records.removal import EventPosition
 from service.records.sealed_points import Imported
 from service.repository.catalog import CataloguedPoint
 from service.repository.signing import SignatureState
@@ -37,8 +38,8 @@ class ImportResult:
     incomplete: list[dict[str, Any]] = field(default_factory=list)
     error: StillpointError | None = None
     present: set[str] = field(default_factory=set)
-    #: The newest event when the list of the folders was begun.
-    since_event: int = 0
+    #: When the list of the folders was begun.
+    begun: EventPosition | None = None
 
     def as_document(self) -> dict[str, Any]:
         return {
@@ -68,7 +69,7 @@ def listed_twice(repository: Repository) -> list[StoredPoint]:
 
 def put_on_record(session: Session, repository_id: str, catalogued: Iterable[CataloguedPoint], result: ImportResult, now: datetime) -> None:
     """Parents first, as the catalog has them."""
-    removed = removal.removed_since(session, result.since_event)
+    removed = removal.removed_since(session, result.begun) if result.begun is not None else set()
     for point in catalogued:
         known = _on_record(session, repository_id, point.stored, result)
         digest = point.stored.digest or ""

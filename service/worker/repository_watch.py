@@ -212,7 +212,7 @@ class RepositoryWatch:
             result.error = look.error
             return result
         with self._database.read() as session:
-            result.since_event = removal.newest_event(session)
+            result.begun = removal.EventPosition.now(session)
         try:
             stored = repository_import.listed_twice(repository)
         except StillpointError as error:

@@ -25,7 +25,7 @@ from service.errors import (
     VersionUnknown,
 )
 from service.model.manifest import StoredFile
-from service.repository import partial, seal, signing, sweeping
+from service.repository import partial, removing, seal, signing, sweeping
 from service.repository.report import Report
 from service.repository.signing import SignatureState, SigningKey
 from service.repository.store import Repository
@@ -498,3 +498,50 @@ def _make_old(folder: Path) -> None:
 
 def test_the_files_of_a_manifest_are_what_was_sealed() -> None:
     assert manifest("x", [StoredFile("a", 1, "b")]).as_document()["files"] == [{"name": "a", "bytes": 1, "sha256": "b"}]
+
+
+# --- removal ----------------------------------------------------------------------------------------
+
+
+def test_a_removed_point_leaves_nothing_and_is_removed_again_without_harm(repository: Repository, tmp_path: Path) -> None:
+    point = _published(repository, tmp_path, None)
+    folder = str(point.relative_to(repository.path))
+    assert repository.remove_point(folder) >= len(DISK)
+    assert list(point.parent.iterdir()) == []
+    assert repository.remove_point(folder) == 0
+
+
+def test_a_symbolic_link_in_a_point_is_removed_and_never_what_it_points_to(repository: Repository, tmp_path: Path) -> None:
+    point, precious = _published(repository, tmp_path, None), tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("kept")
+    (point / "link").symlink_to(precious)
+    repository.remove_point(str(point.relative_to(repository.path)))
+    assert (precious / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    "folder", ["domains", "domains/x", "domains/x/.partial-y", "domains/x/..", "keys/a/b", "../domains/x/y", "domains/x/y/z"]
+)
+def test_what_is_not_the_folder_of_a_point_is_not_removed(repository: Repository, folder: str) -> None:
+    with pytest.raises(ForeignEntry):
+        repository.remove_point(folder)
+
+
+def test_nothing_is_removed_below_a_share_that_is_not_mounted(repository: Repository, tmp_path: Path) -> None:
+    point = _published(repository, tmp_path, None)
+    Path(repository.path, "repository.json").rename(tmp_path / "away")
+    with pytest.raises(StillpointError) as raised:
+        repository.remove_point(str(point.relative_to(repository.path)))
+    assert raised.value.code in ("repository_bad", "repository_gone")
+    assert point.is_dir()
+
+
+def test_a_sweep_removes_what_a_removal_has_left_after_a_day(repository: Repository, tmp_path: Path) -> None:
+    point = _published(repository, tmp_path, None)
+    left = point.rename(point.with_name(f"{removing.REMOVED_PREFIX}point"))
+    repository.sweep([])
+    assert left.is_dir()
+    _make_old(left)
+    repository.sweep([])
+    assert not left.exists()

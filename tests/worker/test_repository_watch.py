@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from service.db.engine import Database
-from service.records import points, repositories
+from service.errors import RecoveryPointNotFound
+from service.records import points, removal, repositories
 from service.repository.store import Repository, RepositoryLook, StoredPoint
+from service.worker import repository_import
 from service.worker.repository_watch import RepositoryWatch
 from tests.scenes.plant import Plant, wait_for
 from tests.scenes.sealed import Sealed
@@ -383,3 +385,27 @@ def test_a_point_whose_parent_is_not_there_is_named(world: Watched, sealed: Seal
     shutil.rmtree(sealed.folder(sealed.points[0]))
     result = world.import_points("nas")
     assert (result["added"], result["incomplete"]) == (1, [{"point": sealed.points[1], "missing": sealed.points[:1]}])
+
+
+def test_a_point_that_is_removed_while_the_folder_is_listed_does_not_come_back(
+    world: Watched, sealed: Sealed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.register("nas")
+    world.import_points("nas")
+    listed, top = repository_import.listed_twice, sealed.points[1]
+
+    def removed_meanwhile(repository: Repository) -> list[StoredPoint]:
+        seen = listed(repository)
+        with world.database.write() as session:
+            now = removal.turn_of(session, sealed.id)
+            removal.give_up(session, top, now=now, facts={})
+            removal.take_off_the_list(session, top, now=now, facts={})
+        return seen
+
+    monkeypatch.setattr(repository_import, "listed_twice", removed_meanwhile)
+    assert world.import_points("nas")["added"] == 0
+    with pytest.raises(RecoveryPointNotFound):
+        sealed.row(world.database, top)
+    # A person has put its folder back: from now on it is an import as any other.
+    monkeypatch.setattr(repository_import, "listed_twice", listed)
+    assert world.import_points("nas")["added"] == 1
