@@ -116,6 +116,8 @@ class Virtnbdbackup:
 
     def large(self) -> Numbers:
         """A full copy of disks of which not all have a file system."""
+        # The last turn of another guest has left its backup there.
+        shutil.rmtree(self._target, ignore_errors=True)
         usage, began = Usage(), time.monotonic()
         self.back_up("copy", usage)
         copied = self._stored_bytes()
