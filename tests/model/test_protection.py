@@ -373,6 +373,7 @@ def test_a_verify_that_comes_after_the_proof_is_too_old_is_a_risk() -> None:
 NOT_OF_A_JOB = {
     "gate_": "only a quiesce has a gate",
     "policy_": "answers a change of a policy",
+    "retention_invalid": "answers a change of a policy",
     "restore": "only a restore ends with it",
     "usn_rollback_risk": "only a restore ends with it",
     "repository_out_of_reach_of_qemu": "only an instant restore ends with it",
