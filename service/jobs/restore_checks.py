@@ -23,6 +23,7 @@ from service.records import damage, points, stamps
 
 def read_all(run: JobRun, archive: Archive, source: Source) -> None:
     """Every stored byte of the point and of those below: a proof. Raises PointDamaged, the errors of a repository."""
+    begun = run.in_transaction(database_now)
     seen = archive.call("verify_point", folder=source.manifest.folder, checks=["bytes"])["bytes"]
     _refuse(archive, source, seen["faults"])
     facts = {name: value for name, value in seen.items() if name not in ("ok", "faults")}
@@ -30,7 +31,8 @@ def read_all(run: JobRun, archive: Archive, source: Source) -> None:
 
     def note(session: Session) -> None:
         point = points.get(session, source.manifest.point_id)
-        damage.take_back(session, point, proof, now=database_now(session), facts={"by": run.claim.kind, "job_id": run.claim.job_id})
+        facts = {"by": run.claim.kind, "job_id": run.claim.job_id}
+        damage.take_back(session, point, proof, begun=begun, now=database_now(session), facts=facts)
 
     run.in_transaction(note)
 

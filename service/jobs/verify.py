@@ -5,6 +5,7 @@ Only the hand reads the repository, so a repository that hangs costs this job an
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -82,9 +83,10 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Tested:
-    """What a check found. `faults`: why the point is not good; none: it is good, or that cannot be told."""
+    """What a check found. `faults`: why the point is not good; none: it is good, or that cannot be told. `begun`: by the database."""
 
     proof: Proof
+    begun: datetime
     faults: Sequence[Mapping[str, Any]] = ()
 
 
@@ -160,10 +162,11 @@ class _VerifyRun:
 
     def _tested(self, kind: ProofKind, repository: Repository) -> _Tested:
         """What looks like damage is read a second time: a file may be missing only because its whole repository was away for a moment."""
+        begun = self._run.in_transaction(database_now)
         seen = self._read(kind, repository)
         if seen.faults:
             seen = self._confirmed(seen, self._read(kind, repository))
-        return self._judged(kind, seen)
+        return self._judged(kind, seen, begun)
 
     def _read(self, kind: ProofKind, repository: Repository) -> _Seen:
         """Raises RepositoryGone and its like, also if the repository was there before the read and not after it, or not all the time."""
@@ -198,13 +201,13 @@ class _VerifyRun:
         once = [fault for fault in first.faults if (fault["folder"], fault["file"]) not in now]
         return _Seen(second.document, both, once)
 
-    def _judged(self, kind: ProofKind, seen: _Seen) -> _Tested:
+    def _judged(self, kind: ProofKind, seen: _Seen, begun: datetime) -> _Tested:
         once = {"seen_once": seen.once[:MAX_FAULTS]} if seen.once else {}
         if kind is ProofKind.filesystem and not seen.faults:
-            return _Tested(Proof(kind, are_good(seen.document), {"disks": dict(seen.document), **once}, self._run.claim.job_id))
+            return _Tested(Proof(kind, are_good(seen.document), {"disks": dict(seen.document), **once}, self._run.claim.job_id), begun)
         is_good = False if seen.faults else seen.document.get("ok")
         facts = {name: value for name, value in seen.document.items() if name != "ok"} | {"faults": seen.faults[:MAX_FAULTS], **once}
-        return _Tested(Proof(kind, is_good, facts, self._run.claim.job_id), seen.faults)
+        return _Tested(Proof(kind, is_good, facts, self._run.claim.job_id), begun, seen.faults)
 
     def _document_of(self, kind: ProofKind, repository: Repository) -> dict[str, Any]:
         arguments = {"folder": self._subject.folder, "checks": [kind.value], "encrypted": self._subject.is_encrypted}
@@ -240,7 +243,7 @@ class _VerifyRun:
             damage.put_on_record(session, points.get(session, point_id), places, tested.proof, now=now, facts=facts)
             return
         if tested.proof.kind in CAN_PROVE_DAMAGE and tested.proof.ok:
-            damage.take_back(session, points.get(session, point_id), tested.proof, now=now, facts=facts)
+            damage.take_back(session, points.get(session, point_id), tested.proof, begun=tested.begun, now=now, facts=facts)
         else:
             points.add_proofs(session, point_id, [tested.proof], now)
 

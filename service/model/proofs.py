@@ -29,12 +29,15 @@ class Proof:
 
 
 def with_new(known: Sequence[Mapping[str, Any]] | None, new: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The proofs of a point, oldest first."""
+    """The proofs of a point, oldest first. What was judged last of a kind stays, however many could tell nothing since."""
     proofs = [dict(proof) for proof in [*(known or ()), *new]]
     kept: list[dict[str, Any]] = []
     for n, proof in enumerate(proofs):
         later = sum(other["kind"] == proof["kind"] for other in proofs[n + 1 :])
-        if later < KEPT_OF_EACH_KIND:
+        is_last_word = proof["ok"] is not None and not any(
+            other["kind"] == proof["kind"] and other["ok"] is not None for other in proofs[n + 1 :]
+        )
+        if later < KEPT_OF_EACH_KIND or is_last_word:
             kept.append(proof)
     return kept
 

@@ -60,24 +60,39 @@ def _holding(places: Iterable[str], known: Iterable[RecoveryPoint]) -> set[str]:
     return {point.id for point in known if point.id in parts or (point.folder and PurePath(point.folder).name in parts)}
 
 
-def take_back(session: Session, read: RecoveryPoint, proof: Proof, *, now: datetime, facts: Mapping[str, Any]) -> list[str]:
+def take_back(
+    session: Session, read: RecoveryPoint, proof: Proof, *, begun: datetime, now: datetime, facts: Mapping[str, Any]
+) -> list[str]:
     """What `proof` tested is good, where it may have been damaged before. Returns what is sealed again: never a point of which another
-    proof still says that it is damaged.
+    proof still says that it is damaged. `begun`: when the read began. Damage that was found since is not refuted by it.
 
     A proof of bytes says that every stored byte of the chain is as it was sealed. That refutes what an earlier read of a chain said of the
     points below. A fault that was found when such a point itself was read stays, as what its guest saw was not compared now.
     """
+    links = {link.id: link for link in points.links_of_domain(session, read.domain_id)}
+    chain = chains.ancestors(read.id, links) & links.keys()
+    points.lock(session, {read.id, *chain})
+    if _is_bad_since(points.get(session, read.id), proof.kind, since=begun):
+        overtaken = replace(proof, ok=None, facts={**proof.facts, "damage_found_meanwhile": True})
+        points.add_proofs(session, read.id, [overtaken], now)
+        return []
     points.add_proofs(session, read.id, [proof], now)
     if proof.kind is not ProofKind.bytes:
         return [read.id] if _is_sealed_again(session, read.id, now=now, facts=facts) else []
-    links = {link.id: link for link in points.links_of_domain(session, read.domain_id)}
     whole = [read.id]
-    for point in (points.get(session, each) for each in chains.ancestors(read.id, links) if each in links):
+    for point in (points.get(session, each) for each in chain):
         last = newest(point.proofs, ProofKind.bytes)
-        if last is not None and last["ok"] is False and "found_in_chain_of" in last["facts"]:
+        is_of_a_chain = last is not None and last["ok"] is False and "found_in_chain_of" in last["facts"]
+        if is_of_a_chain and not _is_bad_since(point, ProofKind.bytes, since=begun):
             points.add_proofs(session, point.id, [replace(proof, facts={"found_in_chain_of": read.id})], now)
             whole.append(point.id)
     return [each for each in whole if _is_sealed_again(session, each, now=now, facts=facts)]
+
+
+def _is_bad_since(point: RecoveryPoint, kind: ProofKind, *, since: datetime) -> bool:
+    return any(
+        proof["kind"] == kind and proof["ok"] is False and datetime.fromisoformat(proof["at"]) >= since for proof in point.proofs or ()
+    )
 
 
 def _is_sealed_again(session: Session, point_id: str, *, now: datetime, facts: Mapping[str, Any]) -> bool:

@@ -1,6 +1,6 @@
 """The rows of recovery points, and the only place that changes their `state`. Callers commit."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -90,9 +90,16 @@ def add_proofs(session: Session, point_id: str, proofs: Sequence[Proof], now: da
     _change(session, point_id, proofs=with_new(known, [proof.as_document(now) for proof in proofs]))
 
 
-def replace_proofs(session: Session, point_id: str, proofs: Sequence[Mapping[str, Any]]) -> None:
-    """The same proofs with other facts."""
-    _change(session, point_id, proofs=list(proofs))
+def change_proofs(session: Session, point_id: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+    """The same proofs with other facts. Raises RecoveryPointNotFound."""
+    known = _locked(session, point_id).proofs
+    _change(session, point_id, proofs=[dict(change(proof)) for proof in known or ()])
+
+
+def lock(session: Session, point_ids: Collection[str]) -> None:
+    """Nobody else changes these points until the end of the transaction. In one order, as otherwise two could wait for each other."""
+    rows = select(_POINTS.c.id).where(_POINTS.c.id.in_(point_ids)).order_by(_POINTS.c.point_in_time_at, _POINTS.c.id)
+    session.execute(rows.with_for_update()).all()
 
 
 def set_pinned(session: Session, point_id: str, *, pinned: bool) -> str:

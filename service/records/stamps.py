@@ -50,8 +50,7 @@ def take_over(session: Session, repository_id: str, changed: Mapping[str, Sequen
     """`changed`: by folder, the stamps before and after a change of ours that wrote nothing: QEMU was given or lost the right to read."""
     for row in points.of_repository(session, repository_id):
         if any(_renewed(proof, changed) != proof["facts"][STAMPS] for proof in _stamped(row.proofs)):
-            renewed = [_with_stamps(proof, changed) for proof in row.proofs or ()]
-            points.replace_proofs(session, row.id, renewed)
+            points.change_proofs(session, row.id, lambda proof: _with_stamps(proof, changed))
 
 
 def _stamped(proofs: Iterable[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:

@@ -109,7 +109,7 @@ def judge_signatures(session: Session, repository_id: str, catalogued: Iterable[
         if blamed and point.state == PointState.sealed:
             points.set_state(session, point.id, PointState.damaged, now=now, facts={"by": "import", "code": PointUnsigned.code})
         if is_bad and not blamed:
-            damage.take_back(session, point, _of_signature(listed[point.id]), now=now, facts={"by": "import"})
+            damage.take_back(session, point, _of_signature(listed[point.id]), begun=now, now=now, facts={"by": "import"})
 
 
 def refuse(session: Session, repository_id: str, unusable: Iterable[StoredPoint], result: ImportResult, now: datetime) -> None:

@@ -1,12 +1,12 @@
 """Damage is put on every point that it spoils: the one whose file is bad, and all that stand on it."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from service.db.engine import Database
-from service.model.proofs import Proof
+from service.model.proofs import KEPT_OF_EACH_KIND, Proof, is_known_bad
 from service.model.repository import ProofKind
 from service.records import damage, points
 from tests.records.test_sealed_points import add_points
@@ -25,11 +25,11 @@ def nas(database: Database) -> str:
     return nas
 
 
-def note(database: Database, read: str, place: str) -> None:
+def note(database: Database, read: str, place: str, *, at: datetime = NOW) -> None:
     with database.write() as session:
         point = points.get(session, id_of_point(read))
         proof = Proof(ProofKind.bytes, ok=False, facts={"reason": "one byte"})
-        damage.put_on_record(session, point, [place], proof, now=NOW, facts={"by": "a test"})
+        damage.put_on_record(session, point, [place], proof, now=at, facts={"by": "a test"})
 
 
 def damaged(database: Database) -> list[str]:
@@ -97,11 +97,39 @@ def test_a_good_read_of_the_chain_does_not_take_back_what_a_read_of_the_point_it
     assert state(database, "full1") == "damaged"
 
 
-def good(database: Database, read: str) -> list[str]:
+def test_a_read_that_began_before_damage_was_found_does_not_take_that_back(database: Database, nas: str) -> None:
+    """The file was altered behind the place that this read had passed, and another read found that meanwhile."""
+    note(database, "top1", f"{folder_of(database, 'full1')}/vda.qcow2")
+    assert good(database, "inc1", begun=NOW - timedelta(minutes=5)) == []
+    assert [state(database, name) for name in NAMES] == ["damaged", "damaged", "damaged", "sealed"]
+    with database.read() as session:
+        last = (points.get(session, id_of_point("inc1")).proofs or [])[-1]
+    assert (last["ok"], last["facts"]["damage_found_meanwhile"]) == (None, True)
+
+
+def test_a_read_does_not_take_back_what_was_found_of_a_point_below_since_it_began(database: Database, nas: str) -> None:
+    note(database, "full1", f"{folder_of(database, 'full1')}/vda.qcow2", at=NOW - timedelta(hours=2))
+    assert good(database, "top1", begun=NOW - timedelta(hours=1)) == ["inc1", "top1"]
+    note(database, "inc1", f"{folder_of(database, 'full1')}/vda.qcow2")
+    assert good(database, "top1", begun=NOW - timedelta(minutes=5)) == []
+    assert state(database, "full1") == "damaged"
+
+
+def test_the_last_word_on_a_point_outlives_all_proofs_that_could_tell_nothing(database: Database, nas: str) -> None:
+    note(database, "full1", f"{folder_of(database, 'full1')}/vda.qcow2")
+    with database.write() as session:
+        for _ in range(3 * KEPT_OF_EACH_KIND):
+            points.add_proofs(session, id_of_point("full1"), [Proof(ProofKind.bytes, ok=None)], NOW)
+        proofs = points.get(session, id_of_point("full1")).proofs
+    assert is_known_bad(proofs)
+    assert len(proofs or ()) == KEPT_OF_EACH_KIND + 1
+
+
+def good(database: Database, read: str, *, begun: datetime = NOW + timedelta(hours=1)) -> list[str]:
     names = {id_of_point(name): name for name in NAMES}
     with database.write() as session:
         point = points.get(session, id_of_point(read))
-        again = damage.take_back(session, point, Proof(ProofKind.bytes, ok=True), now=NOW, facts={})
+        again = damage.take_back(session, point, Proof(ProofKind.bytes, ok=True), begun=begun, now=NOW, facts={})
     return sorted(names[point_id] for point_id in again)
 
 
