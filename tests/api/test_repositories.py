@@ -41,7 +41,7 @@ def test_a_program_that_this_host_does_not_name_is_refused_before_the_repository
 ) -> None:
     for reference in ("command:/usr/bin/touch /tmp/x", "command:echo key", "command:'"):
         refused = api.post("/api/v1/repositories", json={**BODY, "key": reference})
-        assert (refused.status_code, refused.json()["code"]) == (403, "key_unusable")
+        assert (refused.status_code, refused.json()["code"]) == (409, "key_unusable")
         assert refused.json()["facts"]["key"] == reference
     assert api.get("/api/v1/repositories").json()["items"] == []
 
