@@ -82,20 +82,12 @@ class _PruneRun:
         return Ending(error, result=self._tally.as_document())
 
     def _opened(self) -> Repository:
-        return self._kind.open_repository(self._path, self._repository_id, silence_s=self._kind.silence_s, safe_point=self._safe_point)
+        # A removal that was begun is not cancelled: half of a point is of use to nobody.
+        return self._kind.open_repository(self._path, self._repository_id, silence_s=self._kind.silence_s, safe_point=self._stop_point)
 
     def _wanted(self) -> list[str]:
-        """The points that earlier jobs could not finish, and those of the request: each after all that stand on it."""
-
-        def find(session: Session) -> list[str]:
-            neighbours = Neighbours.of(session, self._repository_id)
-            asked = set(self._request.recovery_points)
-            if self._request.with_needing:
-                asked |= neighbours.standing_on(asked)
-            asked |= set(removal.leaving_in(session, self._repository_id))
-            return neighbours.newest_first(asked)
-
-        return self._run.in_transaction(find)
+        asked, with_needing = self._request.recovery_points, self._request.with_needing
+        return self._run.in_transaction(lambda session: removal.to_remove(session, self._repository_id, asked, with_needing=with_needing))
 
     def _one(self, repository: Repository, point_id: str) -> StillpointError | None:
         """Returns why it stays."""
@@ -104,8 +96,9 @@ class _PruneRun:
             try:
                 freed = repository.remove_point(folder)
             except PointNeeded as needed:
-                # Another service has points there that this database does not know.
+                # Another service has points there that this database does not know. No file was touched.
                 error = needed
+                self._kept_after_all(point_id)
             else:
                 self._removed(point_id, folder, freed)
         if error is not None:
@@ -121,11 +114,17 @@ class _PruneRun:
             is_done = any(point_id == removed["id"] for removed in self._tally.removed)
             return None, None if is_done else error
         if point.state != PointState.leaving:
-            neighbours = Neighbours.of(session, self._repository_id)
+            neighbours = Neighbours.of(session, self._repository_id, {point.domain_id})
             if (stays := removal.why_it_stays(point, neighbours)) is not None:
                 return None, stays
             removal.give_up(session, point_id, now=now, facts={"job_id": self._run.claim.job_id})
         return point.folder, None
+
+    def _kept_after_all(self, point_id: str) -> None:
+        def note(session: Session) -> None:
+            removal.keep_after_all(session, point_id, now=database_now(session), facts={"job_id": self._run.claim.job_id})
+
+        self._run.in_transaction(note)
 
     def _removed(self, point_id: str, folder: str, freed_bytes: int) -> None:
         facts = {"job_id": self._run.claim.job_id, "freed_bytes": freed_bytes}
@@ -138,6 +137,13 @@ class _PruneRun:
         self._run.in_transaction(note)
 
     def _safe_point(self) -> None:
+        """Between two points. Raises JobCancelled, LeaseLost, MustRecover."""
         self._run.safe_point(PhaseName.remove)
+        self._stop_point()
+
+    def _stop_point(self) -> None:
+        """Raises LeaseLost, MustRecover."""
+        if self._run.lease_lost.is_set():
+            self._run.safe_point(PhaseName.remove)
         if self._run.ends_at is not None:
             raise MustRecover(what="The service was told to stop")

@@ -63,8 +63,8 @@ POINT_MOVES: dict[PointState | None, frozenset[PointState]] = {
     PointState.sealed: frozenset({PointState.damaged, PointState.missing, PointState.leaving}),
     PointState.damaged: frozenset({PointState.sealed, PointState.missing, PointState.leaving}),
     PointState.missing: frozenset({PointState.sealed, PointState.damaged, PointState.leaving}),
-    # Nobody knows how much of its files is there, so it never becomes a point again.
-    PointState.leaving: frozenset({PointState.removed}),
+    # Back only where the repository has refused, before any file was touched.
+    PointState.leaving: frozenset({PointState.removed, PointState.sealed, PointState.damaged}),
     PointState.removed: frozenset(),
 }
 

@@ -108,7 +108,11 @@ def order_of(session: Session, request: JobRequest, labels: dict[str, str], *, r
 def order_again(session: Session, job: Job, request: JobRequest) -> JobOrder:
     """The same once more. A domain is found by its id, as it may have another name meanwhile. Raises what is in NOT_PLACED."""
     labels = dict(job.labels)
-    if isinstance(request, RestoreRequest | VerifyRequest | PruneRequest):
+    if isinstance(request, PruneRequest):
+        # What the job has removed is not asked for again.
+        left = tuple(each for each in request.recovery_points if session.get(RecoveryPoint, each) is not None)
+        return order_of(session, replace(request, recovery_points=left or request.recovery_points), labels, retry_of=job.id)
+    if isinstance(request, RestoreRequest | VerifyRequest):
         return order_of(session, request, labels, retry_of=job.id)
     repository_id = repositories.get(session, request.repository).id if isinstance(request, BackupRequest) else job.repository_id
     place: JobLocation = HostLocation(job.host_id)

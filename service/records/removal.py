@@ -4,22 +4,24 @@ What begins to use a point (a restore, a verify, a backup that builds on it) and
 transaction. So a point is not taken from under a job that reads it.
 """
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Text, and_, cast, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.db.base import table_of
 from service.db.engine import database_now, take_turn
-from service.db.tables import Domain, Event, Job, RecoveryPoint, Repository
+from service.db.tables import Domain, Event, Host, Job, RecoveryPoint, Repository
 from service.errors import PointInUse, PointNeeded, PointNotSealed, PointPinned, StillpointError
 from service.model import chains
 from service.model.kinds import kind_of
 from service.model.lifecycle import FINAL_STATES, JobState, PointState
+from service.model.proofs import is_known_bad
 from service.records import points
 
 _POINTS = table_of(RecoveryPoint)
@@ -45,16 +47,19 @@ class Neighbours:
     read_by: Mapping[str, Collection[str]]
 
     @classmethod
-    def of(cls, session: Session, repository_id: str) -> "Neighbours":
+    def of(cls, session: Session, repository_id: str, domain_ids: Collection[str]) -> "Neighbours":
+        """Only those of the domains: no point stands on a point of another domain."""
         columns = (RecoveryPoint.id, RecoveryPoint.parents, RecoveryPoint.domain_id, RecoveryPoint.folder)
-        rows = session.execute(select(*columns).where(RecoveryPoint.repository_id == repository_id)).all()
+        of_domains = (RecoveryPoint.repository_id == repository_id, RecoveryPoint.domain_id.in_(domain_ids))
+        rows = session.execute(select(*columns).where(*of_domains)).all()
         parents = {row.id: tuple(row.parents or ()) for row in rows}
+        domain_of = {row.id: row.domain_id for row in rows}
         used: dict[str, set[str]] = {}
         for job in _jobs_at(session, repository_id):
-            for point_id in _points_of(job, parents, {row.id: row.domain_id for row in rows}):
+            for point_id in _points_of(job, parents, domain_of):
                 used.setdefault(point_id, set()).add(job.id)
         path = session.scalar(select(Repository.path).where(Repository.id == repository_id))
-        return cls(parents, used, _read_by(session, {f"{path}/{row.folder}": row.id for row in rows}))
+        return cls(parents, used, _read_by(session, str(path), {f"{path}/{row.folder}": row.id for row in rows}))
 
     def standing_on(self, point_ids: Iterable[str]) -> set[str]:
         """All points that need one of these, without these."""
@@ -67,23 +72,34 @@ class Neighbours:
 
 
 def _jobs_at(session: Session, repository_id: str) -> Sequence[Any]:
-    columns = (Job.id, Job.kind, Job.state, Job.domain_id, Job.request)
-    return session.execute(select(*columns).where(Job.repository_id == repository_id, Job.state.in_(_UNFINISHED))).all()
+    """The jobs that have not ended, and those that ended after their host published its domains last."""
+    is_unfinished = Job.state.in_(_UNFINISHED)
+    is_not_published = and_(Job.result.is_not(None), or_(Host.inventory_at.is_(None), Job.finished_at >= Host.inventory_at))
+    columns = (Job.id, Job.kind, Job.state, Job.domain_id, Job.request, Job.intent, Job.result)
+    jobs = select(*columns).outerjoin(Host, Host.id == Job.host_id).where(Job.repository_id == repository_id)
+    return session.execute(jobs.where(or_(is_unfinished, is_not_published))).all()
 
 
 def _points_of(job: Any, parents: Mapping[str, Sequence[str]], domain_of: Mapping[str, str]) -> set[str]:
-    """The points that the job uses. A backup may build on any point of its domain; one that waits decides when it begins."""
+    """The points that the job uses. A backup that has begun may build on any point of its domain, also while it waits for its next
+    attempt. One that has not decides when it begins."""
+    has_ended = job.state not in _UNFINISHED
+    if has_ended and not ((job.result or {}).get("restore") or {}).get("reads_repository"):
+        return set()
     if (read := job.request.get("recovery_point")) is not None:
         return chains.with_all_below(str(read), parents)
-    if kind_of(job.kind).makes_point and job.state in _AT_WORK:
+    has_begun = job.state in _AT_WORK or job.intent is not None
+    if kind_of(job.kind).makes_point and has_begun:
         return {each for each, domain_id in domain_of.items() if domain_id == job.domain_id}
     return set()
 
 
-def _read_by(session: Session, points_in: Mapping[str, str]) -> dict[str, set[str]]:
+def _read_by(session: Session, path: str, points_in: Mapping[str, str]) -> dict[str, set[str]]:
     """`points_in`: the id of the point of each folder. As the hosts have published their domains last."""
     readers: dict[str, set[str]] = {}
-    for domain in session.execute(select(Domain.name, Domain.document)):
+    # The database looks first: there are thousands of domains, and hardly any of them reads a repository.
+    named = cast(Domain.document, Text).contains(json.dumps(path)[1:-1], autoescape=True)
+    for domain in session.execute(select(Domain.name, Domain.document).where(named)):
         for disk in domain.document.get("disks") or ():
             for file in disk.get("chain") or ():
                 if (point_id := points_in.get(str(PurePath(file or "").parent))) is not None:
@@ -107,7 +123,7 @@ def why_it_stays(point: RecoveryPoint, neighbours: Neighbours, going: Collection
 
 def must_go(session: Session, repository_id: str, asked: Sequence[RecoveryPoint], *, with_needing: bool) -> None:
     """Raises the error of the first point that stays: PointPinned, PointNeeded, PointInUse."""
-    neighbours = Neighbours.of(session, repository_id)
+    neighbours = Neighbours.of(session, repository_id, {point.domain_id for point in asked})
     going = {point.id for point in asked}
     further = neighbours.standing_on(going) if with_needing else set()
     going |= further
@@ -121,6 +137,12 @@ def give_up(session: Session, point_id: str, *, now: datetime, facts: Mapping[st
     return points.set_state(session, point_id, PointState.leaving, now=now, facts=dict(facts))
 
 
+def keep_after_all(session: Session, point_id: str, *, now: datetime, facts: Mapping[str, Any]) -> None:
+    """The repository itself has refused, before any file was touched: the point is what it was."""
+    to = PointState.damaged if is_known_bad(points.get(session, point_id).proofs) else PointState.sealed
+    points.set_state(session, point_id, to, now=now, facts=dict(facts))
+
+
 def take_off_the_list(session: Session, point_id: str, *, now: datetime, facts: Mapping[str, Any]) -> None:
     """After its files are gone. The event stays."""
     change = update(_POINTS).where(_POINTS.c.id == point_id)
@@ -128,10 +150,16 @@ def take_off_the_list(session: Session, point_id: str, *, now: datetime, facts: 
     session.execute(delete(_POINTS).where(_POINTS.c.id == point_id, _POINTS.c.state == PointState.removed.value))
 
 
-def leaving_in(session: Session, repository_id: str) -> list[str]:
-    """What earlier jobs have given up, and could not remove."""
-    leaving = select(RecoveryPoint.id).where(RecoveryPoint.repository_id == repository_id, RecoveryPoint.state == PointState.leaving.value)
-    return list(session.scalars(leaving.order_by(RecoveryPoint.id)))
+def to_remove(session: Session, repository_id: str, asked: Collection[str], *, with_needing: bool) -> list[str]:
+    """The points that are asked for and what earlier jobs have given up and could not remove: each after all that stand on it."""
+    there = select(RecoveryPoint.id, RecoveryPoint.domain_id, RecoveryPoint.state).where(RecoveryPoint.repository_id == repository_id)
+    is_leaving = RecoveryPoint.state == PointState.leaving.value
+    rows = session.execute(there.where(or_(is_leaving, RecoveryPoint.id.in_(asked)))).all()
+    neighbours = Neighbours.of(session, repository_id, {row.domain_id for row in rows})
+    wanted = set(asked) | {row.id for row in rows if row.state == PointState.leaving}
+    if with_needing:
+        wanted |= neighbours.standing_on(asked)
+    return neighbours.newest_first(wanted)
 
 
 @dataclass(frozen=True)

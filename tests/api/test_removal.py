@@ -1,7 +1,7 @@
 """Removing and pinning recovery points over HTTP: what is refused at once, and what becomes a job."""
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from starlette.testclient import TestClient
 
 from service.db.engine import Database
@@ -77,6 +77,15 @@ def test_a_pinned_point_is_refused_until_it_is_unpinned(api: TestClient, nas: st
     assert (answer.status_code, answer.json()["code"]) == (409, "point_pinned")
     api.patch(f"/api/v1/recovery-points/{INC}", json={"pinned": False})
     assert api.delete(f"/api/v1/recovery-points/{INC}").status_code == 202
+
+
+def test_a_retry_asks_only_for_what_is_still_there(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    job = api.post("/api/v1/jobs", json={"kind": "prune", "recovery_points": [FULL, INC]}).json()["id"]
+    api.post(f"/api/v1/jobs/{job}/cancel")
+    with sqlite_database.write() as session:
+        session.execute(delete(RecoveryPoint).where(RecoveryPoint.id == INC))
+    again = api.post(f"/api/v1/jobs/{job}/retry")
+    assert (again.status_code, again.json()["request"]["recovery_points"]) == (202, [FULL])
 
 
 def test_a_point_beside_the_disks_is_not_removed_so(api: TestClient, sqlite_database: Database, nas: str) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from service.db.engine import Database
+from service.db import documents
+from service.db.base import table_of
+from service.db.engine import Database, database_now
 from service.db.tables import Domain, Event, Host, Job, RecoveryPoint
 from service.errors import RecoveryPointNotFound
 from service.jobs.prune import Prune
@@ -185,6 +187,28 @@ def test_a_domain_whose_backup_runs_keeps_its_points(world: World) -> None:
     assert why_stayed(world.prune(world.top)) == {world.top: "point_in_use"}
 
 
+def test_a_backup_that_waits_for_its_next_attempt_keeps_what_it_builds_on(world: World) -> None:
+    """Its worker died while it copied an increment: the point is taken, and its parent is decided."""
+    backup = waiting(world, "backup", domain_id=DOMAIN)
+    with world.database.write() as session:
+        documents.change_jobs(session, update(table_of(Job)).where(Job.id == backup).values(intent={"own": {"stage": "transfer"}}))
+    assert why_stayed(world.prune(world.top)) == {world.top: "point_in_use"}
+
+
+def test_a_cancelled_instant_restore_keeps_its_point_until_its_host_has_published_its_domains(world: World) -> None:
+    result = {"restore": {"reads_repository": ["vda"]}}
+    with world.database.write() as session:
+        session.add(Host(id="hv2", started_at=BEGIN, last_seen=BEGIN, version="", libvirt_uri="", versions={}, libvirt_connected=True))
+    ended = waiting(world, "restore", host_id="hv2", recovery_point=world.top)
+    with world.database.write() as session:
+        queue.request_cancel(session, ended)
+        documents.change_jobs(session, update(table_of(Job)).where(Job.id == ended).values(result=result))
+    assert why_stayed(world.prune(world.top)) == {world.top: "point_in_use"}
+    with world.database.write() as session:
+        session.execute(update(Host).values(inventory_at=database_now(session)))
+    assert world.prune(world.top).state == "succeeded"
+
+
 def test_a_backup_that_waits_is_not_in_the_way(world: World) -> None:
     """It decides when it begins."""
     waiting(world, "backup", domain_id=DOMAIN)
@@ -198,7 +222,18 @@ def test_a_point_that_only_the_repository_knows_to_be_needed_stays(world: World)
     world.prune(world.top)
     job = world.prune(world.middle)
     assert error_of(job)["facts"]["needed_by"] == [f"domains/{DOMAIN}/{other.name}"]
-    assert world.sealed.folder(world.middle).is_dir()
+    assert world.still_verifies(world.middle)
+    assert world.sealed.row(world.database, world.middle).state == "sealed", "it can be restored as before"
+
+
+def test_a_damaged_point_that_another_service_needs_stays_damaged(world: World) -> None:
+    other = world.sealed.folder(world.top).with_name("20991231T000000Z-ffffffff")
+    shutil.copytree(world.sealed.folder(world.top), other)
+    world.prune(world.top)
+    world.sealed.damage(world.middle)
+    world.verify(world.middle)
+    assert error_of(world.prune(world.middle))["code"] == "point_needed"
+    assert world.sealed.row(world.database, world.middle).state == "damaged"
 
 
 def test_a_point_on_which_an_unfinished_point_stands_stays(world: World) -> None:
@@ -285,6 +320,23 @@ def test_an_attempt_tells_what_the_attempts_before_it_have_removed(world: World)
     run.finish(Prune().run(run, world.scene.ours))
     job = world.scene.job(run.claim.job_id)
     assert (job.state, removed_by(job)) == ("succeeded", [world.top, world.middle])
+
+
+def test_a_removal_that_was_begun_is_not_cancelled(world: World) -> None:
+    """The wish comes while the hand removes files."""
+    job_id = world.ask_prune(world.top)
+    run = world.scene.claim()
+
+    class IsCancelledInIt(Repository):
+        def call(self, step: str, arguments: Any, **options: Any) -> dict[str, Any]:
+            if step == "remove_point":
+                run.cancel_requested.set()
+            return super().call(step, arguments, **options)
+
+    world.scene.handlers[JobKind.prune.value] = Prune(open_repository=IsCancelledInIt)  # type: ignore[index]
+    world.scene.execution.execute(run)
+    assert world.scene.job(job_id).state == "succeeded"
+    assert world.are_there(world.full, world.middle)
 
 
 def test_a_prune_that_is_cancelled_keeps_what_it_has_not_begun(world: World) -> None:

@@ -78,6 +78,25 @@ def test_a_point_becomes_whole_however_often_its_hand_is_killed(repository: Repo
     assert (folder / "vda.qcow2").read_bytes() == DISK
 
 
+def test_a_removal_whose_hand_is_killed_leaves_a_whole_point_or_nothing_that_looks_like_one(repository: Repository, tmp_path: Path) -> None:
+    key = SigningKey.of_service(tmp_path / "state")
+    source = tmp_path / "source"
+    source.write_bytes(DISK[: 1 << 16])
+    relative = f"domains/{DOMAIN}/point"
+    folder, killer = Path(repository.path, relative), Killer(repository)
+    for instant in range(16):
+        _one_try(repository, source, key)
+        timer = killer.after(instant * 0.0003)
+        with suppress(RepositoryUnusable):
+            repository.remove_point(relative)
+        timer.join()
+        assert [each.folder for each in repository.points()] == [relative] * folder.exists()
+        assert not folder.exists() or is_good(check_folder(folder, None))
+        repository.remove_point(relative)
+        assert list(folder.parent.iterdir()) == []
+    assert killer.killed > 0
+
+
 def _time_of_one_try(repository: Repository, source: Path, key: SigningKey) -> float:
     began = time.monotonic()
     with Repository(repository.path + " for the time", repository.id) as other:
