@@ -39,6 +39,7 @@ def clone(tmp_path: Path) -> Path:
     shutil.copy(SCRIPT, tmp_path / "scripts")
     write_program(tmp_path / "scripts" / "apart", APART)
     write_program(tmp_path / ".venv" / "bin" / "python", PYTEST)
+    set_cores(tmp_path, 4)
     return tmp_path
 
 
@@ -47,11 +48,16 @@ def start(clone: Path, *arguments: str, **runs: str) -> subprocess.Popen[str]:
         (clone / f"{name}.sh").write_text(text)
     return subprocess.Popen(
         [clone / "scripts" / "tests", *arguments],
-        env={**os.environ, "TMPDIR": str(clone)},
+        env={**os.environ, "TMPDIR": str(clone), "PATH": f"{clone / 'bin'}:{os.environ['PATH']}"},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+def set_cores(clone: Path, cores: int) -> None:
+    (clone / "bin").mkdir(exist_ok=True)
+    write_program(clone / "bin" / "nproc", f"#!/bin/sh\necho {cores}\n")
 
 
 def runs(clone: Path) -> set[str]:
@@ -69,6 +75,14 @@ def test_two_runs_share_the_real_guests_and_a_third_has_the_other_tests(clone: P
     assert here == apart
     assert "--guests=only" in words(clone, "here")
     assert "--guests=only" in words(clone, "apart")
+
+
+@pytest.mark.parametrize("guests", [(), ("only",)])
+def test_with_fewer_than_four_cores_one_process_has_all_real_guests(clone: Path, guests: tuple[str, ...]) -> None:
+    set_cores(clone, 3)
+    code, _ = outcome(start(clone, *guests))
+    assert (code, runs(clone)) == (0, {"alone"})
+    assert f"--guests={guests[0] if guests else 'all'}" in words(clone, "alone")
 
 
 @pytest.mark.parametrize(("guests", "expected"), [("only", {"here", "apart"}), ("without", {"without"})])

