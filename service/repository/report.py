@@ -33,6 +33,7 @@ class Report:
         self._pace: int | None = None
         self._free_at = 0.0
         self._last_line = 0.0
+        self._left_out: Mapping[str, Any] = {}
 
     def progress(self, done_bytes: int, total_bytes: int | None = None) -> None:
         """Bytes of the whole step, not of one of its files. Cheap: call it for each block."""
@@ -70,9 +71,14 @@ class Report:
         return descriptor
 
     def _line(self, line: Mapping[str, Any], *, is_urgent: bool = False) -> None:
+        """What a line of progress says that comes too early goes with the next one: the threads of a slow step wait in step with
+        each other, so that the lines of one would push out each line of another.
+        """
         with self._lock:
             now = time.monotonic()
+            line = {**self._left_out, **line}
             if not is_urgent and now < self._last_line + SAY_AGAIN_S:
+                self._left_out = {key: line[key] for key in ("done", "total") if key in line}
                 return
-            self._last_line = now
+            self._last_line, self._left_out = now, {}
         self._say(line)
