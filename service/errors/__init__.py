@@ -4,9 +4,7 @@ Errors are raised deep in the code, where the facts are known. They are translat
 `service.api.problems`, to the job row in the worker.
 """
 
-from service.errors.base import (
-    StillpointError,
-)
+from service.errors.base import StillpointError
 from service.errors.commands import ServiceRefused, ServiceUnreachable, TokenNotKnown
 from service.errors.host import (
     AgentAnswerUnreadable,
@@ -56,6 +54,7 @@ from service.errors.points import (
     PointIsWritten,
     SavedStateWaits,
 )
+from service.errors.policy_documents import *
 from service.errors.policy_records import PolicyChanged, PolicyTaken, PolicyUnknown
 from service.errors.removal import PointInUse, PointLeaving, PointNeeded, PointPinned, PointsApart
 from service.errors.repository import (

@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.schemas import examples
 from service.api.schemas.fields import (
-    PRINTABLE,
     Answer,
     Filter,
     HostName,
     Name,
     Request,
 )
+from service.model.request_limits import PRINTABLE
 from service.model.verdict import Verdict
 
 

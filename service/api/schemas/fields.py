@@ -6,14 +6,24 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema
 
-# Names have no control characters: PostgreSQL refuses NUL, and the others only hide the real name.
-PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
-LABEL_KEY = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$"
+from service.model.request_limits import (
+    DISK_TARGET,
+    LABEL_KEY,
+    MAX_DISKS,
+    MAX_HOLD_MS,
+    MAX_HOST_NAME,
+    MAX_IMPACT_MS,
+    MAX_LABEL_VALUE,
+    MAX_LABELS,
+    MAX_NAME,
+    MAX_RATE_BYTES,
+    MAX_TRANSFERS,
+    MIN_HOLD_MS,
+    MIN_RATE_BYTES,
+    PRINTABLE,
+)
+
 RFC_3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$", re.ASCII)
-MAX_LABELS = 32
-"""Labels of a job. A request with more is refused."""
-MAX_DISKS = 64
-"""Disks that a request may name. A request with more is refused."""
 
 
 def _without_repetition(values: list[str]) -> list[str]:
@@ -44,20 +54,20 @@ def _true_or_false(value: Any) -> Any:
 Flag = Annotated[StrictBool, BeforeValidator(_true_or_false)]
 """A boolean in a query: only `true` and `false`, and not the other texts that pydantic accepts."""
 WholeNumber = Annotated[StrictInt, BeforeValidator(_whole)]
-Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
-HostName = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=PRINTABLE)]
+HostName = Annotated[str, Field(min_length=1, max_length=MAX_HOST_NAME, pattern=PRINTABLE)]
 DomainName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/]+$")]
 FolderPath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
 Rate = Annotated[
     StrictInt,
-    Field(ge=1024, le=2**50, description="Bytes a second at most. Left out: no limit."),
+    Field(ge=MIN_RATE_BYTES, le=MAX_RATE_BYTES, description="Bytes a second at most. Left out: no limit."),
     BeforeValidator(_whole),
 ]
-Transfers = Annotated[StrictInt, Field(ge=1, le=256), BeforeValidator(_whole)]
-Latency = Annotated[StrictInt, Field(ge=1, le=600_000), BeforeValidator(_whole)]
-DiskTarget = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
+Transfers = Annotated[StrictInt, Field(ge=1, le=MAX_TRANSFERS), BeforeValidator(_whole)]
+Latency = Annotated[StrictInt, Field(ge=1, le=MAX_IMPACT_MS), BeforeValidator(_whole)]
+DiskTarget = Annotated[str, Field(pattern=DISK_TARGET)]
 LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]
-LabelValue = Annotated[str, Field(max_length=255, pattern=PRINTABLE)]
+LabelValue = Annotated[str, Field(max_length=MAX_LABEL_VALUE, pattern=PRINTABLE)]
 Labels = Annotated[
     dict[LabelKey, LabelValue],
     Field(
@@ -80,7 +90,7 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
 
 
-Hold = Annotated[StrictInt, Field(ge=100, le=600_000), BeforeValidator(_whole)]
+Hold = Annotated[StrictInt, Field(ge=MIN_HOLD_MS, le=MAX_HOLD_MS), BeforeValidator(_whole)]
 
 
 class Filter(Request):

@@ -30,6 +30,7 @@ from service.model.policy import (
     WINDOWS_HOLD_SOFT_MS,
     FreezeMode,
 )
+from service.model.request_limits import MAX_FREEZE_TIMEOUT_MS, MIN_FREEZE_TIMEOUT_MS
 from service.model.verdict import Verdict
 from service.model.windows.vss_outcome import VssOutcome
 
@@ -42,7 +43,10 @@ class FreezeRequest(Request):
         description="`required`: no freeze, no snapshot. `preferred`: freeze if that works. `off`: do not freeze.",
     )
     timeout_ms: WholeNumber = Field(
-        default=DEFAULT_FREEZE_TIMEOUT_MS, ge=1_000, le=600_000, description="How long the guest may take until it is frozen."
+        default=DEFAULT_FREEZE_TIMEOUT_MS,
+        ge=MIN_FREEZE_TIMEOUT_MS,
+        le=MAX_FREEZE_TIMEOUT_MS,
+        description="How long the guest may take until it is frozen.",
     )
     hold_limit_ms: Hold | None = Field(
         default=None,
