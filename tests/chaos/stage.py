@@ -18,6 +18,7 @@ import libvirt
 from service.hypervisor.qemu_process import Credentials, OpenFile, QemuProcess
 from tests.chaos.lying_agent import LyingAgent
 from tests.chaos.lying_relay import LyingRelay
+from tests.chaos.refused_agent import start_again_if_refused
 from tests.chaos.remains import GUESTS
 from tests.lab import monitor
 from tests.lab.command import run
@@ -164,9 +165,13 @@ class Stage:
             domain.resume()
         if not domain.isActive():
             # libvirt begins the console anew with each start.
-            until(lambda: _start(domain), 10, "the guest could not be started")
-            self.guest.wait_ready()
+            self._start_guest()
+            start_again_if_refused(self.guest, self._start_guest, self.note)
         self.guest.wait_agent()
+
+    def _start_guest(self) -> None:
+        until(lambda: _start(self.guest.domain), 10, "the guest could not be started")
+        self.guest.wait_ready()
 
     @contextmanager
     def paused_guest(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import pytest
 from service.errors import AgentAnswerUnreadable, AgentLost, LibvirtCallFailed
 from service.hypervisor.connection import HostConnection
 from tests.chaos.lying_agent import Lie, LyingAgent
+from tests.chaos.refused_agent import start_again_if_refused
 from tests.lab.daemon import uri
 from tests.lab.guests import LabGuest
 from tests.service_process import ServiceProcess
@@ -48,6 +49,21 @@ def test_an_agent_that_libvirt_takes_for_broken_is_lost_until_it_is_restarted(la
     connection.close()
 
 
+def test_a_guest_whose_agent_libvirt_refuses_is_started_once_more(lab_guest: LabGuest, liar: LyingAgent) -> None:
+    notes: list[str] = []
+    start_again_if_refused(lab_guest, lambda: None, notes.append)
+    assert notes == [], "a guest whose agent answers was started again"
+
+    liar.tell(Lie.GARBAGE, "guest-get-time", 1)
+    connection = HostConnection(uri())
+    with pytest.raises((AgentAnswerUnreadable, LibvirtCallFailed)):
+        connection.guest(lab_guest.name).agent("guest-get-time")
+    connection.close()
+    start_again_if_refused(lab_guest, lambda: _start(lab_guest), notes.append)
+    lab_guest.wait_agent()
+    assert len(notes) == 1
+
+
 def test_a_freeze_whose_thaw_never_reaches_the_agent_ends_by_the_fuse_and_the_job_has_seen_it(
     lab_guest: LabGuest, liar: LyingAgent, service: ServiceProcess
 ) -> None:
@@ -78,3 +94,7 @@ def test_a_thaw_that_is_executed_and_whose_answer_is_lost_leaves_a_guest_that_is
     job = service.wait(service.create(lab_guest.name, freeze=FUSE_DUE_LATE), SOON_S)
     assert (job["state"], job["error"]["code"]) == ("failed", "thaw_unanswered")
     assert (job["verdict"], job["recovery_point"]["verdict"]) == ("crash", "crash")
+
+
+def _start(guest: LabGuest) -> None:
+    guest.start()
