@@ -84,6 +84,15 @@ def blocked_until(blackouts: Sequence[Blackout], instant: datetime) -> datetime 
     return end if end > instant else None
 
 
+def window_at(windows: Sequence[Blackout], instant: datetime) -> Window | None:
+    """The window in which the instant lies, with those that follow it without a gap. None: it lies in none."""
+    end = blocked_until(windows, instant)
+    if end is None:
+        return None
+    begin = min(window.begin for window in _around(windows, instant) if window.begin <= instant < window.end)
+    return Window(begin, end)
+
+
 def _around(blackouts: Sequence[Blackout], instant: datetime) -> Iterator[Window]:
     for blackout in blackouts:
         day = instant.astimezone(zone_of(blackout.time_zone)).toordinal()
