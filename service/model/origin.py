@@ -1,0 +1,28 @@
+"""Which track of which policy a job and its point belong to: two labels.
+
+The sealed manifest has them too, so that they outlive the database. A policy is known by its name. So a repository that is imported
+into a new database has its retention again with the same policy files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+POLICY_LABEL = "stillpoint.policy"
+TRACK_LABEL = "stillpoint.track"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """`policy`, `track`: their names, as they were when the job was made."""
+
+    policy: str
+    track: str
+
+    def as_labels(self) -> dict[str, str]:
+        return {POLICY_LABEL: self.policy, TRACK_LABEL: self.track}
+
+    @classmethod
+    def of(cls, labels: Mapping[str, str] | None) -> "Origin | None":
+        """None: a person asked for the job, and not a policy."""
+        policy, track = (labels or {}).get(POLICY_LABEL), (labels or {}).get(TRACK_LABEL)
+        return cls(policy, track) if policy and track else None
