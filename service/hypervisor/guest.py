@@ -16,6 +16,7 @@ from service.hypervisor.exec_result import ExecResult
 from service.hypervisor.handle import DomainHandle, libvirt
 from service.hypervisor.node_names import retry_node_names
 from service.hypervisor.power import PauseReason, Power
+from service.hypervisor.program import Running
 from service.hypervisor.security_labels import SecurityLabel
 from service.hypervisor.xml import Mirror, agent_is_connected, disks_of, has_agent_channel, mirror_of, snapshot_xml
 from service.model.impact import BlockTimes
@@ -318,7 +319,11 @@ class Guest:
 
     def execute(self, path: str, arguments: Sequence[str] = (), *, budget_ms: int) -> ExecResult:
         """Run a program in the guest and wait for its end. Raises AgentNotAnswering if the program does not end within the budget."""
-        return program.run(self, path, arguments, budget_ms)
+        return self.begin(path, arguments).result(budget_ms)
+
+    def begin(self, path: str, arguments: Sequence[str] = ()) -> Running:
+        """Begin a program in the guest. The program runs while the caller does something else."""
+        return program.begin(self, path, arguments)
 
     # --- the point in time ----------------------------------------------------------------------
 
