@@ -28,7 +28,7 @@ from service.freeze.documents import freeze_document, phase_outcomes, timing_doc
 from service.freeze.fuse import Fuse
 from service.freeze.passed import NO_WRITERS, Passed, Terms, Writers
 from service.freeze.preflush import preflush
-from service.freeze.survey import survey_of
+from service.freeze.survey import begin, seen_from_outside
 from service.freeze.window import THAW_PATIENCE_S, Take, WindowGuard, WindowPlan
 from service.freeze.windows_evidence import SETTLE_BUDGET_S, VssEvidence
 from service.hypervisor.guest import Guest
@@ -87,17 +87,36 @@ class PassSettings:
 
 
 def look(run: JobOfPass, guest: Guest, policy: FreezePolicy) -> Survey:
-    """Survey the guest. Raises DomainPaused, DomainStateUnsuitable, DomainBusy if no point can be taken now."""
-    survey = survey_of(guest)
-    if survey.agent.frozen:
-        survey.foreign_freeze = run.foreign_freeze()
-    if survey.state is DomainState.paused and policy.mode is not FreezeMode.off:
-        raise DomainPaused(domain=survey.domain, state="paused")
-    if survey.state is DomainState.other:
-        raise DomainStateUnsuitable(domain=survey.domain, state="neither running nor shut off")
-    if survey.busy:
-        raise DomainBusy(domain=survey.domain, what="; ".join(f"{target or 'domain'}: {job}" for target, job in survey.busy.items()))
-    return survey
+    """Survey the guest. Raises as `Look`."""
+    return Look(run, guest, policy).finish()
+
+
+class Look:
+    """A survey of the guest that is under way, for a job that takes a point."""
+
+    def __init__(self, run: JobOfPass, guest: Guest, policy: FreezePolicy) -> None:
+        """Raises DomainPaused, DomainStateUnsuitable, DomainBusy if no point can be taken now. Then the agent is not asked."""
+        self._run = run
+        survey = seen_from_outside(guest)
+        if survey.state is DomainState.paused and policy.mode is not FreezeMode.off:
+            raise DomainPaused(domain=survey.domain, state="paused")
+        if survey.state is DomainState.other:
+            raise DomainStateUnsuitable(domain=survey.domain, state="neither running nor shut off")
+        if survey.busy:
+            raise DomainBusy(domain=survey.domain, what="; ".join(f"{target or 'domain'}: {job}" for target, job in survey.busy.items()))
+        self._under_way = begin(guest, survey)
+
+    @property
+    def survey(self) -> Survey:
+        """What is known so far: the state of the domain and its disks."""
+        return self._under_way.survey
+
+    def finish(self) -> Survey:
+        """Wait for the programs in the guest."""
+        survey = self._under_way.finish()
+        if survey.agent.frozen:
+            survey.foreign_freeze = self._run.foreign_freeze()
+        return survey
 
 
 class FrozenPass:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from service.hypervisor.guest import Guest
+from service.hypervisor.program import Running
 from service.model.block_devices import BlockDevice, Content, GuestDevices, Mount, targets_by_serial
 from service.model.inventory import Disk
 
@@ -68,12 +69,17 @@ done
 _NAME = re.compile(r"[A-Za-z0-9!_.:-]+")
 
 
-def read_devices(guest: Guest, disks: Sequence[Disk], guest_disks: Mapping[str, str]) -> GuestDevices | None:
+def begin_listing(guest: Guest) -> Running:
+    """The program whose output `read_devices` reads. Raises StillpointError."""
+    return guest.begin("/bin/sh", ["-c", _READ_DEVICES])
+
+
+def read_devices(guest: Guest, listing: Running, disks: Sequence[Disk], guest_disks: Mapping[str, str]) -> GuestDevices | None:
     """None: the guest's shell gave no answer. `guest_disks`: by whole disk of the guest, libvirt's name, as libvirt matched them.
 
     Raises StillpointError.
     """
-    result = guest.execute("/bin/sh", ["-c", _READ_DEVICES], budget_ms=READ_BUDGET_MS)
+    result = listing.result(READ_BUDGET_MS)
     parsed = parse_devices(result.output.decode(errors="replace"), disks, guest_disks)
     if parsed is None:
         return None

@@ -1,4 +1,7 @@
-"""Reads a domain and its guest before anything is frozen. `service.model.checks` and `scope` judge the result."""
+"""Reads a domain and its guest before anything is frozen. `service.model.checks` and `scope` judge the result.
+
+A program takes long in a busy guest. So the programs of a survey run side by side, while the host reads what it knows by itself.
+"""
 
 import math
 import shlex
@@ -7,11 +10,13 @@ from contextlib import suppress
 from typing import Any
 
 from service.errors import AgentAnswerUnreadable, AgentCommandBlocked, AgentCommandFailed, StillpointError
-from service.freeze.linux_devices import read_devices, sections
+from service.freeze.linux_devices import begin_listing, read_devices, sections
 from service.hypervisor.agent import reading
+from service.hypervisor.exec_result import ExecResult
 from service.hypervisor.guest import Guest
+from service.hypervisor.program import Running
 from service.model.disk_coverage import filesystems_of, with_disks
-from service.model.inventory import AgentFacts, DomainState, LinuxFacts, Survey
+from service.model.inventory import AgentFacts, DomainState, LinuxFacts, OsFamily, Survey
 from service.model.verdict import HookState
 
 READ_BUDGET_MS = 10_000
@@ -46,18 +51,80 @@ _BLOCK_JOB_TYPES = {number: name for name, number in {"pull": 1, "copy": 2, "com
 
 def survey_of(guest: Guest) -> Survey:
     """Read everything. Faults of the agent are facts in the result. Faults of libvirt are raised."""
+    return begin(guest, seen_from_outside(guest)).finish()
+
+
+def seen_from_outside(guest: Guest) -> Survey:
+    """What libvirt knows. The agent is not asked."""
     state = guest.state()
     survey = Survey(guest.name, state, guest.disks(), AgentFacts(channel=guest.has_agent_channel()))
     if state is DomainState.shut_off:
         survey.shut_off_cleanly = guest.was_shut_off_cleanly()
-        return survey
-    survey.busy = _busy(guest, [disk.target for disk in survey.disks if disk.why_not is None])
-    if state is not DomainState.running or not survey.agent.channel:
-        return survey
-    read_agent(guest, survey.agent)
-    if survey.agent.answers and not survey.agent.frozen:
-        _read_guest(guest, survey)
+    else:
+        survey.busy = _busy(guest, [disk.target for disk in survey.disks if disk.why_not is None])
     return survey
+
+
+def begin(guest: Guest, survey: Survey) -> "SurveyUnderWay":
+    """Ask the agent, and begin the programs in the guest."""
+    under_way = SurveyUnderWay(guest, survey)
+    if survey.state is DomainState.running and survey.agent.channel:
+        read_agent(guest, survey.agent)
+        if survey.agent.answers and not survey.agent.frozen:
+            under_way.begin()
+    return under_way
+
+
+class SurveyUnderWay:
+    """A fact that cannot be read lowers the verdict or the checks, and never stops the job."""
+
+    def __init__(self, guest: Guest, survey: Survey) -> None:
+        self.survey = survey
+        self._guest = guest
+        self._reading: Running | None = None
+        self._listing: Running | None = None
+        #: By the name in the guest's kernel: libvirt's name of a disk.
+        self._matched: dict[str, str] = {}
+
+    def begin(self) -> None:
+        agent = self.survey.agent
+        if agent.os_family is OsFamily.linux:
+            self._begin_programs()
+        if agent.allows("guest-get-fsinfo"):
+            with suppress(StillpointError):
+                self.survey.filesystems = self._guest.filesystems()
+        if agent.os_family is OsFamily.unknown and not self.survey.is_windows:
+            self._begin_programs()
+        if self._listing is not None and agent.allows("guest-get-disks"):
+            with suppress(StillpointError):
+                self._matched = self._guest.disks_in_guest()
+
+    def _begin_programs(self) -> None:
+        if self.survey.agent.allows("guest-exec"):
+            with suppress(StillpointError):
+                self._reading = self._guest.begin("/bin/sh", ["-c", _READ_LINUX])
+                self._listing = begin_listing(self._guest)
+
+    def finish(self) -> Survey:
+        """Wait for the programs."""
+        survey = self.survey
+        if self._reading is not None:
+            with suppress(StillpointError):
+                survey.linux = _linux_of(self._guest, self._reading.result(READ_BUDGET_MS))
+            survey.agent.runs_linux = survey.linux is not None and survey.linux.uptime_s is not None
+        if self._listing is not None and survey.agent.runs_linux:
+            self._read_devices(self._listing)
+        return survey
+
+    def _read_devices(self, listing: Running) -> None:
+        survey = self.survey
+        with suppress(StillpointError):
+            survey.devices = read_devices(self._guest, listing, survey.disks, self._matched)
+        if survey.devices is None:
+            return
+        if survey.filesystems is None:
+            survey.filesystems = filesystems_of(survey.devices)
+        survey.filesystems = with_disks(survey.filesystems, survey.devices)
 
 
 def _busy(guest: Guest, targets: list[str]) -> dict[str, str]:
@@ -119,36 +186,7 @@ def _ask_os(guest: Guest, agent: AgentFacts) -> None:
             agent.os = {key: value for key, value in answer.items() if isinstance(value, str)}
 
 
-def _read_guest(guest: Guest, survey: Survey) -> None:
-    """Read the facts inside the guest. A fact that cannot be read lowers the verdict or the checks, and never stops the job."""
-    if survey.agent.allows("guest-get-fsinfo"):
-        with suppress(StillpointError):
-            survey.filesystems = guest.filesystems()
-    if survey.is_windows or not survey.agent.allows("guest-exec"):
-        return
-    with suppress(StillpointError):
-        survey.linux = _read_linux(guest)
-    survey.agent.runs_linux = survey.linux is not None and survey.linux.uptime_s is not None
-    if survey.agent.runs_linux:
-        _read_devices(guest, survey)
-
-
-def _read_devices(guest: Guest, survey: Survey) -> None:
-    matched: dict[str, str] = {}
-    if survey.agent.allows("guest-get-disks"):
-        with suppress(StillpointError):
-            matched = guest.disks_in_guest()
-    with suppress(StillpointError):
-        survey.devices = read_devices(guest, survey.disks, matched)
-    if survey.devices is None:
-        return
-    if survey.filesystems is None:
-        survey.filesystems = filesystems_of(survey.devices)
-    survey.filesystems = with_disks(survey.filesystems, survey.devices)
-
-
-def _read_linux(guest: Guest) -> LinuxFacts | None:
-    result = guest.execute("/bin/sh", ["-c", _READ_LINUX], budget_ms=READ_BUDGET_MS)
+def _linux_of(guest: Guest, result: ExecResult) -> LinuxFacts | None:
     if result.exit_code != 0:
         return None
     parts = sections(result.output.decode(errors="replace"))

@@ -22,7 +22,6 @@ from service.errors import (
     StorageNotAnswering,
     VersionUnknown,
 )
-from service.freeze.passed import Terms
 from service.hypervisor.checkpoints import checkpoint_name
 from service.hypervisor.guest import Guest
 from service.jobs.backup_folder import BackupFolder
@@ -111,7 +110,7 @@ class BackupPlan(Additions):
 
     # --- in the preflight -------------------------------------------------------------------------
 
-    def decide(self, terms: Terms, selection: DiskSelection) -> None:
+    def decide(self, selection: DiskSelection, *, is_running: bool) -> None:
         """Raises RepositoryFull, RepositoryGone and its like, LevelImpossible, JobCancelled."""
         self._repository.safe_point = lambda: self._run.safe_point(PhaseName.preflight)
         look = self._repository.look()
@@ -120,7 +119,7 @@ class BackupPlan(Additions):
             self._repository.sweep([], self._owner)
         self._earlier, self._no_earlier = self._find_earlier()
         point_id, now = str(uuid.uuid4()), datetime.now(UTC)
-        disks = [self._planned(disk, is_running=terms.is_running) for disk in selection.taken]
+        disks = [self._planned(disk, is_running=is_running) for disk in selection.taken]
         assert self._repository.id is not None
         self._own = BackupIntent(
             stage=Stage.taking,
@@ -131,13 +130,13 @@ class BackupPlan(Additions):
             disks=disks,
             definition=self._guest.inactive_xml() if self._guest.is_persistent() else self._guest.xml(),
             left_out=dict(selection.left_out),
-            checkpoint=checkpoint_name(self._repository.id, point_id) if terms.is_running else None,
-            was_running=terms.is_running,
+            checkpoint=checkpoint_name(self._repository.id, point_id) if is_running else None,
+            was_running=is_running,
             firmware=self._firmware(),
         )
         needed = sum(_bytes_of_copy(disk, planned) for disk, planned in zip(selection.taken, disks, strict=True))
         look.require_space(self._repository.path, self._registered.reserve_bytes + needed)
-        if terms.is_running:
+        if is_running:
             self._watching.begin(self._guest, selection.taken, self._request.impact_limit_ms)
 
     def _firmware(self) -> Firmware:

@@ -13,7 +13,7 @@ from service.disks import at_rest, disk_images, image_users, images, overlays, r
 from service.disks.disk_user import DiskUser, disk_user_of
 from service.disks.two_views import DiskPositions
 from service.errors import DomainStateUnsuitable, GuestAlreadyFrozen, LibvirtUnavailable, OverlaysLeft, StillpointError
-from service.freeze.frozen_pass import BEFORE_THE_WINDOW, FrozenPass, PassSettings, look
+from service.freeze.frozen_pass import BEFORE_THE_WINDOW, FrozenPass, Look, PassSettings
 from service.freeze.guard import Guard, Unguarded
 from service.freeze.passed import Passed, Terms
 from service.freeze.window import WindowGuard
@@ -23,7 +23,7 @@ from service.jobs.point_outcome import Taken
 from service.jobs.run import JobRun, MustRecover, Phase
 from service.model.checks import why_not_freezable
 from service.model.intent import Intent, Overlay
-from service.model.inventory import DomainState
+from service.model.inventory import DomainState, Survey
 from service.model.lifecycle import PhaseName
 from service.model.policy import FreezeMode, FreezePolicy
 from service.model.requests import SnapshotRequest
@@ -52,8 +52,8 @@ class PointSettings:
 class Additions:
     """What a kind does of its own before the guest is frozen. The kind `snapshot` does nothing there."""
 
-    def decide(self, terms: Terms, selection: DiskSelection) -> None:
-        """At the end of the preflight. An error ends the job, and nothing is made yet."""
+    def decide(self, selection: DiskSelection, *, is_running: bool) -> None:
+        """In the preflight, while programs in the guest are waited for. An error ends the job, and nothing is made yet."""
 
     def prepare(self, phase: Phase) -> None:
         """In the phase `prepare`, before the overlays are made."""
@@ -126,13 +126,10 @@ class PointTaking:
     # --- before the window ------------------------------------------------------------------------
 
     def _preflight(self, policy: FreezePolicy) -> _Ready:
-        ready = self._look(policy)
-        self._additions.decide(ready.terms, ready.selection)
-        return ready
-
-    def _look(self, policy: FreezePolicy) -> _Ready:
         guest, folder = self._guest, self._settings.overlay_dir
-        survey = look(self._run, guest, policy)
+        look = Look(self._run, guest, policy)
+        # All that follows needs nothing from inside the guest.
+        survey = look.survey
         survey.disks = disk_images.examined(survey.disks)
         selection = select_disks(guest.name, survey.disks, self._request.disks, has_overlay_dir=folder is not None)
         user = disk_user_of(guest, survey.state)
@@ -140,6 +137,11 @@ class PointTaking:
         images.refuse_missing(guest.name, selection.taken, user)
         self._must_be_at_rest(selection)
         overlays.check_space(overlays.spaces(selection.taken, folder, self._settings.overlay_reserve_bytes))
+        self._additions.decide(selection, is_running=survey.state is not DomainState.shut_off)
+        return self._judged(policy, look.finish(), selection, user)
+
+    def _judged(self, policy: FreezePolicy, survey: Survey, selection: DiskSelection, user: DiskUser) -> _Ready:
+        """Whether the guest can be frozen, and what is frozen of it."""
         if survey.state is not DomainState.running or policy.mode is FreezeMode.off:
             outcome = FreezeOutcome.not_needed if survey.state is DomainState.shut_off else FreezeOutcome.not_requested
             return _Ready(Terms(policy, survey, selection, unfrozen=FreezeReply(outcome)), selection, user)
