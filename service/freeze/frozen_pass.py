@@ -1,6 +1,6 @@
 """One frozen pass: everything around one freeze window, for every kind of job that has one.
 
-The order of calls: `look`; then the functions of FrozenPass: `read_writers`, `flush`, `announce`, `window`, `record`,
+The order of calls: `look`; then the functions of FrozenPass: `read_writers`, `begin_flush`, `end_flush`, `announce`, `window`, `record`,
 `read_writers_again`. The result is a Passed.
 """
 
@@ -27,7 +27,7 @@ from service.freeze import window as freeze_window
 from service.freeze.documents import freeze_document, phase_outcomes, timing_document
 from service.freeze.fuse import Fuse
 from service.freeze.passed import NO_WRITERS, Passed, Terms, Writers
-from service.freeze.preflush import preflush
+from service.freeze.preflush import Flush
 from service.freeze.survey import begin, seen_from_outside
 from service.freeze.window import THAW_PATIENCE_S, Take, WindowGuard, WindowPlan
 from service.freeze.windows_evidence import SETTLE_BUDGET_S, VssEvidence
@@ -129,6 +129,7 @@ class FrozenPass:
         self._settings = settings
         self._wall = WallClock()
         self._writers = NO_WRITERS
+        self._flush: Flush | None = None
         self._preflush: dict[str, Any] | None = None
         #: The intent that was committed before the window.
         self._intent = Intent()
@@ -146,11 +147,16 @@ class FrozenPass:
             if vss.before.unavailable:
                 phase.warn(vss.before.unavailable)
 
-    def flush(self, phase: PhaseNotes) -> None:
-        """Write the dirty pages of a guest that will be frozen, if that is wanted and possible. A failure is a warning."""
+    def begin_flush(self) -> None:
+        """Begin to write the dirty pages of a guest that will be frozen, if that is wanted and possible."""
         agent, policy = self.terms.survey.agent, self.terms.policy
         if self.terms.will_freeze and policy.preflush and agent.os_family is OsFamily.linux and agent.allows("guest-exec"):
-            flushed = preflush(self._guest)
+            self._flush = Flush(self._guest)
+
+    def end_flush(self, phase: PhaseNotes) -> None:
+        """Wait until the dirty pages are written. A failure is a warning."""
+        if self._flush is not None:
+            flushed = self._flush.finish()
             self._preflush = flushed.as_document()
             if flushed.message:
                 phase.warn(f"pre-flush: {flushed.message}")

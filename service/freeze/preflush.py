@@ -10,13 +10,14 @@ from typing import Any
 
 from service.errors import StillpointError
 from service.hypervisor.guest import Guest
+from service.hypervisor.program import Running
 
 BUDGET_MS = 60_000
 """Milliseconds for all rounds of `sync` together. After that the job continues, with a warning."""
 MAX_ROUNDS = 4
 """Rounds of `sync`. After the last round the job continues, even if that round was long."""
 SHORT_ROUND_MS = 200.0
-"""Milliseconds. After a longer round there may be new dirty pages, so another round follows, up to MAX_ROUNDS."""
+"""Milliseconds. If a round began longer ago, there may be new dirty pages, so another round follows, up to MAX_ROUNDS."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,41 @@ class Preflush:
         return {"rounds": self.rounds, "duration_ms": self.duration_ms, "message": self.message}
 
 
-def preflush(guest: Guest) -> Preflush:
-    """Run `sync` in the guest, and again while `sync` takes long. A failure only makes the freeze longer, so it is a warning."""
-    start = time.monotonic()
-    rounds, message = 0, None
-    while rounds < MAX_ROUNDS:
-        rounds += 1
-        round_start = time.monotonic()
-        left_ms = BUDGET_MS - (round_start - start) * 1000
+class Flush:
+    """`sync` in the guest, begun while the host still prepares. A failure only makes the freeze longer, so it is a warning."""
+
+    def __init__(self, guest: Guest) -> None:
+        """Begins the first round. Raises nothing."""
+        self._guest = guest
+        self._start = time.monotonic()
+        self._rounds = 0
+        self._running: Running | None = None
+        self._message: str | None = None
+        self._begin_round()
+
+    def finish(self) -> Preflush:
+        """Wait for the end, and run `sync` again while `sync` takes long, or began long ago. Raises nothing."""
+        while self._running is not None and not self._is_done(self._running) and self._rounds < MAX_ROUNDS:
+            self._begin_round()
+        return Preflush(self._rounds, round((time.monotonic() - self._start) * 1000, 3), self._message)
+
+    def _begin_round(self) -> None:
+        self._rounds += 1
+        self._running = None
         try:
-            result = guest.execute("/bin/sync", budget_ms=max(1, int(left_ms)))
+            self._running = self._guest.begin("/bin/sync")
         except StillpointError as error:
-            message = error.detail
-            break
+            self._message = error.detail
+
+    def _is_done(self, running: Running) -> bool:
+        """Whether this round was the last."""
+        left_ms = BUDGET_MS - (running.begun - self._start) * 1000
+        try:
+            result = running.result(max(1, int(left_ms)))
+        except StillpointError as error:
+            self._message = error.detail
+            return True
         if result.exit_code != 0:
-            message = f"sync exited with {result.exit_code}"
-            break
-        if (time.monotonic() - round_start) * 1000 < SHORT_ROUND_MS or left_ms < SHORT_ROUND_MS:
-            break
-    return Preflush(rounds, round((time.monotonic() - start) * 1000, 3), message)
+            self._message = f"sync exited with {result.exit_code}"
+            return True
+        return (time.monotonic() - running.begun) * 1000 < SHORT_ROUND_MS or left_ms < SHORT_ROUND_MS

@@ -50,8 +50,9 @@ class Quiesce:
         with started as guard:
             with bounded_io.refusals(BEFORE_THE_WINDOW):
                 with run.phase(PhaseName.prepare) as phase:
-                    frozen.flush(phase)
+                    frozen.begin_flush()
                     guard.wait_until_ready()
+                    frozen.end_flush(phase)
                 frozen.announce(Intent())
             held = _hold(run, guest, frozen, guard)
         frozen.read_writers_again(held.passed)

@@ -163,10 +163,11 @@ class PointTaking:
         made: list[Overlay] = []
         try:
             with self._run.phase(PhaseName.prepare) as phase:
+                frozen.begin_flush()
                 self._additions.prepare(phase)
                 made = self._make_overlays(ready.selection)
                 rehearsal.must_work(self._guest, ready.disk_user, made)
-                frozen.flush(phase)
+                frozen.end_flush(phase)
                 guard.wait_until_ready()
             if not ready.terms.is_running:
                 self._must_still_be_off(ready.selection)

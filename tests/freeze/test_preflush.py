@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.freeze.preflush import MAX_ROUNDS, SHORT_ROUND_MS, preflush
+from service.freeze.preflush import MAX_ROUNDS, SHORT_ROUND_MS, Flush
 from service.hypervisor.guest import Guest
 from tests.fakes import FakeDisk, FakeDomain, agent_error
 
@@ -22,15 +22,28 @@ def _slow(_arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
 
 
 def test_a_short_flush_is_enough(domain: FakeDomain) -> None:
-    flushed = preflush(Guest(domain, "fake:///"))
+    flushed = Flush(Guest(domain, "fake:///")).finish()
     assert (flushed.rounds, flushed.message) == (1, None)
     assert flushed.duration_ms < SHORT_ROUND_MS
 
 
 def test_a_long_flush_left_time_for_new_dirty_pages_and_is_repeated_but_not_for_ever(domain: FakeDomain) -> None:
     domain.agent.programs["/bin/sync"] = _slow
-    flushed = preflush(Guest(domain, "fake:///"))
+    flushed = Flush(Guest(domain, "fake:///")).finish()
     assert (flushed.rounds, flushed.message) == (MAX_ROUNDS, None)
+
+
+def test_the_flush_runs_while_the_host_does_something_else(domain: FakeDomain) -> None:
+    flush = Flush(Guest(domain, "fake:///"))
+    assert domain.agent.executed == ["/bin/sync"]
+    assert "guest-exec-status" not in domain.log
+    assert (flush.finish().rounds, domain.agent.executed) == (1, ["/bin/sync"])
+
+
+def test_a_flush_that_began_long_before_the_freeze_is_repeated(domain: FakeDomain) -> None:
+    flush = Flush(Guest(domain, "fake:///"))
+    time.sleep((SHORT_ROUND_MS + 10) / 1000)
+    assert flush.finish().rounds == 2
 
 
 @pytest.mark.parametrize(
@@ -48,6 +61,6 @@ def test_a_long_flush_left_time_for_new_dirty_pages_and_is_repeated_but_not_for_
 def test_a_failure_is_noted_and_not_raised(domain: FakeDomain, break_it: object, said: str) -> None:
     assert callable(break_it)
     break_it(domain)
-    flushed = preflush(Guest(domain, "fake:///"))
+    flushed = Flush(Guest(domain, "fake:///")).finish()
     assert flushed.rounds == 1
     assert said in (flushed.message or "")
