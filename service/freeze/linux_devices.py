@@ -9,14 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from service.hypervisor.guest import Guest
-from service.hypervisor.program import Running
 from service.model.block_devices import BlockDevice, Content, GuestDevices, Mount, targets_by_serial
 from service.model.inventory import Disk
 
 READ_BUDGET_MS = 20_000
-"""Milliseconds for one program in the guest. After that the devices of the guest, or their contents, are not known."""
+"""Milliseconds for the program that reads contents. After that the contents are not known."""
 
-_READ_DEVICES = r"""
+LIST_DEVICES = r"""
 echo @devices
 for path in /sys/class/block/*; do
     read -r number < "$path/dev" || continue
@@ -69,18 +68,12 @@ done
 _NAME = re.compile(r"[A-Za-z0-9!_.:-]+")
 
 
-def begin_listing(guest: Guest) -> Running:
-    """The program whose output `read_devices` reads. Raises StillpointError."""
-    return guest.begin("/bin/sh", ["-c", _READ_DEVICES])
-
-
-def read_devices(guest: Guest, listing: Running, disks: Sequence[Disk], guest_disks: Mapping[str, str]) -> GuestDevices | None:
+def read_devices(guest: Guest, text: str, disks: Sequence[Disk], guest_disks: Mapping[str, str]) -> GuestDevices | None:
     """None: the guest's shell gave no answer. `guest_disks`: by whole disk of the guest, libvirt's name, as libvirt matched them.
 
-    Raises StillpointError.
+    `text`: what LIST_DEVICES prints. Raises StillpointError.
     """
-    result = listing.result(READ_BUDGET_MS)
-    parsed = parse_devices(result.output.decode(errors="replace"), disks, guest_disks)
+    parsed = parse_devices(text, disks, guest_disks)
     if parsed is None:
         return None
     unknown = [name for target in parsed.targets.values() for name in parsed.leaves_of(target) if _is_unknown(parsed, name)]

@@ -1,16 +1,16 @@
 """Reads a domain and its guest before anything is frozen. `service.model.checks` and `scope` judge the result.
 
-A program takes long in a busy guest. So the programs of a survey run side by side, while the host reads what it knows by itself.
+A program takes long in a busy guest. So one program reads all that it can, while the host reads what it knows by itself.
 """
 
 import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from service.errors import AgentAnswerUnreadable, AgentCommandBlocked, AgentCommandFailed, StillpointError
-from service.freeze.linux_devices import begin_listing, read_devices, sections
+from service.freeze.linux_devices import LIST_DEVICES, read_devices, sections
 from service.hypervisor.agent import reading
 from service.hypervisor.exec_result import ExecResult
 from service.hypervisor.guest import Guest
@@ -19,8 +19,10 @@ from service.model.disk_coverage import filesystems_of, with_disks
 from service.model.inventory import AgentFacts, DomainState, LinuxFacts, OsFamily, Survey
 from service.model.verdict import HookState
 
-READ_BUDGET_MS = 10_000
-"""Milliseconds for one program in the guest. After that the facts that the program reads are not known."""
+READ_BUDGET_MS = 20_000
+"""Milliseconds for the program that reads the system. After that the facts that the program reads are not known."""
+HOOK_BUDGET_MS = 10_000
+"""Milliseconds for the program that reads the hook. After that the hook is not inspected."""
 DOMAIN_JOB = "a backup, migration or save"
 ANSWERED = (AgentCommandFailed, AgentCommandBlocked, AgentAnswerUnreadable)
 """Errors of an agent that answered without a result. Such an agent still answers other questions."""
@@ -30,12 +32,12 @@ HOOK_DECLARATION = "stillpoint: reports-failures"
 
 _NETWORK_TYPES = ("nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "9p", "virtiofs")
 
-# One program and one round trip for everything. The agent is the parent of the program.
+# The agent is the parent of the program. Its exit status says whether this part was read.
 _READ_LINUX = r"""
 echo @agent; tr '\0' '\n' < /proc/$PPID/cmdline
 echo @config; cat /etc/qemu/qemu-ga.conf 2>/dev/null
 echo @uptime; cat /proc/uptime
-echo @mounts; cat /proc/mounts
+echo @mtab; cat /proc/mounts || exit
 """
 # Scripts are the executable files that the hook would run, without the files that editors and package managers leave behind.
 _READ_HOOK = r"""
@@ -66,7 +68,7 @@ def seen_from_outside(guest: Guest) -> Survey:
 
 
 def begin(guest: Guest, survey: Survey) -> "SurveyUnderWay":
-    """Ask the agent, and begin the programs in the guest."""
+    """Ask the agent, and begin the program that reads the system inside the guest."""
     under_way = SurveyUnderWay(guest, survey)
     if survey.state is DomainState.running and survey.agent.channel:
         read_agent(guest, survey.agent)
@@ -82,49 +84,45 @@ class SurveyUnderWay:
         self.survey = survey
         self._guest = guest
         self._reading: Running | None = None
-        self._listing: Running | None = None
         #: By the name in the guest's kernel: libvirt's name of a disk.
         self._matched: dict[str, str] = {}
 
     def begin(self) -> None:
         agent = self.survey.agent
         if agent.os_family is OsFamily.linux:
-            self._begin_programs()
+            self._begin_reading()
         if agent.allows("guest-get-fsinfo"):
             with suppress(StillpointError):
                 self.survey.filesystems = self._guest.filesystems()
         if agent.os_family is OsFamily.unknown and not self.survey.is_windows:
-            self._begin_programs()
-        if self._listing is not None and agent.allows("guest-get-disks"):
+            self._begin_reading()
+        if self._reading is not None and agent.allows("guest-get-disks"):
             with suppress(StillpointError):
                 self._matched = self._guest.disks_in_guest()
 
-    def _begin_programs(self) -> None:
+    def _begin_reading(self) -> None:
         if self.survey.agent.allows("guest-exec"):
             with suppress(StillpointError):
-                self._reading = self._guest.begin("/bin/sh", ["-c", _READ_LINUX])
-                self._listing = begin_listing(self._guest)
+                self._reading = self._guest.begin("/bin/sh", ["-c", f"{_READ_LINUX}{LIST_DEVICES}exit 0"])
 
     def finish(self) -> Survey:
-        """Wait for the programs."""
-        survey = self.survey
+        """Wait for the program."""
         if self._reading is not None:
             with suppress(StillpointError):
-                survey.linux = _linux_of(self._guest, self._reading.result(READ_BUDGET_MS))
-            survey.agent.runs_linux = survey.linux is not None and survey.linux.uptime_s is not None
-        if self._listing is not None and survey.agent.runs_linux:
-            self._read_devices(self._listing)
-        return survey
+                self._read(self._reading.result(READ_BUDGET_MS))
+        return self.survey
 
-    def _read_devices(self, listing: Running) -> None:
-        survey = self.survey
-        with suppress(StillpointError):
-            survey.devices = read_devices(self._guest, listing, survey.disks, self._matched)
-        if survey.devices is None:
+    def _read(self, result: ExecResult) -> None:
+        if result.exit_code != 0:
             return
-        if survey.filesystems is None:
-            survey.filesystems = filesystems_of(survey.devices)
-        survey.filesystems = with_disks(survey.filesystems, survey.devices)
+        survey, text = self.survey, result.output.decode(errors="replace")
+        survey.linux = _linux_of(self._guest, sections(text))
+        survey.agent.runs_linux = survey.linux.uptime_s is not None
+        if survey.agent.runs_linux:
+            survey.devices = read_devices(self._guest, text, survey.disks, self._matched)
+        if survey.devices is not None:
+            known = filesystems_of(survey.devices) if survey.filesystems is None else survey.filesystems
+            survey.filesystems = with_disks(known, survey.devices)
 
 
 def _busy(guest: Guest, targets: list[str]) -> dict[str, str]:
@@ -186,11 +184,8 @@ def _ask_os(guest: Guest, agent: AgentFacts) -> None:
             agent.os = {key: value for key, value in answer.items() if isinstance(value, str)}
 
 
-def _linux_of(guest: Guest, result: ExecResult) -> LinuxFacts | None:
-    if result.exit_code != 0:
-        return None
-    parts = sections(result.output.decode(errors="replace"))
-    mounts = [fields for line in parts.get("mounts", []) if len(fields := line.split()) >= 4]
+def _linux_of(guest: Guest, parts: Mapping[str, list[str]]) -> LinuxFacts:
+    mounts = [fields for line in parts.get("mtab", []) if len(fields := line.split()) >= 4]
     hook_path = hook_path_of(parts.get("agent", []), parts.get("config", []))
     return LinuxFacts(
         uptime_s=_first_number(parts.get("uptime", [])),
@@ -227,7 +222,7 @@ def hook_path_of(command_line: list[str], config: list[str]) -> str | None:
 
 def _read_hook(guest: Guest, path: str) -> HookState:
     try:
-        result = guest.execute("/bin/sh", ["-c", _READ_HOOK.format(hook=shlex.quote(path))], budget_ms=READ_BUDGET_MS)
+        result = guest.execute("/bin/sh", ["-c", _READ_HOOK.format(hook=shlex.quote(path))], budget_ms=HOOK_BUDGET_MS)
     except StillpointError:
         return HookState.not_inspected
     text, _, scripts = result.output.decode(errors="replace").partition("\n@scripts\n")

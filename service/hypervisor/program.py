@@ -11,7 +11,7 @@ from service.hypervisor.exec_result import ExecResult, result_of
 POLL_S = 0.005
 """Seconds between two questions whether a program in the guest has ended, at least."""
 POLL_SHARE = 0.2
-"""The share of the time since the beginning of the program that a pause lasts: the answer comes late by a fifth at most."""
+"""The share of the time that was waited so far that a pause lasts: the answer comes late by a fifth of the wait at most."""
 POLL_MAX_S = 0.5
 """Seconds at which that pause stops to grow."""
 
@@ -38,8 +38,8 @@ class Running:
 
         Raises AgentNotAnswering if the program does not end within the budget, and the errors of an agent command.
         """
+        since = time.monotonic()
         while True:
-            pause = min(max(POLL_S, (time.monotonic() - self.begun) * POLL_SHARE), POLL_MAX_S)
             status = self._guest.agent("guest-exec-status", {"pid": self._pid})
             with agent.reading(self._guest.name, "guest-exec-status"):
                 if status["exited"]:
@@ -47,7 +47,7 @@ class Running:
             if time.monotonic() > self.begun + budget_ms / 1000:
                 what = f"guest-exec {self._path}"
                 raise AgentNotAnswering(domain=self._guest.name, command=what, timeout_ms=budget_ms, message="the program still runs")
-            time.sleep(pause)
+            time.sleep(min(max(POLL_S, (time.monotonic() - since) * POLL_SHARE), POLL_MAX_S))
 
 
 def begin(guest: Asked, path: str, arguments: Sequence[str]) -> Running:

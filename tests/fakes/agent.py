@@ -262,12 +262,10 @@ class FakeAgent:
         script = arguments[1]
         if script.startswith(": stillpoint-"):
             return 0, self._fuse_script(*script.splitlines()[0].split()[1:]).encode(), b""
-        if "@devices" in script:
-            return 0, self._devices_text().encode(), b""
+        if "@mtab" in script and "@devices" in script:
+            return 0, f"{self._survey_text()}{self._devices_text()}".encode(), b""
         if "is_empty" in script:
             return 0, self._contents_text(script).encode(), b""
-        if "@mounts" in script:
-            return 0, self._survey_text().encode(), b""
         if "@scripts" in script:
             return 0, f"{self.hook_text}\n@scripts\n{''.join(name + chr(10) for name in self.hook_scripts)}".encode(), b""
         if script.startswith("exit "):
@@ -289,7 +287,7 @@ class FakeAgent:
 
     def _survey_text(self) -> str:
         lines = ["@agent", "qemu-ga", "-m", "virtio-serial", *(["-F/etc/qemu/fsfreeze-hook"] if self.hook else []), "@config"]
-        lines += ["@uptime", f"{self.uptime_s} 12.00", "@mounts", "proc /proc proc rw,relatime 0 0"]
+        lines += ["@uptime", f"{self.uptime_s} 12.00", "@mtab", "proc /proc proc rw,relatime 0 0"]
         lines += [f"/dev/{fs.name} {fs.mountpoint} {fs.type} {fs.options} 0 0" for fs in self.filesystems]
         return "\n".join([*lines, *self.extra_mounts]) + "\n"
 

@@ -178,7 +178,7 @@ def test_commands_that_are_listed_wrongly_are_tried(scene: Scene, commands: Any)
 
 @pytest.mark.parametrize(
     "text",
-    ["@mounts\na    b\n\n@uptime\nnan nan\n", "@uptime\ninf\n@mounts\n/dev/vda /data ext4 rw 0 0\n", "", "\x00\x01@mounts"],
+    ["@mtab\na    b\n\n@uptime\nnan nan\n", "@uptime\ninf\n@mtab\n/dev/vda /data ext4 rw 0 0\n", "", "\x00\x01@mtab"],
 )
 def test_whatever_the_guest_prints_the_job_goes_on(scene: Scene, text: str) -> None:
     scene.domain.agent.programs["/bin/sh"] = lambda _arguments: (0, text.encode(), b"")
