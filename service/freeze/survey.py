@@ -72,7 +72,7 @@ def begin(guest: Guest, survey: Survey) -> "SurveyUnderWay":
     under_way = SurveyUnderWay(guest, survey)
     if survey.state is DomainState.running and survey.agent.channel:
         read_agent(guest, survey.agent)
-        if survey.agent.answers and not survey.agent.frozen:
+        if _may_be_asked(survey):
             under_way.begin()
     return under_way
 
@@ -84,21 +84,10 @@ class SurveyUnderWay:
         self.survey = survey
         self._guest = guest
         self._reading: Running | None = None
-        #: By the name in the guest's kernel: libvirt's name of a disk.
-        self._matched: dict[str, str] = {}
 
     def begin(self) -> None:
-        agent = self.survey.agent
-        if agent.os_family is OsFamily.linux:
+        if self.survey.agent.os_family is OsFamily.linux:
             self._begin_reading()
-        if agent.allows("guest-get-fsinfo"):
-            with suppress(StillpointError):
-                self.survey.filesystems = self._guest.filesystems()
-        if agent.os_family is OsFamily.unknown and not self.survey.is_windows:
-            self._begin_reading()
-        if self._reading is not None and agent.allows("guest-get-disks"):
-            with suppress(StillpointError):
-                self._matched = self._guest.disks_in_guest()
 
     def _begin_reading(self) -> None:
         if self.survey.agent.allows("guest-exec"):
@@ -106,11 +95,19 @@ class SurveyUnderWay:
                 self._reading = self._guest.begin("/bin/sh", ["-c", f"{_READ_LINUX}{LIST_DEVICES}exit 0"])
 
     def finish(self) -> Survey:
-        """Wait for the program."""
+        """Ask the rest, and wait for the program."""
+        survey = self.survey
+        if not _may_be_asked(survey):
+            return survey
+        if survey.agent.allows("guest-get-fsinfo"):
+            with suppress(StillpointError):
+                survey.filesystems = self._guest.filesystems()
+        if survey.agent.os_family is OsFamily.unknown and not survey.is_windows:
+            self._begin_reading()
         if self._reading is not None:
             with suppress(StillpointError):
                 self._read(self._reading.result(READ_BUDGET_MS))
-        return self.survey
+        return survey
 
     def _read(self, result: ExecResult) -> None:
         if result.exit_code != 0:
@@ -119,10 +116,22 @@ class SurveyUnderWay:
         survey.linux = _linux_of(self._guest, sections(text))
         survey.agent.runs_linux = survey.linux.uptime_s is not None
         if survey.agent.runs_linux:
-            survey.devices = read_devices(self._guest, text, survey.disks, self._matched)
+            survey.devices = read_devices(self._guest, text, survey.disks, self._matched())
         if survey.devices is not None:
             known = filesystems_of(survey.devices) if survey.filesystems is None else survey.filesystems
             survey.filesystems = with_disks(known, survey.devices)
+
+    def _matched(self) -> dict[str, str]:
+        """By the name in the guest's kernel: libvirt's name of a disk."""
+        if self.survey.agent.allows("guest-get-disks"):
+            with suppress(StillpointError):
+                return self._guest.disks_in_guest()
+        return {}
+
+
+def _may_be_asked(survey: Survey) -> bool:
+    is_there = survey.state is DomainState.running and survey.agent.channel
+    return is_there and survey.agent.answers and not survey.agent.frozen
 
 
 def _busy(guest: Guest, targets: list[str]) -> dict[str, str]:
