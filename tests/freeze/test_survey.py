@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.freeze.survey import DOMAIN_JOB, as_document, hook_path_of, hook_state, survey_of
+from service.freeze.survey import DOMAIN_JOB, as_document, begin, hook_path_of, hook_state, seen_from_outside, survey_of
 from service.hypervisor.guest import Guest
 from service.model.inventory import DomainState, OsFamily
 from service.model.verdict import HookState
@@ -118,3 +118,29 @@ def test_jobs_of_libvirt_are_named(domain: FakeDomain, guest: Guest) -> None:
 def test_of_an_operating_system_only_words_are_kept(domain: FakeDomain, guest: Guest) -> None:
     domain.agent.os = {"id": "debian", "version": {"nested": 1}, "pretty-name": 7}
     assert survey_of(guest).agent.os == {"id": "debian"}
+
+
+def test_the_guest_reads_its_system_while_the_host_does_something_else(domain: FakeDomain, guest: Guest) -> None:
+    under_way = begin(guest, seen_from_outside(guest))
+    assert (domain.agent.executed, "guest-exec-status" in domain.log) == (["/bin/sh"], False)
+    found = under_way.finish()
+    assert (found.agent.runs_linux, found.devices is not None, domain.agent.executed) == (True, True, ["/bin/sh"])
+
+
+def test_a_guest_whose_system_is_not_known_is_read_as_well(domain: FakeDomain, guest: Guest) -> None:
+    domain.agent.blocked.add("guest-get-osinfo")
+    found = survey_of(guest)
+    assert (found.agent.runs_linux, found.agent.os_family, found.devices is not None) == (True, OsFamily.linux, True)
+
+
+def test_a_listing_of_devices_that_fails_leaves_what_was_read_before_it(domain: FakeDomain, guest: Guest) -> None:
+    real = domain.agent._shell
+    domain.agent.programs["/bin/sh"] = lambda arguments: (0, real(arguments)[1].split(b"@devices")[0], b"")
+    found = survey_of(guest)
+    assert (found.hook, found.agent.runs_linux, found.devices) == (HookState.absent, True, None)
+
+
+def test_the_system_is_not_read_by_halves(domain: FakeDomain, guest: Guest) -> None:
+    """A program that failed proves no absence of a hook."""
+    domain.agent.programs["/bin/sh"] = lambda _arguments: (1, b"@agent\nqemu-ga\n", b"")
+    assert survey_of(guest).hook is HookState.not_inspected

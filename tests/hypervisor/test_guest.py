@@ -74,6 +74,18 @@ def test_a_program_that_takes_too_long_is_not_waited_for(domain: FakeDomain, gue
     assert (caught.value.facts["command"], caught.value.facts["timeout_ms"]) == ("guest-exec /bin/sync", 50)
 
 
+def test_a_program_runs_while_the_caller_does_something_else(domain: FakeDomain, guest: Guest) -> None:
+    first, second = guest.begin("/bin/echo", ["first"]), guest.begin("/bin/echo", ["second"])
+    assert "guest-exec-status" not in domain.log
+    assert (second.result(5_000).output, first.result(5_000).output) == (b"second\n", b"first\n")
+
+
+def test_a_program_that_ended_within_its_budget_is_read_however_late(domain: FakeDomain, guest: Guest) -> None:
+    running = guest.begin("/bin/echo", ["done"])
+    running.begun -= 60
+    assert running.result(50).output == b"done\n"
+
+
 def test_preparing_a_snapshot_reads_and_taking_it_only_asks_once(domain: FakeDomain, guest: Guest, tmp_path: Path) -> None:
     overlay = tmp_path / "new.qcow2"
     overlay.touch()
