@@ -118,6 +118,10 @@ class Look:
             survey.foreign_freeze = self._run.foreign_freeze()
         return survey
 
+    def give_up(self) -> None:
+        """The job ends here. Raises nothing."""
+        self._under_way.give_up()
+
 
 class FrozenPass:
     """The frozen pass of one attempt of one job. `terms` change once: if the agent is busy and the job may continue without a freeze."""

@@ -21,6 +21,8 @@ from service.model.verdict import HookState
 
 READ_BUDGET_MS = 20_000
 """Milliseconds for the program that reads the system. After that the facts that the program reads are not known."""
+UNWANTED_BUDGET_MS = 2_000
+"""Milliseconds to wait for that program where the job has failed meanwhile. After that its output stays in the memory of the agent."""
 HOOK_BUDGET_MS = 10_000
 """Milliseconds for the program that reads the hook. After that the hook is not inspected."""
 DOMAIN_JOB = "a backup, migration or save"
@@ -108,6 +110,12 @@ class SurveyUnderWay:
             with suppress(StillpointError):
                 self._read(self._reading.result(READ_BUDGET_MS))
         return survey
+
+    def give_up(self) -> None:
+        """Read a result that is not wanted: the agent keeps the output of a program until then. Raises nothing."""
+        if self._reading is not None:
+            with suppress(StillpointError):
+                self._reading.result(UNWANTED_BUDGET_MS)
 
     def _read(self, result: ExecResult) -> None:
         if result.exit_code != 0:

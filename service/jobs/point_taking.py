@@ -126,10 +126,17 @@ class PointTaking:
     # --- before the window ------------------------------------------------------------------------
 
     def _preflight(self, policy: FreezePolicy) -> _Ready:
+        look = Look(self._run, self._guest, policy)
+        try:
+            selection, user = self._look_from_outside(look.survey)
+        except BaseException:
+            look.give_up()
+            raise
+        return self._judged(policy, look.finish(), selection, user)
+
+    def _look_from_outside(self, survey: Survey) -> tuple[DiskSelection, DiskUser]:
+        """All that needs nothing from inside the guest."""
         guest, folder = self._guest, self._settings.overlay_dir
-        look = Look(self._run, guest, policy)
-        # All that follows needs nothing from inside the guest.
-        survey = look.survey
         survey.disks = disk_images.examined(survey.disks)
         selection = select_disks(guest.name, survey.disks, self._request.disks, has_overlay_dir=folder is not None)
         user = disk_user_of(guest, survey.state)
@@ -138,7 +145,7 @@ class PointTaking:
         self._must_be_at_rest(selection)
         overlays.check_space(overlays.spaces(selection.taken, folder, self._settings.overlay_reserve_bytes))
         self._additions.decide(selection, is_running=survey.state is not DomainState.shut_off)
-        return self._judged(policy, look.finish(), selection, user)
+        return selection, user
 
     def _judged(self, policy: FreezePolicy, survey: Survey, selection: DiskSelection, user: DiskUser) -> _Ready:
         """Whether the guest can be frozen, and what is frozen of it."""

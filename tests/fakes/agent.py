@@ -233,6 +233,10 @@ class FakeAgent:
 
     # --- programs in the guest ------------------------------------------------------------------
 
+    def unread_programs(self) -> int:
+        """Programs whose output the agent still keeps, because nobody has asked for their end."""
+        return len(self._processes)
+
     def _exec(self, path: str, arg: Sequence[str] = (), capture_output: bool = False) -> dict[str, int]:
         self.executed.append(path)
         program = self.programs.get(path) or {"/bin/sync": _sync, "/bin/sh": self._shell, "/bin/echo": _echo}.get(path)

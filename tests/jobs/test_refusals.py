@@ -87,6 +87,13 @@ def test_an_image_that_was_deleted_is_named_and_not_its_overlay(scene: Scene) ->
     assert (error["code"], error["facts"]["path"]) == ("disk_image_missing", str(scene.images / "db1-vdb.qcow2"))
 
 
+def test_a_job_that_is_refused_leaves_no_output_in_the_memory_of_the_agent(scene: Scene) -> None:
+    (scene.images / "db1-vdb.qcow2").unlink()
+    refused(scene, errno.ENOENT)
+    # One program of the preflight, and one of the snapshot.
+    assert (scene.domain.agent.executed, scene.domain.agent.unread_programs()) == (["/bin/sh"] * 2, 0)
+
+
 def test_files_that_libvirt_does_not_see_are_refused(scene: Scene) -> None:
     scene.domain.hidden = scene.images
     preflight, job = scene.run("preflight"), scene.run()
