@@ -18,7 +18,6 @@ import libvirt
 from service.hypervisor.qemu_process import Credentials, OpenFile, QemuProcess
 from tests.chaos.lying_agent import LyingAgent
 from tests.chaos.lying_relay import LyingRelay
-from tests.chaos.refused_agent import start_again_if_refused
 from tests.chaos.remains import GUESTS
 from tests.lab import monitor
 from tests.lab.command import run
@@ -26,6 +25,7 @@ from tests.lab.disks import make_ext4
 from tests.lab.guests import LabGuest
 from tests.lab.options import GuestOptions
 from tests.lab.places import LabError
+from tests.lab.refused_agent import start_again_if_refused
 from tests.service_process import ServiceProcess
 
 GUEST_MB = 64

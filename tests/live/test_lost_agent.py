@@ -8,9 +8,9 @@ import pytest
 from service.errors import AgentAnswerUnreadable, AgentLost, LibvirtCallFailed
 from service.hypervisor.connection import HostConnection
 from tests.chaos.lying_agent import Lie, LyingAgent
-from tests.chaos.refused_agent import start_again_if_refused
 from tests.lab.daemon import uri
 from tests.lab.guests import LabGuest
+from tests.lab.refused_agent import start_again_if_refused
 from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.live

@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tests.lab.disks import chain
 from tests.lab.fixtures import MakeGuest
 from tests.lab.guests import LabGuest
 from tests.lab.options import GuestOptions
-from tests.lab.places import LabError
+from tests.lab.refused_agent import is_refused, start_again_if_refused
 from tests.live.folders import folder_for_qemu
 from tests.scenes.sealed_points import SealedPoints
 from tests.service_process import ServiceProcess
@@ -190,10 +189,8 @@ def test_a_qemu_that_is_killed_before_it_has_written_out_what_it_copied_costs_no
     job = service.wait(job_id, timeout=300)
 
     assert (job["state"], job["error"]) == ("succeeded", None)
-    if not answers(new):
-        new.domain.destroy()
-        new.domain.create()
-        new.wait_agent()
+    start_again_if_refused(new, new.domain.create, lambda _: None)
+    new.wait_agent()
     assert files_of(new) == {"first", "second", "fourth"}
     assert new.exec("/bin/sh", "-c", "cat /data/*.bulk | wc -c").split() == [str(40 << 20)]
     assert chain(disk) == [disk]
@@ -218,16 +215,10 @@ def kill_until_the_agent_answers(guest: LabGuest) -> None:
     for _ in range(3):
         kill_qemu(guest)
         eventually(guest.domain.isActive)
-        if answers(guest):
+        if not is_refused(guest):
+            guest.wait_agent()
             return
     guest.wait_agent()
-
-
-def answers(guest: LabGuest) -> bool:
-    with suppress(LabError):
-        guest.wait_agent(30)
-        return True
-    return False
 
 
 def kill_qemu(guest: LabGuest) -> None:

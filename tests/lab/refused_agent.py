@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import libvirt
 
-from tests.lab.guests import LabGuest
+from tests.lab.guests import BOOT_TIMEOUT, LabGuest
 
-REFUSED_FOR_S = 10.0
+REFUSED_FOR_S = 5.0
 """Seconds of refusals that are taken for libvirt's last word."""
 
 
@@ -24,9 +24,12 @@ def start_again_if_refused(guest: LabGuest, start: Callable[[], None], note: Cal
 
 
 def is_refused(guest: LabGuest, for_s: float = REFUSED_FOR_S) -> bool:
-    """Whether libvirt refuses every command for so long while the port is open. False as soon as the agent answers."""
+    """Whether libvirt refuses every command for so long while the port is open. False if it answers, or never opens the port."""
     begun = time.monotonic()
+    deadline = begun + BOOT_TIMEOUT
     while time.monotonic() - begun < for_s:
+        if time.monotonic() > deadline:
+            return False
         try:
             guest.agent({"execute": "guest-ping"}, timeout=2)
         except libvirt.libvirtError:
