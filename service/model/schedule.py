@@ -24,7 +24,6 @@ JUMP = timedelta(days=7)
 """If the clock differs by more than this from the last look, it may have jumped."""
 JUMP_BELIEVED_S = 900.0
 """Seconds after which a clock that may have jumped is believed. Nothing is decided until then: an outcome is for ever."""
-_INSTANT = timedelta(microseconds=1)
 
 
 class Outcome(StrEnum):
@@ -58,9 +57,9 @@ class Run:
     reason: Reason | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def refused(self, code: str) -> "Run":
-        """For a run whose job could not be made. `code`: of the error."""
-        return replace(self, outcome=Outcome.skipped, reason=Reason.refused, facts={"code": code})
+    def refused(self, error: Mapping[str, Any]) -> "Run":
+        """For a run whose job could not be made. `error`: as a document."""
+        return replace(self, outcome=Outcome.skipped, reason=Reason.refused, facts={"error": dict(error)})
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,12 @@ def due_between(rule: ScheduleRule, after: datetime, until: datetime, limit: int
     return list(islice(cron.between(rule.cron, rule.time_zone, after, until), limit))
 
 
-def key_of(policy: str, track: str, domain_id: str) -> str:
-    """A preview of a policy that has no schedules yet shows the same jitter as its schedules get."""
-    return f"{policy}/{track}/{domain_id}"
+def key_of(track: str, domain_id: str) -> str:
+    """What the jitter depends on. A preview of a policy that has no schedules yet shows the same jitter as its schedules get.
+
+    The name of the policy is not in it: a new name would move a run that waits for its jitter, perhaps to a time that has passed.
+    """
+    return f"{track}/{domain_id}"
 
 
 def jitter_of(key: str, due_at: datetime, jitter_s: int) -> timedelta:
@@ -153,7 +155,7 @@ def begin(rule: ScheduleRule, blackouts: Sequence[Blackout], key: str, after: da
     due_at = next_due(rule, after)
     while due_at is not None and due_at in decided:
         due_at = next_due(rule, due_at)
-    return _waits((), due_at, start_of(rule, blackouts, key, due_at).at if due_at is not None else None)
+    return _waits(rule, (), due_at, start_of(rule, blackouts, key, due_at).at if due_at is not None else None)
 
 
 def decide(rule: ScheduleRule, blackouts: Sequence[Blackout], standing: Standing, now: datetime, limit: int = MAX_RUNS) -> Decision:
@@ -167,7 +169,7 @@ def decide(rule: ScheduleRule, blackouts: Sequence[Blackout], standing: Standing
         return _with_next(rule, blackouts, standing, runs, newest)
     outcome = _newest(rule, blackouts, standing, newest, now)
     if isinstance(outcome, datetime):
-        return _waits(_undecided(runs, standing), newest, outcome)
+        return _waits(rule, _undecided(runs, standing), newest, outcome)
     return _with_next(rule, blackouts, standing, [*runs, outcome], newest)
 
 
@@ -185,10 +187,13 @@ def is_clock_believed(last_look: datetime | None, now: datetime, lasted_s: float
 
 
 def _due(rule: ScheduleRule, standing: Standing, now: datetime, limit: int) -> list[datetime]:
-    """One more than `limit` if there are more."""
+    """One more than `limit` if there are more.
+
+    The first is `next_due_at`, also where the rule does not name it any more: a newer time zone database may have moved it.
+    """
     if standing.next_due_at is None or standing.next_due_at > now:
         return []
-    return due_between(rule, standing.next_due_at - _INSTANT, now, limit + 1)
+    return [standing.next_due_at, *due_between(rule, standing.next_due_at, now, limit)]
 
 
 def _newest(rule: ScheduleRule, blackouts: Sequence[Blackout], standing: Standing, due_at: datetime, now: datetime) -> Run | datetime:
@@ -242,11 +247,13 @@ def _with_next(
     if newest is not None:
         return replace(begin(rule, blackouts, standing.key, newest, standing.decided), runs=_undecided(runs, standing))
     due_at = standing.next_due_at
-    return _waits((), due_at, start_of(rule, blackouts, standing.key, due_at).at if due_at is not None else None)
+    return _waits(rule, (), due_at, start_of(rule, blackouts, standing.key, due_at).at if due_at is not None else None)
 
 
-def _waits(runs: tuple[Run, ...], due_at: datetime | None, fire_at: datetime | None) -> Decision:
-    return Decision(runs, due_at, fire_at)
+def _waits(rule: ScheduleRule, runs: tuple[Run, ...], due_at: datetime | None, start_at: datetime | None) -> Decision:
+    """A run that waits is looked at again when the next one is due, too: the next one may begin before that wait ends."""
+    later = next_due(rule, due_at) if due_at is not None else None
+    return Decision(runs, due_at, min((each for each in (start_at, later) if each is not None), default=None))
 
 
 def _undecided(runs: Sequence[Run], standing: Standing) -> tuple[Run, ...]:

@@ -75,7 +75,7 @@ def _due(track: Track, begin: datetime, until: datetime) -> list[tuple[datetime,
 
 def _runs(policy: BackupPolicy, track: Track, domain: Domain, due: Sequence[tuple[datetime, datetime | None]]) -> Iterator[PlannedRun]:
     """As `service.model.schedule.decide` would decide them, if it looked all the time."""
-    key = key_of(policy.name, track.name, domain.id)
+    key = key_of(track.name, domain.id)
     for due_at, later in due:
         start = start_of(track.schedule, policy.blackouts, key, due_at)
         reason, outcome = None, Outcome.skipped
