@@ -50,7 +50,7 @@ lab-down: ready ## remove the lab guest, and the libvirt daemon if the lab start
 chaos: ready ## faults of every kind against real guests, one a round, then one line of JSON; ROUNDS=N, and SEED=S to play the same rounds again
 	@$(PYTHON) -m tests.chaos --rounds "$(ROUNDS)" $(if $(SEED),--seed "$(SEED)")
 
-bench: ## benchmarks beside their peers, results in build/bench/; ONLY=stall, api, list, pickup, windows, guard, flood, ageing, backup or create, with commas, for some
+bench: ## benchmarks beside their peers, results in build/bench/; ONLY=stall, api, list, pickup, windows, guard, flood, ageing, backup, policies or create, with commas, for some
 	@scripts/prepare bench
 	@$(PYTHON) -m benchmarks $(if $(ONLY),--only "$(ONLY)")
 

@@ -5,7 +5,7 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from benchmarks import ageing, api, backup, creating, flood, guard, lists, pickup, stall, windows
+from benchmarks import ageing, api, backup, creating, flood, guard, lists, pickup, policies, stall, windows
 from benchmarks.interleaving import Plan
 from benchmarks.report import Report, save, show
 from tests.lab.places import LabError
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Plan], Report]] = {
     "create": creating.report,
     "ageing": ageing.measure,
     "backup": backup.measure,
+    "policies": policies.measure,
 }
 OF_ANOTHER = frozenset({"create"})
 """Part of another one, and run by itself only where it is named."""

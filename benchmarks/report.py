@@ -58,6 +58,10 @@ GOALS = {
     "guest_sync_hung_repository_vs_quiet": Goal(1.5),
     "guest_sync_full_repository_vs_quiet": Goal(1.5),
     "backup_10gib_rss_mb": Goal(250),
+    "schedule_late_p99_ms": Goal(1000),
+    "schedule_cpu_share": Goal(0.3),
+    "protection_5000_ms": Goal(200),
+    "preview_20000_ms": Goal(1000),
 }
 
 
