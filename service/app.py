@@ -38,6 +38,7 @@ from service.model.windows.well_known_writers import WriterEffect
 from service.model.windows.writer_rules import WriterRules
 from service.records.wake import Wake
 from service.scheduler.pruning import PruningLoop
+from service.scheduler.verification import VerificationLoop
 
 if TYPE_CHECKING:
     from service.jobs.kind import Handler, Handlers
@@ -57,7 +58,7 @@ def run_all(settings: Settings, announce: Announce) -> None:
         bring_up_to_date(settings, database)
         wake = Wake()
         written = _first_token(settings, database)
-        with _pruning(settings, database), _running_worker(settings, database, wake) as worker:
+        with _due(settings, database, wake), _running_worker(settings, database, wake) as worker:
             announce(_welcome("Stillpoint", settings, listener, written))
             # The API is the way to release a gate, so it outlives the jobs of the worker.
             wind_down = partial(worker.wind_down, settings.shutdown_seconds)
@@ -69,16 +70,18 @@ def run_serve(settings: Settings, announce: Announce) -> None:
     with _stopped_by_signals(), _database(settings) as database, _listening(settings.bind, settings.port) as listener:
         check_database(settings, database)
         written = _first_token(settings, database)
-        with _pruning(settings, database):
+        wake = Wake()
+        with _due(settings, database, wake):
             announce(_welcome("Stillpoint's API", settings, listener, written))
-            _serve(create_api(settings, database, Wake()), listener, settings)
+            _serve(create_api(settings, database, wake), listener, settings)
 
 
 def run_worker(settings: Settings, announce: Announce) -> None:
     """The worker alone, with its own /metrics and /readyz where a port is set for them. Raises SchemaOutdated."""
     with _stopped_by_signals() as stopped, _database(settings) as database:
         check_database(settings, database)
-        with _pruning(settings, database), _running_worker(settings, database, Wake()) as worker:
+        wake = Wake()
+        with _due(settings, database, wake), _running_worker(settings, database, wake) as worker:
             announce(f"Stillpoint's worker runs the jobs of host {settings.host_id} on {settings.libvirt_uri}.")
             if settings.metrics_port is None:
                 while not stopped.wait(SIGNAL_LOOK_S):
@@ -178,13 +181,16 @@ def _database(settings: Settings) -> Iterator[Database]:
 
 
 @contextmanager
-def _pruning(settings: Settings, database: Database) -> Iterator[None]:
-    loop = PruningLoop(settings, database)
-    loop.start()
+def _due(settings: Settings, database: Database, wake: Wake) -> Iterator[None]:
+    """What is due without anybody asking. Any number of processes look."""
+    loops = (PruningLoop(settings, database), VerificationLoop(database, wake.wake))
+    for loop in loops:
+        loop.start()
     try:
         yield
     finally:
-        loop.stop()
+        for loop in loops:
+            loop.stop()
 
 
 @contextmanager

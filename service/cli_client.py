@@ -60,6 +60,9 @@ class Client:
     def post(self, *path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return self._call("POST", path, json.dumps(body if body is not None else {}).encode())
 
+    def patch(self, *path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("PATCH", path, json.dumps(body).encode())
+
     def get_patiently(self, *path: str) -> dict[str, Any]:
         """For a command that waits: a service that is away for a while is asked again."""
         until = time.monotonic() + AWAY_S

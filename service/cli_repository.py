@@ -82,6 +82,46 @@ def import_points(repository: NameOrId, url: Url = None, token: Token = None) ->
         raise typer.Exit(1)
 
 
+@repository_app.command("verification")
+def verification(
+    repository: NameOrId,
+    *,
+    bytes_per_day: Annotated[int | None, typer.Option(min=1, help="Bytes that may be read in a day. Left out: no limit.")] = None,
+    begin: Annotated[str | None, typer.Option("--from", metavar="HH:MM", help="When a read may begin.")] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="HH:MM", help="When reads should have ended.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="For the hours and the days, such as Europe/Berlin.")] = None,
+    check: Annotated[list[str] | None, typer.Option(help="bytes, structure or filesystem. Repeat it for several.")] = None,
+    off: Annotated[bool, typer.Option("--off", help="Verify nothing by plan any more.")] = False,
+    any_time: Annotated[bool, typer.Option("--any-time", help="A budget without any limit.")] = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show what is verified by plan. With an option: set the budget first, as a whole."""
+    service = service_at(url, token)
+    asked = {"bytes_per_day": bytes_per_day, "from": begin, "to": end, "time_zone": time_zone, "checks": check}
+    budget = {field: value for field, value in asked.items() if value is not None}
+    if off and (budget or any_time):
+        raise typer.BadParameter("--off takes the budget away, so no other option goes with it")
+    if off or budget or any_time:
+        service.patch("repositories", repository, body={"verification": None if off else budget})
+    _show_verification(service.get("repositories", repository, "verification"))
+
+
+def _show_verification(shown: Mapping[str, Any]) -> None:
+    budget = shown["budget"]
+    if budget is None:
+        typer.echo("Nothing is verified by plan. --bytes-per-day, --from and --to, or --any-time set a budget.")
+    else:
+        a_day = in_bytes(budget["bytes_per_day"]) if budget["bytes_per_day"] is not None else "without limit"
+        typer.echo(f"{a_day} a day, from {budget['from']} to {budget['to']} ({budget['time_zone']}); {', '.join(budget['checks'])}")
+        typer.echo(f"read today: {in_bytes(shown['spent_today_bytes'])}")
+    for run in shown["runs"]:
+        typer.echo(f"read {run['begun_at']}  {run['recovery_point']}  {run['outcome'] or 'not ended'}")
+    for planned in shown["next"]:
+        proven = f"proven {planned['proven_at']}" if planned["proven_at"] is not None else "never proven"
+        typer.echo(f"next  {planned['recovery_point']}  {planned['why']}, {proven}, {in_bytes(planned['cost_bytes'])}")
+
+
 def _show_when_seen(service: "Client", repository: str, *, before: str | None) -> None:
     seen = _wait_until(service, repository, lambda now: now["looked_at"] not in (None, before), LOOK_PATIENCE_S)
     if seen is None:

@@ -52,6 +52,8 @@ def scripted() -> Iterator[ScriptedService]:
         def do_POST(self) -> None:
             self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
+        do_PATCH = do_POST
+
         def _answer(self, body: dict[str, Any] | None) -> None:
             service.tokens.add(self.headers["Authorization"])
             status, document = service.answer(f"{self.command} {self.path}", body)

@@ -110,3 +110,42 @@ def test_an_import_that_could_not_read_the_repository_is_its_error(stillpoint: S
 def test_a_repository_that_is_not_registered_is_an_error(stillpoint: Stillpoint, service: ScriptedService) -> None:
     service.says(ONE, error_document("repository_not_found"), status=404)
     assert stillpoint("repository", "check", ID).returncode == 1
+
+
+BUDGET = {"bytes_per_day": 1 << 40, "from": "22:00", "to": "06:00", "time_zone": "UTC", "checks": ["bytes"]}
+VERIFICATION = {
+    "budget": BUDGET,
+    "spent_today_bytes": 1 << 30,
+    "next": [{"recovery_point": "p2", "why": "missing", "proven_at": None, "cost_bytes": 2 << 30}],
+    "runs": [{"recovery_point": "p1", "begun_at": "t1", "outcome": "damaged"}],
+}
+
+
+def test_what_is_verified_by_plan_is_shown(stillpoint: Stillpoint, service: ScriptedService) -> None:
+    service.says("GET /api/v1/repositories/nas/verification", VERIFICATION)
+    shown = stillpoint("repository", "verification", "nas").stdout.splitlines()
+    for line, parts in zip(shown, (["1.0 TiB", "22:00"], ["1.0 GiB"], ["p1", "damaged"], ["p2", "missing", "2.0 GiB"]), strict=True):
+        assert all(part in line for part in parts), line
+    assert len(service.asked) == 1, "only an option changes the budget"
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        (["--bytes-per-day", "4096", "--from", "22:00", "--to", "06:00"], {"bytes_per_day": 4096, "from": "22:00", "to": "06:00"}),
+        (["--time-zone", "Europe/Berlin", "--check", "bytes"], {"time_zone": "Europe/Berlin", "checks": ["bytes"]}),
+        (["--any-time"], {}),
+        (["--off"], None),
+    ],
+)
+def test_an_option_sets_the_budget_first(stillpoint: Stillpoint, service: ScriptedService, options: list[str], asked: object) -> None:
+    service.says("PATCH /api/v1/repositories/nas", {})
+    service.says("GET /api/v1/repositories/nas/verification", {**VERIFICATION, "budget": None})
+    assert stillpoint("repository", "verification", "nas", *options).returncode == 0
+    assert [call for call, _ in service.asked] == ["PATCH /api/v1/repositories/nas", "GET /api/v1/repositories/nas/verification"]
+    assert service.bodies_of("PATCH /api/v1/repositories/nas") == [{"verification": asked}]
+
+
+def test_a_budget_is_not_set_and_taken_away_at_once(stillpoint: Stillpoint, service: ScriptedService) -> None:
+    assert stillpoint("repository", "verification", "nas", "--off", "--any-time").returncode == 2
+    assert service.asked == []

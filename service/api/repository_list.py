@@ -81,9 +81,11 @@ def _document(repository: Repository, points: int, now: datetime) -> dict[str, A
         "import_asked_at": _time(repository.import_asked_at),
         "imported_at": _time(repository.imported_at),
         "import_result": repository.import_result,
+        "verification": repository.verification,
         "links": {
             "self": f"/api/v1/repositories/{repository.id}",
             "recovery_points": f"/api/v1/recovery-points?repository={repository.id}",
+            "verification": f"/api/v1/repositories/{repository.id}/verification",
         },
     }
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from service.db.base import Base, UtcDateTime
 from service.db.tables_policy import DomainLabels, Policy, RepositorySample, Schedule, ScheduleRun
-from service.db.tables_repository import RecoveryPoint, Repository
+from service.db.tables_repository import RecoveryPoint, Repository, VerificationRun
 
 __all__ = [
     "DatabaseIdentity",
@@ -31,6 +31,7 @@ __all__ = [
     "ScheduleRun",
     "Slot",
     "Token",
+    "VerificationRun",
 ]
 
 

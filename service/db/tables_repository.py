@@ -42,8 +42,34 @@ class Repository(Base):
     imported_at: Mapped[datetime | None]
     #: What the last import found, as the worker says it.
     import_result: Mapped[dict[str, Any] | None]
+    #: The budget of verification by plan (`service.model.verification_budget`). None: nothing is verified by plan.
+    verification: Mapped[dict[str, Any] | None]
 
     __table_args__ = (UniqueConstraint("host_id", "path"),)
+
+
+class VerificationRun(Base):
+    """One verify by plan. The number makes it happen once, whatever number of processes plan."""
+
+    __tablename__ = "verification_runs"
+
+    repository_id: Mapped[str] = mapped_column(ForeignKey("repositories.id", ondelete="CASCADE", onupdate="CASCADE"), primary_key=True)
+    #: 1 for the first of the repository.
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    point_id: Mapped[str] = mapped_column(String(36))
+    domain_id: Mapped[str] = mapped_column(String(36))
+    #: None: the point could not be read, and no job was made.
+    job_id: Mapped[str | None] = mapped_column(String(36))
+    #: `service.model.verification_plan.Why`
+    why: Mapped[str] = mapped_column(String(16))
+    begun_at: Mapped[datetime]
+    #: What it was expected to read.
+    cost_bytes: Mapped[int] = mapped_column(BigInteger)
+    #: What it has read. None: it has not ended, or that is not known.
+    read_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    took_ms: Mapped[int | None] = mapped_column(BigInteger)
+    #: `service.records.verification.Outcome`. None: it has not ended.
+    outcome: Mapped[str | None] = mapped_column(String(16))
 
 
 class RecoveryPoint(Base):

@@ -100,6 +100,7 @@ class _VerifyRun:
         self._subject = run.in_transaction(self._on_record)
         self._phase = PhaseName.checksums
         self._proofs: list[Proof] = []
+        self._read_bytes = 0
 
     def run(self) -> Ending:
         """Every check that was asked for, in order. A point that is not good ends the job, after its proof is on record."""
@@ -108,7 +109,8 @@ class _VerifyRun:
         with self._opened(self._subject.key) as repository:
             for kind in wanted:
                 error = error or self._check(kind, repository)
-        return Ending(error, result={"verify": {"point": self._subject.point_id, "proofs": [_shown(proof) for proof in self._proofs]}})
+        proofs = [_shown(proof) for proof in self._proofs]
+        return Ending(error, result={"verify": {"point": self._subject.point_id, "proofs": proofs, "read_bytes": self._read_bytes}})
 
     def _opened(self, key: Key | None) -> Repository:
         subject, kind = self._subject, self._kind
@@ -183,6 +185,7 @@ class _VerifyRun:
         except PointIncomplete as error:
             faults.append({"folder": error.facts["missing"], "file": None, "reason": MISSING})
         if kind is not ProofKind.filesystem:
+            self._read_bytes += document.get("read_bytes") or 0
             faults += document.get("faults") or ()
             if document.get("ok") is False and not faults:
                 faults.append({**NAMELESS, "folder": self._subject.folder})

@@ -217,7 +217,8 @@ class RestoreRequest:
 class VerifyRequest:
     """`checks`: what is looked at; bytes are always read first, because nothing else says anything about a damaged file.
 
-    `domain`, `domain_id`: of the point. The job itself is about no domain, which may not be there any more.
+    `domain`, `domain_id`: of the point. The job itself is about no domain, which may not be there any more. `by_plan`: no caller asked
+    for it, but the budget of the repository.
     """
 
     kind: ClassVar[JobKind] = JobKind.verify
@@ -227,6 +228,7 @@ class VerifyRequest:
     checks: tuple[ProofKind, ...] = (ProofKind.bytes, ProofKind.structure, ProofKind.filesystem)
     rate_limit_bytes: int | None = None
     domain_id: str | None = None
+    by_plan: bool = False
 
     @property
     def would_freeze(self) -> bool:
@@ -236,6 +238,7 @@ class VerifyRequest:
         return {
             "kind": self.kind.value,
             "recovery_point": self.recovery_point,
+            "by_plan": self.by_plan,
             "domain": self.domain,
             "domain_id": self.domain_id,
             "host": self.host,
@@ -253,6 +256,7 @@ class VerifyRequest:
             host=document.get("host"),
             checks=tuple(ProofKind(check) for check in checks) if checks is not None else cls.checks,
             rate_limit_bytes=document.get("rate_limit_bytes"),
+            by_plan=bool(document.get("by_plan")),
         )
 
 

@@ -45,6 +45,7 @@ class StoredPoint:
     """A point of one repository. `at`: when it was sealed. `proven`: the newest proof of each kind, where that says that the point is good.
 
     `blamed`: the points below whose damage is the only fault of this one, as its newest proof says. `tried_at`: by plan.
+    `is_being_read`: a verify by plan reads it now.
     """
 
     id: str
@@ -56,6 +57,7 @@ class StoredPoint:
     proven: Mapping[str, datetime] = field(default_factory=dict)
     blamed: tuple[str, ...] = ()
     tried_at: datetime | None = None
+    is_being_read: bool = False
 
 
 class PromisedProof(NamedTuple):
@@ -83,7 +85,7 @@ def plan(points: Iterable[StoredPoint], promises: Mapping[str, PromisedProof], n
     parents = {point.id: point.parents for point in by_id.values()}
     known = _Known(by_id, promises, now, _proven_with_those_above(by_id, now))
     planned: list[Planned] = []
-    read: set[str] = set()
+    read = {below for point in by_id.values() if point.is_being_read for below in chains.with_all_below(point.id, parents)}
     for point, why, due_at in known.in_order():
         if len(planned) >= limit:
             break

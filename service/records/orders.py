@@ -112,7 +112,10 @@ def order_again(session: Session, job: Job, request: JobRequest) -> JobOrder:
         # What the job has removed is not asked for again.
         left = tuple(each for each in request.recovery_points if session.get(RecoveryPoint, each) is not None)
         return order_of(session, replace(request, recovery_points=left or request.recovery_points), labels, retry_of=job.id)
-    if isinstance(request, RestoreRequest | VerifyRequest):
+    if isinstance(request, VerifyRequest):
+        # A caller asks for it now.
+        return order_of(session, replace(request, by_plan=False), labels, retry_of=job.id)
+    if isinstance(request, RestoreRequest):
         return order_of(session, request, labels, retry_of=job.id)
     repository_id = repositories.get(session, request.repository).id if isinstance(request, BackupRequest) else job.repository_id
     place: JobLocation = HostLocation(job.host_id)

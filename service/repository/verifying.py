@@ -97,13 +97,15 @@ def _bytes(repository: str, folder: str, report: Report) -> dict[str, Any]:
         for (its_folder, file), reason in zip(files, reasons, strict=True):
             if reason is not None:
                 faults.add(its_folder, file.name, reason)
+    read = stored
     if not faults.faults:
         for disk in disks:
-            _check_content(repository, folder, disk, faults, tally)
+            read += _check_content(repository, folder, disk, faults, tally)
     return {
         "ok": not faults.faults,
         "files": len(files),
         "bytes": stored,
+        "read_bytes": read,
         "faults": faults.faults,
         "contents": len(disks),
         "stamps": stamps,
@@ -179,19 +181,22 @@ def _filesystems(repository: str, folder: str, report: Report) -> dict[str, Any]
     return states
 
 
-def _check_content(repository: str, folder: str, disk: DiskOfPoint, faults: Faults, tally: Tally) -> None:
+def _check_content(repository: str, folder: str, disk: DiskOfPoint, faults: Faults, tally: Tally) -> int:
+    """Returns the bytes that were read."""
+    read = 0
     try:
         chain = stored_chain.chain(repository, folder, disk.file)
         expected = stored_digests(repository, folder, disk.blocks_file, disk.virtual_size)
         if expected.content() != disk.content:
             faults.add(folder, disk.blocks_file, "its digests are not those of the sealed content")
-            return
-        differing = differing_blocks(chain, expected, tally, is_encrypted=disk.is_encrypted)
+            return read
+        differing, read = differing_blocks(chain, expected, tally, is_encrypted=disk.is_encrypted)
     except (PointDamaged, PointIncomplete, ForeignEntry) as error:
         faults.add(folder, _place(error, disk.file), error.detail)
-        return
+        return read
     if differing:
         faults.add(folder, disk.file, f"{len(differing)} blocks are not what the guest saw, the first is block {differing[0]}")
+    return read
 
 
 def _place(error: StillpointError, file: str) -> str:
@@ -199,8 +204,8 @@ def _place(error: StillpointError, file: str) -> str:
     return str(error.facts.get("path") or file)
 
 
-def differing_blocks(chain: Sequence[StoredImage], expected: Digests, tally: Tally, *, is_encrypted: bool) -> list[int]:
-    """The blocks that the images show otherwise than `expected`. Raises PointDamaged, KeyUnusable."""
+def differing_blocks(chain: Sequence[StoredImage], expected: Digests, tally: Tally, *, is_encrypted: bool) -> tuple[list[int], int]:
+    """The blocks that the images show otherwise than `expected`, and how many bytes were read. Raises PointDamaged, KeyUnusable."""
     size = expected.size
     shown = Digests(size)
     with opened(chain, size, tally.report, is_encrypted=is_encrypted) as disk:
@@ -208,6 +213,7 @@ def differing_blocks(chain: Sequence[StoredImage], expected: Digests, tally: Tal
         def note(_index: int, block: Block, content: bytearray) -> None:
             shown[block.number] = digest(content)
 
-        tally.add(size - extents.bytes_of_blocks(disk.data, size))
+        read = extents.bytes_of_blocks(disk.data, size)
+        tally.add(size - read)
         read_blocks(disk.readers, extents.blocks(disk.data, size), note, tally)
-    return shown.differing(expected)
+    return shown.differing(expected), read

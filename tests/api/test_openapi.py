@@ -29,6 +29,7 @@ def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
     assert sorted((operation["operationId"], f"{method} {path}") for path, method, operation in _operations(document)) == [
         ("add_repository", "post /api/v1/repositories"),
         ("cancel_job", "post /api/v1/jobs/{job_id}/cancel"),
+        ("change_repository", "patch /api/v1/repositories/{repository}"),
         ("check_repository", "post /api/v1/repositories/{repository}/check"),
         ("create_job", "post /api/v1/jobs"),
         ("explain_job", "get /api/v1/jobs/{job_id}/explain"),
@@ -38,6 +39,7 @@ def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
         ("get_job", "get /api/v1/jobs/{job_id}"),
         ("get_recovery_point", "get /api/v1/recovery-points/{recovery_point_id}"),
         ("get_repository", "get /api/v1/repositories/{repository}"),
+        ("get_verification", "get /api/v1/repositories/{repository}/verification"),
         ("health", "get /healthz"),
         ("import_repository", "post /api/v1/repositories/{repository}/import"),
         ("list_domains", "get /api/v1/domains"),
@@ -93,10 +95,10 @@ def test_every_body_has_an_example_that_is_accepted(document: dict[str, Any], ap
             for reference in _references(content["schema"]):
                 example = document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
                 wait = {"wait_ms": 0} if path.endswith("/quiesce") else {}
-                place = path.format(domain="db1", job_id=examples.JOB_ID, recovery_point_id=examples.POINT_ID)
+                place = path.format(domain="db1", job_id=examples.JOB_ID, recovery_point_id=examples.POINT_ID, repository="nas")
                 tried.append(api.request(method, place, json={**example, **wait}).status_code)
     # The gate to release is not there, nor are the repository to back up to, and the point to plan with, restore, verify, remove and pin.
-    assert sorted(tried) == [201] + 4 * [202] + 7 * [404]
+    assert sorted(tried) == [200, 201] + 4 * [202] + 7 * [404]
 
 
 def _references(schema: dict[str, Any]) -> list[str]:

@@ -90,6 +90,12 @@ def test_a_promise_that_begins_now_has_its_whole_time() -> None:
     assert planned(point("a1", 9, proven=6), promises={"a": PromisedProof(ProofKind.bytes, 5 * DAY, NOW)}) == []
 
 
+def test_what_is_being_read_is_not_read_again_nor_what_it_stands_on() -> None:
+    reading = point("a2", 8, "a1", tried_at=NOW, is_being_read=True)
+    assert planned(point("a1", 9), reading) == []
+    assert planned(point("a1", 9), replace(reading, is_being_read=False)) == [("a1", "missing")]
+
+
 def test_a_point_that_was_tried_waits_for_a_day() -> None:
     assert planned(point("a1", 9, tried_at=NOW - PAUSE / 2), point("a2", 10)) == [("a2", "missing")]
     assert planned(point("a1", 9, tried_at=NOW - PAUSE)) == [("a1", "missing")]

@@ -5,11 +5,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
+from service.api import verification_plan
 from service.api.context import context_of
 from service.api.openapi import answers
 from service.api.query import documented, query_of
 from service.api.repository_list import document_of, page_of_repositories, repository_host
 from service.api.schemas import examples_repository as examples
+from service.api.schemas import examples_verification
 from service.api.schemas.fields import Name
 from service.api.schemas.repositories import (
     ForgetChoice,
@@ -19,6 +21,7 @@ from service.api.schemas.repositories import (
     RepositoryPage,
     RepositoryRequest,
 )
+from service.api.schemas.verification import RepositoryChange, VerificationAnswer
 from service.db.engine import database_now
 from service.errors import (
     BodyTooLarge,
@@ -34,7 +37,7 @@ from service.errors import (
     ValidationFailed,
 )
 from service.model.key_reference import check_program
-from service.records import repositories
+from service.records import repositories, verification
 from service.records.repositories import Registration
 
 router = APIRouter(prefix="/api/v1/repositories", tags=["repositories"])
@@ -109,6 +112,42 @@ def get(request: Request, repository: RepositoryId) -> Response:
     """Its limits, its state, its space, and what the last import found."""
     with context_of(request).database.read() as session:
         document = document_of(session, repositories.get(session, repository))
+    return _json(document)
+
+
+@router.patch(
+    "/{repository}",
+    operation_id="change_repository",
+    summary="Set or take away the budget of verification by plan",
+    responses=answers(
+        200,
+        RepositoryAnswer,
+        examples.REPOSITORY,
+        RepositoryUnknown,
+        MalformedJson,
+        UnsupportedMediaType,
+        BodyTooLarge,
+        ValidationFailed,
+    ),
+)
+def change(request: Request, repository: RepositoryId, body: RepositoryChange) -> Response:
+    """With a budget, points are verified without anybody asking: those whose proof is missing or oldest, one at a time."""
+    budget = body.verification.as_budget() if body.verification is not None else None
+    with context_of(request).database.write() as session:
+        document = document_of(session, verification.set_budget(session, repository, budget))
+    return _json(document)
+
+
+@router.get(
+    "/{repository}/verification",
+    operation_id="get_verification",
+    summary="Read what is verified by plan",
+    responses=answers(200, VerificationAnswer, examples_verification.VERIFICATION, RepositoryUnknown, ValidationFailed),
+)
+def get_verification(request: Request, repository: RepositoryId) -> Response:
+    """The budget, what is left of it today, what is read next, and what was read. The order is told without a budget, too."""
+    with context_of(request).database.read() as session:
+        document = verification_plan.document_of(session, repository)
     return _json(document)
 
 

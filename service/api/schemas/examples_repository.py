@@ -37,9 +37,11 @@ REPOSITORY: dict[str, Any] = {
     "import_asked_at": None,
     "imported_at": None,
     "import_result": None,
+    "verification": None,
     "links": {
         "self": f"/api/v1/repositories/{REPOSITORY_ID}",
         "recovery_points": f"/api/v1/recovery-points?repository={REPOSITORY_ID}",
+        "verification": f"/api/v1/repositories/{REPOSITORY_ID}/verification",
     },
 }
 FORGOTTEN_REPOSITORY: dict[str, Any] = {"id": REPOSITORY_ID, "name": "nas", "points": 14}

@@ -76,6 +76,7 @@ class RepositoryAnswer(Answer):
     import_asked_at: str | None = Field(description="A caller wants an import, and the worker has not done it yet.")
     imported_at: str | None
     import_result: dict[str, Any] | None
+    verification: dict[str, Any] | None = Field(description="The budget of verification by plan. Null: nothing is verified by plan.")
     links: dict[str, str]
 
 
