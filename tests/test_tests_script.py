@@ -21,9 +21,8 @@ exec "$@"
 PYTEST = """#!/usr/bin/env bash
 case "${APART-} $*" in
     1*) name=apart ;;
-    *--share=*) name=here ;;
-    *--guests=without*) name=without ;;
-    *) name=alone ;;
+    *--guests=only*) name=here ;;
+    *) name=without ;;
 esac
 echo "$*" > "$name.command"
 echo "$$" > "$name.pid.new"
@@ -77,12 +76,19 @@ def test_two_runs_share_the_real_guests_and_a_third_has_the_other_tests(clone: P
     assert "--guests=only" in words(clone, "apart")
 
 
-@pytest.mark.parametrize("guests", [(), ("only",)])
-def test_with_fewer_than_four_cores_one_process_has_all_real_guests(clone: Path, guests: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("guests", "expected"), [((), {"here", "without"}), (("only",), {"here"}), (("without",), {"without"})])
+def test_with_fewer_than_four_cores_one_run_has_all_real_guests(clone: Path, guests: tuple[str, ...], expected: set[str]) -> None:
     set_cores(clone, 3)
     code, _ = outcome(start(clone, *guests))
-    assert (code, runs(clone)) == (0, {"alone"})
-    assert f"--guests={guests[0] if guests else 'all'}" in words(clone, "alone")
+    assert (code, runs(clone)) == (0, expected)
+    if "here" in expected:
+        assert not [word for word in words(clone, "here") if word.startswith("--share=")]
+
+
+def test_the_tests_without_a_guest_give_way_to_the_others(clone: Path) -> None:
+    outcome(start(clone, here="nice > here.nice", without="nice > without.nice"))
+    here, without = (int((clone / f"{run}.nice").read_text()) for run in ("here", "without"))
+    assert without > here
 
 
 @pytest.mark.parametrize(("guests", "expected"), [("only", {"here", "apart"}), ("without", {"without"})])
@@ -97,12 +103,11 @@ def test_the_runs_go_on_at_the_same_time(clone: Path) -> None:
     assert code == 0
 
 
-def test_where_nothing_can_run_apart_one_run_has_all_and_the_reason_is_said(clone: Path) -> None:
+def test_where_nothing_can_run_apart_one_run_has_all_real_guests_and_the_reason_is_said(clone: Path) -> None:
     (clone / "apart.refused").touch()
-    code, output = outcome(start(clone, alone="exit 5"))
-    assert (code, runs(clone)) == (5, {"alone"})
+    code, output = outcome(start(clone, here="exit 5"))
+    assert (code, runs(clone)) == (5, {"here", "without"})
     assert "no root of its own" in output
-    assert {"--guests=all", "--dist"} <= set(words(clone, "alone"))
 
 
 @pytest.mark.parametrize("run", ["here", "apart", "without"])
