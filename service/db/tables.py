@@ -290,6 +290,8 @@ class DatabaseIdentity(Base):
     tried_at: Mapped[datetime | None]
     #: When a process last began to remove what is too old.
     pruned_at: Mapped[datetime | None]
+    #: When a process last saw that each domain has the schedules of its policy.
+    scheduled_at: Mapped[datetime | None]
 
 
 class PrunedJobs(Base):

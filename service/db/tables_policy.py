@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.db.base import Base
@@ -33,7 +33,7 @@ class DomainLabels(Base):
 
 
 class Schedule(Base):
-    """One track of one policy for one domain: when it is due next. `next_due_at` only moves forward while the track stays as it is."""
+    """One track of one policy for one domain: when it is due next. `next_due_at` only moves forward while the rule stays as it is."""
 
     __tablename__ = "schedules"
 
@@ -50,6 +50,10 @@ class Schedule(Base):
     fire_at: Mapped[datetime | None]
     #: The job of the last run that made one.
     last_job_id: Mapped[str | None] = mapped_column(String(36))
+    #: The rule that `next_due_at` follows, as JSON: where the track of the policy has another one, the policy was changed since.
+    rule: Mapped[str] = mapped_column(Text)
+    #: When the scheduler first saw that no host lists the domain. None: a host lists it.
+    gone_since: Mapped[datetime | None]
 
     __table_args__ = (
         UniqueConstraint("policy_id", "track", "domain_id"),

@@ -12,8 +12,10 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from service.db.engine import database_now
 from service.db.tables import DomainLabels, Policy
 from service.errors import PolicyChanged, PolicyTaken, PolicyUnknown
+from service.records import schedules
 
 
 def add(session: Session, document: Mapping[str, Any], now: datetime) -> Policy:
@@ -69,9 +71,10 @@ def change(session: Session, policy: Policy, document: Mapping[str, Any], now: d
     return get(session, policy.id)
 
 
-def remove(session: Session, id_or_name: str) -> Policy:
-    """With its schedules. What became of their runs stays on record. Raises PolicyUnknown."""
+def remove(session: Session, id_or_name: str, now: datetime | None = None) -> Policy:
+    """With its schedules. What became of their runs stays on record, and jobs that are on record run to their end. Raises PolicyUnknown."""
     policy = get(session, id_or_name)
+    schedules.give_up_all(session, policy.id, policy.name, now or database_now(session))
     session.execute(delete(Policy).where(Policy.id == policy.id))
     return policy
 

@@ -1,0 +1,162 @@
+"""Sees to it that each domain has the schedules of its policy: one for each track.
+
+Any number of processes may do so at the same time. What must be changed is found by reading, and is decided again in small transactions.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import Row, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.db.engine import Database, database_now
+from service.db.tables import DatabaseIdentity
+from service.model.schedule import begin, key_of, next_due
+from service.model.schedule_rule import ScheduleRule
+from service.model.selectors import Domain, Tie
+from service.records import listed_domains, schedules
+from service.records.policy_book import PolicyBook, PolicyReader
+from service.scheduler.settling import CLOCK_AHEAD, GONE_KEPT, Settled, settle
+
+EVERY = timedelta(seconds=10)
+"""How often the domains are compared with their schedules. A changed policy is noticed at the next look."""
+NEW_SINCE = timedelta(minutes=1)
+"""A domain that has appeared is covered from the last comparison on, and at most from so long ago."""
+BATCH = 100
+"""Schedules that one transaction adds or brings up to date. With more, other writers wait too long on SQLite."""
+
+Item = TypeVar("Item")
+Clock = Callable[[Session], datetime]
+Wanted = tuple[str, str, str]
+"""The id of a policy, a track, and the id of a domain."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one comparison has read. `last`: when the last one was made."""
+
+    now: datetime
+    last: datetime | None
+    book: PolicyBook
+    domains: dict[str, Domain]
+    wanted: dict[Wanted, Domain]
+    rows: dict[Wanted, Row[Any]]
+
+
+class Covering:
+    """For one thread. `note` gets what was decided in each transaction, after its commit."""
+
+    def __init__(
+        self, database: Database, reader: PolicyReader, queue_limit: int, *, note: Callable[[Settled], None], clock: Clock = database_now
+    ) -> None:
+        self._database = database
+        self._reader = reader
+        self._queue_limit = queue_limit
+        self._note = note
+        self._clock = clock
+        self._covered: PolicyBook | None = None
+
+    def is_due(self, book: PolicyBook, last: datetime | None, now: datetime) -> bool:
+        """A policy was changed, or the time is over and no other process has done it."""
+        return book is not self._covered or last is None or abs(now - last) >= EVERY
+
+    def cover(self) -> None:
+        """Raises DatabaseUnavailable. What is left undone then is done by the next call."""
+        with self._database.read() as session:
+            seen = self._seen(session)
+        missing = [key for key in seen.wanted if key not in seen.rows]
+        for part in _parts(missing):
+            self._add(seen, part)
+        for rows in _parts([row for row in seen.rows.values() if _must_be_settled(seen, row)]):
+            self._settle(rows)
+        with self._database.write() as session:
+            note_covered(session, seen.now)
+        self._covered = seen.book
+
+    def _seen(self, session: Session) -> _Seen:
+        now = self._clock(session)
+        book = self._reader.book(session)
+        domains = listed_domains.listed(session, now)
+        rows = {(row.policy_id, row.track, row.domain_id): row for row in schedules.everyone(session)}
+        return _Seen(now, last_covered(session), book, domains, book.tracks(domains.values()), rows)
+
+    def _add(self, seen: _Seen, part: Sequence[Wanted]) -> None:
+        with_schedules = {domain_id for _, _, domain_id in seen.rows}
+        with self._database.write() as session:
+            # What was read before may have changed: a policy that is gone has no schedules, and one that was changed has others.
+            book = self._reader.book(session, locked={policy_id for policy_id, _, _ in part})
+            still = [key for key in part if key in book.tracks([seen.wanted[key]])]
+            schedules.add(session, [_new(seen, book, key, is_known=key[2] in with_schedules) for key in still])
+
+    def _settle(self, rows: Sequence[Row[Any]]) -> None:
+        with self._database.write() as session:
+            book = self._reader.book(session, locked={row.policy_id for row in rows})
+            settled = settle(session, book, [row.id for row in rows], self._clock(session), self._queue_limit)
+        self._note(settled)
+
+
+def _new(seen: _Seen, book: PolicyBook, key: Wanted, *, is_known: bool) -> dict[str, Any]:
+    """`is_known`: the domain has other schedules. Then this one begins now, as no instant is to count for two policies."""
+    policy_id, name, domain_id = key
+    entry, domain = book.entries[policy_id], seen.wanted[key]
+    track = entry.policy.track(name)
+    assert track is not None
+    if seen.last is None or entry.updated_at >= seen.last:
+        since = entry.updated_at
+    else:
+        since = seen.now if is_known else max(seen.last, seen.now - NEW_SINCE)
+    first = begin(track.schedule, entry.policy.blackouts, key_of(name, domain_id), since)
+    return {
+        "policy_id": policy_id,
+        "track": name,
+        "domain_id": domain_id,
+        "domain_name": domain.name,
+        "host_id": domain.host,
+        "created_at": seen.now,
+        "next_due_at": first.next_due_at,
+        "fire_at": first.fire_at,
+        "rule": schedules.text_of(track.schedule),
+    }
+
+
+def _must_be_settled(seen: _Seen, row: Row[Any]) -> bool:
+    """Whether the schedule is not as its policy and its domain are now. `settle` decides what follows."""
+    entry, domain = seen.book.entries.get(row.policy_id), seen.domains.get(row.domain_id)
+    if entry is None:
+        # A newer version wrote the policy, or it was removed with this schedule meanwhile.
+        return False
+    track = entry.policy.track(row.track)
+    if track is None or track.schedule != schedules.rule_in(row.rule):
+        return True
+    if domain is None:
+        return row.gone_since is None or seen.now - row.gone_since >= GONE_KEPT
+    if (row.policy_id, row.track, row.domain_id) not in seen.wanted:
+        holder = seen.book.policy_of(domain)
+        return not (isinstance(holder, Tie) and entry.name in holder.policies)
+    is_moved = (row.domain_name, row.host_id) != (domain.name, domain.host)
+    return is_moved or row.gone_since is not None or _is_too_late(track.schedule, row.next_due_at, seen.now)
+
+
+def _is_too_late(rule: ScheduleRule, next_due_at: datetime | None, now: datetime) -> bool:
+    """A clock that was ahead has moved the schedule into the future."""
+    if next_due_at is not None and next_due_at <= now + CLOCK_AHEAD:
+        return False
+    expected = next_due(rule, now + CLOCK_AHEAD)
+    return expected is not None and (next_due_at is None or next_due_at > expected)
+
+
+def last_covered(session: Session) -> datetime | None:
+    return session.scalar(select(DatabaseIdentity.scheduled_at))
+
+
+def note_covered(session: Session, at: datetime) -> None:
+    """The time never goes back by a slow process, but follows a clock that was put right."""
+    scheduled_at = DatabaseIdentity.scheduled_at
+    is_newer = or_(scheduled_at.is_(None), scheduled_at < at, scheduled_at > at + EVERY)
+    session.execute(update(DatabaseIdentity).where(is_newer).values(scheduled_at=at))
+
+
+def _parts(items: list[Item]) -> Iterator[list[Item]]:
+    return (items[begin : begin + BATCH] for begin in range(0, len(items), BATCH))
