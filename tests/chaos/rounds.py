@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import chain
 
 from tests.chaos import invariants
-from tests.chaos.backups import backing_up, restoring, verifying
+from tests.chaos.backups import backing_up, pruning, restoring, verifying
 from tests.chaos.faults import FAULTS, Plays, Strike
 from tests.chaos.gate_client import GateClient
 from tests.chaos.invariants import Breach
@@ -119,4 +119,5 @@ _PLAYS: dict[Plays, Callable[[Stage, random.Random, Outcome], Iterator[Breach]]]
     "backup": backing_up.breaches,
     "restore": restoring.breaches,
     "verify": verifying.breaches,
+    "prune": pruning.breaches,
 }

@@ -88,12 +88,20 @@ class LaneRepository:
     def point(self, point_id: str) -> dict[str, Any]:
         return self._call("GET", f"recovery-points/{point_id}", 200)
 
+    def is_on_record(self, point_id: str) -> bool:
+        return bool(self._stage.api.request("GET", f"/api/v1/recovery-points/{point_id}").status_code != 404)
+
     def folder_of(self, point: dict[str, Any]) -> Path:
         return self.path / str(point["folder"])
 
     def published(self) -> set[str]:
         """The folders of all points that are there, on record or not, relative to the repository."""
         return {str(manifest.parent.relative_to(self.path)) for manifest in self.path.glob("domains/*/[!.]*/manifest.json")}
+
+    def nobodys(self) -> list[str]:
+        """What lies beside the points of domains and is none, relative to the repository: once no job works there."""
+        beside = [entry for entry in self.path.glob("domains/*/.*") if entry.name not in ("..", ".")]
+        return sorted(str(entry.relative_to(self.path)) for entry in beside)
 
     # --- its files, changed by somebody ---------------------------------------------------------
 

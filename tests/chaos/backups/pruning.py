@@ -1,0 +1,95 @@
+"""A round with a prune: the fault, then what is true of the points that stay and of the files, then a prune that nothing disturbs."""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tests.chaos.backups import invariants as of_backups
+from tests.chaos.backups.asking import ask, done
+from tests.chaos.backups.backing_up import JOB_TIMEOUT_S, allowed, back_up, told, undisturbed, write_something
+from tests.chaos.backups.repository import LaneRepository, repository_of
+from tests.chaos.faults import FAULTS, Strike
+from tests.chaos.invariants import Breach
+from tests.chaos.outcome import Outcome
+from tests.chaos.stage import Stage
+from tests.lab.places import LabError
+
+MIN_POINTS = 4
+"""Points before the round: some can go, and some can stay."""
+
+
+def breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[Breach]:
+    fault, repository = FAULTS[outcome.fault], repository_of(stage).ensure()
+    before = _enough_points(stage, repository)
+    chosen = {point["id"] for point in chance.sample(before, chance.randint(1, len(before) - 1))}
+    going = _with_needing(repository, before, chosen)
+    with_needing = chance.random() < 0.5
+    body = {"kind": "prune", "recovery_points": sorted(chosen if with_needing else going), "with_needing": with_needing}
+    stage.note(f"asked: {body}; may go: {sorted(going)}")
+    stage.wait_worker()
+    mark, files = stage.guest.mark(), stage.chain_files()
+    fault.prepare(stage)
+    strike = Strike(stage, ask(stage, body), chance)
+    outcome.job = strike.job_id
+    try:
+        fault.strike(strike)
+        job = stage.api.wait(strike.job_id, JOB_TIMEOUT_S)
+    finally:
+        fault.clean_up(stage)
+        repository.storage.heal()
+    outcome.ended = told(job)
+    repository.wait_ready()
+    yield from allowed(job, outcome.fault, strike)
+    yield from of_backups.guest_hurt(stage.guest.stalls(mark), job, 0, strike.obstacle_s)
+    yield from _lost(repository, before, going)
+    yield from _undisturbed_prune(stage, repository, going)
+    yield from of_backups.unrestorable(repository, repository.points())
+    yield from undisturbed(stage, repository, files)
+
+
+def _enough_points(stage: Stage, repository: LaneRepository) -> list[dict[str, Any]]:
+    while len(repository.points()) < MIN_POINTS:
+        write_something(stage, 1)
+        if (job := back_up(stage, repository))["state"] != "succeeded":
+            raise LabError(f"a backup that nothing disturbed ended {told(job)}: {job['error']}")
+    return repository.points()
+
+
+def _with_needing(repository: LaneRepository, points: Sequence[dict[str, Any]], chosen: set[str]) -> set[str]:
+    """And all that stand on them."""
+    parents = {point["id"]: set(_parents(repository, point)) for point in points}
+    going = set(chosen)
+    while more := {point for point, below in parents.items() if below & going} - going:
+        going |= more
+    return going
+
+
+def _parents(repository: LaneRepository, point: dict[str, Any]) -> list[str]:
+    """By its own manifest, and not by the database."""
+    return list(json.loads((repository.folder_of(point) / "manifest.json").read_text())["parents"])
+
+
+def _lost(repository: LaneRepository, before: Sequence[dict[str, Any]], going: set[str]) -> Iterator[Breach]:
+    listed, published = {point["id"] for point in repository.points()}, repository.published()
+    for point in before:
+        if point["id"] not in going and (point["id"] not in listed or point["folder"] not in published):
+            yield Breach(
+                "points_unrestorable",
+                f"{point['folder']} was to stay: listed {point['id'] in listed}, there {point['folder'] in published}",
+            )
+
+
+def _undisturbed_prune(stage: Stage, repository: LaneRepository, going: set[str]) -> Iterator[Breach]:
+    """What the fault left is finished, and nothing is left of the points that went: neither on record nor in the folder."""
+    if left := {point_id for point_id in going if repository.is_on_record(point_id)}:
+        # A backup beside the prune may stand on one of them.
+        going |= _with_needing(repository, repository.points(), left)
+        job = done(stage, {"kind": "prune", "recovery_points": sorted(left), "with_needing": True})
+        if job["state"] != "succeeded":
+            yield Breach("stories_untrue", f"the undisturbed prune ended {told(job)}: {job['error']}")
+    if stay := sorted(point_id for point_id in going if repository.is_on_record(point_id)):
+        yield Breach("stories_untrue", f"{stay} are on record after an undisturbed prune")
+    yield from of_backups.unlisted(repository)
+    if nobodys := repository.nobodys():
+        yield Breach("stories_untrue", f"nobody owns {nobodys} in the repository")
