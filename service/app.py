@@ -21,7 +21,7 @@ from service.api.auth import Authentication, TokenCheck
 from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.metrics import Metrics, RequestMetrics
-from service.api.routes import docs, domains, gates, hosts, jobs, recovery_points, repositories, restores
+from service.api.routes import docs, domains, gates, hosts, jobs, recovery_points, repositories, restores, retention
 from service.api.routes import service as service_routes
 from service.api.worker_pages import WorkerPages
 from service.config import Settings
@@ -102,6 +102,7 @@ ROUTERS = (
     recovery_points.router,
     restores.router,
     repositories.router,
+    retention.router,
     hosts.router,
     service_routes.router,
 )

@@ -64,6 +64,20 @@ class Stays(StrEnum):
     not_replaced = "not_replaced"
     """The point is not whole, and a newer whole point does not exist."""
     needed_by = "needed_by"
+    in_use = "in_use"
+    """A job that waits or runs needs the point, or a domain has the files of the point below its disks."""
+    not_of_policy = "not_of_policy"
+    """A person asked for the point."""
+    policy_gone = "policy_gone"
+    """A policy of the name that the point has does not exist: it was deleted, or has another name now."""
+    policy_unreadable = "policy_unreadable"
+    track_gone = "track_gone"
+    """The policy exists, and does not have the track of the point: the track was removed, or has another name now."""
+    policy_paused = "policy_paused"
+    repository_away = "repository_away"
+    """The repository could not be read when its worker looked last. Its points do not count for others, either."""
+    not_in_repository = "not_in_repository"
+    """The point is the files below the disks of its domain, and does not lie in a repository."""
 
 
 class Goes(StrEnum):
@@ -74,6 +88,8 @@ class Goes(StrEnum):
     """A newer point of the same period stays."""
     too_old = "too_old"
     """The rules have kept as many periods as they ask for, and the point is older."""
+    leaving = "leaving"
+    """A job has given up the point already, and its files are being removed."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +127,8 @@ def keep(points: Iterable[Point], rules: Rules, now: datetime, zone: tzinfo) -> 
     return keep_each(all_points, {point.group: Terms(rules, zone) for point in all_points}, now)
 
 
-def keep_each(points: Iterable[Point], terms: Mapping[Group, Terms], now: datetime) -> dict[str, Decision]:
-    """The decision for each point by its id. A group without terms keeps all its points.
+def keep_each(points: Iterable[Point], terms: Mapping[Group, Terms | Ground], now: datetime) -> dict[str, Decision]:
+    """The decision for each point by its id. A group without terms keeps all its points; a ground in their place says why.
 
     `points` must be all points that need each other: a point is not whole when a point that it needs is not among them.
     """
@@ -157,10 +173,11 @@ def _children(known: Mapping[str, Point]) -> dict[str, list[str]]:
     return children
 
 
-def _judge(members: Sequence[Point], terms: Terms | None, now: datetime, whole: set[str]) -> dict[str, list[Ground]]:
+def _judge(members: Sequence[Point], terms: Terms | Ground | None, now: datetime, whole: set[str]) -> dict[str, list[Ground]]:
     """All grounds that make a point stay, or else the one for which the point goes. `members`: of one group, newest first."""
-    if terms is None or terms.rules.keeps_everything:
-        return {point.id: [Ground(Stays.no_rule)] for point in members}
+    if terms is None or isinstance(terms, Ground) or terms.rules.keeps_everything:
+        ground = terms if isinstance(terms, Ground) else Ground(Stays.no_rule)
+        return {point.id: [ground, *([Ground(Stays.pinned)] if point.pinned else [])] for point in members}
     past = [point for point in members if point.at <= now and point.id in whole]
     newest = past[0] if past else None
     choice = _Choice([point for point in past if not point.pinned], terms.zone)

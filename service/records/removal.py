@@ -52,7 +52,11 @@ class Neighbours:
         columns = (RecoveryPoint.id, RecoveryPoint.parents, RecoveryPoint.domain_id, RecoveryPoint.folder)
         of_domains = (RecoveryPoint.repository_id == repository_id, RecoveryPoint.domain_id.in_(domain_ids))
         rows = session.execute(select(*columns).where(*of_domains)).all()
-        parents = {row.id: tuple(row.parents or ()) for row in rows}
+        return cls.among(session, repository_id, rows, {row.id: tuple(row.parents or ()) for row in rows})
+
+    @classmethod
+    def among(cls, session: Session, repository_id: str, rows: Sequence[Any], parents: Mapping[str, Sequence[str]]) -> "Neighbours":
+        """`rows`: the id, domain and folder of each point of the domains there. `parents`: by the id of a point."""
         domain_of = {row.id: row.domain_id for row in rows}
         used: dict[str, set[str]] = {}
         for job in _jobs_at(session, repository_id):

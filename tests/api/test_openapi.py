@@ -51,6 +51,7 @@ def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
         ("pin_recovery_point", "patch /api/v1/recovery-points/{recovery_point_id}"),
         ("preflight_domain", "post /api/v1/domains/{domain}/preflight"),
         ("preview_restore", "post /api/v1/restores/preview"),
+        ("preview_retention", "post /api/v1/retention/preview"),
         ("quiesce_domain", "post /api/v1/domains/{domain}/quiesce"),
         ("readiness", "get /readyz"),
         ("release_gate", "post /api/v1/domains/{domain}/quiesce/{job_id}/release"),

@@ -28,7 +28,7 @@ JOB_CALLS = ["get_job", "explain_job", "cancel_job", "retry_job"]
 DOMAIN_CALLS = ["get_domain", "preflight_domain", "thaw_domain", "quiesce_domain"]
 OTHER_CALLS = ["create_job", "list_jobs", "list_domains", "list_hosts", "forget_host", "list_recovery_points", "get_recovery_point"]
 REPOSITORY_CALLS = ["get_repository", "check_repository", "import_repository", "forget_repository"]
-FURTHER_CALLS = ["add_repository", "list_repositories", "preview_restore"]
+FURTHER_CALLS = ["add_repository", "list_repositories", "preview_restore", "preview_retention"]
 SERVICE_CALLS = ["health", "readiness", "metrics"]
 CALLS = [*JOB_CALLS, *DOMAIN_CALLS, "release_gate", *OTHER_CALLS, *REPOSITORY_CALLS, *FURTHER_CALLS, *SERVICE_CALLS]
 

@@ -165,6 +165,7 @@ RESTORE_PLAN: dict[str, Any] = {
 INCOMPLETE_PLAN: dict[str, Any] = {**RESTORE_PLAN, "is_complete": False, "files": None, "free_bytes": None, "adaptations": []}
 
 PROBLEM_FACTS: dict[str, dict[str, Any]] = {
+    "policy_not_found": {"policy": "production"},
     "repository_not_found": {"repository": "nas"},
     "key_unusable": {"key": "command:/usr/bin/pass show nas", "reason": "STILLPOINT_KEY_COMMANDS of this host does not name /usr/bin/pass"},
     "repository_taken": {"repository": "nas (/srv/backups on hv1)", "taken_by": "nas (/srv/backups)"},

@@ -22,6 +22,7 @@ from service.model.request_limits import (
     MIN_RATE_BYTES,
     PRINTABLE,
 )
+from service.model.retention_rules import MAX_AGE_S, MAX_KEPT
 
 RFC_3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$", re.ASCII)
 
@@ -65,6 +66,9 @@ Rate = Annotated[
 ]
 Transfers = Annotated[StrictInt, Field(ge=1, le=MAX_TRANSFERS), BeforeValidator(_whole)]
 Latency = Annotated[StrictInt, Field(ge=1, le=MAX_IMPACT_MS), BeforeValidator(_whole)]
+KeptPeriods = Annotated[StrictInt, Field(ge=0, le=MAX_KEPT), BeforeValidator(_whole)]
+ChainDepth = Annotated[StrictInt, Field(ge=1, le=MAX_KEPT), BeforeValidator(_whole)]
+MinimumAge = Annotated[StrictInt, Field(ge=0, le=MAX_AGE_S), BeforeValidator(_whole)]
 DiskTarget = Annotated[str, Field(pattern=DISK_TARGET)]
 LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=MAX_LABEL_VALUE, pattern=PRINTABLE)]
