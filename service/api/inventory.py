@@ -12,7 +12,7 @@ from service.api.paging import decode_cursor, encode_cursor
 from service.api.schemas.domains import DomainFilter
 from service.api.schemas.fields import Filter
 from service.db.engine import database_now
-from service.db.tables import Domain, Host, RecoveryPoint
+from service.db.tables import Domain, DomainLabels, Host, RecoveryPoint
 from service.errors import CursorInvalid
 from service.model.foreign_freeze import by_job, in_one_shape
 from service.model.lifecycle import GOOD_POINTS
@@ -85,6 +85,7 @@ class Inventory:
             "state": UNKNOWN if stale else domain.state,
             "stale": stale,
             "published_at": rfc3339(domain.published_at),
+            "labels": row.labels or {},
             **published,
             **_freeze(domain, window),
             "disks": published["disks"] or [],
@@ -133,11 +134,13 @@ def _domain_rows() -> Select[*tuple[Any, ...]]:
     point = aliased(RecoveryPoint)
     columns = (
         Domain,
+        DomainLabels.labels.label("labels"),
         point.id.label("point_id"),
         point.created_at.label("point_created_at"),
         point.verdict.label("point_verdict"),
     )
-    return select(*columns).outerjoin(point, point.id == newest_id)
+    rows = select(*columns).select_from(Domain).outerjoin(DomainLabels, DomainLabels.domain_id == Domain.id)
+    return rows.outerjoin(point, point.id == newest_id)
 
 
 def _cursor_key(cursor: str, parts: int) -> tuple[str, ...]:

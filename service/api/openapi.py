@@ -35,6 +35,7 @@ TAGS = [
     {"name": "domains", "description": "Virtual machines as their hosts last published them."},
     {"name": "recovery points", "description": "What can be restored."},
     {"name": "repositories", "description": "Folders that keep sealed recovery points."},
+    {"name": "policies", "description": "What is done for which domains and when, and what is promised for them."},
     {"name": "hosts", "description": "Workers and their machines."},
     {"name": "service", "description": "Health, readiness, metrics, documentation."},
 ]

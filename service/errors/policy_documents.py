@@ -1,6 +1,7 @@
 """What is wrong in the document of a policy. A `PolicyInvalid` has all faults of one document."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from service.errors.base import StillpointError
 
@@ -16,11 +17,18 @@ __all__ = [
     "PolicyFault",
     "PolicyInvalid",
     "PolicyTie",
+    "RepositoryNotKnown",
+    "RepositoryNotWritable",
     "SelectorEmpty",
     "SelectorNotAlone",
     "TextExpected",
     "TimeZoneUnknown",
 ]
+
+MAX_TIES_NAMED = 3
+"""Domains that the sentence about a tie names. Of the others only the number is told."""
+MAX_TIES_SHOWN = 50
+"""Domains in the facts of a tie. The others are left out."""
 
 
 class PolicyFault(StillpointError):
@@ -131,6 +139,20 @@ class BlackoutsLeaveNothing(PolicyFault):
     remedy_template = "Shorten one of the blackouts. To stop a policy for a while, write paused: true."
 
 
+class RepositoryNotKnown(PolicyFault):
+    code = "policy_repository_unknown"
+    title = "The policy names a repository that is not registered"
+    detail_template = "{path} is {value}. The repositories there are: {known}."
+    remedy_template = "Correct {path}, or register the repository with `stillpoint repository add` before."
+
+
+class RepositoryNotWritable(PolicyFault):
+    code = "policy_repository_unwritable"
+    title = "The policy names a repository that nothing can be written to"
+    detail_template = "{path} is {value}. At its last look the worker saw the state {state}."
+    remedy_template = "Mend the repository and let the worker look with `stillpoint repository check`, or name another one for {path}."
+
+
 class PolicyInvalid(StillpointError):
     """`faults`: all that is wrong, each of its own type. The facts have their documents."""
 
@@ -151,7 +173,14 @@ class PolicyInvalid(StillpointError):
 
 
 class PolicyTie(StillpointError):
+    """Facts: `count` of the domains, and the first of them as `domains`, each with its `policies`."""
+
     code = "policy_tie"
-    title = "Two policies select the domain equally well"
-    detail_template = "{domain} is selected by {policies}, and none of them is more specific. None of them protects the domain."
-    remedy_template = "Name {domain} in the selector of the policy that is meant, or take the domain out of the others."
+    title = "Two policies select a domain equally well"
+    detail_template = "{count} domain(s) would have no policy, because none of those that select it is more specific: {summary}."
+    remedy_template = "Name the domain in the selector of the policy that is meant, or take the domain out of the others."
+
+    def __init__(self, ties: Sequence[Mapping[str, Any]]) -> None:
+        named = [f"{tie['name']} ({' and '.join(tie['policies'])})" for tie in ties[:MAX_TIES_NAMED]]
+        rest = [f"{len(ties) - len(named)} more"] if len(ties) > len(named) else []
+        super().__init__(count=len(ties), summary=", ".join([*named, *rest]), domains=[dict(tie) for tie in ties[:MAX_TIES_SHOWN]])

@@ -194,7 +194,7 @@ class Fields:
             self.faults.add(kind(path=path, value=shown(value), allowed=allowed))
             return None
         # `$` would let a line end through.
-        if not shortest <= len(value) <= longest or (pattern and not re.fullmatch(pattern, value)) or not _can_be_stored(value):
+        if not shortest <= len(value) <= longest or (pattern and not re.fullmatch(pattern, value)) or not can_be_stored(value):
             self.faults.refuse(path, value, allowed)
             return None
         return value
@@ -204,6 +204,6 @@ class Fields:
         self.faults.add(FieldUnknown(path=self.at(str(name)), known=", ".join(self._known), nearest=near))
 
 
-def _can_be_stored(text: str) -> bool:
+def can_be_stored(text: str) -> bool:
     """PostgreSQL takes neither NUL nor half of a surrogate pair."""
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

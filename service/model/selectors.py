@@ -4,13 +4,14 @@ A selector with names, labels and hosts asks for all of them. What it is compare
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from service.errors import PolicyTie, SelectorEmpty, SelectorNotAlone
-from service.model.document_fields import Fields
+from service.model.document_fields import Faults, Fields
 from service.model.request_limits import LABEL_KEY, MAX_HOST_NAME, MAX_LABEL_VALUE, MAX_LABELS, MAX_NAME, PRINTABLE
 
 MAX_SELECTED = 1_000
@@ -73,6 +74,11 @@ class Selector:
             "all_the_rest": self.all_the_rest,
         }
 
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Selector":
+        """For a policy on record, whose faults were told when it was written."""
+        return cls.read(Fields(document, "selector", FIELDS, Faults()))
+
     def specificity(self, domain: Domain) -> Specificity | None:
         """None: the domain is not selected."""
         if self.all_the_rest:
@@ -84,13 +90,46 @@ class Selector:
         by_name = self._by_name(domain.name)
         if by_name is None:
             return None
-        return Specificity(*by_name, labels=len(self.labels), hosts=int(bool(self.hosts)), asks=1)
+        return Specificity(*by_name[:2], labels=len(self.labels), hosts=int(bool(self.hosts)), asks=1)
 
-    def _by_name(self, name: str) -> tuple[int, int] | None:
-        """By the most specific of the patterns."""
+    def pattern_for(self, name: str) -> str | None:
+        """The most specific of the patterns that match. None: the selector has no names, or none of them matches."""
+        by_name = self._by_name(name)
+        return by_name.pattern if by_name is not None else None
+
+    def _by_name(self, name: str) -> "_ByName | None":
         if not self.names:
-            return 0, 0
-        return max((_weight(pattern) for pattern in self.names if matches(pattern, name)), default=None)
+            return _NO_NAMES
+        if name in self._exact:
+            return _ByName(2, len(name), name)
+        return next((weight for weight, is_match in self._patterns if is_match(name)), None)
+
+    # Thousands of domains are compared with each name: a set and compiled patterns keep that fast.
+    @cached_property
+    def _exact(self) -> frozenset[str]:
+        return frozenset(name for name in self.names if not is_pattern(name))
+
+    @cached_property
+    def _patterns(self) -> "list[tuple[_ByName, Callable[[str], object]]]":
+        """The most specific first. Case counts. `*`, `?` and `[...]` as in a shell."""
+        patterns = [(_ByName(1, _literals(name), name), re.compile(translate(name)).match) for name in self.names if is_pattern(name)]
+        return sorted(patterns, key=lambda pattern: pattern[0].literals, reverse=True)
+
+
+class _ByName(NamedTuple):
+    kind: int
+    literals: int
+    pattern: str | None
+
+
+_NO_NAMES = _ByName(0, 0, None)
+
+
+class Named(NamedTuple):
+    """A selector without the rest of its policy."""
+
+    name: str
+    selector: Selector
 
 
 class HasSelector(Protocol):
@@ -112,9 +151,6 @@ class Tie:
 
     policies: tuple[str, ...]
     specificity: Specificity
-
-    def error(self, domain: Domain) -> PolicyTie:
-        return PolicyTie(domain=domain.name, domain_id=domain.id, policies=", ".join(self.policies))
 
 
 def policy_of(domain: Domain, policies: Iterable[HasSelector]) -> Selected | Tie | None:
@@ -138,17 +174,13 @@ def ties(domains: Iterable[Domain], policies: Sequence[HasSelector]) -> list[tup
     return [(domain, tie) for domain, tie in selected if isinstance(tie, Tie)]
 
 
+def error_of(ties: Iterable[tuple[Domain, Tie]]) -> PolicyTie:
+    return PolicyTie([{"id": domain.id, "name": domain.name, "policies": list(tie.policies)} for domain, tie in ties])
+
+
 def is_pattern(text: str) -> bool:
     return "*" in text or "?" in text or _SET.search(text) is not None
 
 
-def matches(pattern: str, name: str) -> bool:
-    """Case counts. `*`, `?` and `[...]` as in a shell."""
-    return fnmatchcase(name, pattern)
-
-
-def _weight(pattern: str) -> tuple[int, int]:
-    if not is_pattern(pattern):
-        return 2, len(pattern)
-    literals = re.sub(r"[*?]", "", _SET.sub("", pattern))
-    return 1, len(literals)
+def _literals(pattern: str) -> int:
+    return len(re.sub(r"[*?]", "", _SET.sub("", pattern)))

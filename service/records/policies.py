@@ -71,9 +71,14 @@ def change(session: Session, policy: Policy, document: Mapping[str, Any], now: d
     return get(session, policy.id)
 
 
-def remove(session: Session, id_or_name: str, now: datetime | None = None) -> Policy:
-    """With its schedules. What became of their runs stays on record, and jobs that are on record run to their end. Raises PolicyUnknown."""
+def remove(session: Session, id_or_name: str, now: datetime | None = None, *, revision: int | None = None) -> Policy:
+    """With its schedules. What became of their runs stays on record, and jobs that are on record run to their end.
+
+    `revision`: as for `change`. Raises PolicyUnknown, PolicyChanged.
+    """
     policy = get(session, id_or_name)
+    if revision is not None and policy.revision != revision:
+        raise PolicyChanged(policy=policy.name, revision=revision, now=policy.revision)
     schedules.give_up_all(session, policy.id, policy.name, now or database_now(session))
     session.execute(delete(Policy).where(Policy.id == policy.id))
     return policy

@@ -23,6 +23,7 @@ def test_a_domain_is_answered_by_name_and_by_uuid(api_on_both: TestClient, datab
         "state": "running",
         "stale": False,
         "published_at": by_name["published_at"],
+        "labels": {},
         "persistent": True,
         "frozen": False,
         "frozen_since": None,

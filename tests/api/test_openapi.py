@@ -27,8 +27,10 @@ def document(api: TestClient) -> dict[str, Any]:
 
 def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
     assert sorted((operation["operationId"], f"{method} {path}") for path, method, operation in _operations(document)) == [
+        ("add_policy", "post /api/v1/policies"),
         ("add_repository", "post /api/v1/repositories"),
         ("cancel_job", "post /api/v1/jobs/{job_id}/cancel"),
+        ("change_policy", "put /api/v1/policies/{policy}"),
         ("change_repository", "patch /api/v1/repositories/{repository}"),
         ("check_repository", "post /api/v1/repositories/{repository}/check"),
         ("create_job", "post /api/v1/jobs"),
@@ -37,17 +39,21 @@ def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
         ("forget_repository", "delete /api/v1/repositories/{repository}"),
         ("get_domain", "get /api/v1/domains/{domain}"),
         ("get_job", "get /api/v1/jobs/{job_id}"),
+        ("get_policy", "get /api/v1/policies/{policy}"),
         ("get_recovery_point", "get /api/v1/recovery-points/{recovery_point_id}"),
         ("get_repository", "get /api/v1/repositories/{repository}"),
         ("get_verification", "get /api/v1/repositories/{repository}/verification"),
         ("health", "get /healthz"),
         ("import_repository", "post /api/v1/repositories/{repository}/import"),
+        ("label_domain", "put /api/v1/domains/{domain}/labels"),
         ("list_domains", "get /api/v1/domains"),
         ("list_hosts", "get /api/v1/hosts"),
         ("list_jobs", "get /api/v1/jobs"),
+        ("list_policies", "get /api/v1/policies"),
         ("list_recovery_points", "get /api/v1/recovery-points"),
         ("list_repositories", "get /api/v1/repositories"),
         ("metrics", "get /metrics"),
+        ("pause_policy", "post /api/v1/policies/{policy}/pause"),
         ("pin_recovery_point", "patch /api/v1/recovery-points/{recovery_point_id}"),
         ("preflight_domain", "post /api/v1/domains/{domain}/preflight"),
         ("preview_restore", "post /api/v1/restores/preview"),
@@ -55,7 +61,9 @@ def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
         ("quiesce_domain", "post /api/v1/domains/{domain}/quiesce"),
         ("readiness", "get /readyz"),
         ("release_gate", "post /api/v1/domains/{domain}/quiesce/{job_id}/release"),
+        ("remove_policy", "delete /api/v1/policies/{policy}"),
         ("remove_recovery_point", "delete /api/v1/recovery-points/{recovery_point_id}"),
+        ("resume_policy", "post /api/v1/policies/{policy}/resume"),
         ("retry_job", "post /api/v1/jobs/{job_id}/retry"),
         ("thaw_domain", "post /api/v1/domains/{domain}/thaw"),
     ]
@@ -96,10 +104,11 @@ def test_every_body_has_an_example_that_is_accepted(document: dict[str, Any], ap
             for reference in _references(content["schema"]):
                 example = document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
                 wait = {"wait_ms": 0} if path.endswith("/quiesce") else {}
-                place = path.format(domain="db1", job_id=examples.JOB_ID, recovery_point_id=examples.POINT_ID, repository="nas")
+                named = {"job_id": examples.JOB_ID, "recovery_point_id": examples.POINT_ID, "repository": "nas", "policy": "production"}
+                place = path.format(domain="db1", **named)
                 tried.append(api.request(method, place, json={**example, **wait}).status_code)
     # The gate to release is not there, nor are the repository to back up to, and the point to plan with, restore, verify, remove and pin.
-    assert sorted(tried) == [200, 201] + 4 * [202] + 7 * [404]
+    assert sorted(tried) == 4 * [200] + 2 * [201] + 4 * [202] + 7 * [404]
 
 
 def _references(schema: dict[str, Any]) -> list[str]:

@@ -13,13 +13,15 @@ from hypothesis.strategies import one_of
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from service.api.schemas.examples_policy import POLICY_REQUEST
 from service.api.schemas.gate import MAX_WAIT_MS
 from service.app import create_api
 from service.config import Settings
 from service.db import tokens
 from service.db.engine import Database, open_engine
-from service.records import gates
+from service.records import gates, policy_changes
 from service.records.wake import Wake
+from tests.api.policies import add_repository
 from tests.api.world import DB1, WEB1, add_domain, add_host, add_job, add_recovery_point
 from tests.databases import migrate, sqlite_url
 
@@ -29,8 +31,22 @@ DOMAIN_CALLS = ["get_domain", "preflight_domain", "thaw_domain", "quiesce_domain
 OTHER_CALLS = ["create_job", "list_jobs", "list_domains", "list_hosts", "forget_host", "list_recovery_points", "get_recovery_point"]
 REPOSITORY_CALLS = ["get_repository", "check_repository", "import_repository", "forget_repository"]
 FURTHER_CALLS = ["add_repository", "list_repositories", "preview_restore", "preview_retention"]
+POLICY_CALLS = ["get_policy", "change_policy", "pause_policy", "resume_policy", "remove_policy"]
+MORE_POLICY_CALLS = ["add_policy", "list_policies", "label_domain"]
 SERVICE_CALLS = ["health", "readiness", "metrics"]
-CALLS = [*JOB_CALLS, *DOMAIN_CALLS, "release_gate", *OTHER_CALLS, *REPOSITORY_CALLS, *FURTHER_CALLS, *SERVICE_CALLS]
+CALLS = [
+    *JOB_CALLS,
+    *DOMAIN_CALLS,
+    "release_gate",
+    *OTHER_CALLS,
+    *REPOSITORY_CALLS,
+    *FURTHER_CALLS,
+    *POLICY_CALLS,
+    *MORE_POLICY_CALLS,
+    *SERVICE_CALLS,
+]
+UNKNOWN_TO_SCHEMAS = ("cursor_invalid", "idempotency_mismatch", "policy_invalid")
+"""No schema knows which cursors and keys were given out, which repositories there are, and what a cron expression is."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +85,8 @@ def test_no_fault_and_no_undocumented_answer(call: str, mode: GenerationMode, fu
     def ask(case: schemathesis.Case[Any]) -> None:
         _do_not_wait(case)
         answer = case.call(headers={"Authorization": f"Bearer {fuzzed.secret}"})
-        meaning = answer.status_code == 422 and answer.json()["code"] in ("cursor_invalid", "idempotency_mismatch")
-        # Well-formed by the schema, and wrong all the same: no schema knows which cursors and keys were given out.
+        meaning = answer.status_code == 422 and answer.json()["code"] in UNKNOWN_TO_SCHEMAS
+        # Well-formed by the schema, and wrong all the same.
         excluded: list[Any] = [positive_data_acceptance] if meaning else []
         # An empty list has no form in a query: what was to be wrong about the request never left.
         if set(case.query or {}) - {name for name, _ in parse_qsl(urlsplit(str(answer.request.url)).query, keep_blank_values=True)}:
@@ -107,8 +123,11 @@ def _fill(database: Database) -> tuple[str, dict[str, list[dict[str, str]]]]:
             points.append({"recovery_point_id": add_recovery_point(session, jobs[-1]["job_id"])})
         secret = tokens.create(session, "fuzz").secret
         gates.add(session, jobs[0]["job_id"], "spg_unknown", 8_000)
+        add_repository(session, "nas")
+        policy_changes.create(session, POLICY_REQUEST)
     domains = [{"domain": "db1"}, {"domain": WEB1}]
-    return secret, dict.fromkeys(JOB_CALLS, jobs) | dict.fromkeys(DOMAIN_CALLS, domains) | {
+    policies = {call: [{"policy": POLICY_REQUEST["name"]}] for call in POLICY_CALLS}
+    return secret, policies | dict.fromkeys(JOB_CALLS, jobs) | dict.fromkeys(DOMAIN_CALLS, domains) | {
         "get_recovery_point": points,
         "release_gate": [{"domain": WEB1, **job} for job in jobs] + [{"domain": DB1, **jobs[0]}],
     }

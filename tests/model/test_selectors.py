@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import PolicyTie
-from service.model.selectors import Domain, Selected, Selector, Specificity, Tie, policy_of, ties
+from service.model.selectors import Domain, Selected, Selector, Specificity, Tie, error_of, policy_of, ties
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ def test_ties_names_the_domains_that_no_policy_has() -> None:
 
 
 def test_the_error_of_a_tie_has_the_domain_and_both_policies() -> None:
-    error = Tie(("p", "q"), Specificity()).error(domain())
+    error = error_of([(domain(), Tie(("p", "q"), Specificity()))])
     assert isinstance(error, PolicyTie)
-    assert (error.facts["domain"], error.facts["policies"]) == ("db-1", "p, q")
+    assert error.facts["domains"] == [{"id": "id-of-db-1", "name": "db-1", "policies": ["p", "q"]}]
 
 
 # --- for all policies -----------------------------------------------------------------------------

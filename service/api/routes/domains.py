@@ -12,9 +12,10 @@ from service.api.inventory import Inventory
 from service.api.openapi import answers
 from service.api.query import documented, query_of
 from service.api.schemas import examples
-from service.api.schemas.domains import DomainAnswer, DomainFilter, DomainPage, HostChoice
+from service.api.schemas.domains import DomainAnswer, DomainFilter, DomainLabelsRequest, DomainPage, HostChoice
 from service.api.schemas.fields import Name
 from service.api.schemas.jobs import JobAnswer, PreflightRequest
+from service.db.engine import database_now
 from service.errors import (
     BodyTooLarge,
     CursorInvalid,
@@ -27,6 +28,7 @@ from service.errors import (
     ValidationFailed,
 )
 from service.model import requests
+from service.records import policies
 from service.records.orders import JobOrder
 from service.records.placement import place_of
 
@@ -63,6 +65,33 @@ def get_domain(request: Request, domain: DomainPath) -> Response:
     context = context_of(request)
     with context.database.read() as session:
         place = place_of(session, domain, host)
+        document = Inventory(session).domain(place.domain_id, place.host_id)
+    return _json(document)
+
+
+@router.put(
+    "/{domain}/labels",
+    operation_id="label_domain",
+    openapi_extra=documented(HostChoice),
+    summary="Set the labels of a domain",
+    responses=answers(
+        200,
+        DomainAnswer,
+        examples.DOMAIN,
+        MalformedJson,
+        DomainUnknown,
+        DomainAmbiguous,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        ValidationFailed,
+    ),
+)
+def label_domain(request: Request, domain: DomainPath, body: DomainLabelsRequest) -> Response:
+    """Policies select by labels. They belong to the domain on whichever host it is, and take the place of those that it has."""
+    host = query_of(request, HostChoice).host
+    with context_of(request).database.write() as session:
+        place = place_of(session, domain, host)
+        policies.set_labels(session, place.domain_id, body.labels, database_now(session))
         document = Inventory(session).domain(place.domain_id, place.host_id)
     return _json(document)
 

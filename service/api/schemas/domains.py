@@ -4,11 +4,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.schemas import examples
+from service.api.schemas import examples, examples_policy
 from service.api.schemas.fields import (
     Answer,
     Filter,
     HostName,
+    Labels,
     Name,
     Request,
 )
@@ -24,6 +25,12 @@ class DomainFilter(Filter):
 
 class HostChoice(Request):
     host: HostName | None = Field(default=None, description="Needed only when several hosts have a domain of this name.")
+
+
+class DomainLabelsRequest(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [examples_policy.LABELS_REQUEST]})
+
+    labels: Labels = Field(description="All labels of the domain, in the place of those that it has.")
 
 
 class NewestRecoveryPoint(BaseModel):
@@ -46,6 +53,7 @@ class DomainAnswer(Answer):
     state: str = Field(description="`unknown` while the host of the domain is silent.")
     stale: bool = Field(description="True: the host has not reported for more than three inventory periods.")
     published_at: str
+    labels: dict[str, str] = Field(description="What `PUT /api/v1/domains/{domain}/labels` has set. Policies select by them.")
     persistent: bool | None
     frozen: bool | None = Field(
         description="True from the moment a job of Stillpoint sends freeze, and when another client has frozen the guest. "

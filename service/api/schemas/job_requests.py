@@ -23,7 +23,7 @@ from service.model.windows.vss_outcome import RETRIES
 POSTED_KINDS = tuple(form.kind.value for form in POSTED)
 
 
-def _only(form: type[requests.JobRequest]) -> Any:
+def kind_of(form: type[requests.JobRequest]) -> Any:
     """The type of the field `kind` in the class of one kind."""
     kind = form.kind.value
 
@@ -62,7 +62,7 @@ class SnapshotJob(PointTaking):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.SNAPSHOT_REQUEST]})
 
-    kind: _only(requests.SnapshotRequest)  # type: ignore[valid-type]  # one value of an enumeration, which the table of kinds names
+    kind: kind_of(requests.SnapshotRequest)  # type: ignore[valid-type]  # one value of an enumeration, which the table of kinds names
 
 
 class PreflightJob(PointTaking):
@@ -70,7 +70,7 @@ class PreflightJob(PointTaking):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**examples.SNAPSHOT_REQUEST, "kind": requests.PreflightRequest.kind.value}]})
 
-    kind: _only(requests.PreflightRequest)  # type: ignore[valid-type]
+    kind: kind_of(requests.PreflightRequest)  # type: ignore[valid-type]
 
 
 class BackupJob(PointTaking):
@@ -78,7 +78,7 @@ class BackupJob(PointTaking):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.BACKUP_REQUEST]})
 
-    kind: _only(requests.BackupRequest)  # type: ignore[valid-type]
+    kind: kind_of(requests.BackupRequest)  # type: ignore[valid-type]
     repository: Name = Field(description="Name or id of a registered repository.")
     level: Level = Field(
         default=Level.auto,
@@ -102,7 +102,7 @@ class RestoreJob(RestoreWork):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.RESTORE_REQUEST]})
 
-    kind: _only(requests.RestoreRequest)  # type: ignore[valid-type]
+    kind: kind_of(requests.RestoreRequest)  # type: ignore[valid-type]
     plan_only: StrictBool = Field(
         default=False, description="Look at everything, write nothing, and end with the whole plan in `result.restore.plan`."
     )
@@ -136,7 +136,7 @@ class VerifyJob(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.VERIFY_REQUEST]})
 
-    kind: _only(requests.VerifyRequest)  # type: ignore[valid-type]
+    kind: kind_of(requests.VerifyRequest)  # type: ignore[valid-type]
     recovery_point: UUID = Field(description="The id of the point: `GET /api/v1/recovery-points` lists them.")
     host: HostName | None = Field(default=None, description="Left out: the host of the repository.")
     checks: Checks = Field(
@@ -153,7 +153,7 @@ class PruneJob(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.PRUNE_REQUEST]})
 
-    kind: _only(requests.PruneRequest)  # type: ignore[valid-type]
+    kind: kind_of(requests.PruneRequest)  # type: ignore[valid-type]
     recovery_points: Annotated[list[UUID], Field(min_length=1, max_length=MAX_POINTS)] = Field(
         description="The ids of points in one repository: `GET /api/v1/recovery-points` lists them."
     )

@@ -1,0 +1,136 @@
+"""Policies: write, read, pause and remove them."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+
+from service.api.context import context_of
+from service.api.openapi import answers
+from service.api.policy_list import document_of, page_of_policies
+from service.api.query import documented, query_of
+from service.api.schemas import examples_policy as examples
+from service.api.schemas.fields import Name
+from service.api.schemas.policies import PolicyAnswer, PolicyFilter, PolicyPage, PolicyRequest, RemovedPolicy, RevisionChoice
+from service.errors import (
+    BodyTooLarge,
+    CursorInvalid,
+    MalformedJson,
+    PolicyChanged,
+    PolicyInvalid,
+    PolicyTaken,
+    PolicyTie,
+    PolicyUnknown,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from service.records import policies, policy_changes
+
+router = APIRouter(prefix="/api/v1/policies", tags=["policies"])
+PolicyId = Annotated[Name, Path(examples=[examples.POLICY_ID], description="Id or name.")]
+_OF_A_DOCUMENT = (MalformedJson, PolicyInvalid, BodyTooLarge, UnsupportedMediaType, ValidationFailed)
+
+
+@router.get(
+    "",
+    operation_id="list_policies",
+    openapi_extra=documented(PolicyFilter),
+    summary="List policies",
+    responses=answers(200, PolicyPage, {"items": [examples.POLICY], "next_cursor": None}, ValidationFailed, CursorInvalid),
+)
+def list_policies(request: Request) -> Response:
+    """By name."""
+    wanted = query_of(request, PolicyFilter)
+    with context_of(request).database.read() as session:
+        page = page_of_policies(session, wanted)
+    return _json(page)
+
+
+@router.post(
+    "",
+    operation_id="add_policy",
+    summary="Write a new policy",
+    status_code=201,
+    responses=answers(201, PolicyAnswer, examples.POLICY, PolicyTaken, PolicyTie, *_OF_A_DOCUMENT),
+)
+def add_policy(request: Request, body: PolicyRequest) -> Response:
+    """Everything that is wrong is told at once, each with its `path`. A domain may not get two policies that are equally specific."""
+    with context_of(request).database.write() as session:
+        document = document_of(policy_changes.create(session, body.document))
+    return _json(document, 201, {"Location": document["links"]["self"]})
+
+
+@router.get(
+    "/{policy}",
+    operation_id="get_policy",
+    summary="Read a policy",
+    responses=answers(200, PolicyAnswer, examples.POLICY, PolicyUnknown, ValidationFailed),
+)
+def get_policy(request: Request, policy: PolicyId) -> Response:
+    """With all its fields, and its revision."""
+    with context_of(request).database.read() as session:
+        document = document_of(policies.get(session, policy))
+    return _json(document)
+
+
+@router.put(
+    "/{policy}",
+    operation_id="change_policy",
+    openapi_extra=documented(RevisionChoice),
+    summary="Write a policy in the place of another",
+    responses=answers(200, PolicyAnswer, examples.POLICY, PolicyUnknown, PolicyChanged, PolicyTaken, PolicyTie, *_OF_A_DOCUMENT),
+)
+def change_policy(request: Request, policy: PolicyId, body: PolicyRequest) -> Response:
+    """A field that is left out gets its default. Jobs that run are not touched. Another `name` gives the policy another name."""
+    revision = query_of(request, RevisionChoice).revision
+    with context_of(request).database.write() as session:
+        document = document_of(policy_changes.replace(session, policy, body.document, revision))
+    return _json(document)
+
+
+@router.delete(
+    "/{policy}",
+    operation_id="remove_policy",
+    openapi_extra=documented(RevisionChoice),
+    summary="Remove a policy",
+    responses=answers(200, RemovedPolicy, examples.REMOVED_POLICY, PolicyUnknown, PolicyChanged, PolicyTie, ValidationFailed),
+)
+def remove_policy(request: Request, policy: PolicyId) -> Response:
+    """Its points stay, and so do its jobs. What became of its runs stays on record."""
+    revision = query_of(request, RevisionChoice).revision
+    with context_of(request).database.write() as session:
+        removed = policy_changes.remove(session, policy, revision)
+        document = {"id": removed.id, "name": removed.name, "revision": removed.revision}
+    return _json(document)
+
+
+@router.post(
+    "/{policy}/pause",
+    operation_id="pause_policy",
+    summary="Begin nothing of a policy",
+    responses=answers(200, PolicyAnswer, {**examples.POLICY, "paused": True}, PolicyUnknown, ValidationFailed),
+)
+def pause_policy(request: Request, policy: PolicyId) -> Response:
+    """Until it is resumed. Each run that is due meanwhile is recorded as skipped. Jobs that run are not touched."""
+    return _paused(request, policy, paused=True)
+
+
+@router.post(
+    "/{policy}/resume",
+    operation_id="resume_policy",
+    summary="Begin the runs of a paused policy again",
+    responses=answers(200, PolicyAnswer, examples.POLICY, PolicyUnknown, ValidationFailed),
+)
+def resume_policy(request: Request, policy: PolicyId) -> Response:
+    """From its next run on."""
+    return _paused(request, policy, paused=False)
+
+
+def _paused(request: Request, policy: str, *, paused: bool) -> Response:
+    with context_of(request).database.write() as session:
+        document = document_of(policy_changes.set_paused(session, policy, paused=paused))
+    return _json(document)
+
+
+def _json(document: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(json.dumps(document), status_code=status, media_type="application/json", headers=headers)

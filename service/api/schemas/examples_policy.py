@@ -1,0 +1,100 @@
+"""The examples of policies, in the story of `examples`."""
+
+from typing import Any
+
+from service.api.schemas.examples_repository import DOMAIN_ID
+from service.errors import RepositoryNotKnown, TextExpected
+
+POLICY_ID = "d2b6a1f4-3c58-4e0b-9a77-51c0e8f3b6d9"
+
+POLICY_REQUEST: dict[str, Any] = {
+    "name": "production",
+    "selector": {"names": ["db-*"], "labels": {"tier": "gold"}},
+    "tracks": [
+        {
+            "name": "nightly",
+            "job": {"kind": "backup", "repository": "nas", "required_verdict": "filesystem"},
+            "schedule": {"cron": "0 2 * * *", "time_zone": "Europe/Berlin", "jitter_s": 600},
+            "retention": {"keep_daily": 14, "keep_weekly": 8},
+        }
+    ],
+    "promise": {"rpo_s": 93600, "verdict": "filesystem"},
+}
+DOCUMENT: dict[str, Any] = {
+    "name": "production",
+    "description": "",
+    "paused": False,
+    "selector": {"names": ["db-*"], "labels": {"tier": "gold"}, "hosts": None, "all_the_rest": False},
+    "tracks": [
+        {
+            "name": "nightly",
+            "job": {
+                "kind": "backup",
+                "repository": "nas",
+                "level": "auto",
+                "compress": False,
+                "compare": "copied",
+                "rate_limit_bytes": None,
+                "impact_limit_ms": None,
+                "leave_out": None,
+                "freeze": {
+                    "mode": "required",
+                    "timeout_ms": 120000,
+                    "hold_limit_ms": None,
+                    "hold_soft_ms": None,
+                    "preflush": True,
+                    "fuse": True,
+                },
+                "required_verdict": "filesystem",
+                "on_shortfall": "keep",
+            },
+            "schedule": {
+                "cron": "0 2 * * *",
+                "time_zone": "Europe/Berlin",
+                "jitter_s": 600,
+                "catch_up": "run",
+                "catch_up_within_s": 86400,
+            },
+            "retention": {
+                "keep_last": 0,
+                "keep_hourly": 0,
+                "keep_daily": 14,
+                "keep_weekly": 8,
+                "keep_monthly": 0,
+                "keep_yearly": 0,
+                "minimum_age_s": 0,
+                "new_full": {"max_depth": 20, "max_ratio": None},
+            },
+        }
+    ],
+    "blackouts": [],
+    "limits": {"guests_in_window_per_host": None, "transfers_per_repository": None},
+    "promise": {"rpo_s": 93600, "verdict": "filesystem", "proof": None},
+    "verification": None,
+}
+POLICY: dict[str, Any] = {
+    "id": POLICY_ID,
+    "name": "production",
+    "paused": False,
+    "revision": 3,
+    "created_at": "2026-01-30T06:00:00.000000Z",
+    "updated_at": "2026-01-31T21:00:00.000000Z",
+    "document": DOCUMENT,
+    "links": {"self": f"/api/v1/policies/{POLICY_ID}"},
+}
+REMOVED_POLICY: dict[str, Any] = {"id": POLICY_ID, "name": "production", "revision": 3}
+LABELS_REQUEST: dict[str, Any] = {"labels": {"tier": "gold", "site": "berlin"}}
+
+PROBLEM_FACTS: dict[str, dict[str, Any]] = {
+    "policy_not_found": {"policy": "production"},
+    "policy_taken": {"policy": "production", "policy_id": POLICY_ID},
+    "policy_changed": {"policy": "production", "revision": 2, "now": 3},
+    "policy_tie": {"ties": [{"id": DOMAIN_ID, "name": "db1", "policies": ["databases", "production"]}]},
+    "policy_invalid": {
+        "policy": '"production"',
+        "faults": [
+            TextExpected(path="tracks[0].job.freeze.mode", value="false", allowed="required or preferred or off"),
+            RepositoryNotKnown(path="tracks[0].job.repository", value='"nsa"', known="nas"),
+        ],
+    },
+}

@@ -1,0 +1,146 @@
+"""Changes of policies, as the API asks for them: one, or several of which all are done or none. Callers commit.
+
+A document is checked against what is on record: its repositories, and the other policies. A change that leaves a domain to two policies
+which are equally specific is refused. Ties that come later, with new domains and labels, are shown and refuse nothing.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.db.engine import take_turn
+from service.db.tables import Policy
+from service.errors import PolicyFault, PolicyInvalid, RepositoryNotKnown, RepositoryNotWritable, RepositoryUnknown
+from service.model.backup_policy import BackupPolicy
+from service.model.document_fields import can_be_stored, shown
+from service.model.repository import RepositoryState
+from service.model.request_limits import MAX_NAME, PRINTABLE
+from service.model.selectors import Domain, Named, Selector, Tie, error_of, policy_of
+from service.records import listed_domains, policies, repositories
+
+UNWRITABLE = (RepositoryState.read_only, RepositoryState.bad)
+"""What a person has to mend. A repository that is full, away or not looked at yet may be well before the first run."""
+MAX_REPOSITORIES_NAMED = 20
+"""Repositories that a fault names. The others are left out."""
+_TURN = "policies"
+
+
+def create(session: Session, document: Any) -> Policy:
+    """Raises PolicyInvalid, PolicyTaken, PolicyTie."""
+    with _without_new_ties(session) as now:
+        return policies.add(session, read(session, document).as_document(), now)
+
+
+def replace(session: Session, id_or_name: str, document: Any, revision: int | None) -> Policy:
+    """`revision`: the one that the caller has read; None: any.
+
+    Raises PolicyUnknown, PolicyInvalid, PolicyChanged, PolicyTaken, PolicyTie.
+    """
+    with _without_new_ties(session) as now:
+        policy = policies.get(session, id_or_name)
+        canonical = read(session, document, before=policy.document).as_document()
+        return policies.change(session, policy, canonical, now, revision=revision)
+
+
+def set_paused(session: Session, id_or_name: str, *, paused: bool) -> Policy:
+    """Raises PolicyUnknown."""
+    now = take_turn(session, _TURN)
+    policy = policies.get(session, id_or_name)
+    return policies.change(session, policy, {**policy.document, "paused": paused}, now)
+
+
+def remove(session: Session, id_or_name: str, revision: int | None) -> Policy:
+    """Raises PolicyUnknown, PolicyChanged, PolicyTie."""
+    with _without_new_ties(session) as now:
+        return policies.remove(session, id_or_name, now, revision=revision)
+
+
+# --- documents ------------------------------------------------------------------------------------
+
+
+def read(session: Session, document: Any, *, before: Mapping[str, Any] | None = None) -> BackupPolicy:
+    """With its repositories. `before`: what the document takes the place of. Raises PolicyInvalid, with everything that is wrong."""
+    faults = list(_repository_faults(session, document, _repositories_in(before)))
+    try:
+        policy = BackupPolicy.from_document(document)
+    except PolicyInvalid as invalid:
+        raise PolicyInvalid(invalid.facts["policy"], [*invalid.faults, *faults]) from invalid
+    if faults:
+        raise PolicyInvalid(shown(policy.name), faults)
+    return policy
+
+
+def _repository_faults(session: Session, document: Any, named_before: Sequence[str]) -> Iterator[PolicyFault]:
+    """A policy may keep a repository that it has named before, whatever became of that: otherwise nothing else of it could be changed."""
+    for path, name in _named_repositories(document):
+        try:
+            repository = repositories.get(session, name)
+        except RepositoryUnknown:
+            known = [each.name for each in repositories.list_all(session)][:MAX_REPOSITORIES_NAMED]
+            yield RepositoryNotKnown(path=path, value=shown(name), known=", ".join(known) or "none")
+            continue
+        if repository.state in UNWRITABLE and name not in named_before:
+            yield RepositoryNotWritable(path=path, value=shown(name), state=repository.state)
+
+
+def _repositories_in(document: Mapping[str, Any] | None) -> list[str]:
+    return [name for _, name in _named_repositories(document)] if document is not None else []
+
+
+def _named_repositories(document: Any) -> Iterator[tuple[str, str]]:
+    """With their paths. The document may have any form. A name that the document may not have is a fault of the document."""
+    tracks = document.get("tracks") if isinstance(document, Mapping) else None
+    for n, track in enumerate(tracks if isinstance(tracks, list) else ()):
+        job = track.get("job") if isinstance(track, Mapping) else None
+        name = job.get("repository") if isinstance(job, Mapping) else None
+        if isinstance(name, str) and _may_be_a_name(name):
+            yield f"tracks[{n}].job.repository", name
+
+
+def _may_be_a_name(text: str) -> bool:
+    return 0 < len(text) <= MAX_NAME and re.fullmatch(PRINTABLE, text) is not None and can_be_stored(text)
+
+
+# --- ties -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _without_new_ties(session: Session) -> Iterator[datetime]:
+    """Yields the time. No other change of policies comes between. Raises PolicyTie for ties that were not there before."""
+    now = take_turn(session, _TURN)
+    before = _selectors(session)
+    yield now
+    session.flush()
+    ties = list(_new_ties(sorted(listed_domains.listed(session, now).values(), key=_by_name), before, _selectors(session)))
+    if ties:
+        names = {policy.id: policy.name for policy in policies.list_all(session)}
+        raise error_of((domain, Tie(tuple(sorted(names[each] for each in tie.policies)), tie.specificity)) for domain, tie in ties)
+
+
+def _selectors(session: Session) -> list[Named]:
+    """By the ids of the policies, as a name may change."""
+    return [Named(policy.id, Selector.from_document(policy.document["selector"])) for policy in policies.list_all(session)]
+
+
+def _new_ties(domains: Sequence[Domain], before: Sequence[Named], after: Sequence[Named]) -> Iterator[tuple[Domain, Tie]]:
+    """Only a domain that a changed selector selects can have got another policy."""
+    changed = [*_only_in(before, after), *_only_in(after, before)]
+    for domain in domains:
+        if all(selector.specificity(domain) is None for selector in changed):
+            continue
+        tie, earlier = policy_of(domain, after), policy_of(domain, before)
+        if isinstance(tie, Tie) and not (isinstance(earlier, Tie) and set(tie.policies) <= set(earlier.policies)):
+            yield domain, tie
+
+
+def _by_name(domain: Domain) -> tuple[str, str]:
+    return domain.name, domain.id
+
+
+def _only_in(policies: Sequence[Named], others: Sequence[Named]) -> Iterator[Selector]:
+    there = dict(others)
+    return (selector for name, selector in policies if there.get(name) != selector)
