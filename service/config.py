@@ -152,6 +152,11 @@ class Settings(BaseModel):
     queued_per_domain: int = Field(
         default=200, ge=1, le=1_000_000, description="Jobs of one domain that may wait. More jobs are refused, except a thaw."
     )
+    scheduler: str = Field(
+        default="on",
+        pattern="^(on|off)$",
+        description="off: this process begins no run of a policy. What no process begins is missed, or made up for later.",
+    )
     max_connections: int = Field(
         default=1000, ge=8, le=20_000, description="Connections that may be open at once, and at most half of the limit of open files."
     )

@@ -81,6 +81,8 @@ def test_every_loop_is_counted_from_zero(thread: str) -> None:
         ("StillpointSnapshotsFail", "stillpoint_domain_snapshot_failed", "ticket"),
         ("StillpointNoNewPoint", "stillpoint_domain_newest_point_seconds", "ticket"),
         ("StillpointQueueGrowsOld", "stillpoint_oldest_queued_job_seconds", "ticket"),
+        ("StillpointSchedulesNotDecided", "stillpoint_schedule_overdue_seconds", "ticket"),
+        ("StillpointRunsMissed", "stillpoint_schedule_runs_missed", "ticket"),
         ("StillpointLibvirtAway", "stillpoint_host_libvirt_connected", "page"),
         ("StillpointDatabaseNotWritable", "stillpoint_database_writable", "page"),
         ("StillpointStateFolderFull", "stillpoint_worker_state_folder_writable", "page"),

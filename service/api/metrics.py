@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.metrics_protection import protection
+from service.api.metrics_schedules import schedules
 from service.db.engine import Database, database_now
 from service.db.tables import Domain, Host, Job, PrunedJobs, RecoveryPoint
 from service.db.writable import Trial
@@ -98,6 +99,7 @@ class RecordedState(Collector):
                 now = database_now(session)
                 gauges = [_unfinished_jobs(session), _queued_age(session, now), _last_seen(session, now)]
                 gauges += _frozen(session, now)
+                gauges += schedules(session, now)
                 gauges += self._counted_totals(session, now)
                 gauges.append(_libvirt(session))
         except DatabaseUnavailable:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 POLICY_LABEL = "stillpoint.policy"
 TRACK_LABEL = "stillpoint.track"
+SCHEDULE_LABEL = "stillpoint.schedule"
+"""The schedule that asked for the job. Its follow-ups and retries have the label, too."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from service.db.base import table_of
 from service.db.tables import Job, JobLabel, Policy, Schedule, ScheduleRun
 from service.model import schedule
 from service.model.lifecycle import FINAL_STATES
+from service.model.origin import SCHEDULE_LABEL
 from service.model.schedule import Outcome, Reason, Run, Standing, key_of
-from service.model.schedule_labels import SCHEDULE
 from service.model.schedule_rule import CatchUp, ScheduleRule
 
 _SCHEDULES, _RUNS = table_of(Schedule), table_of(ScheduleRun)
@@ -92,7 +92,7 @@ _EVERYONE = select(
 
 def jobs_at_work(session: Session, ids: Collection[str]) -> dict[str, str]:
     """The newest job of each schedule, where it has not ended. A follow-up of a job that fell short, and a retry, are its jobs, too."""
-    of_schedule = select(JobLabel.job_id).where(JobLabel.key == SCHEDULE, JobLabel.value == Schedule.id)
+    of_schedule = select(JobLabel.job_id).where(JobLabel.key == SCHEDULE_LABEL, JobLabel.value == Schedule.id)
     newest = of_schedule.order_by(JobLabel.created_at.desc(), JobLabel.job_id.desc()).limit(1).correlate(Schedule).scalar_subquery()
     rows = select(Schedule.id, newest.label("job_id")).where(Schedule.id.in_(ids)).subquery()
     at_work = select(rows.c.id, Job.id).join(Job, Job.id == rows.c.job_id).where(Job.state.not_in(_FINAL))

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from sqlalchemy.orm import Session
 
 from service.errors import StillpointError
+from service.model.origin import SCHEDULE_LABEL, Origin
 from service.model.schedule import ON_TIME, Decision, Outcome, Reason, Run, Standing, begin, decide, give_up, key_of, next_due, start_of
-from service.model.schedule_labels import labels_of
 from service.model.schedule_rule import ScheduleRule
 from service.model.selectors import Domain, Tie
 from service.model.track import Track
@@ -137,7 +137,8 @@ class _One:
         """Raises StillpointError, before anything was written."""
         targets = listed_domains.targets_of(self._session, domain) if track.job.leave_out else ()
         request = track.job.request_for(domain.id, None, targets)
-        order = order_of(self._session, request, labels_of(self._entry.name, track.name, self._row.id))
+        labels = {**Origin(self._entry.name, track.name).as_labels(), SCHEDULE_LABEL: self._row.id}
+        order = order_of(self._session, request, labels)
         if request.would_freeze:
             refuse_if_frozen(self._session, order.place)
         return queue.enqueue(self._session, order.as_new_job(), queue_limit=self._queue_limit).job_id

@@ -46,6 +46,10 @@ class Scheduled:
         with database.write() as session:
             add_host(session)
 
+    @property
+    def scheduler_settings(self) -> Settings:
+        return Settings(state_dir=Path("/nowhere"))
+
     def scheduler(self, **settings: Any) -> Scheduler:
         """Another one, as in a process that has just started."""
         chosen = Settings(state_dir=Path("/nowhere"), **settings)
