@@ -255,7 +255,7 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
         case JobKind.restore:
             return Restore(settings.repository_silence_seconds, proof_days=settings.proof_days)
         case JobKind.verify:
-            return Verify(settings.repository_silence_seconds)
+            return Verify(settings.repository_silence_seconds, state_dir=settings.state_dir)
         case JobKind.prune:
             return Prune(settings.repository_silence_seconds)
         case _:

@@ -156,6 +156,7 @@ def verify(
     point: Annotated[str, typer.Argument(help="The id of a recovery point: see `stillpoint points`.")],
     *,
     check: Annotated[list[Check] | None, typer.Option(help="Repeat it for several. Left out: bytes, structure, filesystem.")] = None,
+    heal: Annotated[bool, typer.Option("--heal", help="Make bad files again where good copies of their bytes are found.")] = False,
     rate_limit_bytes: RateLimit = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
@@ -164,7 +165,8 @@ def verify(
 ) -> None:
     """Read every byte of a point and of all points that it needs, and put on record what was found. Exit code 1: it is damaged."""
     checks = [each.value for each in check] if check else None
-    body = {"kind": VerifyRequest.kind.value, "recovery_point": point, "checks": checks, "rate_limit_bytes": rate_limit_bytes}
+    body: dict[str, Any] = {"kind": VerifyRequest.kind.value, "recovery_point": point, "checks": checks}
+    body |= {"rate_limit_bytes": rate_limit_bytes, "heal": heal or None}
     _ask(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
 
 

@@ -6,6 +6,7 @@ Only the hand reads the repository, so a repository that hangs costs this job an
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -15,6 +16,8 @@ from service.errors import ForeignEntry, KeyUnusable, PointDamaged, PointIncompl
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
 from service.jobs.run import JobRun, MustRecover, Phase
+from service.jobs.verify_healing import MAX_ROUNDS, Healing
+from service.model import chains
 from service.model.lifecycle import PhaseName
 from service.model.proofs import CAN_PROVE_DAMAGE, Proof
 from service.model.repository import MANIFEST_FILE, SIGNATURE_FILE, ProofKind
@@ -23,7 +26,7 @@ from service.records import damage, points, repositories
 from service.repository import signing
 from service.repository.hand import SILENCE_S, Progress
 from service.repository.keys import Key
-from service.repository.signing import SignatureState
+from service.repository.signing import SignatureState, SigningKey
 from service.repository.store import Repository
 
 MAX_FAULTS = 20
@@ -38,6 +41,7 @@ PHASES = {
 MISSING = "the point is not there"
 NAMELESS = {"file": "", "reason": "it is not as it was sealed"}
 UNKNOWN = "nothing could be told"
+NOT_HEALED = "{count} damaged files stay as they are; the first one: {reason}"
 SEEN_ONCE = "what was wrong at the first read was not wrong at the second: look at the storage of the repository"
 FILESYSTEM_ERRORS = "a filesystem has errors on record, which the guest had before the backup"
 
@@ -48,6 +52,8 @@ class Verify:
 
     silence_s: float = SILENCE_S
     open_repository: Callable[..., Repository] = Repository
+    #: The folder with the key of the service. None: signatures are not written again.
+    state_dir: Path | None = None
 
     def run(self, run: JobRun, host: Host) -> Ending:  # noqa: ARG002 - as every handler has it
         return _VerifyRun(self, run).run()
@@ -65,11 +71,13 @@ class _Subject:
 
     point_id: str
     folder: str
-    manifest_digest: str | None
     is_encrypted: bool
     repository_id: str
     path: str
     key: Key | None
+    domain_id: str
+    #: By the folder of the point and of each point below: the digest of its manifest.
+    manifests: Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -100,17 +108,46 @@ class _VerifyRun:
         self._subject = run.in_transaction(self._on_record)
         self._phase = PhaseName.checksums
         self._proofs: list[Proof] = []
+        self._faults: Sequence[Mapping[str, Any]] = ()
         self._read_bytes = 0
+        signing_key = SigningKey.of_service(kind.state_dir) if kind.state_dir is not None and self._request.heal else None
+        self._healing = Healing(run, self._subject.domain_id, self._subject.folder, self._subject.manifests, signing_key)
 
     def run(self) -> Ending:
         """Every check that was asked for, in order. A point that is not good ends the job, after its proof is on record."""
         wanted = [kind for kind in PHASES if kind is ProofKind.bytes or kind in self._request.checks]
         error: StillpointError | None = None
         with self._opened(self._subject.key) as repository:
+            if self._request.heal and self._run.claim.attempt > 1:
+                self._healing.recall(repository)
             for kind in wanted:
                 error = error or self._check(kind, repository)
-        proofs = [_shown(proof) for proof in self._proofs]
-        return Ending(error, result={"verify": {"point": self._subject.point_id, "proofs": proofs, "read_bytes": self._read_bytes}})
+                if error is not None and kind is ProofKind.bytes and self._request.heal:
+                    error = self._healed(error, repository)
+            self._healing.end(repository)
+        return Ending(error, result={"verify": self._result()})
+
+    def _result(self) -> dict[str, Any]:
+        healing = [healed.as_document() for healed in self._healing.done]
+        result = {"point": self._subject.point_id, "proofs": [_shown(proof) for proof in self._proofs], "read_bytes": self._read_bytes}
+        return {**result, "healing": healing} if self._request.heal else result
+
+    def _healed(self, error: StillpointError, repository: Repository) -> StillpointError | None:
+        """Make the bad files again, and read the point again. Returns why it is not good after all."""
+        for _ in range(MAX_ROUNDS):
+            self._phase = PhaseName.heal
+            with self._run.phase(self._phase) as phase:
+                tried = self._healing.heal(repository, self._faults)
+                reasons = [healed.reason for healed in tried if healed.reason is not None]
+                if reasons:
+                    phase.warn(NOT_HEALED.format(count=len(reasons), reason=reasons[0]))
+            if len(reasons) == len(tried):
+                return error
+            still = self._check(ProofKind.bytes, repository)
+            if still is None:
+                return None
+            error = still
+        return error
 
     def _opened(self, key: Key | None) -> Repository:
         subject, kind = self._subject, self._kind
@@ -124,8 +161,20 @@ class _VerifyRun:
         if point.repository_id is None or point.folder is None:
             raise PointNotSealed(point=point.id)
         repository = repositories.get(session, point.repository_id)
+        links = {link.id: link for link in points.links_of_domain(session, point.domain_id)}
+        needed = chains.ancestors(point.id, links) | {point.id}
+        of_chain = {row.folder: row.manifest_digest for row in points.of_repository(session, point.repository_id) if row.id in needed}
         key = Key(repository.key_reference) if repository.key_reference is not None else None
-        return _Subject(point.id, point.folder, point.manifest_digest, point.is_encrypted, repository.id, repository.path, key)
+        return _Subject(
+            point.id,
+            point.folder,
+            point.is_encrypted,
+            repository.id,
+            repository.path,
+            key,
+            point.domain_id,
+            {folder: digest for folder, digest in of_chain.items() if folder is not None},
+        )
 
     def _safe_point(self) -> None:
         self._run.safe_point(self._phase)
@@ -142,6 +191,7 @@ class _VerifyRun:
             tested = self._with_or_without_key(phase, repository) if kind is ProofKind.bytes else self._tested(kind, repository)
             self._put_on_record(tested)
             # Only now, as the points that share the damage are no longer good.
+            self._faults = tested.faults
             error = self._damage(tested.faults) if tested.faults else None
             if error is not None:
                 phase.fail(error.detail)
@@ -177,7 +227,7 @@ class _VerifyRun:
         document: dict[str, Any] = {}
         try:
             if kind is ProofKind.bytes:
-                faults += self._faults_of_manifest(repository)
+                faults += self._faults_of_manifests(repository)
             if not faults:
                 document = self._document_of(kind, repository)
         except (PointDamaged, ForeignEntry) as error:
@@ -209,7 +259,12 @@ class _VerifyRun:
         if kind is ProofKind.filesystem and not seen.faults:
             return _Tested(Proof(kind, are_good(seen.document), {"disks": dict(seen.document), **once}, self._run.claim.job_id), begun)
         is_good = False if seen.faults else seen.document.get("ok")
-        facts = {name: value for name, value in seen.document.items() if name != "ok"} | {"faults": seen.faults[:MAX_FAULTS], **once}
+        healed = {"healed": self._healing.facts()} if kind is ProofKind.bytes and self._healing.facts() else {}
+        facts = {name: value for name, value in seen.document.items() if name != "ok"} | {
+            "faults": seen.faults[:MAX_FAULTS],
+            **once,
+            **healed,
+        }
         return _Tested(Proof(kind, is_good, facts, self._run.claim.job_id), begun, seen.faults)
 
     def _document_of(self, kind: ProofKind, repository: Repository) -> dict[str, Any]:
@@ -220,16 +275,29 @@ class _VerifyRun:
     def _progress(self, progress: Progress) -> None:
         self._run.progress(self._phase, progress.done_bytes, progress.total_bytes, progress.rate_bytes_s)
 
-    def _faults_of_manifest(self, repository: Repository) -> list[Mapping[str, Any]]:
-        """The manifest says what the bytes should be. So it must be the one that was sealed, and its signature must be right."""
-        read = repository.call("read_point", {"folder": self._subject.folder})
+    def _faults_of_manifests(self, repository: Repository) -> list[Mapping[str, Any]]:
+        """The manifests say what the bytes should be. So each must be the one that was sealed, and its signature must be right."""
+        faults: list[Mapping[str, Any]] = []
+        for folder in self._subject.manifests:
+            try:
+                faults += self._faults_of_manifest(repository, folder)
+            except PointDamaged:
+                # What is missing below is found by the read of the chain.
+                if folder == self._subject.folder:
+                    raise
+            except ForeignEntry as error:
+                faults.append({"folder": folder, "file": error.facts["path"], "reason": error.facts["reason"]})
+        return faults
+
+    def _faults_of_manifest(self, repository: Repository, folder: str) -> list[Mapping[str, Any]]:
+        read = repository.call("read_point", {"folder": folder})
         content = read["manifest"].encode()
         reasons = {}
-        if self._subject.manifest_digest not in (None, signing.digest(content)):
+        if self._subject.manifests.get(folder) not in (None, signing.digest(content)):
             reasons[MANIFEST_FILE] = "it is not the manifest that is on record"
-        if signing.check(content, read["signature"], {}) is SignatureState.wrong:
+        elif signing.check(content, read["signature"], {}) is SignatureState.wrong:
             reasons[SIGNATURE_FILE] = "it is not the signature of this manifest"
-        return [{"folder": self._subject.folder, "file": file, "reason": reason} for file, reason in reasons.items()]
+        return [{"folder": folder, "file": file, "reason": reason} for file, reason in reasons.items()]
 
     # --- what was found ---------------------------------------------------------------------------
 

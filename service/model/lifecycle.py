@@ -101,6 +101,7 @@ class PhaseName(StrEnum):
     structure = "structure"
     filesystem = "filesystem"
     remove = "remove"
+    heal = "heal"
     recover = "recover"
 
 

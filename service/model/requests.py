@@ -218,7 +218,7 @@ class VerifyRequest:
     """`checks`: what is looked at; bytes are always read first, because nothing else says anything about a damaged file.
 
     `domain`, `domain_id`: of the point. The job itself is about no domain, which may not be there any more. `by_plan`: no caller asked
-    for it, but the budget of the repository.
+    for it, but the budget of the repository. `heal`: bad files are made again where good copies of their bytes are found.
     """
 
     kind: ClassVar[JobKind] = JobKind.verify
@@ -229,6 +229,7 @@ class VerifyRequest:
     rate_limit_bytes: int | None = None
     domain_id: str | None = None
     by_plan: bool = False
+    heal: bool = False
 
     @property
     def would_freeze(self) -> bool:
@@ -239,6 +240,7 @@ class VerifyRequest:
             "kind": self.kind.value,
             "recovery_point": self.recovery_point,
             "by_plan": self.by_plan,
+            "heal": self.heal,
             "domain": self.domain,
             "domain_id": self.domain_id,
             "host": self.host,
@@ -257,6 +259,7 @@ class VerifyRequest:
             checks=tuple(ProofKind(check) for check in checks) if checks is not None else cls.checks,
             rate_limit_bytes=document.get("rate_limit_bytes"),
             by_plan=bool(document.get("by_plan")),
+            heal=bool(document.get("heal")),
         )
 
 

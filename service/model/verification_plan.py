@@ -45,7 +45,7 @@ class StoredPoint:
     """A point of one repository. `at`: when it was sealed. `proven`: the newest proof of each kind, where that says that the point is good.
 
     `blamed`: the points below whose damage is the only fault of this one, as its newest proof says. `tried_at`: by plan.
-    `is_being_read`: a verify by plan reads it now.
+    `healed_at`: when files of it, or of what it stands on, were last made again. `is_being_read`: a verify by plan reads it now.
     """
 
     id: str
@@ -56,6 +56,7 @@ class StoredPoint:
     state: str = PointState.sealed.value
     proven: Mapping[str, datetime] = field(default_factory=dict)
     blamed: tuple[str, ...] = ()
+    healed_at: datetime | None = None
     tried_at: datetime | None = None
     is_being_read: bool = False
 
@@ -159,14 +160,17 @@ class _Known:
     def _damaged(self, newest_first: Mapping[str, Sequence[StoredPoint]]) -> list[StoredPoint]:
         hopeful = []
         for points in newest_first.values():
-            newest_sealed = next((point.at for point in points if point.state == PointState.sealed), None)
+            changes = [point.at for point in points if point.state == PointState.sealed]
+            changes += [point.healed_at for point in points if point.healed_at is not None]
+            changed_at = max(changes, default=None)
             for point in points:
-                if point.state == PointState.damaged and not self._waits(point) and self._has_hope(point, newest_sealed):
+                if point.state == PointState.damaged and not self._waits(point) and self._has_hope(point, changed_at):
                     hopeful.append(point)
         return sorted(hopeful, key=lambda each: (each.at, each.id), reverse=True)
 
-    def _has_hope(self, point: StoredPoint, newest_sealed: datetime | None) -> bool:
-        if point.tried_at is None or (newest_sealed is not None and newest_sealed > point.tried_at):
+    def _has_hope(self, point: StoredPoint, changed_at: datetime | None) -> bool:
+        """`changed_at`: when the domain last got a good point, or something of it was healed."""
+        if point.tried_at is None or (changed_at is not None and changed_at > point.tried_at):
             return True
         below = [self.points[each].state for each in point.blamed if each in self.points]
         return bool(below) and all(state == PointState.sealed for state in below)

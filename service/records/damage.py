@@ -84,7 +84,8 @@ def take_back(
         last = newest(point.proofs, ProofKind.bytes)
         is_of_a_chain = last is not None and last["ok"] is False and "found_in_chain_of" in last["facts"]
         if is_of_a_chain and not _is_bad_since(point, ProofKind.bytes, since=begun):
-            points.add_proofs(session, point.id, [replace(proof, facts={"found_in_chain_of": read.id})], now)
+            healed = {"healed": proof.facts["healed"]} if "healed" in proof.facts else {}
+            points.add_proofs(session, point.id, [replace(proof, facts={"found_in_chain_of": read.id, **healed})], now)
             whole.append(point.id)
     return [each for each in whole if _is_sealed_again(session, each, now=now, facts=facts)]
 

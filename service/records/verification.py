@@ -119,11 +119,12 @@ def turn_of(session: Session, repository_id: str, last: VerificationRun | None) 
 
 def begin(session: Session, repository_id: str, planned: Planned, budget: Budget, last: VerificationRun | None) -> VerificationRun:
     """Make the job of one read. Only for the holder of the turn. Where the point cannot be read any more, the row says `refused`."""
-    now, asked = database_now(session), VerifyRequest(planned.point_id, checks=_checks(budget), by_plan=True)
+    now = database_now(session)
+    asked = VerifyRequest(planned.point_id, checks=_checks(budget), rate_limit_bytes=budget.rate_limit_bytes, by_plan=True, heal=True)
     job_id: str | None = None
     try:
         with session.begin_nested():
-            order = order_of(session, _in_pace(asked, budget), {})
+            order = order_of(session, asked, {})
             job_id = queue.enqueue(session, order.as_new_job()).job_id
     except NOT_PLACED:
         job_id = None
@@ -148,10 +149,6 @@ def begin(session: Session, repository_id: str, planned: Planned, budget: Budget
 
 def _checks(budget: Budget) -> tuple[ProofKind, ...]:
     return tuple(kind for kind in VerifyRequest.checks if kind is ProofKind.bytes or kind in budget.checks)
-
-
-def _in_pace(asked: VerifyRequest, budget: Budget) -> VerifyRequest:
-    return VerifyRequest(asked.recovery_point, checks=asked.checks, rate_limit_bytes=budget.rate_limit_bytes, by_plan=asked.by_plan)
 
 
 # --- what there is to read ------------------------------------------------------------------------
@@ -179,6 +176,7 @@ def stored_points(session: Session, repository_id: str) -> list[StoredPoint]:
             state=row.state,
             proven=_proven(row.proofs),
             blamed=tuple((newest(row.proofs, ProofKind.bytes) or {"facts": {}})["facts"].get("damaged_below") or ()),
+            healed_at=_healed_at(row.proofs),
             tried_at=tried.get(row.id),
             is_being_read=row.id == being_read,
         )
@@ -192,6 +190,11 @@ def _proven(proofs: Any) -> dict[str, datetime]:
     good = {proof["kind"]: datetime.fromisoformat(proof["at"]) for proof in proofs or () if proof["ok"]}
     # A guest's own errors say nothing of the point, and the test itself was made.
     return good | {proof["kind"]: datetime.fromisoformat(proof["at"]) for proof in proofs or () if _is_of_the_guest(proof)}
+
+
+def _healed_at(proofs: Any) -> datetime | None:
+    healed = (datetime.fromisoformat(proof["at"]) for proof in proofs or () if "healed" in proof["facts"])
+    return max(healed, default=None)
 
 
 def _is_of_the_guest(proof: Any) -> bool:

@@ -1,7 +1,8 @@
-"""The steps of the hand that copy, compare, restore and verify disks."""
+"""The steps of the hand that copy, compare, restore, verify and heal disks."""
 
 from service.repository.comparing import compare_disk
 from service.repository.copying import copy_disk
+from service.repository.healing import heal_file, heal_notes
 from service.repository.parent import check_parent
 from service.repository.restoring import restore_disk
 from service.repository.source_disk import inspect_source
@@ -14,4 +15,6 @@ STEPS = {
     "compare_disk": compare_disk,
     "restore_disk": restore_disk,
     "verify_point": verify_point,
+    "heal_file": heal_file,
+    "heal_notes": heal_notes,
 }

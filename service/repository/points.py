@@ -22,7 +22,7 @@ def list_points(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Every folder of a sealed point, with an `error` where it cannot be read as one."""
     path = arguments["path"]
     points = []
-    for folder in _folders(path):
+    for folder in folders(path):
         with suppress(FileNotFoundError):
             points.append(_listed(path, folder))
         report.alive()
@@ -71,7 +71,7 @@ def copy_out(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     return {"bytes": stored.bytes, "sha256": copied}
 
 
-def _folders(path: str) -> Iterator[str]:
+def folders(path: str) -> Iterator[str]:
     """Entries that begin with a dot are those of unfinished points, and those of the filesystem."""
     try:
         with places.opened_folder(path, DOMAINS) as domains:

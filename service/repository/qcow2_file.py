@@ -26,12 +26,12 @@ _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 _REFCOUNT_ORDER = 4
 """Counts of 16 bits."""
 _BACKING_FORMAT = 0xE2792ACA
-_ENTRIES = CLUSTER_BYTES // 8
+ENTRIES = CLUSTER_BYTES // 8
 """Entries of one table: an L2 table covers 512 MiB of the disk."""
-_COUNTS = CLUSTER_BYTES // 2
-_OWN_COPY = 1 << 63
+COUNTS = CLUSTER_BYTES // 2
+OWN_COPY = 1 << 63
 """The flag of a cluster that nothing else refers to."""
-_READS_AS_ZEROES = 1
+READS_AS_ZEROES = 1
 MAX_NAME_BYTES = 1023
 """Bytes of the name of the image below, by the format. A longer name is refused before anything is made."""
 _WRITE_BACK_BYTES = 16 << 20
@@ -48,8 +48,8 @@ class Layout:
         self.virtual_size, self.data, self.zeroes, self._backing_name = virtual_size, data, zeroes, backing_name
         counts = [-(-(end - start) // CLUSTER_BYTES) for start, end in data]
         self._tables = self._numbers_of_tables()
-        self._l1_entries = max(1, -(-virtual_size // (_ENTRIES * CLUSTER_BYTES)))
-        l1_clusters = -(-self._l1_entries // _ENTRIES)
+        self._l1_entries = max(1, -(-virtual_size // (ENTRIES * CLUSTER_BYTES)))
+        l1_clusters = -(-self._l1_entries // ENTRIES)
         others = 1 + l1_clusters + len(self._tables) + sum(counts)
         self._count_blocks, self._count_tables = _refcount_clusters(others)
         self._clusters = others + self._count_blocks + self._count_tables
@@ -74,11 +74,11 @@ class Layout:
         yield self._header().ljust(CLUSTER_BYTES, b"\0")
         yield _table([CLUSTER_BYTES * (1 + self._count_tables + block) for block in range(self._count_blocks)], self._count_tables)
         for block in range(self._count_blocks):
-            used = min(_COUNTS, self._clusters - block * _COUNTS)
+            used = min(COUNTS, self._clusters - block * COUNTS)
             yield (b"\0\1" * used).ljust(CLUSTER_BYTES, b"\0")
         entries = [0] * self._l1_entries
         for position, number in enumerate(self._tables):
-            entries[number] = self._l2_at + position * CLUSTER_BYTES | _OWN_COPY
+            entries[number] = self._l2_at + position * CLUSTER_BYTES | OWN_COPY
         yield _table(entries, (self._l2_at - self._l1_at) // CLUSTER_BYTES)
         yield from self._l2_tables()
 
@@ -92,19 +92,19 @@ class Layout:
         return _HEADER.pack(*plain, *counts, 0, 0, 0, 0, 0, _REFCOUNT_ORDER, _HEADER.size) + extensions + name
 
     def _numbers_of_tables(self) -> list[int]:
-        covered = _ENTRIES * CLUSTER_BYTES
+        covered = ENTRIES * CLUSTER_BYTES
         return sorted({number for start, end in (*self.data, *self.zeroes) for number in range(start // covered, -(-end // covered))})
 
     def _l2_tables(self) -> Iterator[bytes]:
         table, data, zeroes = array("Q", bytes(CLUSTER_BYTES)), _Cursor(self.data), _Cursor(self.zeroes)
         for number in self._tables:
-            first = number * _ENTRIES
+            first = number * ENTRIES
             table[:] = array("Q", bytes(CLUSTER_BYTES))
-            for start, end in data.within(first, first + _ENTRIES):
-                at = self.offset_of(start * CLUSTER_BYTES) | _OWN_COPY
+            for start, end in data.within(first, first + ENTRIES):
+                at = self.offset_of(start * CLUSTER_BYTES) | OWN_COPY
                 table[start - first : end - first] = array("Q", range(at, at + (end - start) * CLUSTER_BYTES, CLUSTER_BYTES))
-            for start, end in zeroes.within(first, first + _ENTRIES):
-                table[start - first : end - first] = array("Q", [_READS_AS_ZEROES]) * (end - start)
+            for start, end in zeroes.within(first, first + ENTRIES):
+                table[start - first : end - first] = array("Q", [READS_AS_ZEROES]) * (end - start)
             yield _big_endian(table)
 
 
@@ -130,9 +130,9 @@ class _Cursor:
 def _refcount_clusters(others: int) -> tuple[int, int]:
     """The clusters of refcounts and of their table, which count themselves as well."""
     blocks = tables = 0
-    while (total := others + blocks + tables) > blocks * _COUNTS or blocks > tables * _ENTRIES:
-        blocks = -(-total // _COUNTS)
-        tables = -(-blocks // _ENTRIES)
+    while (total := others + blocks + tables) > blocks * COUNTS or blocks > tables * ENTRIES:
+        blocks = -(-total // COUNTS)
+        tables = -(-blocks // ENTRIES)
     return blocks, tables
 
 
@@ -146,6 +146,14 @@ def _big_endian(values: "array[int]") -> bytes:
     swapped = array("Q", values)
     swapped.byteswap()
     return swapped.tobytes()
+
+
+def from_big_endian(content: bytes) -> "array[int]":
+    """Numbers of 8 bytes."""
+    values = array("Q", content)
+    if sys.byteorder == "little":
+        values.byteswap()
+    return values
 
 
 class Qcow2File:

@@ -1,6 +1,8 @@
 """A repository with sealed points of one disk, made by the hand as a backup makes them, and put on record."""
 
+import copy
 import json
+import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +12,7 @@ from uuid import uuid4
 from service.db.engine import Database
 from service.db.tables import RecoveryPoint
 from service.model.manifest import DiskOfPoint, Manifest
-from service.model.repository import DEFINITION_FILE, DiskLevel, RepositoryState, point_folder
+from service.model.repository import DEFINITION_FILE, MANIFEST_FILE, DiskLevel, RepositoryState, point_folder
 from service.records import points, repositories, sealed_points
 from service.records.repositories import Look, Registration
 from service.repository import signing
@@ -57,10 +59,29 @@ class Sealed:
                 repositories.note_look(session, row.id, Look(RepositoryState.ready, format_version=1), BEGIN, asked_at=BEGIN)
             return row.id
 
-    def seal(self, *writes: tuple[int, int, int], database: Database | None = None) -> str:
+    def copied(self, path: Path) -> "Sealed":
+        """The same repository at another path, where a test may damage it."""
+        other = copy.copy(self)
+        other.path, other.points, other.manifests = path, list(self.points), dict(self.manifests)
+        shutil.copytree(self.path, path)
+        return other
+
+    def list_all(self, database: Database) -> None:
+        """Put the points on record that were sealed without a database."""
+        for point_id in self.points:
+            self.put_on_record(database, point_id, signing.digest((self.folder(point_id) / MANIFEST_FILE).read_bytes()))
+
+    def contents(self) -> dict[str, bytes]:
+        """Every file below the points."""
+        return {
+            str(file.relative_to(self.path)): file.read_bytes() for file in sorted((self.path / "domains").rglob("*")) if file.is_file()
+        }
+
+    def seal(self, *writes: tuple[int, int, int], database: Database | None = None, is_full: bool = False) -> str:
         """Let the guest write, then seal its disk: in full the first time, later by content."""
-        self.disk.write(*writes)
-        point_id, parent = str(uuid4()), self.manifests[self.points[-1]] if self.points else None
+        if writes:
+            self.disk.write(*writes)
+        point_id, parent = str(uuid4()), self.manifests[self.points[-1]] if self.points and not is_full else None
         at = BEGIN + timedelta(hours=len(self.points))
         name = f"{at:%Y%m%dT%H%M%SZ}-{point_id[:8]}"
         with self.opened() as repository:

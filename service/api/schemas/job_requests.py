@@ -145,6 +145,11 @@ class VerifyJob(Request):
         "the filesystems say of themselves, without mounting them. The bytes are read in any case.",
     )
     rate_limit_bytes: Rate | None = None
+    heal: StrictBool = Field(
+        default=False,
+        description="Make bad files again where good copies of their bytes are found: elsewhere in the repository, or on the disk of the "
+        "guest on this host. A file is replaced only by the bytes that were sealed.",
+    )
     labels: Labels = Field(default_factory=dict)
 
 
