@@ -21,7 +21,7 @@ from service.api.auth import Authentication, TokenCheck
 from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.metrics import Metrics, RequestMetrics
-from service.api.routes import docs, domains, gates, hosts, jobs, policies, recovery_points, repositories, restores, retention
+from service.api.routes import docs, domains, gates, hosts, jobs, policies, protection, recovery_points, repositories, restores, retention
 from service.api.routes import service as service_routes
 from service.api.worker_pages import WorkerPages
 from service.config import Settings
@@ -105,6 +105,7 @@ ROUTERS = (
     repositories.router,
     retention.router,
     policies.router,
+    protection.router,
     hosts.router,
     service_routes.router,
 )

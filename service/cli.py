@@ -11,6 +11,7 @@ import typer
 from service import cli_jobs, cli_settings, log
 from service.cli_evidence import evidence_app
 from service.cli_points import points
+from service.cli_protection import protection
 from service.cli_repository import repository_app
 from service.cli_retention import retention_app
 from service.errors import StillpointError
@@ -36,6 +37,7 @@ app.add_typer(evidence_app, name="evidence")
 app.add_typer(retention_app, name="retention")
 cli_jobs.add_to(app)
 app.command()(points)
+app.command()(protection)
 
 
 def main() -> None:

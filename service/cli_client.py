@@ -43,16 +43,20 @@ class Client:
         self._url = url.rstrip("/")
         self._token = token.strip()
 
-    def get(self, *path: str) -> dict[str, Any]:
+    def get(self, *path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The segments of the path, not quoted. Raises ServiceRefused, ServiceUnreachable, as do all calls."""
-        return self._call("GET", path)
+        return self._call("GET", path, query=query)
 
     def items(self, *path: str, query: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
         """Every item of a list, page by page."""
+        for page in self.pages(*path, query=query):
+            yield from page["items"]
+
+    def pages(self, *path: str, query: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
         cursor: str | None = None
         while True:
             page = self._call("GET", path, query={**(query or {}), **({"cursor": cursor} if cursor is not None else {})})
-            yield from page["items"]
+            yield page
             cursor = page["next_cursor"]
             if cursor is None:
                 return

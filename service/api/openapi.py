@@ -36,6 +36,7 @@ TAGS = [
     {"name": "recovery points", "description": "What can be restored."},
     {"name": "repositories", "description": "Folders that keep sealed recovery points."},
     {"name": "policies", "description": "What is done for which domains and when, and what is promised for them."},
+    {"name": "protection", "description": "Which domains are protected as promised, and why the others are not."},
     {"name": "hosts", "description": "Workers and their machines."},
     {"name": "service", "description": "Health, readiness, metrics, documentation."},
 ]

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from service.db.base import Base, UtcDateTime
 from service.db.tables_policy import DomainLabels, Policy, RepositorySample, Schedule, ScheduleRun
+from service.db.tables_protection import LastJob, ProvenPoint
 from service.db.tables_repository import RecoveryPoint, Repository, VerificationRun
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "Job",
     "JobDocument",
     "JobLabel",
+    "LastJob",
     "Policy",
+    "ProvenPoint",
     "PrunedJobs",
     "RawText",
     "RecoveryPoint",
@@ -244,6 +247,8 @@ class Domain(Base):
     published_at: Mapped[datetime]
     #: disks, filesystems, agent, os, frozen: see service.api.schemas.domains.
     document: Mapped[dict[str, Any]]
+    #: When the host first published it. None: before there was this column.
+    appeared_at: Mapped[datetime | None]
 
 
 class Event(Base):

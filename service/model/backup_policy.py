@@ -96,7 +96,7 @@ class BackupPolicy:
             "tracks": [track.as_document() for track in self.tracks],
             "blackouts": [blackout.as_document() for blackout in self.blackouts],
             "limits": asdict(self.limits),
-            "promise": _promise_as_document(self.promise),
+            "promise": self.promise.as_document(),
             "verification": None,
         }
 
@@ -138,12 +138,3 @@ def _proof(fields: Fields) -> PromisedProof:
     kind = fields.choice_or_null("kind", ProofKind, only=PROMISED_PROOFS, is_needed=True)
     max_age_s = fields.whole_or_null("max_age_s", MIN_PROMISED_S, MAX_PROMISED_S, is_needed=True)
     return PromisedProof(kind or ProofKind.bytes, max_age_s or MIN_PROMISED_S)
-
-
-def _promise_as_document(promise: Promise) -> dict[str, Any]:
-    proof = promise.proof
-    return {
-        "rpo_s": promise.rpo_s,
-        "verdict": promise.verdict.value if promise.verdict is not None else None,
-        "proof": {"kind": proof.kind.value, "max_age_s": proof.max_age_s} if proof is not None else None,
-    }

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.clock import rfc3339
-from service.model.protection_facts import Known, PointFacts, PolicyFacts, Promise, TieFacts
+from service.model.protection_facts import DomainFacts, Known, PointFacts, PolicyFacts, Promise, TieFacts
 from service.model.protection_reasons import Reason, first_cause, reason_of
 from service.model.protection_view import OVERDUE, Part, View, look, view_of
 
@@ -26,10 +26,39 @@ class ProtectionState(StrEnum):
     """No policy selects the domain."""
 
 
-@dataclass(frozen=True, slots=True)
+URGENCY = (
+    ProtectionState.broken,
+    ProtectionState.tie,
+    ProtectionState.at_risk,
+    ProtectionState.unprotected,
+    ProtectionState.paused,
+    ProtectionState.waiting,
+    ProtectionState.protected,
+)
+"""The states, the most urgent first."""
+
+
+@dataclass(slots=True)
+class PromisedProofFacts:
+    """`proven_at`: when a point that is good enough last had the proof. `too_old_at`: when the newest proof is or was too old."""
+
+    kind: str
+    max_age_s: float
+    proven_at: datetime | None
+    too_old_at: datetime
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "max_age_s": self.max_age_s,
+            "proven_at": rfc3339(self.proven_at) if self.proven_at is not None else None,
+            "too_old_at": rfc3339(self.too_old_at),
+        }
+
+
+@dataclass(slots=True)
 class Protection:
-    domain_id: str
-    domain_name: str
+    domain: DomainFacts
     state: ProtectionState
     policy: str | None
     #: The newest point with the promised verdict, and with a proof that is recent enough, if one is promised.
@@ -42,10 +71,13 @@ class Protection:
     broken_part: Part | None
     #: None: protected.
     reason: Reason | None
+    #: None: no proof is promised.
+    proof: PromisedProofFacts | None = None
 
     def as_document(self) -> dict[str, Any]:
         return {
-            "domain": {"id": self.domain_id, "name": self.domain_name},
+            "domain": {"id": self.domain.id, "name": self.domain.name},
+            "host": self.domain.host.id,
             "state": self.state.value,
             "policy": self.policy,
             "newest_kept": _point_document(self.newest_kept),
@@ -53,6 +85,7 @@ class Protection:
             "broken_at": rfc3339(self.broken_at) if self.broken_at is not None else None,
             "broken_part": self.broken_part.value if self.broken_part is not None else None,
             "reason": self.reason.as_document() if self.reason is not None else None,
+            "proof": self.proof.as_document() if self.proof is not None else None,
         }
 
 
@@ -92,7 +125,7 @@ def _without_policy(known: Known, tie: TieFacts | None, now: datetime) -> Protec
         state, reason = ProtectionState.unprotected, reason_of("not_asked_for", _NOT_ASKED, _ASK, {}, now)
     else:
         state, reason = ProtectionState.tie, reason_of("policy_tie", _TIE, _DECIDE, {"policies": " and ".join(tie.names)}, now)
-    return Protection(domain.id, domain.name, state, None, None, good, None, None, reason)
+    return Protection(domain, state, None, None, good, None, None, reason)
 
 
 def _broken_part(view: View) -> Part | None:
@@ -135,7 +168,14 @@ def _broken_at(view: View) -> datetime | None:
 
 def _answer(view: View, state: ProtectionState, reason: Reason | None, part: Part | None = None) -> Protection:
     domain, seen = view.known.domain, view.seen
-    return Protection(domain.id, domain.name, state, view.policy.name, seen.kept, seen.good, _broken_at(view), part, reason)
+    return Protection(domain, state, view.policy.name, seen.kept, seen.good, _broken_at(view), part, reason, _proof(view))
+
+
+def _proof(view: View) -> PromisedProofFacts | None:
+    promised = view.promise.proof
+    if promised is None or view.proof_until is None:
+        return None
+    return PromisedProofFacts(promised.kind.value, promised.max_age_s, view.seen.proven_at, view.proof_until)
 
 
 def _point_document(point: PointFacts | None) -> dict[str, Any] | None:

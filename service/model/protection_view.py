@@ -49,7 +49,7 @@ class Seen:
 def look(points: Sequence[PointFacts], promise: Promise, now: datetime) -> Seen:
     """`points`: newest first. Without a promised proof this ends at the first point that is good enough."""
     seen, latest, required = Seen(), now + CLOCK_TOLERANCE, promise.verdict
-    enough = _always_enough(required)
+    enough = always_enough(required)
     for point in points:
         if point.at > latest:
             seen.future = seen.future or point
@@ -84,12 +84,12 @@ def _look_at_proofs(seen: Seen, points: Sequence[PointFacts], promise: Promise, 
 
 def _is_enough(point: PointFacts, required: Verdict | None) -> bool:
     if point.shut_off_cleanly is None or required is None:
-        return point.verdict in _always_enough(required)
+        return point.verdict in always_enough(required)
     return satisfies(point.verdict, required, point.shut_off_cleanly)
 
 
 @cache
-def _always_enough(required: Verdict | None) -> tuple[Verdict, ...]:
+def always_enough(required: Verdict | None) -> tuple[Verdict, ...]:
     """The verdicts that are good enough, whatever is known of how the domain was shut off."""
     return tuple(verdict for verdict in Verdict if required is None or satisfies(verdict, required, None))
 

@@ -11,11 +11,25 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, literal, or_, select, true, tuple_, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service.clock import rfc3339
 from service.db.engine import database_now
-from service.db.tables import Domain, Event, Gate, GuestMemory, Host, Job, PrunedJobs, RawText, RecoveryPoint, Slot, Token
+from service.db.tables import (
+    Domain,
+    Event,
+    Gate,
+    GuestMemory,
+    Host,
+    Job,
+    LastJob,
+    PrunedJobs,
+    RawText,
+    RecoveryPoint,
+    RepositorySample,
+    Slot,
+    Token,
+)
 from service.model.lifecycle import FINAL_STATES
 from service.records.slots import lanes_of
 
@@ -157,7 +171,7 @@ def _delete_events(session: Session, ids: Sequence[Any]) -> None:
     session.execute(delete(Event).where(Event.id.in_(ids)).execution_options(**_AT_ONCE))
 
 
-# --- memories of guests, tokens, hosts ------------------------------------------------------------
+# --- memories of guests, last jobs, free space, tokens, hosts --------------------------------------
 
 
 def _is_old_memory(before: datetime) -> Condition:
@@ -169,6 +183,25 @@ def _is_old_memory(before: datetime) -> Condition:
 
 def _delete_memories(session: Session, domain_ids: Sequence[str]) -> None:
     session.execute(delete(GuestMemory).where(GuestMemory.domain_id.in_(domain_ids)).execution_options(**_AT_ONCE))
+
+
+def _is_old_last_job(before: datetime) -> Condition:
+    """The last job of a domain that no host publishes any more. A newer job of another kind keeps it."""
+    other = aliased(LastJob)
+    has_newer = exists().where(other.domain_id == LastJob.domain_id, other.ended_at >= before)
+    return and_(~has_newer, ~exists().where(Domain.id == LastJob.domain_id))
+
+
+def _delete_last_jobs(session: Session, domain_ids: Sequence[str]) -> None:
+    session.execute(delete(LastJob).where(LastJob.domain_id.in_(domain_ids)).execution_options(**_AT_ONCE))
+
+
+def _is_old_sample(before: datetime) -> Condition:
+    return RepositorySample.at < before
+
+
+def _delete_samples(session: Session, instants: Sequence[datetime]) -> None:
+    session.execute(delete(RepositorySample).where(RepositorySample.at.in_(instants)).execution_options(**_AT_ONCE))
 
 
 def _is_dead_token(before: datetime) -> Condition:
@@ -199,5 +232,15 @@ GATES = Subject("gates", Gate.job_id, (Gate.job_id,), _every_row, _is_gate_of_en
 JOBS = Subject("jobs", Job.id, (Job.created_at, Job.id), _was_created, _is_old_job, _delete_jobs)
 EVENTS = Subject("events", Event.id, (Event.id,), _every_row, _is_old_event, _delete_events, oldest_first=True)
 GUEST_MEMORIES = Subject("guest_memories", GuestMemory.domain_id, (GuestMemory.domain_id,), _every_row, _is_old_memory, _delete_memories)
+LAST_JOBS = Subject("last_jobs", LastJob.domain_id, (LastJob.domain_id, LastJob.kind), _every_row, _is_old_last_job, _delete_last_jobs)
+#: The samples of one instant are equally old, so the instant identifies them.
+REPOSITORY_SAMPLES = Subject(
+    "repository_samples",
+    RepositorySample.at,
+    (RepositorySample.at, RepositorySample.repository_id),
+    _is_old_sample,
+    _is_old_sample,
+    _delete_samples,
+)
 TOKENS = Subject("tokens", Token.id, (Token.id,), _is_dead_token, _is_dead_token, _delete_tokens)
 HOSTS = Subject("hosts", Host.id, (Host.id,), _is_gone, _is_gone, _delete_hosts)

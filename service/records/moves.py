@@ -11,7 +11,7 @@ from service.db import documents
 from service.db.base import table_of
 from service.db.tables import Event, Job
 from service.model.lifecycle import FINAL_STATES, JobState, may_move
-from service.records import events, slots
+from service.records import events, last_jobs, slots
 from service.records.events import EventKind, Move
 from service.records.next_job import as_sql
 
@@ -73,6 +73,8 @@ def move(
         change = change.where(Job.state == as_sql(source))
     moved = events.carry_out(session, change.values(values), Move(EventKind.job, source, to, now, facts or {}), _SUBJECT)
     documents.write_jobs(session.connection(), moved)
+    if to in FINAL_STATES:
+        last_jobs.note_ended(session, moved)
     job_ids = [job.job_id for job in moved]
     if source is JobState.running:
         slots.free(session, job_ids)

@@ -46,7 +46,7 @@ def place_of(session: Session, domain: str, host: str | None) -> DomainLocation:
         meant = meant.where(Domain.host_id == host)
     rows: list[Row[Any]] = list(session.execute(meant.order_by(Domain.host_id, Domain.name)))
     if not rows:
-        raise _unknown(session, domain, host)
+        raise domain_unknown(session, domain, host)
     candidates = rows if len(rows) == 1 else _running_one(session, rows)
     if len(candidates) > 1:
         raise DomainAmbiguous(domain=domain, hosts=", ".join(sorted({row.host_id for row in rows})))
@@ -67,7 +67,7 @@ def _running_one(session: Session, rows: list[Row[Any]]) -> list[Row[Any]]:
     return running if len(running) == 1 else rows
 
 
-def _unknown(session: Session, domain: str, host: str | None) -> DomainUnknown:
+def domain_unknown(session: Session, domain: str, host: str | None) -> DomainUnknown:
     now = database_now(session)
     seen = {row.id: row.last_seen for row in session.execute(select(Host.id, Host.last_seen).order_by(Host.id))}
     asked = seen if host is None else {identifier: at for identifier, at in seen.items() if identifier == host}

@@ -17,7 +17,7 @@ from service.model.chains import Link
 from service.model.documents import texts_of_point
 from service.model.lifecycle import PointState, point_may_move
 from service.model.proofs import Proof, is_known_bad, with_new
-from service.records import events
+from service.records import events, proven_points
 from service.records.events import EventKind, Move
 
 _POINTS = table_of(RecoveryPoint)
@@ -87,13 +87,18 @@ def set_state(session: Session, point_id: str, to: PointState, *, now: datetime,
 def add_proofs(session: Session, point_id: str, proofs: Sequence[Proof], now: datetime) -> None:
     """Raises RecoveryPointNotFound."""
     known = _locked(session, point_id).proofs
-    _change(session, point_id, proofs=with_new(known, [proof.as_document(now) for proof in proofs]))
+    _set_proofs(session, point_id, with_new(known, [proof.as_document(now) for proof in proofs]))
 
 
 def change_proofs(session: Session, point_id: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
     """The same proofs with other facts. Raises RecoveryPointNotFound."""
     known = _locked(session, point_id).proofs
-    _change(session, point_id, proofs=[dict(change(proof)) for proof in known or ()])
+    _set_proofs(session, point_id, [dict(change(proof)) for proof in known or ()])
+
+
+def _set_proofs(session: Session, point_id: str, proofs: Sequence[Mapping[str, Any]]) -> None:
+    _change(session, point_id, proofs=proofs)
+    proven_points.write(session, point_id, proofs)
 
 
 def lock(session: Session, point_ids: Collection[str]) -> None:

@@ -21,7 +21,7 @@ from service.errors import RepositoryInUse, RepositoryTaken, RepositoryUnknown, 
 from service.model.kinds import Lane
 from service.model.lifecycle import FINAL_STATES, JobState
 from service.model.repository import RepositoryState
-from service.records import points, slots
+from service.records import free_space, points, slots
 
 UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STATES)
 
@@ -154,6 +154,8 @@ def note_look(session: Session, repository_id: str, look: Look, now: datetime, *
     repository = get(session, repository_id)
     if asked_at is not None and repository.check_asked_at == asked_at:
         values["check_asked_at"] = None
+    if look.free_bytes is not None:
+        free_space.note(session, repository.id, look.free_bytes, now)
     return _change(session, repository.id, **values)
 
 

@@ -16,6 +16,7 @@ from service.config import Settings
 from service.db.engine import Database, database_now
 from service.db.tables import DatabaseIdentity
 from service.errors import StillpointError
+from service.model.trend import LOOK_BACK_DAYS
 from service.records import ageing
 from service.records.ageing import Subject
 
@@ -34,6 +35,8 @@ MIN_ROWS = 5
 """Rows that one transaction removes at least. Fewer rows are hardly faster, because the commit costs most of the time."""
 REST = 4
 """After each transaction the thread rests for this many times as long as the transaction took."""
+SAMPLES_DAYS = 2 * LOOK_BACK_DAYS
+"""Days that the free space of a repository is remembered: longer than the trend looks back."""
 MAX_REST_S = 0.5
 """Seconds. A longer rest is cut to this."""
 STOP_S = 2.0
@@ -60,6 +63,8 @@ def due(settings: Settings, now: datetime) -> list[Due]:
         ageing.JOBS: settings.keep_jobs_days,
         ageing.EVENTS: settings.keep_events_days,
         ageing.GUEST_MEMORIES: settings.keep_jobs_days,
+        ageing.LAST_JOBS: settings.keep_jobs_days,
+        ageing.REPOSITORY_SAMPLES: SAMPLES_DAYS,
         ageing.TOKENS: settings.keep_tokens_days,
         ageing.HOSTS: settings.keep_hosts_days,
     }

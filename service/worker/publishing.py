@@ -249,7 +249,8 @@ class Inventory:
         read = [row for row in rows.values() if row is not None]
         for row in read:
             row["document"] |= _freeze(session, row, before)
-            session.merge(Domain(host_id=self._host_id, published_at=before.read_at, **row))
+            first = {} if row["id"] in before.rows else {"appeared_at": before.read_at}
+            session.merge(Domain(host_id=self._host_id, published_at=before.read_at, **first, **row))
         session.execute(delete(Domain).where(Domain.host_id == self._host_id, Domain.id.not_in(rows)))
         unread = self._foreign & {uuid for uuid, row in rows.items() if row is None}
         self._foreign = unread | {row["id"] for row in read if row["document"]["frozen"] and row["document"]["frozen_since"]}

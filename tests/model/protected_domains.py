@@ -35,7 +35,7 @@ TONIGHT = NOW + 17 * HOUR
 NIGHTS = tuple(TONIGHT + n * DAY for n in range(14))
 RPO = 26 * HOUR
 
-DOMAIN = DomainFacts("d1", "db-1", HostFacts("host-a"), appeared_at=NOW - 90 * DAY)
+DOMAIN = DomainFacts("d1", "db-1", HostFacts("host-a"))
 NIGHTLY = TrackFacts("nightly", JobKind.backup, "r1", due=NIGHTS, starts=NIGHTS)
 POLICY = PolicyFacts("production", Promise(RPO.total_seconds(), Verdict.filesystem), (NIGHTLY,))
 REPOSITORY = RepositoryFacts("r1", "main", free_bytes=1 << 40)
@@ -122,7 +122,6 @@ _domains = st.builds(
     id=st.just("d1"),
     name=st.just("db-1"),
     host=st.builds(HostFacts, st.just("a"), st.sampled_from([None] * 6 + [NOW - DAY]), st.sampled_from([None] * 6 + ["away"])),
-    appeared_at=_past,
     is_paused=_rarely,
     is_persistent=_rarely.map(lambda is_so: not is_so),
     gone_since=st.sampled_from([None] * 6 + [NOW - DAY]),

@@ -6,6 +6,7 @@ FIELD_TEXTS: Mapping[str, str] = {
     "after": "What it is now.",
     "agent": "The guest agent: its channel, whether it is connected, its version, and whether it may freeze. Null: not asked.",
     "applicable": "False: the guest is not a Windows guest that was frozen through VSS.",
+    "as_of": "The instant of which it tells, by the clock of the database.",
     "at": "When it was said.",
     "attempt": "How often a worker has begun the job. 0: it waits for the first time.",
     "auto_recovery": "Whether the point was recovered when it was taken, and what a restore does. Null: not a Windows guest.",
