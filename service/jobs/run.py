@@ -18,11 +18,12 @@ from service.jobs.ending import Ending
 from service.model.foreign_freeze import ForeignFreeze
 from service.model.inventory import Survey
 from service.model.lifecycle import PhaseName, PhaseOutcome
+from service.model.origin import POLICY_LABEL
 from service.model.progress import progress_document, waiting_document
 from service.model.timing import WindowInstants, ms_between
 from service.model.windows.drift import Change
 from service.model.windows.vss_outcome import RETRY_PAUSE_S
-from service.records import freeze_lease, guest_memory, points, queue, raw_texts
+from service.records import freeze_lease, guest_memory, points, policy_limits, queue, raw_texts
 from service.records.guest_memory import Remembered
 from service.records.queue import Claim
 from service.records.raw_texts import Texts
@@ -106,6 +107,8 @@ class JobRun:
         self._progress_at: float | None = None
         self._progress_of: tuple[str, str | None] | None = None
         self._progress: dict[str, Any] | None = None
+        #: The guest was thawed, and the permit of its window is not given back yet.
+        self._has_spare_window = False
 
     def request(self, form: type[R]) -> R:
         """The request of the job. The handler of a kind gets only requests of its kind."""
@@ -151,6 +154,7 @@ class JobRun:
         self, instants: WindowInstants, outcomes: Mapping[PhaseName, tuple[PhaseOutcome, str | None]], wall: WallClock
     ) -> None:
         """The phases inside the window are recorded after it, from their instants."""
+        self._has_spare_window = POLICY_LABEL in self.claim.labels
         spans = {
             PhaseName.freeze: (instants.freeze_sent, instants.freeze_reply),
             PhaseName.point_in_time: (instants.point_sent, instants.point_done),
@@ -276,6 +280,9 @@ class JobRun:
         with self._database.write() as session:
             queue.write(session, self.claim.job_id, self.claim.lease_token, {**values, "phases": list(self.phases)})
             raw_texts.keep(session, self.claim.job_id, self.claim.attempt, texts or {})
+            if self._has_spare_window:
+                policy_limits.window_is_over(session, self.claim.job_id)
+        self._has_spare_window = False
 
     def _finish(self, ending: Ending) -> None:
         values = {**ending.columns(), "phases": list(self.phases)}

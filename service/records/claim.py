@@ -20,7 +20,7 @@ from service.model import requests
 from service.model.kinds import kind_of
 from service.model.lifecycle import JobState
 from service.model.requests import JobRequest
-from service.records import slots
+from service.records import policy_limits, slots
 from service.records.locks import the_domain
 from service.records.moves import move
 from service.records.next_job import NextJob
@@ -83,6 +83,7 @@ def claim(
                 lane = kind_of(job.kind).lane
                 if lane is not None:
                     slots.take(session, job.id, host_id, lane, job.repository_id)
+                    policy_limits.take(session, job, kind_of(job.kind))
                 return _start(session, job, request, owner, lease_until=now + timedelta(seconds=lease_seconds), now=now)
         except slots.SlotGone:
             return None

@@ -16,7 +16,7 @@ from service.db.tables import Job
 from service.model import kinds
 from service.model.kinds import Kind, Locks
 from service.model.lifecycle import JobState
-from service.records import slots
+from service.records import policy_limits, slots
 from service.records.slots import Permits
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
@@ -82,11 +82,13 @@ class NextJob:
 
     @staticmethod
     def _not_full(job: Any, of_kinds: list[Kind], permits: Permits | None) -> list[ColumnElement[bool]]:
-        """Jobs of a lane wait if their repository has no free permit in that lane."""
+        """Jobs of a lane wait if their repository has no free permit in that lane, and jobs of a policy if the policy has none."""
         further = []
         for lane, repositories in (permits.full if permits is not None else {}).items():
             names = [kind.name for kind in of_kinds if kind.lane is lane]
             further.append(or_(job.repository_id.is_(None), job.repository_id.not_in(repositories), job.kind.not_in(names)))
+        if permits is not None and permits.full_of_policies:
+            further += policy_limits.have_permits(job, of_kinds, permits.full_of_policies)
         return further
 
     def _parameters(self, of_kinds: list[Kind]) -> dict[str, Any]:

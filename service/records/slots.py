@@ -16,6 +16,8 @@ from service.model.kinds import Lane
 MAINTENANCE_OF_HOST = 2
 """Maintenance jobs that may run on a host at the same time. Further jobs wait."""
 _REPOSITORY = "repository:"
+POLICY = "policy:"
+"""Permits of a policy (`service.records.policy_limits`) begin so."""
 _UNSYNCHRONISED = {"synchronize_session": False}
 """No code keeps Slot objects in a session, so there are no objects to update."""
 
@@ -62,10 +64,14 @@ def _add(session: Session, resource: str, numbers: list[int]) -> None:
 
 @dataclass(frozen=True)
 class Permits:
-    """`lanes`: the lanes of the host in which a job may begin. `full`: by lane, the repositories in which no job may begin."""
+    """`lanes`: the lanes of the host in which a job may begin. `full`: by lane, the repositories in which no job may begin.
+
+    `full_of_policies`: permits of policies of which none is left.
+    """
 
     lanes: frozenset[Lane]
     full: Mapping[Lane, frozenset[str]]
+    full_of_policies: frozenset[str] = frozenset()
 
 
 def permits(session: Session, host_id: str) -> Permits:
@@ -76,12 +82,19 @@ def permits(session: Session, host_id: str) -> Permits:
             repository_id, _, lane = resource.removeprefix(_REPOSITORY).rpartition(":")
             full.setdefault(Lane(lane), set()).add(repository_id)
     lanes = frozenset(lane for lane in Lane if free.get(host_lane(host_id, lane)))
-    return Permits(lanes, {lane: frozenset(repositories) for lane, repositories in full.items()})
+    of_policies = frozenset(resource for resource, left in free.items() if resource.startswith(POLICY) and not left)
+    return Permits(lanes, {lane: frozenset(repositories) for lane, repositories in full.items()}, of_policies)
 
 
 _FREE = (
     select(Slot.resource, (func.count() - func.count(Slot.job_id)).label("free"))
-    .where(or_(Slot.resource.in_(bindparam("lanes", expanding=True)), Slot.resource.startswith(_REPOSITORY)))
+    .where(
+        or_(
+            Slot.resource.in_(bindparam("lanes", expanding=True)),
+            Slot.resource.startswith(_REPOSITORY),
+            Slot.resource.startswith(POLICY),
+        )
+    )
     .group_by(Slot.resource)
 )
 
@@ -94,9 +107,13 @@ def take(session: Session, job_id: str, host_id: str, lane: Lane, repository_id:
     """Take a permit of the host, and of the repository if that has a limit. Raises SlotGone."""
     _take(session, job_id, host_lane(host_id, lane))
     if repository_id is not None:
-        resource = repository_lane(repository_id, lane)
-        if session.scalar(select(exists().where(Slot.resource == resource))):
-            _take(session, job_id, resource)
+        take_if_limited(session, job_id, repository_lane(repository_id, lane))
+
+
+def take_if_limited(session: Session, job_id: str, resource: str) -> None:
+    """A resource without rows has no limit. Raises SlotGone."""
+    if session.scalar(select(exists().where(Slot.resource == resource))):
+        _take(session, job_id, resource)
 
 
 def _take(session: Session, job_id: str, resource: str) -> None:

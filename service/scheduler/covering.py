@@ -16,7 +16,7 @@ from service.db.tables import DatabaseIdentity
 from service.model.schedule import begin, key_of, next_due
 from service.model.schedule_rule import ScheduleRule
 from service.model.selectors import Domain, Tie
-from service.records import listed_domains, schedules
+from service.records import listed_domains, policy_limits, schedules
 from service.records.policy_book import PolicyBook, PolicyReader
 from service.scheduler.settling import CLOCK_AHEAD, GONE_KEPT, Settled, settle
 
@@ -73,6 +73,8 @@ class Covering:
             self._settle(rows)
         with self._database.write() as session:
             note_covered(session, seen.now)
+            if seen.book is not self._covered and not seen.book.unreadable:
+                policy_limits.follow(session, {entry.name: entry.policy.limits for entry in seen.book.entries.values()})
         self._covered = seen.book
 
     def _seen(self, session: Session) -> _Seen:

@@ -16,7 +16,7 @@ from service.model.schedule import ON_TIME, Decision, Outcome, Reason, Run, Stan
 from service.model.schedule_rule import ScheduleRule
 from service.model.selectors import Domain, Tie
 from service.model.track import Track
-from service.records import listed_domains, queue, schedules
+from service.records import listed_domains, policy_limits, queue, schedules
 from service.records.frozen_guests import refuse_if_frozen
 from service.records.orders import order_of
 from service.records.policy_book import Entry, PolicyBook
@@ -141,7 +141,9 @@ class _One:
         order = order_of(self._session, request, labels)
         if request.would_freeze:
             refuse_if_frozen(self._session, order.place)
-        return queue.enqueue(self._session, order.as_new_job(), queue_limit=self._queue_limit).job_id
+        job_id = queue.enqueue(self._session, order.as_new_job(), queue_limit=self._queue_limit).job_id
+        policy_limits.allow(self._session, self._entry.name, self._entry.policy.limits, order.place.host_id, order.repository_id)
+        return job_id
 
     def _end(self, reason: Reason) -> dict[str, Any] | None:
         given_up = self._give_up(reason, self._facts.now)
