@@ -23,6 +23,7 @@ def page_of_policies(session: Session, wanted: PolicyFilter) -> dict[str, Any]:
 
 
 def document_of(policy: Policy) -> dict[str, Any]:
+    address = f"/api/v1/policies/{policy.id}"
     return {
         "id": policy.id,
         "name": policy.name,
@@ -31,7 +32,7 @@ def document_of(policy: Policy) -> dict[str, Any]:
         "created_at": rfc3339(policy.created_at),
         "updated_at": rfc3339(policy.updated_at),
         "document": policy.document,
-        "links": {"self": f"/api/v1/policies/{policy.id}"},
+        "links": {"self": address, "domains": f"{address}/domains", "runs": f"{address}/runs"},
     }
 
 

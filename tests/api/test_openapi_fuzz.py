@@ -31,8 +31,9 @@ DOMAIN_CALLS = ["get_domain", "preflight_domain", "thaw_domain", "quiesce_domain
 OTHER_CALLS = ["create_job", "list_jobs", "list_domains", "list_hosts", "forget_host", "list_recovery_points", "get_recovery_point"]
 REPOSITORY_CALLS = ["get_repository", "check_repository", "import_repository", "forget_repository"]
 FURTHER_CALLS = ["add_repository", "list_repositories", "preview_restore", "preview_retention"]
-POLICY_CALLS = ["get_policy", "change_policy", "pause_policy", "resume_policy", "remove_policy"]
-MORE_POLICY_CALLS = ["add_policy", "list_policies", "label_domain"]
+READ_OF_POLICY = ["preview_policy_on_record", "list_domains_of_policy", "list_runs_of_policy"]
+POLICY_CALLS = ["get_policy", "change_policy", "pause_policy", "resume_policy", "remove_policy", *READ_OF_POLICY]
+MORE_POLICY_CALLS = ["add_policy", "list_policies", "preview_policy", "label_domain"]
 SERVICE_CALLS = ["health", "readiness", "metrics"]
 CALLS = [
     *JOB_CALLS,

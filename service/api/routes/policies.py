@@ -7,11 +7,16 @@ from fastapi import APIRouter, Path, Request, Response
 
 from service.api.context import context_of
 from service.api.openapi import answers
+from service.api.policy_domains import page_of_domains
 from service.api.policy_list import document_of, page_of_policies
+from service.api.policy_preview import facts_of_document, facts_of_policy, preview_of
+from service.api.policy_runs import page_of_runs
 from service.api.query import documented, query_of
 from service.api.schemas import examples_policy as examples
 from service.api.schemas.fields import Name
 from service.api.schemas.policies import PolicyAnswer, PolicyFilter, PolicyPage, PolicyRequest, RemovedPolicy, RevisionChoice
+from service.api.schemas.policy_preview import DomainOfPolicyPage, PolicyPreview, PreviewChoice
+from service.api.schemas.policy_runs import RunFilter, RunPage
 from service.errors import (
     BodyTooLarge,
     CursorInvalid,
@@ -58,6 +63,21 @@ def add_policy(request: Request, body: PolicyRequest) -> Response:
     with context_of(request).database.write() as session:
         document = document_of(policy_changes.create(session, body.document))
     return _json(document, 201, {"Location": document["links"]["self"]})
+
+
+@router.post(
+    "/preview",
+    operation_id="preview_policy",
+    openapi_extra=documented(PreviewChoice),
+    summary="What a policy would do in the next days",
+    responses=answers(200, PolicyPreview, examples.PREVIEW, *_OF_A_DOCUMENT),
+)
+def preview_policy(request: Request, body: PolicyRequest) -> Response:
+    """Nothing is written. A policy on record with the same name is what the document would take the place of."""
+    wanted = query_of(request, PreviewChoice)
+    with context_of(request).database.read() as session:
+        facts = facts_of_document(session, body.document)
+    return _json(preview_of(facts, wanted))
 
 
 @router.get(
@@ -124,6 +144,58 @@ def pause_policy(request: Request, policy: PolicyId) -> Response:
 def resume_policy(request: Request, policy: PolicyId) -> Response:
     """From its next run on."""
     return _paused(request, policy, paused=False)
+
+
+@router.post(
+    "/{policy}/preview",
+    operation_id="preview_policy_on_record",
+    openapi_extra=documented(PreviewChoice),
+    summary="What a policy on record will do in the next days",
+    responses=answers(200, PolicyPreview, {**examples.PREVIEW, "is_on_record": True}, PolicyUnknown, PolicyInvalid, ValidationFailed),
+)
+def preview_policy_on_record(request: Request, policy: PolicyId) -> Response:
+    """With the domains and policies that there are now."""
+    wanted = query_of(request, PreviewChoice)
+    with context_of(request).database.read() as session:
+        facts = facts_of_policy(session, policy)
+    return _json(preview_of(facts, wanted))
+
+
+@router.get(
+    "/{policy}/domains",
+    operation_id="list_domains_of_policy",
+    openapi_extra=documented(PolicyFilter),
+    summary="List the domains of a policy, and why it has them",
+    responses=answers(
+        200,
+        DomainOfPolicyPage,
+        {"items": [examples.DOMAIN_OF_POLICY], "next_cursor": None},
+        PolicyUnknown,
+        CursorInvalid,
+        ValidationFailed,
+    ),
+)
+def list_domains_of_policy(request: Request, policy: PolicyId) -> Response:
+    """By name. A domain that another policy selects equally well is in the list of both, with `tie`."""
+    wanted = query_of(request, PolicyFilter)
+    with context_of(request).database.read() as session:
+        page = page_of_domains(session, policy, wanted)
+    return _json(page)
+
+
+@router.get(
+    "/{policy}/runs",
+    operation_id="list_runs_of_policy",
+    openapi_extra=documented(RunFilter),
+    summary="List what became of the runs of a policy, newest first",
+    responses=answers(200, RunPage, {"items": [examples.RUN], "next_cursor": None}, PolicyUnknown, CursorInvalid, ValidationFailed),
+)
+def list_runs_of_policy(request: Request, policy: PolicyId) -> Response:
+    """Each run that was due: its job, or why there is none."""
+    wanted = query_of(request, RunFilter)
+    with context_of(request).database.read() as session:
+        page = page_of_runs(session, policy, wanted)
+    return _json(page)
 
 
 def _paused(request: Request, policy: str, *, paused: bool) -> Response:

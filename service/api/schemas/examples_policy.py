@@ -80,10 +80,64 @@ POLICY: dict[str, Any] = {
     "created_at": "2026-01-30T06:00:00.000000Z",
     "updated_at": "2026-01-31T21:00:00.000000Z",
     "document": DOCUMENT,
-    "links": {"self": f"/api/v1/policies/{POLICY_ID}"},
+    "links": {
+        "self": f"/api/v1/policies/{POLICY_ID}",
+        "domains": f"/api/v1/policies/{POLICY_ID}/domains",
+        "runs": f"/api/v1/policies/{POLICY_ID}/runs",
+    },
 }
 REMOVED_POLICY: dict[str, Any] = {"id": POLICY_ID, "name": "production", "revision": 3}
 LABELS_REQUEST: dict[str, Any] = {"labels": {"tier": "gold", "site": "berlin"}}
+WHY: dict[str, Any] = {"name": "db-*", "labels": {"tier": "gold"}, "host": None, "all_the_rest": False}
+DOMAIN_OF_POLICY: dict[str, Any] = {
+    "id": DOMAIN_ID,
+    "name": "db-1",
+    "host": "hv1",
+    "labels": {"tier": "gold"},
+    "why": WHY,
+    "tie": None,
+}
+RUN: dict[str, Any] = {
+    "due_at": "2026-01-31T01:00:00.000000Z",
+    "track": "nightly",
+    "domain": {"id": DOMAIN_ID, "name": "db-1"},
+    "outcome": "missed",
+    "reason": "too_late",
+    "facts": {"late_s": 97200},
+    "job_id": None,
+    "decided_at": "2026-02-01T04:04:12.310000Z",
+}
+_STARTS: dict[str, Any] = {"hour": "2026-02-01T01:00:00.000000Z", "starts": 1, "by_track": {"nightly": 1}}
+_NONE: dict[str, Any] = {"count": 0, "items": []}
+PREVIEW: dict[str, Any] = {
+    "policy": "production",
+    "is_on_record": False,
+    "document": DOCUMENT,
+    "begin": "2026-02-01T00:00:00.000000Z",
+    "until": "2026-02-01T02:00:00.000000Z",
+    "domains": {"count": 1, "items": [{"id": DOMAIN_ID, "name": "db-1", "host": "hv1", "why": WHY}]},
+    "takes": {"count": 1, "items": [{"id": DOMAIN_ID, "name": "db-1", "host": "hv1", "policies": ["rest"]}]},
+    "loses": _NONE,
+    "outranked": _NONE,
+    "ties": _NONE,
+    "runs": {
+        "count": 1,
+        "items": [
+            {
+                "domain": {"id": DOMAIN_ID, "name": "db-1"},
+                "track": "nightly",
+                "due_at": "2026-02-01T01:00:00.000000Z",
+                "starts_at": "2026-02-01T01:07:31.204000Z",
+                "outcome": "queued",
+                "reason": None,
+            }
+        ],
+        "by_outcome": {"queued": 1, "missed": 0, "skipped": 0},
+        "domains_left_out": 0,
+    },
+    "load": [{"hour": "2026-02-01T00:00:00.000000Z", "starts": 0, "by_track": {}}, _STARTS],
+    "busiest_hour": _STARTS,
+}
 
 PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "policy_not_found": {"policy": "production"},
