@@ -38,6 +38,7 @@ from service.model.windows.well_known_writers import WriterEffect
 from service.model.windows.writer_rules import WriterRules
 from service.records.wake import Wake
 from service.scheduler.pruning import PruningLoop
+from service.scheduler.retention import RetentionLoop
 from service.scheduler.scheduling import SchedulingLoop
 from service.scheduler.verification import VerificationLoop
 
@@ -187,7 +188,11 @@ def _database(settings: Settings) -> Iterator[Database]:
 @contextmanager
 def _due(settings: Settings, database: Database, wake: Wake) -> Iterator[None]:
     """What is due without anybody asking. Any number of processes look."""
-    loops: list[PruningLoop | VerificationLoop | SchedulingLoop] = [PruningLoop(settings, database), VerificationLoop(database, wake.wake)]
+    loops: list[PruningLoop | VerificationLoop | RetentionLoop | SchedulingLoop] = [
+        PruningLoop(settings, database),
+        VerificationLoop(database, wake.wake),
+        RetentionLoop(database, wake.wake),
+    ]
     if settings.scheduler == "on":
         loops.append(SchedulingLoop(settings, database, wake.wake))
     for loop in loops:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.db.base import Base, UtcDateTime
 from service.db.tables_policy import DomainLabels, Policy, RepositorySample, Schedule, ScheduleRun
 from service.db.tables_protection import LastJob, ProvenPoint
-from service.db.tables_repository import RecoveryPoint, Repository, VerificationRun
+from service.db.tables_repository import RecoveryPoint, Repository, RetentionLook, VerificationRun
 
 __all__ = [
     "DatabaseIdentity",
@@ -30,6 +30,7 @@ __all__ = [
     "RecoveryPoint",
     "Repository",
     "RepositorySample",
+    "RetentionLook",
     "Schedule",
     "ScheduleRun",
     "Slot",

@@ -123,3 +123,16 @@ class RecoveryPoint(Base):
         # The newest point of a domain, of each state and verdict, from the index alone.
         Index("ix_recovery_points_domain_id_point_in_time_at", "domain_id", "point_in_time_at", "state", "verdict"),
     )
+
+
+class RetentionLook(Base):
+    """When retention last looked at a repository, and when it looks again."""
+
+    __tablename__ = "retention_looks"
+
+    repository_id: Mapped[str] = mapped_column(
+        String(36), ForeignKey("repositories.id", ondelete="CASCADE", onupdate="CASCADE"), primary_key=True
+    )
+    looked_at: Mapped[datetime]
+    #: A new point, or a clock that was far ahead, makes it earlier.
+    due_at: Mapped[datetime]

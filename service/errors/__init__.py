@@ -56,7 +56,7 @@ from service.errors.points import (
 )
 from service.errors.policy_documents import *
 from service.errors.policy_records import PolicyChanged, PolicyTaken, PolicyUnknown
-from service.errors.removal import PointInUse, PointLeaving, PointNeeded, PointPinned, PointsApart
+from service.errors.removal import PointInUse, PointKept, PointLeaving, PointNeeded, PointPinned, PointsApart
 from service.errors.repository import (
     BackupNotUndone,
     CopyDiffers,
@@ -252,6 +252,7 @@ __all__ = [
     "PointInUse",
     "PointIncomplete",
     "PointIsWritten",
+    "PointKept",
     "PointLeaving",
     "PointLost",
     "PointMayBeSealed",

@@ -43,3 +43,15 @@ class PointsApart(StillpointError):
     title = "The points lie in different repositories"
     detail_template = "{points} are not all in one repository."
     remedy_template = "Ask for one job for each repository."
+
+
+class PointKept(StillpointError):
+    """Facts: `point`, and `reasons`: what retention says of the point now. It was to go when the job was made."""
+
+    code = "point_kept"
+    title = "Retention keeps the point"
+    detail_template = "{point} stays: {reasons}."
+    remedy_template = (
+        "There is nothing to do. Its policy, its repository or the points beside it changed after the job was made. "
+        "POST /api/v1/retention/preview tells what goes now."
+    )

@@ -2,27 +2,37 @@
 
 Each point goes in two steps. First it is given up on record, so that nothing begins to use it; then the hand renames its folder and
 removes its files. A worker that dies between the two leaves a point that is `leaving`, and every later prune there finishes it.
+
+Where retention has asked, hours may have passed: a policy was changed, a newer point was found damaged. So the rules are asked again
+in the transaction that gives the point up, and a point that stays is not an error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.db.engine import database_now
-from service.db.tables import Job
-from service.errors import PointNeeded, RecoveryPointNotFound, StillpointError
+from service.db.tables import Job, RecoveryPoint
+from service.errors import PointInUse, PointKept, PointNeeded, PointPinned, RecoveryPointNotFound, StillpointError
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
 from service.jobs.run import JobRun, MustRecover
 from service.model.lifecycle import PhaseName, PointState
 from service.model.requests import PruneRequest
-from service.records import points, queue, removal, repositories
+from service.model.retention_words import sentence
+from service.records import points, queue, removal, repositories, retention, retention_looks
 from service.records.removal import Neighbours
 from service.repository.hand import SILENCE_S
 from service.repository.store import Repository
+
+_Why = Mapping[str, Any] | None
+"""By which rule of which track a point goes. None: a person asked."""
+_STAYS_BY_RULE = (PointInUse, PointKept, PointNeeded, PointPinned, RecoveryPointNotFound)
+"""Errors that are none for retention: the point stays, or is gone already, and the next look sees that."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class _PruneRun:
         self._tally = _Tally(list(earlier.get("prune", {}).get("removed", ())))
 
     def run(self) -> Ending:
-        error: StillpointError | None = None
+        first: StillpointError | None = None
         with self._opened() as repository, self._run.phase(PhaseName.remove) as phase:
             # Nothing is given up in a repository that cannot be written now.
             if (why_not := repository.look().why_not) is not None:
@@ -76,10 +86,11 @@ class _PruneRun:
             for point_id in self._wanted():
                 self._safe_point()
                 stays = self._one(repository, point_id)
-                error = error or stays
-            if error is not None:
-                phase.warn(error.detail)
-        return Ending(error, result=self._tally.as_document())
+                first = first or stays
+            if first is not None:
+                phase.warn(first.detail)
+        is_no_error = self._request.retention is not None and isinstance(first, _STAYS_BY_RULE)
+        return Ending(None if is_no_error else first, result=self._tally.as_document())
 
     def _opened(self) -> Repository:
         # A removal that was begun is not cancelled: half of a point is of use to nobody.
@@ -91,7 +102,7 @@ class _PruneRun:
 
     def _one(self, repository: Repository, point_id: str) -> StillpointError | None:
         """Returns why it stays."""
-        folder, error = self._run.in_transaction(lambda session: self._given_up(session, point_id))
+        folder, why, error = self._run.in_transaction(lambda session: self._given_up(session, point_id))
         if error is None and folder is not None:
             try:
                 freed = repository.remove_point(folder)
@@ -100,25 +111,42 @@ class _PruneRun:
                 error = needed
                 self._kept_after_all(point_id)
             else:
-                self._removed(point_id, folder, freed)
+                self._removed(point_id, folder, freed, why)
         if error is not None:
             self._tally.stayed.append({"id": point_id, "reason": error.as_document()})
         return error
 
-    def _given_up(self, session: Session, point_id: str) -> tuple[str | None, StillpointError | None]:
-        """Its folder. None: it is gone already, or the error says why it stays."""
+    def _given_up(self, session: Session, point_id: str) -> tuple[str | None, _Why, StillpointError | None]:
+        """Its folder, and by which rule it goes. No folder: it is gone already, or the error says why it stays."""
         now = removal.turn_of(session, self._repository_id)
         try:
             point = points.get(session, point_id)
         except RecoveryPointNotFound as error:
             is_done = any(point_id == removed["id"] for removed in self._tally.removed)
-            return None, None if is_done else error
+            return None, None, None if is_done else error
+        why = (self._request.retention or {}).get(point_id)
         if point.state != PointState.leaving:
+            if why is not None:
+                why, kept = self._judged_again(session, point, now)
+                if kept is not None:
+                    return None, why, kept
             neighbours = Neighbours.of(session, self._repository_id, {point.domain_id})
             if (stays := removal.why_it_stays(point, neighbours)) is not None:
-                return None, stays
-            removal.give_up(session, point_id, now=now, facts={"job_id": self._run.claim.job_id})
-        return point.folder, None
+                return None, why, stays
+            removal.give_up(session, point_id, now=now, facts=self._facts(why))
+        return point.folder, why, None
+
+    def _judged_again(self, session: Session, point: RecoveryPoint, now: datetime) -> tuple[_Why, PointKept | None]:
+        """By which rule the point goes now, or why it stays."""
+        of_domain = RecoveryPoint.domain_id == point.domain_id
+        judged = next(each for each in retention.judge(session, of_domain, now) if each.point.id == point.id)
+        if not judged.decision.stays:
+            return retention_looks.why_of(judged), None
+        return None, PointKept(point=point.id, reasons="; ".join(sentence(ground) for ground in judged.decision.grounds))
+
+    def _facts(self, why: _Why) -> dict[str, Any]:
+        """What the events of a point that goes say."""
+        return {"job_id": self._run.claim.job_id} | ({"retention": dict(why)} if why is not None else {})
 
     def _kept_after_all(self, point_id: str) -> None:
         def note(session: Session) -> None:
@@ -126,9 +154,10 @@ class _PruneRun:
 
         self._run.in_transaction(note)
 
-    def _removed(self, point_id: str, folder: str, freed_bytes: int) -> None:
-        facts = {"job_id": self._run.claim.job_id, "freed_bytes": freed_bytes}
-        self._tally.removed.append({"id": point_id, "folder": folder, "freed_bytes": freed_bytes})
+    def _removed(self, point_id: str, folder: str, freed_bytes: int, why: _Why) -> None:
+        facts = self._facts(why) | {"freed_bytes": freed_bytes}
+        by_rule = dict(why) if why is not None else None
+        self._tally.removed.append({"id": point_id, "folder": folder, "freed_bytes": freed_bytes, "retention": by_rule})
 
         def note(session: Session) -> None:
             removal.take_off_the_list(session, point_id, now=database_now(session), facts=facts)

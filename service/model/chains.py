@@ -37,6 +37,28 @@ def with_all_below(point_id: str, parents: Mapping[str, Sequence[str]]) -> set[s
     return chain
 
 
+def tops_first(point_ids: Iterable[str], parents: Mapping[str, Sequence[str]]) -> list[str]:
+    """So that no point comes before those that stand on it. `parents`: by the id of a point. Each point is looked at once."""
+    heights: dict[str, int] = {}
+    for point_id in point_ids:
+        _measure(point_id, parents, heights)
+    return sorted(point_ids, key=lambda each: (-heights[each], each))
+
+
+def _measure(point_id: str, parents: Mapping[str, Sequence[str]], heights: dict[str, int]) -> None:
+    """Note how many points are below each other under the point, and under all below it. A circle ends where it began."""
+    further, open_ids = [point_id], set[str]()
+    while further:
+        current = further[-1]
+        below = [each for each in parents.get(current, ()) if each not in heights and each not in open_ids]
+        if current not in heights and current not in open_ids and below:
+            open_ids.add(current)
+            further += below
+            continue
+        heights[current] = 1 + max((heights.get(each, 0) for each in parents.get(current, ())), default=0)
+        further.pop()
+
+
 def next_good(point_id: str, links: Iterable[Link]) -> str | None:
     """The point to restore instead of `point_id`: the newest good one before it, or else the oldest good one after it.
 

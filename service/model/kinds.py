@@ -147,6 +147,8 @@ RESTORES_POINT = JobKind.restore.value
 """The kind that brings a point back."""
 VERIFIES_POINT = JobKind.verify.value
 """The kind that tests a point."""
+REMOVES_POINTS = JobKind.prune.value
+"""The kind that takes points out of a repository."""
 
 
 def kind_of(name: str) -> Kind:

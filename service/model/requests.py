@@ -267,7 +267,8 @@ class VerifyRequest:
 class PruneRequest:
     """Removes points of one repository. `recovery_points`: their ids. `with_needing`: also all points that stand on them.
 
-    `repository`: its id, which the API finds by the points. `domain`: the name of the domain if they are all of one.
+    `repository`: its id, which the API finds by the points. `domain`: the name of the domain if they are all of one. `retention`: by which
+    rule each point goes, by its id. None: a person asked. Where retention asked, the rules are asked again before each point goes.
     """
 
     kind: ClassVar[JobKind] = JobKind.prune
@@ -276,6 +277,7 @@ class PruneRequest:
     with_needing: bool = False
     domain: str = ""
     host: str | None = None
+    retention: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
     def would_freeze(self) -> bool:
@@ -289,6 +291,7 @@ class PruneRequest:
             "with_needing": self.with_needing,
             "domain": self.domain,
             "host": self.host,
+            "retention": {point: dict(why) for point, why in self.retention.items()} if self.retention is not None else None,
         }
 
     @classmethod
@@ -299,6 +302,7 @@ class PruneRequest:
             with_needing=bool(document.get("with_needing")),
             domain=document.get("domain") or "",
             host=document.get("host"),
+            retention=document.get("retention"),
         )
 
 

@@ -52,6 +52,10 @@ class Judged:
     origin: Origin | None
     decision: Decision
 
+    @property
+    def parents(self) -> tuple[str, ...]:
+        return _parents(self.point.parents)
+
 
 def judge(session: Session, of_domains: ColumnElement[bool], now: datetime, trial: Trial | None = None) -> list[Judged]:
     """Newest first. `of_domains` must choose all points of each domain, or none."""

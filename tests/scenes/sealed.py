@@ -40,6 +40,8 @@ class Sealed:
         self.id = str(uuid4())
         self.points: list[str] = []
         self.manifests: dict[str, Manifest] = {}
+        #: Of the points that are sealed next.
+        self.labels: dict[str, str] = {}
         self.signing_key = SigningKey.of_service(Path(tempfile.mkdtemp(dir=guest or path.parent)))
         self.disk = Disk.make((guest or path.parent) / f"{path.name}-disk.qcow2", 4 * MIB)
         with self.opened() as repository:
@@ -168,4 +170,5 @@ class Sealed:
             files=files,
             state_files={"definition": DEFINITION_FILE},
             key_id=self.signing_key.id,
+            labels=self.labels,
         )

@@ -194,6 +194,7 @@ PRUNE_JOB: dict[str, Any] = {
         "with_needing": False,
         "domain": "db1",
         "host": None,
+        "retention": None,
     },
     "labels": {},
 }

@@ -1,0 +1,110 @@
+"""When retention looks at a repository, and the jobs that it asks for. Callers commit.
+
+A look reads thousands of points, so it decides without a lock. The job is made only if no other process has looked since then, and each
+point is judged once more before it goes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import exists, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.db.tables import Host, Job, RecoveryPoint, Repository, RetentionLook
+from service.model import chains
+from service.model.kinds import REMOVES_POINTS
+from service.model.lifecycle import FINAL_STATES, JobState
+from service.model.repository import RepositoryState
+from service.model.requests import PruneRequest
+from service.model.retention import Stays
+from service.records import queue, retention
+from service.records.queue import NewJob
+from service.records.retention import Judged
+
+EVERY = timedelta(days=1)
+"""From one look at a repository to the next, where nothing happens there."""
+AGAIN = timedelta(minutes=10)
+"""Until the next look where something that is to go could not go yet."""
+MAX_POINTS = 100
+"""Points that one job removes at most. The next look asks for the others, after that job has ended."""
+WRITABLE = (RepositoryState.ready.value, RepositoryState.full.value)
+"""A repository in another state is looked at when it can be written again."""
+_UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STATES)
+
+
+@dataclass(frozen=True)
+class DueLook:
+    """`looked_at` None: never."""
+
+    repository_id: str
+    looked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a look has decided. `why`: by the id of a point. `has_more`: something else is to go as soon as it can."""
+
+    point_ids: Sequence[str]
+    why: Mapping[str, Mapping[str, Any]]
+    has_more: bool
+
+
+def due(session: Session, now: datetime) -> list[DueLook]:
+    """The repositories to look at now: a point came since the last look, or the time is over, or the clock was ahead."""
+    look = RetentionLook
+    is_new = exists().where(RecoveryPoint.repository_id == Repository.id, RecoveryPoint.created_at > look.looked_at)
+    is_due = or_(look.repository_id.is_(None), look.due_at <= now, look.looked_at > now + EVERY, is_new)
+    rows = select(Repository.id, look.looked_at).outerjoin(look, look.repository_id == Repository.id)
+    return [DueLook(*row) for row in session.execute(rows.where(Repository.state.in_(WRITABLE), is_due).order_by(Repository.id))]
+
+
+def job_at_work(session: Session, repository_id: str) -> str | None:
+    """A job that removes points there and has not ended, whichever caller asked for it."""
+    there = (Job.repository_id == repository_id, Job.kind == REMOVES_POINTS, Job.state.in_(_UNFINISHED))
+    return session.scalar(select(Job.id).where(*there).limit(1))
+
+
+def plan(session: Session, repository_id: str, now: datetime) -> Plan:
+    """What is to go now, each point after all that stand on it. Also what a job has given up and could not remove."""
+    of_domains = RecoveryPoint.domain_id.in_(select(RecoveryPoint.domain_id).where(RecoveryPoint.repository_id == repository_id))
+    judged = [each for each in retention.judge(session, of_domains, now) if each.point.repository_id == repository_id]
+    going = {each.point.id: each for each in judged if not each.decision.stays}
+    in_order = chains.tops_first(list(going), {each.point.id: each.parents for each in judged})
+    chosen = in_order[:MAX_POINTS]
+    waits = any(Stays.in_use in each.decision.codes for each in judged)
+    return Plan(chosen, {each: why_of(going[each]) for each in chosen}, waits or len(in_order) > MAX_POINTS)
+
+
+def why_of(judged: Judged) -> dict[str, Any]:
+    """By which rule of which track the point goes or stays."""
+    origin = judged.origin
+    named = {"policy": origin.policy, "track": origin.track} if origin is not None else {"policy": None, "track": None}
+    return named | {"reasons": [ground.as_document() for ground in judged.decision.grounds]}
+
+
+def take_turn(session: Session, look: DueLook, now: datetime, due_at: datetime) -> bool:
+    """False: another process has looked meanwhile."""
+    values = {"looked_at": now, "due_at": due_at}
+    if look.looked_at is None:
+        try:
+            with session.begin_nested():
+                session.execute(insert(RetentionLook).values(repository_id=look.repository_id, **values))
+        except IntegrityError:
+            # Or the repository was forgotten.
+            return False
+        return True
+    unchanged = (RetentionLook.repository_id == look.repository_id, RetentionLook.looked_at == look.looked_at)
+    return session.scalar(update(RetentionLook).where(*unchanged).values(values).returning(RetentionLook.repository_id)) is not None
+
+
+def ask(session: Session, repository_id: str, chosen: Plan) -> str | None:
+    """The id of the job that removes the points. None: the host of the repository is not known, so that a job would never run."""
+    host_id = session.scalar(select(Host.id).join(Repository, Repository.host_id == Host.id).where(Repository.id == repository_id))
+    if host_id is None:
+        return None
+    request = PruneRequest(tuple(chosen.point_ids), repository_id, retention=chosen.why)
+    new = NewJob(request.kind.value, None, None, host_id, request.as_document(), {}, repository_id=repository_id)
+    return queue.enqueue(session, new).job_id

@@ -1,0 +1,95 @@
+"""Removes what no rule of a policy keeps: makes the jobs, in any number of processes each job once.
+
+After a point came into a repository, and at least once a day, one process looks at it. A look makes one job of a bounded number of points.
+The next look waits for the end of that job, so that no repository has a backlog of them.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from service import log
+from service.db.engine import Database, database_now
+from service.errors import StillpointError
+from service.model.schedule import JUMP_BELIEVED_S, is_clock_believed
+from service.records import retention_looks
+from service.records.retention_looks import AGAIN, EVERY, DueLook
+
+LOOK_S = 60.0
+"""Seconds between two questions of a process whether a repository must be looked at."""
+STOP_S = 2.0
+"""Seconds that a stop waits for the thread. A transaction that was not committed is taken back by the database."""
+
+_logger = log.get(__name__)
+
+
+class RetentionLoop:
+    """`wake`: called when a job was made."""
+
+    def __init__(self, database: Database, wake: Callable[[], object], monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._wake = wake
+        self._monotonic = monotonic
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+        #: By repository: when its clock was first seen to have jumped.
+        self._jump_seen: dict[str, float] = {}
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.look()
+            except StillpointError as error:
+                _logger.warning("retention_put_off", detail=error.detail)
+            except Exception:
+                # The edge of the thread: after any error the next look comes.
+                _logger.exception("retention_failed")
+            self._stopping.wait(LOOK_S)
+
+    def look(self) -> int:
+        """Returns how many jobs were made. Raises DatabaseUnavailable."""
+        with self._database.read() as session:
+            all_due = retention_looks.due(session, database_now(session))
+        made = sum(self._look_at(each) for each in all_due if not self._stopping.is_set())
+        if made:
+            self._wake()
+        return made
+
+    def _look_at(self, look: DueLook) -> bool:
+        """Whether a job was made."""
+        with self._database.read() as session:
+            now = database_now(session)
+            if not self._is_believed(look, now) or retention_looks.job_at_work(session, look.repository_id) is not None:
+                return False
+            chosen = retention_looks.plan(session, look.repository_id, now)
+        due_at = now + (AGAIN if chosen.has_more else EVERY)
+        job_id = None
+        with self._database.write() as session:
+            if not retention_looks.take_turn(session, look, now, due_at):
+                return False
+            if chosen.point_ids:
+                job_id = retention_looks.ask(session, look.repository_id, chosen)
+        if job_id is not None:
+            _logger.info("retention_removes", repository=look.repository_id, points=len(chosen.point_ids), job=job_id)
+        return job_id is not None
+
+    def _is_believed(self, look: DueLook, now: datetime) -> bool:
+        """A minimum age that is over only by a clock which is ahead for an hour must cost nothing."""
+        if is_clock_believed(look.looked_at, now, 0):
+            self._jump_seen.pop(look.repository_id, None)
+            return True
+        if look.repository_id not in self._jump_seen:
+            self._jump_seen[look.repository_id] = self._monotonic()
+            last = str(look.looked_at)
+            _logger.warning(
+                "clock_may_have_jumped", repository=look.repository_id, looked_at=last, now=str(now), believed_in_s=JUMP_BELIEVED_S
+            )
+        return is_clock_believed(look.looked_at, now, self._monotonic() - self._jump_seen[look.repository_id])
