@@ -31,9 +31,8 @@ POINTS = sa.table(
 
 def upgrade() -> None:
     op.add_column("domains", sa.Column("appeared_at", INSTANT, nullable=True))
-    op.create_index(
-        "ix_recovery_points_domain_id_point_in_time_at", "recovery_points", ["domain_id", "point_in_time_at", "state", "verdict"]
-    )
+    columns = ["domain_id", "point_in_time_at", "state", "verdict", "id", "repository_id"]
+    op.create_index("ix_recovery_points_newest", "recovery_points", columns)
     last_jobs, proven_points = _create_last_jobs(), _create_proven_points()
     _fill_last_jobs(last_jobs)
     _fill_proven_points(proven_points)
@@ -42,7 +41,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("proven_points")
     op.drop_table("last_jobs")
-    op.drop_index("ix_recovery_points_domain_id_point_in_time_at", table_name="recovery_points")
+    op.drop_index("ix_recovery_points_newest", table_name="recovery_points")
     op.drop_column("domains", "appeared_at")
 
 

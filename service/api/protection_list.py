@@ -31,7 +31,7 @@ def page_of_protection(session: Session, wanted: ProtectionFilter) -> dict[str, 
     landscape = protection.read(session)
     judged = [
         (known, answer)
-        for known, answer in zip(landscape.known, landscape.protections(), strict=True)
+        for known, answer in zip(landscape.known, landscape.protections, strict=True)
         if (wanted.host is None or known.domain.host.id == wanted.host)
         and (policy is None or answer.policy == policy)
         and (repository_id is None or repository_id in _repositories_of(known))
@@ -51,7 +51,7 @@ def page_of_protection(session: Session, wanted: ProtectionFilter) -> dict[str, 
 def protection_of(session: Session, named: str, host: str | None) -> dict[str, Any]:
     """Raises DomainUnknown, DomainAmbiguous."""
     landscape = protection.read(session, protected_domain.find(session, named, host))
-    ((known, answer),) = zip(landscape.known, landscape.protections(), strict=True)
+    ((known, answer),) = zip(landscape.known, landscape.protections, strict=True)
     policy = known.policy if isinstance(known.policy, PolicyFacts) else None
     return {
         "as_of": rfc3339(landscape.now),

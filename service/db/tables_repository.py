@@ -120,8 +120,8 @@ class RecoveryPoint(Base):
         Index("ix_recovery_points_verdict_created_at_id", "verdict", "created_at", "id"),
         Index("ix_recovery_points_repository_id_created_at_id", "repository_id", "created_at", "id"),
         Index("ix_recovery_points_state_created_at_id", "state", "created_at", "id"),
-        # The newest point of a domain, of each state and verdict, from the index alone.
-        Index("ix_recovery_points_domain_id_point_in_time_at", "domain_id", "point_in_time_at", "state", "verdict"),
+        # The newest point of each domain, and of each state and verdict, from the index alone.
+        Index("ix_recovery_points_newest", "domain_id", "point_in_time_at", "state", "verdict", "id", "repository_id"),
     )
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from service.db.engine import database_now
+from service.garbage import uncollected
 from service.model.protection import Protection, protection
 from service.model.protection_facts import Known, RepositoryFacts
 from service.records import protection_domains, protection_jobs, protection_points, protection_policies, protection_repositories
@@ -23,12 +24,20 @@ class Landscape:
     known: tuple[Known, ...]
     repositories: tuple[RepositoryFacts, ...]
 
+    @property
     def protections(self) -> list[Protection]:
-        return [protection(known, self.now) for known in self.known]
+        """In the order of `known`."""
+        with uncollected():
+            return [protection(known, self.now) for known in self.known]
 
 
 def read(session: Session, domain_id: str | None = None) -> Landscape:
     """`domain_id` None: all domains."""
+    with uncollected():
+        return _read(session, domain_id)
+
+
+def _read(session: Session, domain_id: str | None) -> Landscape:
     now = database_now(session)
     repositories, repository_ids = protection_repositories.read(session, now)
     policies = protection_policies.read(session, repository_ids, now)

@@ -29,6 +29,7 @@ _IS_OFFLINE = RecoveryPoint.verdict == Verdict.offline.value
 _SHUT_OFF_CLEANLY = case(
     (_IS_OFFLINE, select(Job.evidence[("survey", "shut_off_cleanly")].as_boolean()).where(_JOB_OF_POINT).scalar_subquery()), else_=null()
 ).label("shut_off_cleanly")
+_OF_PROOF = (*_COLUMNS, _SHUT_OFF_CLEANLY, ProvenPoint.kind, ProvenPoint.at)
 _REASONS = select(Job.verdict_reasons).where(_JOB_OF_POINT).scalar_subquery().label("reasons")
 
 
@@ -56,11 +57,12 @@ class _Reading:
         rows = self._rows(_newest(Domain.id, Domain.id == domain_id if domain_id is not None else true()))
         if gone:
             rows = [*rows, *self._rows(_newest(Schedule.domain_id, _are(Schedule.domain_id, gone)))]
-        for row in rows:
-            points = self.points.setdefault(row[0], [])
-            # A domain that two hosts publish comes twice.
-            if not points or all(point.id != row[1] for point in points):
-                points.append(_facts(row))
+        for domain, point_id, at, verdict, state, repository_id in rows:
+            point = PointFacts(point_id, at, _VERDICTS[verdict], state, {}, repository_id)
+            if domain in self.points:
+                self._put(domain, point)
+            else:
+                self.points[domain] = [point]
 
     def read_what_they_lack(self) -> None:
         short = [domain for domain, points in self.points.items() if not self._is_enough(points, self._promise_of(domain))]
@@ -77,11 +79,12 @@ class _Reading:
         if not promised:
             return
         kinds, among = set(promised.values()), _domains_with_proof(domains, promised)
-        self._add_proofs(self._rows(_newest_proven(kinds, among)))
-        newest = {(row[0], row[1]): row[2] for row in self._rows(_newest_proofs(kinds, among))}
+        rows = self._rows(_newest_proven(kinds, among))
+        self._add_proofs(rows)
+        newest = {(row[0], row[7]): row[9] for row in rows}
         unclear = [domain for domain, kind in promised.items() if self._lacks_proofs(domain, newest.get((domain, kind)))]
         if unclear:
-            self._add_proofs(self._rows(_proofs(kinds, _are(ProvenPoint.domain_id, unclear))))
+            self._add_proofs(self._rows(_all_proven(kinds, unclear)))
 
     # --- whether more must be read ----------------------------------------------------------------
 
@@ -175,22 +178,18 @@ def _domains_with_proof(domains: Sequence[ListedDomain], promised: Collection[st
 
 
 def _newest_proven(kinds: Collection[str], among: ColumnElement[bool]) -> Rows:
-    """The newest point of each domain that has a proof of the kind."""
-    of_kind, at = (ProvenPoint.domain_id, ProvenPoint.kind), ProvenPoint.point_in_time_at
-    newest = select(*of_kind, func.max(at, type_=at.type)).where(among, ProvenPoint.kind.in_(kinds)).group_by(*of_kind)
-    return _proofs(kinds, tuple_(*of_kind, at).in_(newest))
+    """The newest point of each domain that has a proof of the kind, and when a point of the domain last got one."""
+    of_kind, at, proven_at = (ProvenPoint.domain_id, ProvenPoint.kind), ProvenPoint.point_in_time_at, ProvenPoint.at
+    both = (func.max(at, type_=at.type).label("at"), func.max(proven_at, type_=proven_at.type).label("last_proven_at"))
+    newest = select(*of_kind, *both).where(among, ProvenPoint.kind.in_(kinds)).group_by(*of_kind).subquery()
+    is_it = and_(*(column == newest.c[column.key] for column in of_kind), at == newest.c.at)
+    of_points = select(*_OF_PROOF, newest.c.last_proven_at).select_from(newest).join(ProvenPoint, is_it)
+    return of_points.join(RecoveryPoint, RecoveryPoint.id == ProvenPoint.point_id)
 
 
-def _newest_proofs(kinds: Collection[str], among: ColumnElement[bool]) -> Rows:
-    of_kind = ProvenPoint.domain_id, ProvenPoint.kind
-    return (
-        select(*of_kind, func.max(ProvenPoint.at, type_=ProvenPoint.at.type)).where(among, ProvenPoint.kind.in_(kinds)).group_by(*of_kind)
-    )
-
-
-def _proofs(kinds: Collection[str], which: ColumnElement[bool]) -> Rows:
-    columns = (*_COLUMNS, _SHUT_OFF_CLEANLY, ProvenPoint.kind, ProvenPoint.at)
-    return select(*columns).join(ProvenPoint, RecoveryPoint.id == ProvenPoint.point_id).where(ProvenPoint.kind.in_(kinds), which)
+def _all_proven(kinds: Collection[str], domains: Sequence[str]) -> Rows:
+    of_points = select(*_OF_PROOF).join(ProvenPoint, RecoveryPoint.id == ProvenPoint.point_id)
+    return of_points.where(ProvenPoint.kind.in_(kinds), _are(ProvenPoint.domain_id, domains))
 
 
 def _are(column: Any, named: Sequence[str]) -> ColumnElement[bool]:

@@ -10,12 +10,16 @@ from typing import NamedTuple
 from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
 
+from service import log
 from service.db.tables import Policy
+from service.errors import PolicyInvalid
 from service.model.backup_policy import BackupPolicy
 from service.model.protection_facts import PolicyFacts, TieFacts
 from service.model.protection_plan import plan_of
 from service.model.selectors import Domain, Selected, Tie, policy_of
 from service.records import policies
+
+_logger = log.get(__name__)
 
 
 class PolicyOfDomain(NamedTuple):
@@ -88,15 +92,24 @@ MAX_KEPT = 100_000
 def read(session: Session, repository_ids: Mapping[str, str], now: datetime) -> Policies:
     columns = (Policy.id, Policy.name, Policy.updated_at, cast(Policy.document, Text).label("text"))
     rows = session.execute(select(*columns).order_by(Policy.name)).all()
-    by_name = {row.name: PolicyOfDomain(row.id, plan_of(_policy(row.text), repository_ids, now), row.updated_at) for row in rows}
+    by_name = {
+        row.name: PolicyOfDomain(row.id, plan_of(policy, repository_ids, now), row.updated_at)
+        for row in rows
+        if (policy := _policy(row.text)) is not None
+    }
     return Policies(by_name, _selection(tuple(row.text for row in rows)), policies.all_labels(session))
 
 
 @lru_cache(maxsize=MAX_READ)
-def _policy(text: str) -> BackupPolicy:
-    return BackupPolicy.from_document(json.loads(text))
+def _policy(text: str) -> BackupPolicy | None:
+    """None: a newer version wrote the policy. The scheduler of this version leaves it alone, too."""
+    try:
+        return BackupPolicy.from_document(json.loads(text))
+    except PolicyInvalid as error:
+        _logger.warning("policy_cannot_be_read", detail=error.detail)
+        return None
 
 
 @lru_cache(maxsize=4)
 def _selection(texts: tuple[str, ...]) -> Selection:
-    return Selection(tuple(_policy(text) for text in texts))
+    return Selection(tuple(policy for text in texts if (policy := _policy(text)) is not None))
