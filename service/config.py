@@ -114,7 +114,7 @@ class Settings(BaseModel):
     overlay_reserve_bytes: int = Field(
         default=256 * 1024 * 1024, ge=0, le=2**50, description="Free space that must be left for each overlay before anything is frozen."
     )
-    max_body_bytes: int = Field(default=64 * 1024, ge=1024, le=16 * 2**20, description="Largest request body that is read.")
+    max_body_bytes: int = Field(default=2**20, ge=1024, le=16 * 2**20, description="Largest request body that is read.")
     transfers_per_host: int = Field(default=4, ge=1, le=256, description="Backups and restores that copy at once on this host.")
     repository_silence_seconds: float = Field(
         default=60.0,

@@ -7,14 +7,24 @@ which are equally specific is refused. Ties that come later, with new domains an
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from service.db.engine import take_turn
 from service.db.tables import Policy
-from service.errors import PolicyFault, PolicyInvalid, RepositoryNotKnown, RepositoryNotWritable, RepositoryUnknown
+from service.errors import (
+    FieldRepeated,
+    PolicyFault,
+    PolicyInvalid,
+    PolicyUnknown,
+    RepositoryNotKnown,
+    RepositoryNotWritable,
+    RepositoryUnknown,
+)
 from service.model.backup_policy import BackupPolicy
 from service.model.document_fields import can_be_stored, shown
 from service.model.repository import RepositoryState
@@ -57,6 +67,86 @@ def remove(session: Session, id_or_name: str, revision: int | None) -> Policy:
     """Raises PolicyUnknown, PolicyChanged, PolicyTie."""
     with _without_new_ties(session) as now:
         return policies.remove(session, id_or_name, now, revision=revision)
+
+
+# --- several at once ------------------------------------------------------------------------------
+
+
+class Change(StrEnum):
+    created = "created"
+    changed = "changed"
+    unchanged = "unchanged"
+    removed = "removed"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """`revision`: the one that the caller has read; 0: the policy must be new; None: any."""
+
+    document: Any
+    revision: int | None = None
+
+
+@dataclass(frozen=True)
+class Unwanted:
+    """`policy`: its name or id."""
+
+    policy: str
+    revision: int | None = None
+
+
+@dataclass(frozen=True)
+class Applied:
+    change: Change
+    name: str
+    revision: int
+
+
+def apply(session: Session, wanted: Sequence[Wanted], unwanted: Sequence[Unwanted]) -> list[Applied]:
+    """Ties are judged by what stands at the end, so two policies may exchange their domains.
+
+    Raises PolicyInvalid with the faults of all documents, PolicyUnknown, PolicyChanged, PolicyTaken, PolicyTie.
+    """
+    with _without_new_ties(session) as now:
+        on_record = {policy.name: policy for policy in policies.list_all(session)}
+        read_policies = _read_all(session, [each.document for each in wanted], on_record)
+        removed = [policies.remove(session, each.policy, now, revision=each.revision) for each in unwanted]
+        gone = {policy.name for policy in removed}
+        applied = [
+            _apply(session, policy, each.revision, on_record.get(policy.name) if policy.name not in gone else None, now)
+            for policy, each in zip(read_policies, wanted, strict=True)
+        ]
+        return applied + [Applied(Change.removed, policy.name, policy.revision) for policy in removed]
+
+
+def _apply(session: Session, wanted: BackupPolicy, revision: int | None, policy: Policy | None, now: datetime) -> Applied:
+    document = wanted.as_document()
+    if policy is None and revision:
+        raise PolicyUnknown(policy=wanted.name)
+    if policy is None or revision == 0:
+        return Applied(Change.created, wanted.name, policies.add(session, document, now).revision)
+    before = policy.revision
+    changed = policies.change(session, policy, document, now, revision=revision)
+    return Applied(Change.changed if changed.revision > before else Change.unchanged, changed.name, changed.revision)
+
+
+def _read_all(session: Session, documents: Sequence[Any], on_record: Mapping[str, Policy]) -> list[BackupPolicy]:
+    """A path begins with the place of the document in the list."""
+    read_policies: list[BackupPolicy] = []
+    faults: list[PolicyFault] = []
+    for n, document in enumerate(documents):
+        before = on_record.get(str(document.get("name"))) if isinstance(document, Mapping) else None
+        try:
+            policy = read(session, document, before=before.document if before is not None else None)
+        except PolicyInvalid as invalid:
+            faults += [type(fault)(**{**fault.facts, "path": f"policies[{n}].{fault.facts['path']}"}) for fault in invalid.faults]
+            continue
+        if any(policy.name == earlier.name for earlier in read_policies):
+            faults.append(FieldRepeated(path=f"policies[{n}].name", value=shown(policy.name)))
+        read_policies.append(policy)
+    if faults:
+        raise PolicyInvalid(f"{len(documents)} documents", faults)
+    return read_policies
 
 
 # --- documents ------------------------------------------------------------------------------------

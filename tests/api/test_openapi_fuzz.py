@@ -33,7 +33,7 @@ REPOSITORY_CALLS = ["get_repository", "check_repository", "import_repository", "
 FURTHER_CALLS = ["add_repository", "list_repositories", "preview_restore", "preview_retention"]
 READ_OF_POLICY = ["preview_policy_on_record", "list_domains_of_policy", "list_runs_of_policy"]
 POLICY_CALLS = ["get_policy", "change_policy", "pause_policy", "resume_policy", "remove_policy", *READ_OF_POLICY]
-MORE_POLICY_CALLS = ["add_policy", "list_policies", "preview_policy", "label_domain"]
+MORE_POLICY_CALLS = ["add_policy", "list_policies", "preview_policy", "apply_policies", "label_domain"]
 SERVICE_CALLS = ["health", "readiness", "metrics"]
 CALLS = [
     *JOB_CALLS,

@@ -14,7 +14,16 @@ from service.api.policy_runs import page_of_runs
 from service.api.query import documented, query_of
 from service.api.schemas import examples_policy as examples
 from service.api.schemas.fields import Name
-from service.api.schemas.policies import PolicyAnswer, PolicyFilter, PolicyPage, PolicyRequest, RemovedPolicy, RevisionChoice
+from service.api.schemas.policies import (
+    ApplyAnswer,
+    ApplyRequest,
+    PolicyAnswer,
+    PolicyFilter,
+    PolicyPage,
+    PolicyRequest,
+    RemovedPolicy,
+    RevisionChoice,
+)
 from service.api.schemas.policy_preview import DomainOfPolicyPage, PolicyPreview, PreviewChoice
 from service.api.schemas.policy_runs import RunFilter, RunPage
 from service.errors import (
@@ -63,6 +72,25 @@ def add_policy(request: Request, body: PolicyRequest) -> Response:
     with context_of(request).database.write() as session:
         document = document_of(policy_changes.create(session, body.document))
     return _json(document, 201, {"Location": document["links"]["self"]})
+
+
+@router.post(
+    "/apply",
+    operation_id="apply_policies",
+    summary="Write and remove several policies together",
+    responses=answers(200, ApplyAnswer, examples.APPLIED, PolicyUnknown, PolicyChanged, PolicyTaken, PolicyTie, *_OF_A_DOCUMENT),
+)
+def apply_policies(request: Request, body: ApplyRequest) -> Response:
+    """All of them or none. Ties are judged by what stands at the end. `stillpoint policy apply` sends this."""
+    wanted = [policy_changes.Wanted(each.document.document, each.revision) for each in body.policies]
+    unwanted = [policy_changes.Unwanted(each.policy, each.revision) for each in body.remove]
+    with context_of(request).database.write() as session:
+        trial = session.begin_nested()
+        applied = policy_changes.apply(session, wanted, unwanted)
+        if body.dry_run:
+            trial.rollback()
+    done = [{"name": each.name, "change": each.change.value, "revision": each.revision} for each in applied]
+    return _json({"dry_run": body.dry_run, "policies": done})
 
 
 @router.post(

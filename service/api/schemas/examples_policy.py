@@ -87,6 +87,15 @@ POLICY: dict[str, Any] = {
     },
 }
 REMOVED_POLICY: dict[str, Any] = {"id": POLICY_ID, "name": "production", "revision": 3}
+APPLY_REQUEST: dict[str, Any] = {
+    "policies": [{"document": {**POLICY_REQUEST, "name": "databases", "selector": {"names": ["db1"]}}, "revision": 0}],
+    "remove": [],
+    "dry_run": True,
+}
+APPLIED: dict[str, Any] = {
+    "dry_run": False,
+    "policies": [{"name": "production", "change": "changed", "revision": 4}, {"name": "test", "change": "removed", "revision": 1}],
+}
 LABELS_REQUEST: dict[str, Any] = {"labels": {"tier": "gold", "site": "berlin"}}
 WHY: dict[str, Any] = {"name": "db-*", "labels": {"tier": "gold"}, "host": None, "all_the_rest": False}
 DOMAIN_OF_POLICY: dict[str, Any] = {

@@ -28,6 +28,10 @@ from service.model.retention_rules import MAX_AGE_S, MAX_DEPTH, MAX_KEPT
 from service.model.schedule_rule import MAX_CATCH_UP_S, MAX_JITTER_S, CatchUp
 from service.model.selectors import MAX_SELECTED
 from service.model.track import MAX_POLICY_NAME, NAME
+from service.records.policy_changes import Change
+
+MAX_APPLIED = 500
+"""Policies in one request. More are refused."""
 
 
 def _or_null(schema: dict[str, Any]) -> None:
@@ -245,3 +249,41 @@ class RemovedPolicy(BaseModel):
     id: str
     name: str
     revision: int = Field(description="The last revision that it had.")
+
+
+class PolicyToApply(Request):
+    document: PolicyRequest = Field(description="The policy. One with the same name on record is changed.")
+    revision: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**31 - 1,
+        description="The revision that you have read. 0: there must not be such a policy yet. Left out: any.",
+    )
+
+
+class PolicyToRemove(Request):
+    policy: Name = Field(description="Its name or id.")
+    revision: int | None = Field(default=None, ge=1, le=2**31 - 1, description="The revision that you have read. Left out: any.")
+
+
+class ApplyRequest(Request):
+    """Policies that are written and removed together, or not at all."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.APPLY_REQUEST]})
+
+    policies: list[PolicyToApply] = Field(default_factory=list, max_length=MAX_APPLIED, description="Policies that are written.")
+    remove: list[PolicyToRemove] = Field(default_factory=list, max_length=MAX_APPLIED, description="Policies that are removed.")
+    dry_run: StrictBool = Field(default=False, description="Check everything, and write nothing.")
+
+
+class AppliedPolicy(BaseModel):
+    name: str
+    change: Change = Field(description="What was done.")
+    revision: int = Field(description="Its revision now.")
+
+
+class ApplyAnswer(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.APPLIED]})
+
+    dry_run: bool = Field(description="Nothing was written.")
+    policies: list[AppliedPolicy] = Field(description="In the order of the request, and then what was removed.")
