@@ -11,6 +11,7 @@ import typer
 from service import cli_jobs, cli_settings, log
 from service.cli_evidence import evidence_app
 from service.cli_points import points
+from service.cli_policy import policy_app
 from service.cli_protection import protection
 from service.cli_repository import repository_app
 from service.cli_retention import retention_app
@@ -34,6 +35,7 @@ host_app = typer.Typer(help="List the hosts, and forget a host that never comes 
 app.add_typer(host_app, name="host")
 app.add_typer(repository_app, name="repository")
 app.add_typer(evidence_app, name="evidence")
+app.add_typer(policy_app, name="policy")
 app.add_typer(retention_app, name="retention")
 cli_jobs.add_to(app)
 app.command()(points)

@@ -61,11 +61,14 @@ class Client:
             if cursor is None:
                 return
 
-    def post(self, *path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return self._call("POST", path, json.dumps(body if body is not None else {}).encode())
+    def post(self, *path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        return self._call("POST", path, json.dumps(body if body is not None else {}).encode(), query=query)
 
     def patch(self, *path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._call("PATCH", path, json.dumps(body).encode())
+
+    def delete(self, *path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        return self._call("DELETE", path, query=query)
 
     def get_patiently(self, *path: str) -> dict[str, Any]:
         """For a command that waits: a service that is away for a while is asked again."""

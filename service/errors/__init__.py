@@ -5,7 +5,14 @@ Errors are raised deep in the code, where the facts are known. They are translat
 """
 
 from service.errors.base import StillpointError
-from service.errors.commands import ServiceRefused, ServiceUnreachable, TokenNotKnown
+from service.errors.commands import (
+    NoPolicyInFiles,
+    PolicyFilesInvalid,
+    PolicyFileUnreadable,
+    ServiceRefused,
+    ServiceUnreachable,
+    TokenNotKnown,
+)
 from service.errors.host import (
     AgentAnswerUnreadable,
     AgentBusy,
@@ -239,6 +246,7 @@ __all__ = [
     "MethodNotAllowed",
     "NoAgentChannel",
     "NoDiskCanTakePart",
+    "NoPolicyInFiles",
     "NothingFrozen",
     "NothingToFreeze",
     "OutOfReachOfQemu",
@@ -262,6 +270,8 @@ __all__ = [
     "PointUnsigned",
     "PointsApart",
     "PolicyChanged",
+    "PolicyFileUnreadable",
+    "PolicyFilesInvalid",
     "PolicyTaken",
     "PolicyUnknown",
     "QemuCannotOpen",

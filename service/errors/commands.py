@@ -1,5 +1,7 @@
 """What a command meets that asks the service over HTTP."""
 
+from collections.abc import Sequence
+
 from service.errors.base import StillpointError
 
 
@@ -28,3 +30,32 @@ class ServiceRefused(StillpointError):
     title = "The service refused"
     detail_template = "{says} ({answer_code})"
     remedy_template = "{hint}"
+
+
+class PolicyFileUnreadable(StillpointError):
+    """Facts: `file`, with the line where that is known, and `reason`."""
+
+    code = "policy_file_unreadable"
+    title = "The file of policies cannot be read"
+    detail_template = "{file}: {reason}."
+    remedy_template = "Correct the file. Write texts that begin with * or @, or that have a colon, in quotation marks."
+
+
+class NoPolicyInFiles(StillpointError):
+    code = "no_policy_in_files"
+    title = "There is not a single policy in the files"
+    detail_template = "{files}: all documents are empty, or there are none."
+    remedy_template = "Name a file with a policy, or a folder with files that end with .yaml."
+
+
+class PolicyFilesInvalid(StillpointError):
+    """`faults`: each with the file and the line of the field. Nothing was sent to the service."""
+
+    code = "policy_files_invalid"
+    title = "The policies are not valid"
+    detail_template = "{count} fault(s). Nothing was written.\n{lines}"
+    remedy_template = "Correct them, and try again."
+
+    def __init__(self, faults: Sequence[tuple[str, StillpointError]]) -> None:
+        lines = [f"{where}: {fault.detail} {fault.remedy}" for where, fault in faults]
+        super().__init__(count=len(lines), lines="\n".join(lines))

@@ -1,7 +1,7 @@
 """A track of a policy: what is done, when, and how long its points are kept."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from service.errors import NoDiskCanTakePart, RetentionInvalid
@@ -63,6 +63,9 @@ class Copying:
             impact_limit_ms=fields.whole_or_null("impact_limit_ms", 1, MAX_IMPACT_MS),
         )
 
+    def as_document(self) -> dict[str, Any]:
+        return {**vars(self), "level": self.level.value, "compare": self.compare.value}
+
 
 @dataclass(frozen=True)
 class TrackJob:
@@ -92,7 +95,7 @@ class TrackJob:
     def as_document(self) -> dict[str, Any]:
         return {
             "kind": self.kind.value,
-            **(asdict(self.copying) if self.copying is not None else {}),
+            **(self.copying.as_document() if self.copying is not None else {}),
             "leave_out": list(self.leave_out) or None,
             "freeze": self.freeze.as_document(),
             "required_verdict": self.required_verdict.value if self.required_verdict is not None else None,

@@ -125,6 +125,8 @@ def test_the_canonical_form_of_every_policy_is_read_as_the_same_policy(document:
     again = BackupPolicy.from_document(canonical)
     assert again == policy
     assert again.as_document() == canonical
+    # It consists of plain values, which JSON and YAML give back as they were.
+    assert yaml.safe_load(yaml.safe_dump(canonical)) == canonical
 
 
 # --- jobs -----------------------------------------------------------------------------------------
