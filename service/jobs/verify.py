@@ -96,6 +96,8 @@ class _Tested:
     proof: Proof
     begun: datetime
     faults: Sequence[Mapping[str, Any]] = ()
+    #: Every stored byte of the whole chain was read, and nothing is wrong with it but the faults.
+    is_whole_read: bool = False
 
 
 class _VerifyRun:
@@ -265,7 +267,8 @@ class _VerifyRun:
             **once,
             **healed,
         }
-        return _Tested(Proof(kind, is_good, facts, self._run.claim.job_id), begun, seen.faults)
+        is_whole_read = kind is ProofKind.bytes and "files" in seen.document
+        return _Tested(Proof(kind, is_good, facts, self._run.claim.job_id), begun, seen.faults, is_whole_read)
 
     def _document_of(self, kind: ProofKind, repository: Repository) -> dict[str, Any]:
         arguments = {"folder": self._subject.folder, "checks": [kind.value], "encrypted": self._subject.is_encrypted}
@@ -312,6 +315,9 @@ class _VerifyRun:
         if tested.faults:
             places = [damage.place_of(fault) for fault in tested.faults]
             damage.put_on_record(session, points.get(session, point_id), places, tested.proof, now=now, facts=facts)
+            if tested.is_whole_read:
+                point = points.get(session, point_id)
+                damage.take_back_below(session, point, places, tested.proof, begun=tested.begun, now=now, facts=facts)
             return
         if tested.proof.kind in CAN_PROVE_DAMAGE and tested.proof.ok:
             damage.take_back(session, points.get(session, point_id), tested.proof, begun=tested.begun, now=now, facts=facts)

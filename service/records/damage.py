@@ -79,15 +79,41 @@ def take_back(
     points.add_proofs(session, read.id, [proof], now)
     if proof.kind is not ProofKind.bytes:
         return [read.id] if _is_sealed_again(session, read.id, now=now, facts=facts) else []
-    whole = [read.id]
-    for point in (points.get(session, each) for each in chain):
+    whole = [read.id, *_refuted(session, chain, read, proof, begun=begun, now=now)]
+    return [each for each in whole if _is_sealed_again(session, each, now=now, facts=facts)]
+
+
+def take_back_below(
+    session: Session, read: RecoveryPoint, places: Iterable[str], proof: Proof, *, begun: datetime, now: datetime, facts: Mapping[str, Any]
+) -> list[str]:
+    """After a read of the bytes of the whole chain that found `places` to be bad, and nothing else: the points below that need none of
+    them are good, as `take_back` says it. `proof`: the bad one of the point that was read. Returns what is sealed again.
+    """
+    links = {link.id: link for link in points.links_of_domain(session, read.domain_id)}
+    chain = chains.ancestors(read.id, links) & links.keys()
+    rows = [points.get(session, each) for each in sorted(chain | {read.id})]
+    bad_in = [_holding([place], rows) for place in places]
+    if not all(bad_in):
+        # A place that belongs to no point of the chain: it is not known which of them it spoils.
+        return []
+    to_blame = set().union(*bad_in)
+    good = {each for each in chain if not to_blame & ({each} | chains.ancestors(each, links))}
+    points.lock(session, good)
+    whole = _refuted(session, good, read, replace(proof, ok=True), begun=begun, now=now)
+    return [each for each in whole if _is_sealed_again(session, each, now=now, facts=facts)]
+
+
+def _refuted(session: Session, chain: Iterable[str], read: RecoveryPoint, proof: Proof, *, begun: datetime, now: datetime) -> list[str]:
+    """The points of which an earlier read of a chain said that they are bad, and which were read as good now. They get a proof of it."""
+    refuted = []
+    for point in (points.get(session, each) for each in sorted(chain)):
         last = newest(point.proofs, ProofKind.bytes)
         is_of_a_chain = last is not None and last["ok"] is False and "found_in_chain_of" in last["facts"]
         if is_of_a_chain and not _is_bad_since(point, ProofKind.bytes, since=begun):
             healed = {"healed": proof.facts["healed"]} if "healed" in proof.facts else {}
             points.add_proofs(session, point.id, [replace(proof, facts={"found_in_chain_of": read.id, **healed})], now)
-            whole.append(point.id)
-    return [each for each in whole if _is_sealed_again(session, each, now=now, facts=facts)]
+            refuted.append(point.id)
+    return refuted
 
 
 def _is_bad_since(point: RecoveryPoint, kind: ProofKind, *, since: datetime) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from service.db.engine import Database
 from service.db.tables import Job
 from service.jobs.verify import Verify
 from service.repository.signing import SigningKey
+from service.repository.store import Repository
+from tests.api.world import add_domain, add_host
 from tests.repository.damages import becomes_a_folder, becomes_a_link, flips_a_bit, is_cut
-from tests.scenes.host import error_of, phases_of
+from tests.repository.disks import Disk
+from tests.scenes.host import HOST, error_of, phases_of
 from tests.scenes.sealed import DOMAIN, Sealed
 from tests.scenes.verified import Verifying
 
@@ -241,3 +245,80 @@ def test_compressed_blocks_are_not_made_up(sqlite_database: Database, tmp_path: 
     flips_a_bit(image(world, world.first), data_at(image(world, world.first)))
     job = world.heal(world.inc)
     assert (job.state, world.state(world.inc)) == ("failed", "damaged")
+
+
+# --- killed between the steps -----------------------------------------------------------------------
+
+
+class _DiesBefore(Repository):
+    """The worker dies before the hand is asked to heal anything."""
+
+    def call(self, step: str, arguments: Any, **options: Any) -> dict[str, Any]:
+        if step == "heal_file":
+            raise SystemExit(step)
+        return super().call(step, arguments, **options)
+
+
+class _DiesAfter(Repository):
+    """The worker dies when a file is healed, and the database does not know that yet."""
+
+    def call(self, step: str, arguments: Any, **options: Any) -> dict[str, Any]:
+        answer = super().call(step, arguments, **options)
+        if step == "heal_file":
+            raise SystemExit(step)
+        return answer
+
+
+@pytest.mark.parametrize("dies", [_DiesBefore, _DiesAfter])
+def test_a_worker_that_dies_loses_neither_the_healing_nor_where_the_bytes_are_from(world: World, dies: type[Repository]) -> None:
+    flips_a_bit(image(world, world.first), data_at(image(world, world.first)))
+    world.ask(world.inc, heal=True)
+    run = world.scene.claim()
+    with pytest.raises(SystemExit):
+        Verify(open_repository=dies).run(run, world.scene.ours)
+    assert (world.state(world.inc), world.state(world.first)) == ("damaged", "damaged")
+    run.claim = replace(run.claim, attempt=2)
+    run.finish(Verify().run(run, world.scene.ours))
+    assert (world.scene.job(run.claim.job_id).state, world.state(world.inc), world.state(world.first)) == ("succeeded", "sealed", "sealed")
+    (healed,) = world.proofs(world.inc)[-3]["facts"]["healed"]
+    assert [source["recovery_point"] for source in healed["sources"]] == [world.second]
+    assert world.is_as_sealed()
+    assert not list(world.sealed.folder(world.inc).parent.glob(".*"))
+
+
+# --- the live disk ----------------------------------------------------------------------------------
+
+
+def test_a_block_that_the_guest_has_not_written_since_is_taken_from_its_disk(lonely: World) -> None:
+    publish(lonely, lonely.sealed.disk.path)
+    flips_a_bit(image(lonely, lonely.first), data_at(image(lonely, lonely.first)))
+    job = lonely.heal(lonely.inc)
+    assert (job.state, lonely.is_as_sealed()) == ("succeeded", True)
+    assert job.result is not None
+    (healed,) = job.result["verify"]["healing"]
+    assert [source["source"] for source in healed["sources"]] == ["live_disk"]
+
+
+def test_a_block_that_the_guest_has_written_since_is_not_taken(lonely: World, tmp_path: Path) -> None:
+    disk = tmp_path / "live.qcow2"
+    shutil.copy(lonely.sealed.disk.path, disk)
+    Disk(disk).write((9, MIB + 65536, 4096))
+    publish(lonely, disk)
+    flips_a_bit(image(lonely, lonely.first), data_at(image(lonely, lonely.first)))
+    job = lonely.heal(lonely.inc)
+    assert (job.state, lonely.state(lonely.first)) == ("failed", "damaged")
+
+
+@pytest.mark.parametrize("file", ["/nowhere/disk.qcow2", "/dev/null"])
+def test_a_live_disk_that_cannot_be_read_is_one_place_less(lonely: World, file: str) -> None:
+    publish(lonely, Path(file))
+    flips_a_bit(image(lonely, lonely.first), data_at(image(lonely, lonely.first)))
+    job = lonely.heal(lonely.inc)
+    assert (job.state, error_of(job)["code"]) == ("failed", "point_damaged")
+
+
+def publish(world: World, disk: Path) -> None:
+    """The domain is on this host, as its worker has published it."""
+    with world.database.write() as session:
+        add_host(session)
+        add_domain(session, "db1", DOMAIN, HOST, disks=[{"target": "vda", "source": str(disk), "format": "qcow2"}])

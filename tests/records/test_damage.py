@@ -136,3 +136,47 @@ def good(database: Database, read: str, *, begun: datetime = NOW + timedelta(hou
 def state(database: Database, name: str) -> str:
     with database.read() as session:
         return points.get(session, id_of_point(name)).state
+
+
+# --- a read that found damage elsewhere in the chain ------------------------------------------------
+
+
+def good_below(database: Database, read: str, *bad: str, begun: datetime = NOW + timedelta(hours=1), **facts: Any) -> list[str]:
+    names = {id_of_point(name): name for name in NAMES}
+    with database.write() as session:
+        point = points.get(session, id_of_point(read))
+        proof = Proof(ProofKind.bytes, ok=False, facts=facts)
+        again = damage.take_back_below(session, point, list(bad), proof, begun=begun, now=NOW, facts={})
+    return sorted(names[point_id] for point_id in again)
+
+
+def test_what_was_healed_below_is_good_again_also_where_the_point_that_was_read_is_not(database: Database, nas: str) -> None:
+    """As an earlier read of the same chain found both to be bad."""
+    with database.write() as session:
+        point = points.get(session, id_of_point("top1"))
+        places = [f"{points.get(session, id_of_point(name)).folder}/vda.qcow2" for name in ("full1", "top1")]
+        damage.put_on_record(session, point, places, Proof(ProofKind.bytes, ok=False), now=NOW, facts={})
+    healed = [{"file": "vda.qcow2"}]
+    assert good_below(database, "top1", folder_of(database, "top1"), healed=healed) == ["full1", "inc1"]
+    assert [state(database, name) for name in NAMES] == ["sealed", "sealed", "damaged", "sealed"]
+    with database.read() as session:
+        last = (points.get(session, id_of_point("full1")).proofs or [])[-1]
+    assert (last["ok"], last["facts"]) == (True, {"found_in_chain_of": id_of_point("top1"), "healed": healed})
+
+
+def test_a_point_that_stands_on_a_bad_one_is_not_good(database: Database, nas: str) -> None:
+    note(database, "top1", f"{folder_of(database, 'full1')}/vda.qcow2")
+    assert good_below(database, "top1", folder_of(database, "full1")) == []
+
+
+@pytest.mark.parametrize("place", ["", "elsewhere/vda.qcow2"])
+def test_a_fault_at_an_unknown_place_leaves_all_as_they_are(database: Database, nas: str, place: str) -> None:
+    note(database, "top1", f"{folder_of(database, 'full1')}/vda.qcow2")
+    assert good_below(database, "top1", folder_of(database, "top1"), place) == []
+
+
+def test_a_read_of_its_own_and_a_newer_read_are_not_overruled_from_above(database: Database, nas: str) -> None:
+    note(database, "full1", f"{folder_of(database, 'full1')}/vda.qcow2")
+    assert good_below(database, "top1", folder_of(database, "top1")) == ["inc1"]
+    note(database, "top1", f"{folder_of(database, 'inc1')}/vda.qcow2")
+    assert good_below(database, "top1", folder_of(database, "top1"), begun=NOW - timedelta(minutes=5)) == []

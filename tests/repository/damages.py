@@ -21,12 +21,12 @@ def becomes_a_fifo(file: Path) -> None:
     os.mkfifo(file)
 
 
-def flips_a_bit(file: Path, offset: int = 0) -> None:
+def flips_a_bit(file: Path, offset: int = 0, bit: int = 0) -> None:
     with file.open("r+b") as opened:
         opened.seek(offset)
         (byte,) = opened.read(1)
         opened.seek(offset)
-        opened.write(bytes([byte ^ 1]))
+        opened.write(bytes([byte ^ 1 << bit]))
 
 
 def is_cut(file: Path) -> None:
