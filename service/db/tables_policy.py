@@ -43,6 +43,7 @@ class Schedule(Base):
     domain_id: Mapped[str] = mapped_column(String(36))
     domain_name: Mapped[str] = mapped_column(String(255))
     host_id: Mapped[str] = mapped_column(String(64))
+    #: When the policy began to have the domain, also where the track was added or renamed later.
     created_at: Mapped[datetime]
     #: The instant that the rule names. None: the rule names no further instant.
     next_due_at: Mapped[datetime | None]

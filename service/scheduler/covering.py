@@ -3,7 +3,7 @@
 Any number of processes may do so at the same time. What must be changed is found by reading, and is decided again in small transactions.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from service.db.tables import DatabaseIdentity
 from service.model.schedule import begin, key_of, next_due
 from service.model.schedule_rule import ScheduleRule
 from service.model.selectors import Domain, Tie
-from service.records import listed_domains, policy_limits, schedules
+from service.records import covered_since, listed_domains, policy_limits, schedules
 from service.records.policy_book import PolicyBook, PolicyReader
 from service.scheduler.settling import CLOCK_AHEAD, GONE_KEPT, Settled, settle
 
@@ -90,7 +90,8 @@ class Covering:
             # What was read before may have changed: a policy that is gone has no schedules, and one that was changed has others.
             book = self._reader.book(session, locked={policy_id for policy_id, _, _ in part})
             still = [key for key in part if key in book.tracks([seen.wanted[key]])]
-            schedules.add(session, [_new(seen, book, key, is_known=key[2] in with_schedules) for key in still])
+            since = covered_since.by_policy_and_domain(session, {key[0] for key in still}, {key[2] for key in still})
+            schedules.add(session, [_new(seen, book, key, since, is_known=key[2] in with_schedules) for key in still])
 
     def _settle(self, rows: Sequence[Row[Any]]) -> None:
         with self._database.write() as session:
@@ -99,8 +100,11 @@ class Covering:
         self._note(settled)
 
 
-def _new(seen: _Seen, book: PolicyBook, key: Wanted, *, is_known: bool) -> dict[str, Any]:
-    """`is_known`: the domain has other schedules. Then this one begins now, as no instant is to count for two policies."""
+def _new(seen: _Seen, book: PolicyBook, key: Wanted, covered: Mapping[tuple[str, str], datetime], *, is_known: bool) -> dict[str, Any]:
+    """`is_known`: the domain has other schedules. Then this one begins now, as no instant is to count for two policies.
+
+    `covered`: since when a policy has a domain. A track that was renamed does not make the promise new.
+    """
     policy_id, name, domain_id = key
     entry, domain = book.entries[policy_id], seen.wanted[key]
     track = entry.policy.track(name)
@@ -116,7 +120,7 @@ def _new(seen: _Seen, book: PolicyBook, key: Wanted, *, is_known: bool) -> dict[
         "domain_id": domain_id,
         "domain_name": domain.name,
         "host_id": domain.host,
-        "created_at": seen.now,
+        "created_at": covered.get((policy_id, domain_id), seen.now),
         "next_due_at": first.next_due_at,
         "fire_at": first.fire_at,
         "rule": schedules.text_of(track.schedule),

@@ -1,5 +1,7 @@
 """Which schedules there are: one for each track of the policy of each domain, from the moment on at which that became so."""
 
+from datetime import timedelta
+
 import pytest
 
 from service.db.engine import Database
@@ -321,3 +323,15 @@ def test_the_runs_of_a_domain_that_has_become_a_tie_are_skipped_until_a_person_d
     scene.remove_policy("other")
     scene.at("16 03:00").at("17 02:00")
     assert scene.of() == [("15 02:00", "tie"), ("16 02:00", "tie"), ("17 02:00", "queued")]
+
+
+def test_a_policy_has_a_domain_since_its_first_schedule_also_where_its_tracks_are_renamed(scene: Scheduled) -> None:
+    """Otherwise a new name would make a broken promise new."""
+    scene.policy(for_databases(nightly()))
+    scene.look()
+    begun = scene.schedules()[0].created_at
+    scene.now += timedelta(days=3)
+    scene.policy(for_databases(nightly("every-night"), nightly("hourly", "30 * * * *")))
+    scene.look()
+    assert [row.track for row in scene.schedules()] == ["every-night", "hourly"]
+    assert {row.created_at for row in scene.schedules()} == {begun}
