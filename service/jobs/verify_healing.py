@@ -19,6 +19,7 @@ from service.errors import (
     PointDamaged,
     PointIncomplete,
     RepositoryFull,
+    RepositoryNotAnswering,
     RepositoryReadOnly,
     RepositoryRefused,
     RepositoryUnusable,
@@ -100,14 +101,11 @@ class Healing:
 
     def heal(self, repository: Repository, faults: Sequence[Mapping[str, Any]]) -> list[Healed]:
         """What stands below comes first, and the digests of a disk after its image. Returns what came of each file."""
-        if not self._is_begun:
-            owner = self.signing_key.id if self.signing_key is not None else None
-            repository.begin_point(self.domain_id, self.partial_name, owner)
-            self._is_begun = True
+        why_not = self._begin(repository)
         live = self.run.in_transaction(self._live_disks)
         tried: list[Healed] = []
         for folder, file in sorted(self._places(repository, faults), key=_order):
-            reason, sources = self._one(repository, folder, file, live)
+            reason, sources = (why_not, ()) if why_not is not None else self._one(repository, folder, file, live)
             tried.append(Healed(folder, file, reason, sources))
             _logger.info("healed" if reason is None else "not_healed", folder=folder, file=file, reason=reason)
         self.done += tried
@@ -120,6 +118,16 @@ class Healing:
                 repository.drop_partial(self.partial)
             except StillpointError as error:
                 _logger.warning("folder_of_healing_left", folder=self.partial, reason=error.detail)
+
+    def _begin(self, repository: Repository) -> str | None:
+        """Make the folder for the new files. Why that cannot be done, or None."""
+        owner = self.signing_key.id if self.signing_key is not None else None
+        try:
+            repository.begin_point(self.domain_id, self.partial_name, owner)
+        except _NOT_HEALED as error:
+            return error.detail
+        self._is_begun = True
+        return None
 
     def _one(
         self, repository: Repository, folder: str, file: str, live: Mapping[str, Any]
@@ -135,10 +143,20 @@ class Healing:
                 arguments["text"] = self._signature(repository, folder)
                 if arguments["text"] is None:
                     return NOT_SIGNED_HERE, ()
-            answer = repository.call("heal_file", arguments)
+            answer = self._healed(repository, arguments)
         except _NOT_HEALED as error:
             return error.detail, ()
         return answer["reason"], answer["sources"]
+
+    @staticmethod
+    def _healed(repository: Repository, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Where the disk of the guest hangs, and not the repository, the step is done without that disk."""
+        try:
+            return repository.call("heal_file", arguments)
+        except RepositoryNotAnswering:
+            if not arguments["live"]:
+                raise
+        return repository.call("heal_file", {**arguments, "live": {}})
 
     def _signature(self, repository: Repository, folder: str) -> str | None:
         """The same key signs the same manifest with the same signature. None: the key is another one, or the manifest is not on record."""

@@ -3,7 +3,7 @@
 A read by plan is a job of its own, with a row here. The row has a number, so that of any number of processes that plan one makes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -35,6 +35,8 @@ class Outcome(StrEnum):
     """What came of a read by plan."""
 
     good = "good"
+    healed = "healed"
+    """It was damaged, and is good now."""
     damaged = "damaged"
     failed = "failed"
     """The point could not be read. That says nothing of it."""
@@ -101,13 +103,21 @@ def settle(session: Session, run: VerificationRun) -> None:
     values: dict[str, Any] = {"outcome": Outcome.failed.value}
     if job is not None:
         verified = (job.result or {}).get("verify") or {}
-        proofs = {proof["ok"] for proof in verified.get("proofs") or () if proof["kind"] != ProofKind.filesystem}
-        outcome = Outcome.damaged if False in proofs else Outcome.good if True in proofs else Outcome.failed
+        outcome = _outcome(verified.get("proofs") or ())
         values = {"outcome": outcome.value, "read_bytes": verified.get("read_bytes") if verified else 0}
         if job.started_at is not None and job.finished_at is not None:
             values["took_ms"] = round((job.finished_at - job.started_at).total_seconds() * 1000)
     is_it = (VerificationRun.repository_id == run.repository_id, VerificationRun.number == run.number, VerificationRun.outcome.is_(None))
     session.execute(update(VerificationRun).where(*is_it).values(values))
+
+
+def _outcome(proofs: Sequence[Mapping[str, Any]]) -> Outcome:
+    judged = [proof for proof in proofs if proof["ok"] is not None and proof["kind"] != ProofKind.filesystem]
+    if not judged:
+        return Outcome.failed
+    if is_known_bad(judged):
+        return Outcome.damaged
+    return Outcome.good if all(proof["ok"] for proof in judged) else Outcome.healed
 
 
 def turn_of(session: Session, repository_id: str, last: VerificationRun | None) -> bool:

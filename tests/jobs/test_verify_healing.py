@@ -10,14 +10,18 @@ import pytest
 
 from service.db.engine import Database
 from service.db.tables import Job
+from service.errors import RepositoryNotAnswering, RepositoryReadOnly
 from service.jobs.verify import Verify
+from service.model.verification_budget import Budget
+from service.records import verification
 from service.repository.signing import SigningKey
 from service.repository.store import Repository
+from service.scheduler.verification import IDLE_S, VerificationLoop
 from tests.api.world import add_domain, add_host
 from tests.repository.damages import becomes_a_folder, becomes_a_link, flips_a_bit, is_cut
 from tests.repository.disks import Disk
 from tests.scenes.host import HOST, error_of, phases_of
-from tests.scenes.sealed import DOMAIN, Sealed
+from tests.scenes.sealed import BEGIN, DOMAIN, Sealed
 from tests.scenes.verified import Verifying
 
 MIB = 1 << 20
@@ -322,3 +326,53 @@ def publish(world: World, disk: Path) -> None:
     with world.database.write() as session:
         add_host(session)
         add_domain(session, "db1", DOMAIN, HOST, disks=[{"target": "vda", "source": str(disk), "format": "qcow2"}])
+
+
+# --- by plan ----------------------------------------------------------------------------------------
+
+
+def test_damage_is_found_and_healed_by_plan(world: World) -> None:
+    with world.database.write() as session:
+        add_host(session)
+        verification.set_budget(session, world.sealed.id, Budget())
+    flips_a_bit(image(world, world.first), data_at(image(world, world.first)))
+    clock = [0.0]
+    loop = VerificationLoop(world.database, lambda: None, lambda: clock[0])
+    for _ in world.sealed.points:
+        clock[0] += IDLE_S
+        if loop.look():
+            world.scene.execution.execute(world.scene.claim())
+    with world.database.read() as session:
+        runs = verification.runs_since(session, world.sealed.id, BEGIN)
+    assert {run.point_id: run.outcome for run in runs} == {world.inc: "healed", world.second: "good"}
+    assert world.is_as_sealed()
+
+
+def test_a_repository_that_cannot_be_written_is_left_alone(world: World) -> None:
+    """The file stays damaged, and the job says why it was not healed."""
+    flips_a_bit(image(world, world.first), data_at(image(world, world.first)))
+
+    class ReadOnly(Repository):
+        def begin_point(self, *_: Any) -> Any:
+            raise RepositoryReadOnly(path=self.path, reason="it is mounted so")
+
+    world.use(Verify(open_repository=ReadOnly))
+    job = world.heal(world.inc)
+    assert (job.state, error_of(job)["code"]) == ("failed", "point_damaged")
+    assert job.result is not None
+    (healed,) = job.result["verify"]["healing"]
+    assert "it is mounted so" in healed["reason"]
+
+
+def test_a_disk_of_the_guest_that_hangs_is_not_taken_for_a_repository_that_does(world: World) -> None:
+    publish(world, world.sealed.disk.path)
+    flips_a_bit(image(world, world.first), data_at(image(world, world.first)))
+
+    class Hangs(Repository):
+        def call(self, step: str, arguments: Any, **options: Any) -> dict[str, Any]:
+            if step == "heal_file" and arguments["live"]:
+                raise RepositoryNotAnswering(path=self.path, step=step, silent_s=60.0)
+            return super().call(step, arguments, **options)
+
+    world.use(Verify(open_repository=Hangs))
+    assert (world.heal(world.inc).state, world.is_as_sealed()) == ("succeeded", True)

@@ -70,8 +70,9 @@ class Sealed:
 
     def list_all(self, database: Database) -> None:
         """Put the points on record that were sealed without a database."""
-        for point_id in self.points:
-            self.put_on_record(database, point_id, signing.digest((self.folder(point_id) / MANIFEST_FILE).read_bytes()))
+        for n, point_id in enumerate(self.points):
+            digest = signing.digest((self.folder(point_id) / MANIFEST_FILE).read_bytes())
+            self.put_on_record(database, point_id, digest, at=BEGIN + timedelta(hours=n))
 
     def contents(self) -> dict[str, bytes]:
         """Every file below the points."""
@@ -99,9 +100,9 @@ class Sealed:
             self.put_on_record(database, point_id, digest)
         return point_id
 
-    def put_on_record(self, database: Database, point_id: str, digest: str) -> None:
+    def put_on_record(self, database: Database, point_id: str, digest: str, *, at: datetime = BEGIN) -> None:
         with database.write() as session:
-            points.add(session, sealed_points.row_of(self.manifests[point_id], digest), BEGIN)
+            points.add(session, sealed_points.row_of(self.manifests[point_id], digest), at)
 
     def folder(self, point_id: str) -> Path:
         return self.path / self.manifests[point_id].folder

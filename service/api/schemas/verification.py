@@ -115,7 +115,8 @@ class ReadByPlan(Answer):
     read_bytes: int | None = Field(description="What it has read. Null: it has not ended, or that is not known.")
     took_ms: int | None = Field(description="From the first attempt of the job to its end, in milliseconds. Null: it has not ended.")
     outcome: Outcome | None = Field(
-        description="`good`, `damaged`, `failed` (that says nothing of the point) or `refused` (no job was made). Null: it has not ended."
+        description="`good`, `healed` (it was damaged, and is good now), `damaged`, `failed` (that says nothing of the point) or `refused` "
+        "(no job was made). Null: it has not ended."
     )
 
 
