@@ -154,8 +154,8 @@ class BackupPlan(Additions):
         last = self._run.in_transaction(lambda session: _last_of(session, self._guest.uuid, repository_id))
         if last is None:
             return None, ""
-        point_id, folder, depth = last
-        if depth is None:
+        point_id, folder, sizes = last
+        if sizes is None:
             return None, f"the last point {point_id}, or a point below it, is damaged or missing"
         try:
             manifest = self._repository.point(folder or "")
@@ -164,7 +164,7 @@ class BackupPlan(Additions):
             return None, f"the last point {point_id} is not good: {error.detail.rstrip('.')}"
         if manifest.point_id != point_id:
             return None, f"the folder of the last point {point_id} has another point in it"
-        return Earlier(manifest, depth), ""
+        return Earlier(manifest, len(sizes), sizes), ""
 
     def _planned(self, disk: Disk, *, is_running: bool) -> PlannedDisk:
         assert disk.source is not None
@@ -182,6 +182,7 @@ class BackupPlan(Additions):
             self._earlier,
             is_encrypted=self._registered.is_encrypted,
             no_earlier=self._no_earlier,
+            new_full=self._request.new_full,
         )
         backup_level.must_be_incremental(self._guest.name, self._request.level, [decision])
         return decision
@@ -272,8 +273,8 @@ class BackupPlan(Additions):
         return replace(disk.decided(self._decide(now)), virtual_size=overlay.virtual_size)
 
 
-def _last_of(session: Session, domain_id: str, repository_id: str) -> tuple[str, str | None, int | None] | None:
-    """Id, folder, and how many points stand on each other there. None in place of the number: one of them is not good."""
+def _last_of(session: Session, domain_id: str, repository_id: str) -> tuple[str, str | None, list[int] | None] | None:
+    """Id, folder, and the sizes of the points that stand on each other there. None in place of the sizes: one of the points is not good."""
     # What removes points sees this job from now on, and leaves what it builds on.
     removal.turn_of(session, repository_id)
     point = points.last_sealed(session, domain_id, repository_id)
@@ -283,7 +284,10 @@ def _last_of(session: Session, domain_id: str, repository_id: str) -> tuple[str,
     links = {link.id: link for link in points.links_of_domain(session, domain_id)}
     below = chains.ancestors(point.id, links)
     is_good = all(parent in links and links[parent].is_good for parent in below)
-    return point.id, point.folder, len(below) + 1 if is_good else None
+    if not is_good:
+        return point.id, point.folder, None
+    bottom_first = reversed(chains.tops_first([point.id, *below], {each: links[each].parents for each in below | {point.id}}))
+    return point.id, point.folder, points.sizes_of(session, list(bottom_first))
 
 
 def bitmap_by_libvirt(guest: Guest, name: str) -> tuple[BitmapState, str | None]:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from service.errors import LevelImpossible
 from service.model.manifest import DiskOfPoint, Manifest
 from service.model.repository import DiskLevel, Level
+from service.model.retention_rules import FullDue, NewFull, full_is_due
 
 MAX_CHAIN = 22
 """Points that may stand on each other. The next copy of the disk is then a full one. libvirt 10.8 to 11.x starts no domain on a chain of
@@ -63,10 +64,14 @@ class DiskNow:
 
 @dataclass(frozen=True)
 class Earlier:
-    """The last sealed point of the domain in this repository. `depth`: how many points it stands on, itself included."""
+    """The last sealed point of the domain in this repository. `depth`: how many points it stands on, itself included.
+
+    `sizes`: the stored bytes of each of these points, the full one first.
+    """
 
     manifest: Manifest
     depth: int = 1
+    sizes: Sequence[int] = ()
 
     def disk(self, target: str) -> DiskOfPoint | None:
         return next((disk for disk in self.manifest.disks if disk.target == target), None)
@@ -99,12 +104,16 @@ def parents_bitmap(earlier: Earlier | None, target: str) -> str | None:
     return disk.checkpoint if disk is not None else None
 
 
-def decide(asked: Level, disk: DiskNow, earlier: Earlier | None, *, is_encrypted: bool, no_earlier: str = "") -> Decision:
-    """`no_earlier`: why there is no earlier point, in words."""
+def decide(
+    asked: Level, disk: DiskNow, earlier: Earlier | None, *, is_encrypted: bool, no_earlier: str = "", new_full: NewFull | None = None
+) -> Decision:
+    """`no_earlier`: why there is no earlier point, in words. `new_full`: when the chain is long enough, by the retention of a policy."""
     if asked is Level.full:
         return Decision(disk.target, DiskLevel.full, "a full copy was asked for")
     if earlier is None:
         return Decision(disk.target, DiskLevel.full, no_earlier or "it is the first point of the domain in this repository")
+    if asked is Level.auto and new_full is not None and (why_full := _why_new_full(earlier.sizes, new_full)) is not None:
+        return Decision(disk.target, DiskLevel.full, why_full)
     parent = earlier.disk(disk.target)
     why_alone = _why_alone(disk, earlier, parent, is_encrypted=is_encrypted)
     if parent is None or why_alone is not None:
@@ -117,6 +126,19 @@ def decide(asked: Level, disk: DiskNow, earlier: Earlier | None, *, is_encrypted
     if disk.virtual_size > parent.virtual_size:
         reason += f"; the disk has grown from {parent.virtual_size} to {disk.virtual_size} bytes"
     return Decision(disk.target, level, reason, parent, earlier.manifest.point_id, earlier.manifest.folder)
+
+
+def _why_new_full(sizes: Sequence[int], limits: NewFull) -> str | None:
+    """All disks are full at once, so that no point needs a part of an older chain."""
+    due = full_is_due(sizes, limits)
+    if due is FullDue.chain_deep:
+        return f"{len(sizes) - 1} increments stand on the last full point, and new_full.max_depth is {limits.max_depth}"
+    if due is FullDue.chain_large:
+        return (
+            f"the increments on the last full point have {sum(sizes[1:])} bytes and that point has {sizes[0]}, "
+            f"and new_full.max_ratio is {limits.max_ratio:g}"
+        )
+    return None
 
 
 def _why_alone(disk: DiskNow, earlier: Earlier, parent: DiskOfPoint | None, *, is_encrypted: bool) -> str | None:

@@ -4,13 +4,14 @@ The document of a request is what the API stores and shows; the version of its f
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, get_args
 
 from service.errors import RecordUnreadable, VersionUnknown
 from service.model.kinds import JobKind
 from service.model.policy import FreezeMode, FreezePolicy, OnShortfall
 from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode, VerifyWhen
+from service.model.retention_rules import NewFull
 from service.model.verdict import Verdict
 
 VERSION = 1
@@ -118,7 +119,8 @@ class PreflightRequest(SnapshotRequest):
 @dataclass(frozen=True)
 class BackupRequest(SnapshotRequest):
     """`repository`: the id of a registered repository. `rate_limit_bytes`: bytes a second. `impact_limit_ms`: the guest's mean write or
-    flush latency above which the copy yields; None: the copy never yields."""
+    flush latency above which the copy yields; None: the copy never yields. `new_full`: when the level `auto` makes a full; None: only where
+    an increment is not possible."""
 
     kind: ClassVar[JobKind] = JobKind.backup
     repository: str = ""
@@ -128,6 +130,7 @@ class BackupRequest(SnapshotRequest):
     rate_limit_bytes: int | None = None
     impact_limit_ms: int | None = None
     pinned: bool = False
+    new_full: NewFull | None = None
 
     def as_document(self) -> dict[str, Any]:
         return {
@@ -139,6 +142,7 @@ class BackupRequest(SnapshotRequest):
             "rate_limit_bytes": self.rate_limit_bytes,
             "impact_limit_ms": self.impact_limit_ms,
             "pinned": self.pinned,
+            "new_full": asdict(self.new_full) if self.new_full is not None else None,
         }
 
     @classmethod
@@ -153,6 +157,7 @@ class BackupRequest(SnapshotRequest):
             rate_limit_bytes=document.get("rate_limit_bytes"),
             impact_limit_ms=document.get("impact_limit_ms"),
             pinned=bool(document.get("pinned")),
+            new_full=NewFull.from_document(document["new_full"]) if document.get("new_full") is not None else None,
         )
 
 

@@ -17,6 +17,8 @@ Beyond Proxmox Backup, whose points need no other points:
 - What a point needs stays as long as the point stays.
 - A point that is not whole goes only when a newer whole point of its group exists.
 - The newest whole point of a group stays, as does a point that is younger than the minimum age.
+- The newest whole point with the verdict that is wanted stays, too: while an agent does not answer, points with a lower verdict come
+  every night, and must not push out the last one with the right verdict.
 - A point in the future stays and is not counted: a wrong clock must not push out good points.
 - The points of a domain's track are a group, which is judged apart from others. Only what a point needs reaches over groups.
 """
@@ -29,6 +31,7 @@ from typing import Any
 
 from service.model.chains import Link
 from service.model.retention_rules import Rule, Rules
+from service.model.verdict import Verdict, satisfies
 
 Group = tuple[str, str | None]
 """A domain, and a track of its policy or None."""
@@ -41,6 +44,7 @@ class Point(Link):
     domain_id: str = ""
     track: str | None = None
     pinned: bool = False
+    verdict: Verdict = Verdict.application
 
     @property
     def group(self) -> Group:
@@ -61,6 +65,8 @@ class Stays(StrEnum):
     in_future = "in_future"
     young = "young"
     newest_good = "newest_good"
+    newest_with_verdict = "newest_with_verdict"
+    """All newer whole points of the track have a lower verdict than is wanted."""
     not_replaced = "not_replaced"
     """The point is not whole, and a newer whole point does not exist."""
     needed_by = "needed_by"
@@ -115,10 +121,11 @@ class Decision:
 
 @dataclass(frozen=True)
 class Terms:
-    """`zone`: whose hours, days, weeks, months and years count."""
+    """`zone`: whose hours, days, weeks, months and years count. `wanted`: the verdict that points of the track are to have."""
 
     rules: Rules
     zone: tzinfo
+    wanted: Verdict = Verdict.none
 
 
 def keep(points: Iterable[Point], rules: Rules, now: datetime, zone: tzinfo) -> dict[str, Decision]:
@@ -180,12 +187,15 @@ def _judge(members: Sequence[Point], terms: Terms | Ground | None, now: datetime
         return {point.id: [ground, *([Ground(Stays.pinned)] if point.pinned else [])] for point in members}
     past = [point for point in members if point.at <= now and point.id in whole]
     newest = past[0] if past else None
+    with_verdict = next((point for point in past if satisfies(point.verdict, terms.wanted, None)), None)
     choice = _Choice([point for point in past if not point.pinned], terms.zone)
     for rule in Rule:
         choice.choose(rule, terms.rules.wanted(rule))
     judged = {}
     for point in members:
         grounds = [*choice.kept.get(point.id, ()), *_beyond_rules(point, newest, terms.rules, now, whole)]
+        if point is with_verdict and point is not newest:
+            grounds.append(Ground(Stays.newest_with_verdict, {"verdict": terms.wanted.value}))
         judged[point.id] = grounds or [_why_not(point, whole, choice)]
     return judged
 

@@ -12,6 +12,8 @@ from service.model.origin import Origin
 from service.model.retention import Ground, Stays, Terms
 from service.model.retention_rules import Rules
 from service.model.time_zones import zone_of
+from service.model.track import Track
+from service.model.verdict import Verdict, required_verdict
 
 Policies = Mapping[str, BackupPolicy | None]
 """By name. None: the document of the policy cannot be read by this version."""
@@ -45,4 +47,9 @@ def terms_of(origin: Origin | None, policies: Policies, trial: Trial | None = No
     if policy.paused and not is_tried:
         return Ground(Stays.policy_paused, {"policy": origin.policy})
     rules = trial.rules if trial is not None and is_tried else track.retention
-    return Terms(rules or Rules(), zone_of(track.schedule.time_zone))
+    return Terms(rules or Rules(), zone_of(track.schedule.time_zone), _wanted(policy, track))
+
+
+def _wanted(policy: BackupPolicy, track: Track) -> Verdict:
+    """The verdict that is promised, or else the verdict below which a job of the track fails."""
+    return policy.promise.verdict or required_verdict(track.job.required_verdict, track.job.freeze.mode)

@@ -13,6 +13,7 @@ _SENTENCES: Mapping[Stays | Goes, str] = {
     Stays.in_future: "its point in time lies in the future",
     Stays.young: "it is younger than minimum_age_s, which is {minimum_age_s}",
     Stays.newest_good: "it is the newest good point of its track",
+    Stays.newest_with_verdict: "it is the newest good point of its track with the verdict {verdict} or a better one",
     Stays.not_replaced: "it is not whole, and a newer whole point does not exist",
     Stays.needed_by: "{points} need it",
     Stays.in_use: "it is in use by jobs ({jobs}) or domains ({domains})",

@@ -1,7 +1,7 @@
 """A track of a policy: what is done, when, and how long its points are kept."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.errors import NoDiskCanTakePart, RetentionInvalid
@@ -143,6 +143,13 @@ class Track:
         read_schedule = ScheduleRule.read(schedule) if schedule is not None else None
         retention = _retention(fields)
         return cls(name, read_job, read_schedule, retention) if read_job is not None and read_schedule is not None else None
+
+    def request_for(self, domain: str, host: str | None, targets: Sequence[str]) -> SnapshotRequest:
+        """As `TrackJob.request_for`. A backup is also told when its chain is long enough. Raises NoDiskCanTakePart."""
+        request = self.job.request_for(domain, host, targets)
+        if isinstance(request, BackupRequest) and self.retention is not None:
+            return replace(request, new_full=self.retention.new_full)
+        return request
 
     def as_document(self) -> dict[str, Any]:
         return {

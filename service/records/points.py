@@ -165,6 +165,13 @@ def links_of_domain(session: Session, domain_id: str) -> list[Link]:
     ]
 
 
+def sizes_of(session: Session, point_ids: Sequence[str]) -> list[int]:
+    """Stored bytes, in the order of the ids."""
+    rows = session.execute(select(RecoveryPoint.id, RecoveryPoint.size_bytes).where(RecoveryPoint.id.in_(point_ids)))
+    sizes = {row.id: row.size_bytes for row in rows}
+    return [sizes.get(point_id) or 0 for point_id in point_ids]
+
+
 def of_repository(session: Session, repository_id: str) -> list[RecoveryPoint]:
     """Oldest first."""
     rows = select(RecoveryPoint).where(RecoveryPoint.repository_id == repository_id)

@@ -23,10 +23,12 @@ from service.model.proofs import is_known_bad
 from service.model.repository import RepositoryState
 from service.model.retention import Decision, Goes, Ground, Point, Stays, keep_each
 from service.model.retention_terms import Policies, Trial, terms_of
+from service.model.verdict import Verdict
 from service.records.removal import Neighbours
 
 READABLE = frozenset({RepositoryState.ready, RepositoryState.full, RepositoryState.read_only})
 """The points of a repository in one of these states count."""
+_VERDICTS = frozenset(Verdict)
 _COLUMNS = (
     RecoveryPoint.id,
     RecoveryPoint.domain_id,
@@ -37,6 +39,7 @@ _COLUMNS = (
     RecoveryPoint.size_bytes,
     RecoveryPoint.state,
     RecoveryPoint.pinned,
+    RecoveryPoint.verdict,
     # As text: most of the time would go into reading JSON of which hardly anything is needed.
     cast(RecoveryPoint.labels, Text).label("labels"),
     cast(RecoveryPoint.parents, Text).label("parents"),
@@ -117,6 +120,7 @@ def _point(row: Any, origin: Origin | None) -> Point:
         domain_id=row.domain_id,
         track=f"{origin.policy}/{origin.track}" if origin is not None else None,
         pinned=row.pinned,
+        verdict=Verdict(row.verdict) if row.verdict in _VERDICTS else Verdict.none,
     )
 
 

@@ -27,8 +27,10 @@ from service.records.retention import Judged
 EVERY = timedelta(days=1)
 """From one look at a repository to the next, where nothing happens there."""
 AGAIN = timedelta(minutes=10)
-"""Until the next look where something that is to go could not go yet."""
-MAX_POINTS = 100
+"""Until the next look where something that is to go is in use."""
+LATE = timedelta(minutes=5)
+"""A transaction may be committed so long after the time that its point has. A later one is seen by the look of the day."""
+MAX_POINTS = 200
 """Points that one job removes at most. The next look asks for the others, after that job has ended."""
 WRITABLE = (RepositoryState.ready.value, RepositoryState.full.value)
 """A repository in another state is looked at when it can be written again."""
@@ -37,28 +39,30 @@ _UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STAT
 
 @dataclass(frozen=True)
 class DueLook:
-    """`looked_at` None: never."""
+    """`looked_at` None: never. `due_at` None: all domains are looked at, and not only those that have a new point."""
 
     repository_id: str
     looked_at: datetime | None
+    due_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a look has decided. `why`: by the id of a point. `has_more`: something else is to go as soon as it can."""
+    """What a look has decided. `why`: by the id of a point. `next_at`: when all domains are looked at again."""
 
     point_ids: Sequence[str]
     why: Mapping[str, Mapping[str, Any]]
-    has_more: bool
+    next_at: datetime
 
 
 def due(session: Session, now: datetime) -> list[DueLook]:
     """The repositories to look at now: a point came since the last look, or the time is over, or the clock was ahead."""
     look = RetentionLook
     is_new = exists().where(RecoveryPoint.repository_id == Repository.id, RecoveryPoint.created_at > look.looked_at)
-    is_due = or_(look.repository_id.is_(None), look.due_at <= now, look.looked_at > now + EVERY, is_new)
-    rows = select(Repository.id, look.looked_at).outerjoin(look, look.repository_id == Repository.id)
-    return [DueLook(*row) for row in session.execute(rows.where(Repository.state.in_(WRITABLE), is_due).order_by(Repository.id))]
+    is_due = or_(look.repository_id.is_(None), look.due_at <= now, look.looked_at > now + EVERY)
+    rows = select(Repository.id, look.looked_at, look.due_at, is_due.label("is_due")).outerjoin(look, look.repository_id == Repository.id)
+    due_rows = session.execute(rows.where(Repository.state.in_(WRITABLE), or_(is_due, is_new)).order_by(Repository.id))
+    return [DueLook(row.id, row.looked_at, None if row.is_due else row.due_at) for row in due_rows]
 
 
 def job_at_work(session: Session, repository_id: str) -> str | None:
@@ -67,15 +71,23 @@ def job_at_work(session: Session, repository_id: str) -> str | None:
     return session.scalar(select(Job.id).where(*there).limit(1))
 
 
-def plan(session: Session, repository_id: str, now: datetime) -> Plan:
+def plan(session: Session, look: DueLook, now: datetime) -> Plan:
     """What is to go now, each point after all that stand on it. Also what a job has given up and could not remove."""
-    of_domains = RecoveryPoint.domain_id.in_(select(RecoveryPoint.domain_id).where(RecoveryPoint.repository_id == repository_id))
-    judged = [each for each in retention.judge(session, of_domains, now) if each.point.repository_id == repository_id]
+    domains = select(RecoveryPoint.domain_id).where(RecoveryPoint.repository_id == look.repository_id)
+    if look.due_at is not None and look.looked_at is not None:
+        domains = domains.where(RecoveryPoint.created_at > look.looked_at - LATE)
+    of_domains = RecoveryPoint.domain_id.in_(domains)
+    judged = [each for each in retention.judge(session, of_domains, now) if each.point.repository_id == look.repository_id]
     going = {each.point.id: each for each in judged if not each.decision.stays}
     in_order = chains.tops_first(list(going), {each.point.id: each.parents for each in judged})
     chosen = in_order[:MAX_POINTS]
-    waits = any(Stays.in_use in each.decision.codes for each in judged)
-    return Plan(chosen, {each: why_of(going[each]) for each in chosen}, waits or len(in_order) > MAX_POINTS)
+    next_at = look.due_at or now + EVERY
+    if len(in_order) > MAX_POINTS:
+        # The end of the job is waited for anyway.
+        next_at = now
+    elif any(Stays.in_use in each.decision.codes for each in judged):
+        next_at = min(next_at, now + AGAIN)
+    return Plan(chosen, {each: why_of(going[each]) for each in chosen}, next_at)
 
 
 def why_of(judged: Judged) -> dict[str, Any]:

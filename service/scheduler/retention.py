@@ -1,7 +1,7 @@
 """Removes what no rule of a policy keeps: makes the jobs, in any number of processes each job once.
 
-After a point came into a repository, and at least once a day, one process looks at it. A look makes one job of a bounded number of points.
-The next look waits for the end of that job, so that no repository has a backlog of them.
+After a point came into a repository one process looks at the domain of the point, and at least once a day at all domains there. A look
+makes one job of a bounded number of points. The next look waits for the end of that job, so that no repository has a backlog of them.
 """
 
 import threading
@@ -14,7 +14,7 @@ from service.db.engine import Database, database_now
 from service.errors import StillpointError
 from service.model.schedule import JUMP_BELIEVED_S, is_clock_believed
 from service.records import retention_looks
-from service.records.retention_looks import AGAIN, EVERY, DueLook
+from service.records.retention_looks import DueLook
 
 LOOK_S = 60.0
 """Seconds between two questions of a process whether a repository must be looked at."""
@@ -69,11 +69,10 @@ class RetentionLoop:
             now = database_now(session)
             if not self._is_believed(look, now) or retention_looks.job_at_work(session, look.repository_id) is not None:
                 return False
-            chosen = retention_looks.plan(session, look.repository_id, now)
-        due_at = now + (AGAIN if chosen.has_more else EVERY)
+            chosen = retention_looks.plan(session, look, now)
         job_id = None
         with self._database.write() as session:
-            if not retention_looks.take_turn(session, look, now, due_at):
+            if not retention_looks.take_turn(session, look, now, chosen.next_at):
                 return False
             if chosen.point_ids:
                 job_id = retention_looks.ask(session, look.repository_id, chosen)

@@ -136,7 +136,7 @@ class _One:
     def _job(self, track: Track, domain: Domain) -> str:
         """Raises StillpointError, before anything was written."""
         targets = listed_domains.targets_of(self._session, domain) if track.job.leave_out else ()
-        request = track.job.request_for(domain.id, None, targets)
+        request = track.request_for(domain.id, None, targets)
         labels = {**Origin(self._entry.name, track.name).as_labels(), SCHEDULE_LABEL: self._row.id}
         order = order_of(self._session, request, labels)
         if request.would_freeze:

@@ -93,6 +93,24 @@ def test_after_qemu_was_killed_the_next_backup_is_full_and_says_why(scene: Backu
     assert scene.levels(scene.run()) == {"vda": "bitmap"}
 
 
+def test_a_chain_that_is_as_deep_as_the_policy_allows_is_followed_by_a_full_with_its_reason(scene: BackupScene) -> None:
+    """`new_full` comes with the request, as the schedule of a policy asks for it."""
+    levels = [scene.levels(scene.run(new_full={"max_depth": 2}))["vda"] for _ in range(4)]
+    assert levels == ["full", "bitmap", "bitmap", "full"]
+    assert "max_depth" in scene.manifests()[-1].disks[0].reason
+    assert scene.levels(scene.run(new_full={"max_depth": 2})) == {"vda": "bitmap"}, "the chain begins again"
+
+
+def test_increments_that_are_larger_than_the_policy_allows_are_followed_by_a_full_with_its_reason(scene: BackupScene) -> None:
+    scene.run()
+    scene.run()
+    full, increment = (sum(file.bytes for file in manifest.files) for manifest in scene.manifests())
+    allowed = increment / full
+    assert scene.levels(scene.run(new_full={"max_depth": None, "max_ratio": allowed})) == {"vda": "bitmap"}
+    assert scene.levels(scene.run(new_full={"max_depth": None, "max_ratio": allowed})) == {"vda": "full"}
+    assert "max_ratio" in scene.manifests()[-1].disks[0].reason
+
+
 def test_an_increment_that_is_asked_for_and_impossible_freezes_nothing(scene: BackupScene) -> None:
     job = scene.run(level="incremental")
     assert (error_of(job)["code"], scene.freezes()) == ("increment_impossible", 0)

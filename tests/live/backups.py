@@ -3,6 +3,7 @@
 import subprocess
 import threading
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class BackupScene:
     def close(self) -> None:
         self.connection.close()
 
-    def ask(self, domain: str, kind: str = "backup", **request: Any) -> str:
+    def ask(self, domain: str, kind: str = "backup", *, labels: Mapping[str, str] | None = None, **request: Any) -> str:
         document = {
             "kind": kind,
             "domain": domain,
@@ -55,7 +56,7 @@ class BackupScene:
             **request,
         }
         guest = self.connection.guest(domain)
-        new = NewJob(kind=kind, domain_id=guest.uuid, domain_name=guest.name, host_id=HOST, request=document, labels={})
+        new = NewJob(kind=kind, domain_id=guest.uuid, domain_name=guest.name, host_id=HOST, request=document, labels=dict(labels or {}))
         with self.database.write() as session:
             return queue.enqueue(session, new).job_id
 

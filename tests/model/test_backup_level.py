@@ -9,6 +9,7 @@ from service.errors import LevelImpossible
 from service.model.backup_level import MAX_CHAIN, BitmapState, Decision, DiskNow, Earlier, decide, must_be_incremental, parents_bitmap
 from service.model.manifest import DiskOfPoint, Manifest
 from service.model.repository import DiskLevel, Level
+from service.model.retention_rules import NewFull
 
 GIB = 1 << 30
 CHECKPOINT = "stillpoint-12345678-aaaaaaaa"
@@ -163,6 +164,37 @@ def test_an_increment_never_mixes_encrypted_and_plain_files(is_encrypted: bool) 
 def test_a_chain_does_not_grow_without_end() -> None:
     assert decided(before=earlier(depth=MAX_CHAIN - 1)).level is DiskLevel.bitmap
     assert decided(before=earlier(depth=MAX_CHAIN)).level is DiskLevel.full
+
+
+def by_retention(sizes: list[int], limits: NewFull | None, asked: Level = Level.auto) -> DiskLevel:
+    return decide(
+        asked, DiskNow("vda", "qcow2", GIB, BitmapState.whole), replace(earlier(), sizes=sizes), is_encrypted=False, new_full=limits
+    ).level
+
+
+def test_a_chain_of_as_many_increments_as_the_policy_allows_is_followed_by_a_full() -> None:
+    limits = NewFull(max_depth=2)
+    assert [by_retention([100] * points, limits) for points in (1, 2, 3)] == [DiskLevel.bitmap, DiskLevel.bitmap, DiskLevel.full]
+
+
+def test_increments_that_are_larger_than_the_policy_allows_are_followed_by_a_full() -> None:
+    limits = NewFull(max_depth=None, max_ratio=0.5)
+    assert [by_retention([100, 25, last], limits) for last in (25, 26)] == [DiskLevel.bitmap, DiskLevel.full]
+
+
+def test_the_policy_makes_a_full_only_where_the_level_is_left_to_the_service() -> None:
+    assert by_retention([100] * 9, NewFull(max_depth=1), Level.incremental) is DiskLevel.bitmap
+    assert by_retention([100] * 9, None) is DiskLevel.bitmap
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limits", "facts"),
+    [([100, 1, 1], NewFull(max_depth=2), ("2", "max_depth")), ([100, 40, 40], NewFull(max_ratio=0.75), ("80", "100", "0.75", "max_ratio"))],
+)
+def test_the_reason_of_a_full_by_the_policy_has_the_numbers(sizes: list[int], limits: NewFull, facts: tuple[str, ...]) -> None:
+    disk = DiskNow("vda", "qcow2", GIB, BitmapState.whole)
+    reason = decide(Level.auto, disk, replace(earlier(), sizes=sizes), is_encrypted=False, new_full=limits).reason
+    assert all(fact in reason for fact in facts)
 
 
 def test_an_increment_that_was_asked_for_and_is_impossible_is_refused_with_the_disk_and_the_reason() -> None:

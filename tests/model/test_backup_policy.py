@@ -36,6 +36,7 @@ from service.model.document_fields import Faults, Fields
 from service.model.protection_facts import PromisedProof
 from service.model.repository import ProofKind
 from service.model.requests import BackupRequest, SnapshotRequest
+from service.model.retention_rules import NewFull
 from service.model.schedule_rule import CatchUp
 from service.model.track import TrackJob
 from service.model.verdict import Verdict
@@ -191,6 +192,20 @@ def test_the_kind_of_the_job_decides_the_request() -> None:
     assert isinstance(backup, BackupRequest)
     assert (backup.repository, backup.host) == ("main", "host-a")
     assert type(snapshot) is SnapshotRequest
+
+
+def test_a_backup_of_a_track_with_retention_is_told_when_its_chain_is_long_enough() -> None:
+    limits = {"max_depth": 5, "max_ratio": 1.5}
+    (track,) = read(**in_track(retention={"keep_last": 3, "new_full": limits})).tracks
+    request = track.request_for("db-1", None, ["vda"])
+    assert isinstance(request, BackupRequest)
+    assert request.new_full == NewFull(5, 1.5)
+    assert BackupRequest.from_document(request.as_document()) == request
+    plain = read().tracks[0].request_for("db-1", None, ["vda"])
+    assert isinstance(plain, BackupRequest)
+    assert plain.new_full is None
+    snapshot = read(**in_track(job={"kind": "snapshot"}, retention={"keep_last": 3})).tracks[0]
+    assert type(snapshot.request_for("db-1", None, ["vda"])) is SnapshotRequest
 
 
 # --- faults ---------------------------------------------------------------------------------------

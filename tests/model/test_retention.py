@@ -10,6 +10,7 @@ import pytest
 from service.errors import RetentionInvalid
 from service.model.retention import Decision, Goes, Group, Point, Stays, Terms, keep, keep_each
 from service.model.retention_rules import FullDue, NewFull, Rules, full_is_due
+from service.model.verdict import Verdict
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 ONE = Rules(keep_last=1)
@@ -49,6 +50,22 @@ def test_a_kept_point_says_which_period_and_a_gone_one_what_stays_instead() -> N
         "facts": {"by": "late", "rule": "daily", "period": "2026-11-28"},
     }
     assert decisions["old"].codes == {Goes.too_old}
+
+
+def test_points_with_a_lower_verdict_do_not_push_out_the_last_one_with_the_verdict_that_is_wanted() -> None:
+    """The agent has not answered since then."""
+    nights = [point(f"crash {n}", n, verdict=Verdict.crash) for n in range(3)]
+    nights += [point(f"good {n}", n, verdict=Verdict.filesystem) for n in range(3, 6)]
+    terms = Terms(Rules(keep_last=2), ZoneInfo("UTC"), Verdict.filesystem)
+    decisions = keep_each(nights, {("", None): terms}, NOW)
+    assert {name for name, decision in decisions.items() if decision.stays} == {"crash 0", "crash 1", "good 3"}
+    assert decisions["good 3"].codes == {Stays.newest_with_verdict}
+
+
+def test_a_damaged_point_is_not_the_last_one_with_the_verdict_that_is_wanted() -> None:
+    nights = [point("crash", 0, verdict=Verdict.crash), point("damaged", 1, good=False), point("good", 2), point("older", 3)]
+    decisions = keep_each(nights, {("", None): Terms(ONE, ZoneInfo("UTC"), Verdict.filesystem)}, NOW)
+    assert {name for name, decision in decisions.items() if decision.stays} == {"crash", "good"}
 
 
 def test_a_day_is_a_day_of_the_zone() -> None:

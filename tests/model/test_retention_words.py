@@ -22,6 +22,7 @@ FACTS: dict[str, Any] = {
     "state": "gone",
     "by": "p9",
     "rule": "weekly",
+    "verdict": "filesystem",
 }
 ALL_BUT_RULES = [code for code in (*Stays, *Goes) if code.value not in frozenset(Rule)]
 

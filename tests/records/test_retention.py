@@ -243,6 +243,19 @@ def test_a_pinned_point_stays_whatever_the_rules_are(records: Records) -> None:
     assert (why(records, "a"), records.going(*"abc")) == ({Stays.pinned}, {"b"})
 
 
+def test_a_track_keeps_its_last_point_with_the_verdict_that_its_policy_promises(records: Records) -> None:
+    """A track that does not say what it demands asks for what its freeze mode promises."""
+    records.policy(retention={"keep_last": 1})
+    records.nights("a")
+    records.nights("b", "c", first=1, verdict="crash")
+    assert records.going(*"abc") == {"b"}
+    assert why(records, "a") == {Stays.newest_with_verdict}
+    with records.database.write() as session:
+        promised = a_policy(retention={"keep_last": 1}, promise={"verdict": "crash"})
+        policies.change(session, policies.get(session, "production"), promised, LATER)
+    assert records.going(*"abc") == {"a", "b"}
+
+
 def test_a_point_beside_the_disks_stays(records: Records) -> None:
     records.policy(retention={"keep_last": 1})
     records.nights("a", "b")

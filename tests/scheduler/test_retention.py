@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from service.db.engine import Database
+from service.db.engine import Database, database_now
 from service.db.tables import Job, RecoveryPoint, Repository, RetentionLook
 from service.model.lifecycle import JobState
 from service.model.repository import RepositoryState
 from service.model.schedule import JUMP_BELIEVED_S
-from service.records import points, queue, retention_looks
+from service.records import points, policies, queue, retention_looks
 from service.records.queue import NewJob
 from service.records.retention_looks import AGAIN, EVERY
 from service.scheduler.retention import RetentionLoop
 from tests.api.world import add_host
 from tests.scenes.queue import claimed, finish
 from tests.scenes.repositories import add_sealed, id_of_point
-from tests.scenes.retained import NIGHTLY, add_nights, add_policy, add_ready_repository
+from tests.scenes.retained import NIGHTLY, a_policy, add_nights, add_policy, add_ready_repository
 
 MINUTE = timedelta(minutes=1)
 
@@ -142,7 +142,6 @@ def test_one_job_has_a_bounded_number_of_points_and_the_next_waits_for_its_end(n
     nas.add("d", "e", "f", first=3)
     nas.look()
     assert [len(names) for names in nas.asked()] == [2]
-    nas.pass_time(AGAIN)
     assert (nas.look(), len(nas.jobs())) == (0, 1)
     nas.end_job()
     assert nas.look() == 1
@@ -167,6 +166,24 @@ def test_a_repository_is_looked_at_after_a_new_point_and_at_least_once_a_day(nas
     assert nas.look() == 0
     nas.pass_time(2 * MINUTE)
     assert (nas.look(), nas.asked()[-1]) == (1, ["d"])
+
+
+def test_only_the_domains_with_a_new_point_are_looked_at_between_two_looks_of_the_day(nas: Nas) -> None:
+    """A policy that was changed meanwhile counts at once where a point comes, and elsewhere on the next day."""
+    with nas.database.write() as session:
+        add_nights(session, nas.id, "e", "f", domain_id="d2", domain_name="db2")
+    nas.look()
+    nas.end_job()
+    with nas.database.write() as session:
+        row = policies.get(session, "production")
+        policies.change(session, row, a_policy(retention={"keep_last": 1}), database_now(session))
+    nas.add("d", first=3)
+    nas.look()
+    assert [sorted(names) for names in nas.asked()[1:]] == [["b", "c"]]
+    nas.end_job()
+    nas.pass_time(EVERY)
+    nas.look()
+    assert nas.asked()[2:] == [["e"]]
 
 
 def test_what_a_waiting_job_reads_is_not_asked_for_and_soon_looked_at_again(nas: Nas) -> None:

@@ -81,6 +81,7 @@ BACKUP_TERMS: dict[str, Any] = {
     "rate_limit_bytes": None,
     "impact_limit_ms": None,
     "pinned": False,
+    "new_full": None,
 }
 
 SEALED_POINT: dict[str, Any] = {
