@@ -5,13 +5,13 @@ A part takes the databases and the plan, and returns its course with its figures
 
 from collections.abc import Callable
 
-from benchmarks import databases, policies_preview, policies_protection
+from benchmarks import databases, policies_preview, policies_protection, policies_schedules
 from benchmarks.databases import Databases
 from benchmarks.interleaving import Course, Plan
 from benchmarks.report import Report
 
 Part = Callable[[Databases, Plan], tuple[Course, dict[str, float]]]
-PARTS: tuple[Part, ...] = (policies_preview.measure, policies_protection.measure)
+PARTS: tuple[Part, ...] = (policies_schedules.measure, policies_preview.measure, policies_protection.measure)
 
 
 def measure(plan: Plan) -> Report:

@@ -1,10 +1,10 @@
 """The domains that hosts list now, each of them once, as selectors of policies see them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, bindparam, select
 from sqlalchemy.orm import Session
 
 from service.db.tables import Domain as DomainRow
@@ -14,22 +14,20 @@ from service.model.selectors import Domain
 from service.records.host_silence import is_silent
 
 _ALIVE = (DomainState.running.value, DomainState.paused.value)
-_COLUMNS = (DomainRow.id, DomainRow.name, DomainRow.host_id, DomainRow.state, DomainRow.published_at)
+_DOMAINS = select(DomainRow.id, DomainRow.name, DomainRow.host_id, DomainRow.state, DomainRow.published_at)
+_LABELS = select(DomainLabels.domain_id, DomainLabels.labels)
+_NAMED_DOMAINS = _DOMAINS.where(DomainRow.id.in_(bindparam("ids", expanding=True)))
+_NAMED_LABELS = _LABELS.where(DomainLabels.domain_id.in_(bindparam("ids", expanding=True)))
 
 
 def listed(session: Session, now: datetime, ids: Collection[str] | None = None) -> dict[str, Domain]:
     """By id. A domain that two hosts list is where it runs, or else where it was seen last. `ids` None: all."""
-    domains, labels = select(*_COLUMNS), select(DomainLabels.domain_id, DomainLabels.labels)
-    if ids is not None:
-        domains, labels = domains.where(DomainRow.id.in_(ids)), labels.where(DomainLabels.domain_id.in_(ids))
-    silent = {host.id for host in session.scalars(select(Host)) if is_silent(host, now)}
-    of_domains = {row.domain_id: dict(row.labels) for row in session.execute(labels)}
-    places: dict[str, Row[Any]] = {}
-    rows: list[Row[Any]] = list(session.execute(domains))
-    for row in rows:
-        other = places.get(row.id)
-        if other is None or _claim(row, silent) > _claim(other, silent):
-            places[row.id] = row
+    domains, labels, named = (_DOMAINS, _LABELS, {}) if ids is None else (_NAMED_DOMAINS, _NAMED_LABELS, {"ids": list(ids)})
+    of_domains = {row.domain_id: dict(row.labels) for row in session.execute(labels, named)}
+    rows: list[Row[Any]] = list(session.execute(domains, named))
+    places = {row.id: row for row in rows}
+    if len(places) < len(rows):
+        places = _of_two_hosts(session, rows, now)
     return {row.id: Domain(row.id, row.name, row.host_id, of_domains.get(row.id, {})) for row in places.values()}
 
 
@@ -37,6 +35,11 @@ def targets_of(session: Session, domain: Domain) -> tuple[str, ...]:
     """The disks that can take part, as the host of the domain published them last."""
     document = session.scalar(select(DomainRow.document).where(DomainRow.host_id == domain.host, DomainRow.id == domain.id))
     return tuple(disk["target"] for disk in (document or {}).get("disks", ()) if disk.get("can_snapshot"))
+
+
+def _of_two_hosts(session: Session, rows: Sequence[Row[Any]], now: datetime) -> dict[str, Row[Any]]:
+    silent = {host.id for host in session.scalars(select(Host)) if is_silent(host, now)}
+    return {row.id: row for row in sorted(rows, key=lambda row: _claim(row, silent))}
 
 
 def _claim(row: Row[Any], silent: Collection[str]) -> tuple[bool, datetime]:

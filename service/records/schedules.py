@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -92,11 +92,17 @@ _EVERYONE = select(
 
 def jobs_at_work(session: Session, ids: Collection[str]) -> dict[str, str]:
     """The newest job of each schedule, where it has not ended. A follow-up of a job that fell short, and a retry, are its jobs, too."""
+    return {row[0]: row[1] for row in session.execute(_AT_WORK, {"ids": list(ids)})}
+
+
+def _at_work_statement() -> Select[Any, Any]:
     of_schedule = select(JobLabel.job_id).where(JobLabel.key == SCHEDULE_LABEL, JobLabel.value == Schedule.id)
     newest = of_schedule.order_by(JobLabel.created_at.desc(), JobLabel.job_id.desc()).limit(1).correlate(Schedule).scalar_subquery()
-    rows = select(Schedule.id, newest.label("job_id")).where(Schedule.id.in_(ids)).subquery()
-    at_work = select(rows.c.id, Job.id).join(Job, Job.id == rows.c.job_id).where(Job.state.not_in(_FINAL))
-    return {row[0]: row[1] for row in session.execute(at_work)}
+    rows = select(Schedule.id, newest.label("job_id")).where(Schedule.id.in_(bindparam("ids", expanding=True))).subquery()
+    return select(rows.c.id, Job.id).join(Job, Job.id == rows.c.job_id).where(Job.state.not_in(_FINAL))
+
+
+_AT_WORK = _at_work_statement()
 
 
 def decided(session: Session, rows: Sequence[ScheduleRow]) -> dict[str, list[datetime]]:

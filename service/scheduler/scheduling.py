@@ -26,12 +26,14 @@ LOOK_S = 1.0
 """Seconds between two looks for a policy that was changed, and for a schedule that another process has made."""
 FAILED_S = 5.0
 """Seconds until the next look after an error."""
-WRITE_S = 0.020
+WRITE_S = 0.050
 """Seconds. After a transaction that took longer the next one decides fewer schedules, because on SQLite all other writers wait for it."""
 MAX_AT_ONCE = 50
 """Schedules that one transaction decides at most."""
-MIN_AT_ONCE = 2
+MIN_AT_ONCE = 5
 """Schedules that one transaction decides at least."""
+MAX_REST_S = 0.020
+"""Seconds. After each transaction the thread rests as long as the transaction took, and at most for so long."""
 SET_ASIDE_S = 600.0
 """Seconds for which a schedule that cannot be decided because of a fault is left out. The others are decided meanwhile."""
 STOP_S = 2.0
@@ -120,7 +122,7 @@ class Scheduler:
             self._one_by_one([(row.id, row.policy_id) for row in due])
         took_s = self._monotonic() - began
         self._at_once = _next_size(self._at_once, took_s)
-        self._stopping.wait(took_s)
+        self._stopping.wait(min(took_s, MAX_REST_S))
         return True
 
     def _one_by_one(self, due: list[tuple[str, str]]) -> None:
