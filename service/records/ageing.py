@@ -27,6 +27,7 @@ from service.db.tables import (
     RawText,
     RecoveryPoint,
     RepositorySample,
+    ScheduleRun,
     Slot,
     Token,
 )
@@ -160,6 +161,17 @@ def _count(session: Session, kind: str, state: str, count: int) -> None:
         session.execute(counted)
 
 
+# --- runs of schedules -----------------------------------------------------------------------------
+
+
+def _is_old_run(before: datetime) -> Condition:
+    return ScheduleRun.decided_at < before
+
+
+def _delete_runs(session: Session, instants: Sequence[datetime]) -> None:
+    session.execute(delete(ScheduleRun).where(ScheduleRun.decided_at.in_(instants)).execution_options(**_AT_ONCE))
+
+
 # --- events ---------------------------------------------------------------------------------------
 
 
@@ -230,6 +242,15 @@ def _delete_hosts(session: Session, host_ids: Sequence[str]) -> None:
 RAW_TEXTS = Subject("raw_texts", RawText.job_id, (RawText.created_at, RawText.job_id), _is_old_text, _is_old_text, _age_out)
 GATES = Subject("gates", Gate.job_id, (Gate.job_id,), _every_row, _is_gate_of_ended, _delete_gates)
 JOBS = Subject("jobs", Job.id, (Job.created_at, Job.id), _was_created, _is_old_job, _delete_jobs)
+#: Runs that were decided at one instant are removed together, and count as one.
+RUNS = Subject(
+    "schedule_runs",
+    ScheduleRun.decided_at,
+    (ScheduleRun.decided_at, ScheduleRun.schedule_id, ScheduleRun.due_at),
+    _is_old_run,
+    _is_old_run,
+    _delete_runs,
+)
 EVENTS = Subject("events", Event.id, (Event.id,), _every_row, _is_old_event, _delete_events, oldest_first=True)
 GUEST_MEMORIES = Subject("guest_memories", GuestMemory.domain_id, (GuestMemory.domain_id,), _every_row, _is_old_memory, _delete_memories)
 LAST_JOBS = Subject("last_jobs", LastJob.domain_id, (LastJob.domain_id, LastJob.kind), _every_row, _is_old_last_job, _delete_last_jobs)

@@ -61,6 +61,7 @@ def due(settings: Settings, now: datetime) -> list[Due]:
         ageing.RAW_TEXTS: settings.keep_evidence_days,
         ageing.GATES: settings.keep_gates_days,
         ageing.JOBS: settings.keep_jobs_days,
+        ageing.RUNS: settings.keep_jobs_days,
         ageing.EVENTS: settings.keep_events_days,
         ageing.GUEST_MEMORIES: settings.keep_jobs_days,
         ageing.LAST_JOBS: settings.keep_jobs_days,

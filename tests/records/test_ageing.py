@@ -13,7 +13,21 @@ from sqlalchemy.orm import Session
 from service.config import Settings
 from service.db import tokens
 from service.db.engine import Database, database_now, open_engine
-from service.db.tables import Domain, Event, Gate, GuestMemory, Host, Job, JobLabel, PrunedJobs, RawText, RecoveryPoint, Slot, Token
+from service.db.tables import (
+    Domain,
+    Event,
+    Gate,
+    GuestMemory,
+    Host,
+    Job,
+    JobLabel,
+    PrunedJobs,
+    RawText,
+    RecoveryPoint,
+    ScheduleRun,
+    Slot,
+    Token,
+)
 from service.records import ageing, queue
 from service.scheduler.pruning import Pace, Pruning, due
 from tests.api.world import DB1, add_domain, add_host, add_job, add_recovery_point
@@ -326,6 +340,30 @@ def test_a_row_that_another_process_holds_is_left_to_it(postgres_url: str) -> No
             assert ageing.JOBS.remove(session, [held, free], ago(365)) == 1
     assert job_ids(database) == {held}
     database.dispose()
+
+
+# --- runs of schedules -----------------------------------------------------------------------------
+
+
+def test_what_became_of_a_due_run_is_kept_for_as_long_as_jobs(database: Database) -> None:
+    """Several runs may have been decided at one instant."""
+    same: dict[str, Any] = {
+        "policy_id": "p",
+        "policy_name": "p",
+        "track": "t",
+        "domain_id": "d",
+        "domain_name": "d",
+        "outcome": "missed",
+        "facts": {},
+    }
+    instants = [ago(400), ago(400), ago(1), ago(1)]
+    instants[1] = instants[0]
+    with database.write() as session:
+        for n, decided_at in enumerate(instants):
+            session.add(ScheduleRun(schedule_id=f"s{n}", due_at=decided_at, decided_at=decided_at, **same))
+    prune(database)
+    with database.read() as session:
+        assert sorted(session.scalars(select(ScheduleRun.schedule_id))) == ["s2", "s3"]
 
 
 # --- many rows ------------------------------------------------------------------------------------
