@@ -16,6 +16,7 @@ from demo import backups, stage
 from demo.backups import tell_backups
 from demo.commands import Commands
 from demo.curl import Refused
+from demo.policies import tell_policies
 from demo.screen import Colour, Screen
 from demo.story import Ending, sign_in, tell
 from demo.windows import HEALTHY, tell_windows
@@ -50,7 +51,7 @@ def main() -> int:
 
 
 def _play(screen: Screen) -> Ending:
-    screen.title("Stillpoint: a real guest is frozen, thawed, backed up, lost and restored, asked for over HTTP")
+    screen.title("Stillpoint: a real guest is frozen, thawed, backed up, lost and restored, and protected by a policy")
     with _stoppable() as patience, ExitStack() as stack:
         stack.enter_context(stage.libvirt(screen))
         guest = stack.enter_context(stage.linux_guest(screen))
@@ -59,7 +60,10 @@ def _play(screen: Screen) -> Ending:
         linux = tell(screen, curl, guest)
         windows = tell_windows(screen, curl, stack.enter_context(stage.windows_guest(screen, HEALTHY)))
         path = stack.enter_context(backups.repository())
-        ending = Ending(linux.job, [*linux.checks, *windows, *tell_backups(screen, curl, Commands(screen, service), guest, path)])
+        commands = Commands(screen, service)
+        backed_up = tell_backups(screen, curl, commands, guest, path)
+        by_policy = tell_policies(screen, curl, commands, service, guest, folder=path.parent)
+        ending = Ending(linux.job, [*linux.checks, *windows, *backed_up, *by_policy])
         patience.finish_undisturbed()
         return ending
 
