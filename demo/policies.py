@@ -73,7 +73,7 @@ def _down_for_two_runs(screen: Screen, service: ServiceProcess, curl: Curl, gues
 def _next_run(curl: Curl, guest: LabGuest) -> datetime | None:
     """When the first run is due, if there is time to stop the service before."""
     entry = _entry(curl, guest.name)
-    at = ((entry or {}).get("reason") or {}).get("facts", {}).get("next_run_at")
+    at = (entry or {}).get("next_run_at")
     due_at = datetime.fromisoformat(at) if at else None
     return due_at if due_at is not None and due_at - datetime.now(UTC) > TO_STOP else None
 

@@ -73,6 +73,8 @@ class Protection:
     reason: Reason | None
     #: None: no proof is promised.
     proof: PromisedProofFacts | None = None
+    #: When the next run for the domain begins. It is in the past while nobody begins it. None: none is to come.
+    next_run_at: datetime | None = None
 
     def as_document(self) -> dict[str, Any]:
         return {
@@ -83,6 +85,7 @@ class Protection:
             "newest_kept": _point_document(self.newest_kept),
             "newest_good": _point_document(self.newest_good),
             "broken_at": rfc3339(self.broken_at) if self.broken_at is not None else None,
+            "next_run_at": rfc3339(self.next_run_at) if self.next_run_at is not None else None,
             "broken_part": self.broken_part.value if self.broken_part is not None else None,
             "reason": self.reason.as_document() if self.reason is not None else None,
             "proof": self.proof.as_document() if self.proof is not None else None,
@@ -168,7 +171,9 @@ def _broken_at(view: View) -> datetime | None:
 
 def _answer(view: View, state: ProtectionState, reason: Reason | None, part: Part | None = None) -> Protection:
     domain, seen = view.known.domain, view.seen
-    return Protection(domain, state, view.policy.name, seen.kept, seen.good, _broken_at(view), part, reason, _proof(view))
+    next_run_at = view.known.next_fire_at if state is not ProtectionState.paused else None
+    broken_at, proof = _broken_at(view), _proof(view)
+    return Protection(domain, state, view.policy.name, seen.kept, seen.good, broken_at, part, reason, proof, next_run_at)
 
 
 def _proof(view: View) -> PromisedProofFacts | None:

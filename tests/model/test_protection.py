@@ -74,6 +74,13 @@ def test_a_domain_with_a_point_of_each_night_is_protected() -> None:
     assert found.broken_at == LAST_NIGHT + RPO
 
 
+def test_the_next_run_is_told_unless_the_policy_is_paused() -> None:
+    at = NOW + HOUR
+    assert of(next_fire_at=at).next_run_at == at
+    assert of(next_fire_at=None).next_run_at is None
+    assert of(next_fire_at=at, policy=replace(POLICY, is_paused=True)).next_run_at is None
+
+
 def test_a_domain_that_no_policy_selects_is_unprotected_and_shows_its_points() -> None:
     found = of(policy=None)
     assert told(found) == (S.unprotected, "not_asked_for")

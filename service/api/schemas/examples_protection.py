@@ -18,6 +18,7 @@ BROKEN: dict[str, Any] = {
     "newest_kept": _POINT,
     "newest_good": _POINT,
     "broken_at": "2026-01-30T00:00:00.000000Z",
+    "next_run_at": "2026-01-30T22:00:00.000000Z",
     "broken_part": "rpo",
     "reason": {
         "code": "agent_not_answering",

@@ -56,6 +56,7 @@ class DomainProtection(Answer):
     newest_kept: PointOfProtection | None = Field(description="The newest point that keeps the promise. Null: there is none.")
     newest_good: PointOfProtection | None = Field(description="The newest point that can be restored, whatever its verdict.")
     broken_at: str | None = Field(description="When the promise was broken, or will be if no run succeeds. Null: nothing ages.")
+    next_run_at: str | None = Field(description="When the next run for it begins. In the past: nobody has begun it. Null: none is to come.")
     broken_part: Part | None = Field(description="The part of the promise that is broken. Null: none is.")
     reason: ReasonAnswer | None = Field(description="The one reason, the deepest first. Null: the domain is protected.")
     proof: ProofAnswer | None = Field(description="Null: the policy promises no proof.")
