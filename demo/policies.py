@@ -174,4 +174,4 @@ def _is_protected(domain: str, listed: Sequence[Mapping[str, Any]]) -> Check:
 def _others_are_told(domain: str, listed: Sequence[Mapping[str, Any]]) -> Check:
     others = {entry["domain"]["name"]: entry["state"] for entry in listed if entry["domain"]["name"] != domain}
     told = ", ".join(f"{name} is {state}" for name, state in sorted(others.items())) or "there are none"
-    return Check("nobody is left out of the list", bool(others) and set(others.values()) == {"unprotected"}, told)
+    return Check("the others are listed, too", bool(others) and set(others.values()) == {"unprotected"}, told)
