@@ -21,9 +21,11 @@ from service.db.tables import (
     Host,
     Job,
     JobLabel,
+    LastJob,
     PrunedJobs,
     RawText,
     RecoveryPoint,
+    RepositorySample,
     ScheduleRun,
     Slot,
     Token,
@@ -33,6 +35,7 @@ from service.scheduler.pruning import Pace, Pruning, due
 from tests.api.world import DB1, add_domain, add_host, add_job, add_recovery_point
 from tests.scenes.aged import add_ended, add_gate, add_memory, add_texts, ago, count_of, job_ids, rows_of
 from tests.scenes.orders import a_snapshot
+from tests.scenes.promised import add_repository
 
 YEAR, MONTHS = 366, 91
 """In days, both just too old."""
@@ -117,7 +120,8 @@ def test_nothing_goes_where_everything_is_kept_for_ever(database: Database) -> N
         add_texts(session, job_id, 99 * 365)
         add_memory(session, 99 * 365)
     for_ever = {name: 0 for name in Settings.model_fields if name.startswith("keep_")}
-    assert prune(database, **for_ever) == {}
+    # The free space of repositories is not a record of what was done.
+    assert prune(database, **for_ever) == {"repository_samples": 0}
     assert (count_of(database, Job), count_of(database, GuestMemory)) == (1, 1)
 
 
@@ -145,7 +149,7 @@ def test_raw_texts_of_the_job_of_a_point_age_like_any_others(database: Database)
         job_id = add_ended(session, YEAR)
         add_recovery_point(session, job_id)
         add_texts(session, job_id, YEAR)
-    assert prune(database) == {"raw_texts": 1, "gates": 0, "jobs": 0, "events": 0, "guest_memories": 0, "tokens": 0, "hosts": 0}
+    assert {name: count for name, count in prune(database).items() if count} == {"raw_texts": 1}
 
 
 def test_a_gate_goes_a_month_after_its_job_has_ended(database: Database) -> None:
@@ -388,3 +392,32 @@ def test_removing_from_many_reads_only_the_rows_that_it_was_given(sqlite_databas
     of_jobs = [step for step in plans if " jobs " in step]
     assert len(of_jobs) == 3
     assert all(step.endswith("(id=?)") for step in of_jobs), of_jobs
+
+
+# --- last jobs, free space ------------------------------------------------------------------------
+
+
+def test_the_last_job_of_a_domain_goes_when_the_domain_is_gone_and_its_last_job_is_old(database: Database) -> None:
+    def last(domain_id: str, kind: str, days: int) -> LastJob:
+        at = ago(days)
+        return LastJob(domain_id=domain_id, kind=kind, job_id="j", state="succeeded", ended_at=at, in_a_row=1, since=at)
+
+    with database.write() as session:
+        add_host(session)
+        add_domain(session, "db1", DB1)
+        session.add_all([last(DB1, "backup", YEAR), last("gone", "backup", YEAR), last("gone", "verify", YEAR)])
+        session.add_all([last("young", "backup", YEAR), last("young", "verify", 364)])
+    # Domains are counted.
+    assert prune(database)["last_jobs"] == 1
+    with database.read() as session:
+        assert set(session.scalars(select(LastJob.domain_id))) == {DB1, "young"}
+
+
+def test_free_space_is_forgotten_after_twice_the_time_that_the_trend_looks_back(database: Database) -> None:
+    with database.write() as session:
+        for name in ("a", "b"):
+            add_repository(session, name, id=name)
+            for days in (29, 27):
+                session.add(RepositorySample(repository_id=name, at=ago(days), free_bytes=1))
+    assert prune(database)["repository_samples"] == 2
+    assert count_of(database, RepositorySample) == 2
