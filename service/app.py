@@ -21,7 +21,20 @@ from service.api.auth import Authentication, TokenCheck
 from service.api.bodies import BodyLimit
 from service.api.context import Context
 from service.api.metrics import Metrics, RequestMetrics
-from service.api.routes import docs, domains, gates, hosts, jobs, policies, protection, recovery_points, repositories, restores, retention
+from service.api.routes import (
+    copies,
+    docs,
+    domains,
+    gates,
+    hosts,
+    jobs,
+    policies,
+    protection,
+    recovery_points,
+    repositories,
+    restores,
+    retention,
+)
 from service.api.routes import service as service_routes
 from service.api.worker_pages import WorkerPages
 from service.config import Settings
@@ -37,10 +50,7 @@ from service.model.kinds import JobKind
 from service.model.windows.well_known_writers import WriterEffect
 from service.model.windows.writer_rules import WriterRules
 from service.records.wake import Wake
-from service.scheduler.pruning import PruningLoop
-from service.scheduler.retention import RetentionLoop
-from service.scheduler.scheduling import SchedulingLoop
-from service.scheduler.verification import VerificationLoop
+from service.scheduler.loops import loops_of
 
 if TYPE_CHECKING:
     from service.jobs.kind import Handler, Handlers
@@ -104,6 +114,7 @@ ROUTERS = (
     recovery_points.router,
     restores.router,
     repositories.router,
+    copies.router,
     retention.router,
     policies.router,
     protection.router,
@@ -188,13 +199,7 @@ def _database(settings: Settings) -> Iterator[Database]:
 @contextmanager
 def _due(settings: Settings, database: Database, wake: Wake) -> Iterator[None]:
     """What is due without anybody asking. Any number of processes look."""
-    loops: list[PruningLoop | VerificationLoop | RetentionLoop | SchedulingLoop] = [
-        PruningLoop(settings, database),
-        VerificationLoop(database, wake.wake),
-        RetentionLoop(database, wake.wake),
-    ]
-    if settings.scheduler == "on":
-        loops.append(SchedulingLoop(settings, database, wake.wake))
+    loops = loops_of(settings, database, wake.wake)
     for loop in loops:
         loop.start()
     try:
@@ -236,6 +241,7 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
     from service.freeze.frozen_pass import PassSettings
     from service.jobs.backup import Backup
     from service.jobs.backup_copy import CopySettings
+    from service.jobs.copy import Copy
     from service.jobs.emergency import Thaw
     from service.jobs.gate import Quiesce
     from service.jobs.preflight import Preflight
@@ -246,26 +252,30 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
 
     passes = PassSettings(writers_settle_s=settings.writers_settle_seconds, writer_rules=writer_rules(settings))
     overlay_dir, reserve_bytes = settings.overlay_dir, settings.overlay_reserve_bytes
+    handler: Handler
     match kind:
         case JobKind.snapshot:
-            return Snapshot(passes, overlay_dir, reserve_bytes)
+            handler = Snapshot(passes, overlay_dir, reserve_bytes)
         case JobKind.quiesce:
-            return Quiesce(passes)
+            handler = Quiesce(passes)
         case JobKind.preflight:
-            return Preflight(settings.max_chain_depth, overlay_dir, reserve_bytes)
+            handler = Preflight(settings.max_chain_depth, overlay_dir, reserve_bytes)
         case JobKind.thaw:
-            return Thaw()
+            handler = Thaw()
         case JobKind.backup:
             copying = CopySettings(settings.repository_patience_seconds)
-            return Backup(settings.state_dir, passes, overlay_dir, reserve_bytes, settings.repository_silence_seconds, copying)
+            handler = Backup(settings.state_dir, passes, overlay_dir, reserve_bytes, settings.repository_silence_seconds, copying)
         case JobKind.restore:
-            return Restore(settings.repository_silence_seconds, proof_days=settings.proof_days)
+            handler = Restore(settings.repository_silence_seconds, proof_days=settings.proof_days)
         case JobKind.verify:
-            return Verify(settings.repository_silence_seconds, state_dir=settings.state_dir)
+            handler = Verify(settings.repository_silence_seconds, state_dir=settings.state_dir)
         case JobKind.prune:
-            return Prune(settings.repository_silence_seconds)
+            handler = Prune(settings.repository_silence_seconds)
+        case JobKind.copy:
+            handler = Copy(settings.state_dir)
         case _:
             assert_never(kind)
+    return handler
 
 
 def writer_rules(settings: Settings) -> WriterRules:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from service import cli_jobs, cli_settings, log
+from service.cli_copy import copy_app
 from service.cli_evidence import evidence_app
 from service.cli_points import points
 from service.cli_policy import policy_app
@@ -34,6 +35,7 @@ app.add_typer(token_app, name="token")
 host_app = typer.Typer(help="List the hosts, and forget a host that never comes back.", no_args_is_help=True)
 app.add_typer(host_app, name="host")
 app.add_typer(repository_app, name="repository")
+app.add_typer(copy_app)
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(policy_app, name="policy")
 app.add_typer(retention_app, name="retention")

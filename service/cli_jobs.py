@@ -92,7 +92,7 @@ def backup(
     }
     body |= {"required_verdict": required_verdict, "rate_limit_bytes": rate_limit_bytes, "impact_limit_ms": impact_limit_ms, "host": host}
     body |= {"compress": compress or None, "pinned": pinned or None, "labels": _labels(label)}
-    _ask(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
+    ask_and_wait(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
 
 
 def restore(
@@ -132,7 +132,7 @@ def restore(
     if plan:
         _show_plan(service, {key: value for key, value in body.items() if value is not None and key != "kind"})
         return
-    _ask(service, body, no_wait=no_wait, as_json=as_json)
+    ask_and_wait(service, body, no_wait=no_wait, as_json=as_json)
 
 
 def _show_plan(service: "Client", body: Mapping[str, Any]) -> None:
@@ -167,7 +167,7 @@ def verify(
     checks = [each.value for each in check] if check else None
     body: dict[str, Any] = {"kind": VerifyRequest.kind.value, "recovery_point": point, "checks": checks}
     body |= {"rate_limit_bytes": rate_limit_bytes, "heal": heal or None}
-    _ask(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
+    ask_and_wait(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
 
 
 def remove(
@@ -181,7 +181,7 @@ def remove(
 ) -> None:
     """Remove points from their repository. A point on which others stand, that is pinned, or that is in use stays."""
     body = {"kind": PruneRequest.kind.value, "recovery_points": points, "with_needing": True if with_needing else None}
-    _ask(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
+    ask_and_wait(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
 
 
 @job_app.command("show")
@@ -219,7 +219,7 @@ def _labels(pairs: list[str] | None) -> dict[str, str] | None:
     return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def _ask(service: "Client", body: Mapping[str, Any], *, no_wait: bool, as_json: bool) -> None:
+def ask_and_wait(service: "Client", body: Mapping[str, Any], *, no_wait: bool, as_json: bool) -> None:
     """What is None is left out, so that the service chooses."""
     job = service.post("jobs", body={key: value for key, value in body.items() if value is not None})
     if no_wait:

@@ -7,11 +7,15 @@ from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, Integer, S
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.db.base import Base, UtcDateTime
+from service.db.tables_copies import CopiedPoint, Copy, CopyProof
 from service.db.tables_policy import DomainLabels, Policy, RepositorySample, Schedule, ScheduleRun
 from service.db.tables_protection import LastJob, ProvenPoint
 from service.db.tables_repository import RecoveryPoint, Repository, RetentionLook, VerificationRun
 
 __all__ = [
+    "CopiedPoint",
+    "Copy",
+    "CopyProof",
     "DatabaseIdentity",
     "Domain",
     "DomainLabels",

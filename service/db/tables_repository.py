@@ -111,6 +111,8 @@ class RecoveryPoint(Base):
     proofs: Mapped[list[Any] | None]
     #: The guest had the writer of Active Directory. None: not known.
     is_domain_controller: Mapped[bool | None] = mapped_column(Boolean)
+    #: Until then a copy that was proven to keep its locks has it. None: no such copy has it.
+    retained_until: Mapped[datetime | None]
 
     __table_args__ = (
         Index("ix_recovery_points_created_at_id", "created_at", "id"),

@@ -13,6 +13,7 @@ from service.errors.commands import (
     ServiceUnreachable,
     TokenNotKnown,
 )
+from service.errors.copies import *
 from service.errors.host import (
     AgentAnswerUnreadable,
     AgentBusy,

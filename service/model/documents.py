@@ -76,6 +76,7 @@ def point_as_document(point: Any) -> dict[str, Any]:
         "verdict": point.verdict,
         "labels": point.labels,
         "pinned": bool(point.pinned),
+        "retained_until": _time(point.retained_until),
         "repository": point.repository_id,
         "folder": point.folder,
         "manifest_digest": point.manifest_digest,

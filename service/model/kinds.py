@@ -18,6 +18,7 @@ class JobKind(StrEnum):
     restore = "restore"
     verify = "verify"
     prune = "prune"
+    copy = "copy"
 
 
 class Locks(StrEnum):
@@ -26,6 +27,8 @@ class Locks(StrEnum):
     domain = "domain"
     point = "point"
     repository = "repository"
+    copy = "copy"
+    """One copy of a repository: no two jobs write there at the same time."""
     nothing = "nothing"
 
 
@@ -37,6 +40,8 @@ class Lane(StrEnum):
     transfer = "transfer"
     """Jobs of hours: they copy disks."""
     maintenance = "maintenance"
+    sending = "sending"
+    """Jobs that may last days: they carry points to a store far away."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,16 @@ _ROWS = (
         has_gate=False,
         locks=Locks.repository,
         lane=Lane.maintenance,
+        attempts=LONG_JOB_ATTEMPTS,
+        retryable=True,
+    ),
+    Kind(
+        JobKind.copy,
+        freezes=False,
+        makes_point=False,
+        has_gate=False,
+        locks=Locks.copy,
+        lane=Lane.sending,
         attempts=LONG_JOB_ATTEMPTS,
         retryable=True,
     ),

@@ -102,6 +102,7 @@ class PhaseName(StrEnum):
     filesystem = "filesystem"
     remove = "remove"
     heal = "heal"
+    attack = "attack"
     recover = "recover"
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, get_args
 
 from service.errors import RecordUnreadable, VersionUnknown
+from service.model.copied import CopyWish
 from service.model.kinds import JobKind
 from service.model.policy import FreezeMode, FreezePolicy, OnShortfall
 from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode, VerifyWhen
@@ -311,11 +312,31 @@ class PruneRequest:
         )
 
 
+@dataclass(frozen=True)
+class CopyRequest(CopyWish):
+    kind: ClassVar[JobKind] = JobKind.copy
+
+    def as_document(self) -> dict[str, Any]:
+        return {"kind": self.kind.value, **self.wish_as_document()}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "CopyRequest":
+        return cls(**cls.wish_in(document))
+
+
 JobRequest = (
-    SnapshotRequest | PreflightRequest | QuiesceRequest | ThawRequest | BackupRequest | RestoreRequest | VerifyRequest | PruneRequest
+    SnapshotRequest
+    | PreflightRequest
+    | QuiesceRequest
+    | ThawRequest
+    | BackupRequest
+    | RestoreRequest
+    | VerifyRequest
+    | PruneRequest
+    | CopyRequest
 )
 #: `POST /api/v1/jobs` takes these. The others have their own addresses.
-POSTED: tuple[type[JobRequest], ...] = (SnapshotRequest, PreflightRequest, BackupRequest, RestoreRequest, VerifyRequest, PruneRequest)
+POSTED: tuple[type[JobRequest], ...] = tuple(form for form in get_args(JobRequest) if form not in (QuiesceRequest, ThawRequest))
 _TYPES: Mapping[str, type[JobRequest]] = {form.kind: form for form in get_args(JobRequest)}
 
 

@@ -42,6 +42,7 @@ class NewJob:
     shortfall_try: int = 0
     point_id: str | None = None
     repository_id: str | None = None
+    copy_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.idempotency_key is not None and (self.token_id is None or self.idempotency_digest is None):
@@ -50,7 +51,8 @@ class NewJob:
     @property
     def lock_key(self) -> str | None:
         """None: it locks nothing. Raises ValueError where it does not name what jobs of its kind lock."""
-        return key_of(self.kind, domain_id=self.domain_id, point_id=self.point_id, repository_id=self.repository_id)
+        named = {"domain_id": self.domain_id, "point_id": self.point_id, "repository_id": self.repository_id}
+        return key_of(self.kind, **named, copy_id=self.copy_id)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 
 from service.db.tables import Host, Job, RecoveryPoint, Repository
 from service.errors import (
+    CopyIncomplete,
+    CopyUnknown,
     DiskUnknown,
     DomainAmbiguous,
     DomainUnknown,
@@ -28,12 +30,13 @@ from service.errors import (
     StillpointError,
 )
 from service.model import restore_plan
+from service.model.copied import CopyAction
 from service.model.lifecycle import PointState
 from service.model.proofs import what_is_bad
 from service.model.repository import IdentityChoice, ProofKind, RestoreMode
-from service.model.requests import BackupRequest, JobRequest, PruneRequest, RestoreRequest, VerifyRequest
+from service.model.requests import BackupRequest, CopyRequest, JobRequest, PruneRequest, RestoreRequest, VerifyRequest
 from service.model.restore_facts import PointFacts
-from service.records import known_domains, points, removal, repositories
+from service.records import copied_points, copies, known_domains, points, removal, repositories
 from service.records.locks import point_in
 from service.records.new_job import NewJob
 from service.records.placement import DomainLocation, HostLocation, JobLocation, place_of
@@ -55,6 +58,8 @@ NOT_PLACED: tuple[type[StillpointError], ...] = (
     HostUnknown,
     RestoreRefused,
     DiskUnknown,
+    CopyUnknown,
+    CopyIncomplete,
 )
 """The errors of a request whose job has no place, or nothing to work on."""
 
@@ -69,6 +74,7 @@ class JobOrder:
     retry_of: str | None = None
     point_id: str | None = None
     repository_id: str | None = None
+    copy_id: str | None = None
     #: Called with the id of the new job, to insert further rows in the same transaction.
     also_insert: Callable[[Session, str], None] | None = None
 
@@ -84,6 +90,7 @@ class JobOrder:
             retry_of=self.retry_of,
             point_id=self.point_id,
             repository_id=self.repository_id,
+            copy_id=self.copy_id,
         )
 
 
@@ -101,6 +108,8 @@ def order_of(session: Session, request: JobRequest, labels: dict[str, str], *, r
             return _verify(session, request, labels, retry_of)
         case PruneRequest():
             return _prune(session, request, labels, retry_of)
+        case CopyRequest():
+            return _copy(session, request, labels, retry_of)
         case _:
             return JobOrder(request, place_of(session, request.domain, request.host), labels, retry_of=retry_of)
 
@@ -201,6 +210,19 @@ def _prune(session: Session, asked: PruneRequest, labels: dict[str, str], retry_
     place = HostLocation(_known_host(session, [asked.host or repository.host_id]))
     request = replace(asked, repository=repository.id, domain=names.pop() if len(names) == 1 else "")
     return JobOrder(request, place, labels, retry_of=retry_of, repository_id=repository.id)
+
+
+def _copy(session: Session, asked: CopyRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
+    """On the host of the repository, where its folder is."""
+    repository = repositories.get(session, asked.repository)
+    copy = copies.get(session, repository.id, asked.copy)
+    if asked.action is CopyAction.fetch:
+        _, missing = copied_points.whole_with_all_below(session, copy.id, asked.recovery_points or ())
+        if missing:
+            raise CopyIncomplete(copy=copy.name, point=missing[0])
+    place = HostLocation(_known_host(session, [asked.host or repository.host_id]))
+    request = replace(asked, repository=repository.id, copy=copy.id)
+    return JobOrder(request, place, labels, retry_of=retry_of, repository_id=repository.id, copy_id=copy.id)
 
 
 def _known_host(session: Session, wanted: list[str]) -> str:

@@ -117,6 +117,13 @@ def set_pinned(session: Session, point_id: str, *, pinned: bool) -> str:
     return document
 
 
+def set_retained(session: Session, point_id: str, until: datetime | None) -> None:
+    """Until when a copy keeps it. A point that is not on record any more is left out."""
+    there = session.scalar(select(_POINTS.c.retained_until).where(_POINTS.c.id == point_id))
+    if there != until:
+        _change(session, point_id, retained_until=until)
+
+
 def _locked(session: Session, point_id: str) -> Any:
     row = session.execute(select(_POINTS.c.state, _POINTS.c.proofs).where(_POINTS.c.id == point_id).with_for_update()).first()
     if row is None:

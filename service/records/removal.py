@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 
 from service.db.base import table_of
 from service.db.engine import database_now, take_turn
-from service.db.tables import Domain, Event, Host, Job, RecoveryPoint, Repository
+from service.db.tables import CopiedPoint, Domain, Event, Host, Job, RecoveryPoint, Repository
 from service.errors import PointInUse, PointNeeded, PointNotSealed, PointPinned, StillpointError
 from service.model import chains
+from service.model.copied import CopiedState
 from service.model.kinds import kind_of
 from service.model.lifecycle import FINAL_STATES, JobState, PointState
 from service.model.proofs import is_known_bad
@@ -62,6 +63,8 @@ class Neighbours:
         for job in _jobs_at(session, repository_id):
             for point_id in _points_of(job, parents, domain_of):
                 used.setdefault(point_id, set()).add(job.id)
+        for point_id, job_id in _sent_now(session, parents):
+            used.setdefault(point_id, set()).add(job_id)
         path = session.scalar(select(Repository.path).where(Repository.id == repository_id))
         return cls(parents, used, _read_by(session, str(path), {f"{path}/{row.folder}": row.id for row in rows}))
 
@@ -73,6 +76,13 @@ class Neighbours:
     def newest_first(self, point_ids: Collection[str]) -> list[str]:
         """So that no point is removed before those that stand on it."""
         return sorted(point_ids, key=lambda each: (-len(chains.with_all_below(each, self.parents)), each))
+
+
+def _sent_now(session: Session, point_ids: Collection[str]) -> Sequence[Any]:
+    """Point and job, of the points that a job sends to a copy now."""
+    sending = select(CopiedPoint.point_id, CopiedPoint.job_id).join(Job, Job.id == CopiedPoint.job_id)
+    at_work = sending.where(CopiedPoint.state == CopiedState.sending.value, Job.state.in_(_UNFINISHED))
+    return [row for row in session.execute(at_work).all() if row.point_id in point_ids]
 
 
 def _jobs_at(session: Session, repository_id: str) -> Sequence[Any]:

@@ -15,6 +15,8 @@ from service.model.kinds import Lane
 
 MAINTENANCE_OF_HOST = 2
 """Maintenance jobs that may run on a host at the same time. Further jobs wait."""
+SENDING_OF_HOST = 2
+"""Jobs that may carry points to copies on a host at the same time. Further jobs wait."""
 _REPOSITORY = "repository:"
 POLICY = "policy:"
 """Permits of a policy (`service.records.policy_limits`) begin so."""
@@ -36,7 +38,8 @@ def lanes_of(host_id: str) -> list[str]:
 
 def ensure_lanes(session: Session, host_id: str, quick: int, transfers: int) -> None:
     """Set the permits of a host: how many jobs may freeze or look at a guest at the same time, and how many may copy disks."""
-    for lane, n in {Lane.quick: quick, Lane.transfer: transfers, Lane.maintenance: MAINTENANCE_OF_HOST}.items():
+    fixed = {Lane.maintenance: MAINTENANCE_OF_HOST, Lane.sending: SENDING_OF_HOST}
+    for lane, n in {Lane.quick: quick, Lane.transfer: transfers, **fixed}.items():
         ensure_slots(session, host_lane(host_id, lane), n)
 
 

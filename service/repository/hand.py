@@ -44,9 +44,11 @@ class Progress:
 class Hand:
     """Starts its process at the first call, and again after it was killed. One call at a time; `set_pace` and `close` from any thread."""
 
-    def __init__(self, path: str, *, key: Key | None = None, silence_s: float = SILENCE_S) -> None:
+    def __init__(self, path: str, *, key: Key | None = None, silence_s: float = SILENCE_S, program: str | None = None) -> None:
+        """`program`: another module that the process runs, with the service's own Python."""
         self.path = path
         self._key = key
+        self._program = program
         self._silence_s = silence_s
         self._child: Child | None = None
         self._in_call = threading.Lock()
@@ -151,7 +153,7 @@ class Hand:
         if self._child is not None and not self._child.is_ended():
             return self._child
         self._end()
-        child = start(self.path, self._key.read() if self._key is not None else None, step)
+        child = start(self.path, self._key.read() if self._key is not None else None, step, self._program)
         with self._lock:
             self._child = child
             self._outgoing = bytearray(_line({"pace": self._pace}))

@@ -15,6 +15,7 @@ from service import bounded_io
 from service.errors import HostOutOfDescriptors, RepositoryNotAnswering, RepositoryUnusable
 
 PROGRAM = "service.repository.hand_process"
+"""The program of a hand, unless its owner names another one."""
 SYSTEM_PYTHON = "/usr/bin/python3"
 """Debian's python3-libnbd is a module of this interpreter only."""
 TRIAL_S = 20.0
@@ -35,7 +36,7 @@ _hung_lock = threading.Lock()
 class Child:
     """One process of a hand, in a session of its own: its process group is killed as one."""
 
-    def __init__(self, path: str, key: bytes | None) -> None:
+    def __init__(self, path: str, key: bytes | None, program: str | None = None) -> None:
         """Raises OSError."""
         self.path = path
         self.started_at = time.monotonic()
@@ -49,7 +50,7 @@ class Child:
         key_file = _in_memory(key) if key is not None else None
         try:
             self.process = subprocess.Popen(
-                [interpreter(), "-P", "-m", PROGRAM, *([str(key_file)] if key_file is not None else [])],
+                [_interpreter_of(program), "-P", "-m", program or PROGRAM, *([str(key_file)] if key_file is not None else [])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 # A file in memory never fills up, as a pipe does that nobody reads.
@@ -112,11 +113,11 @@ class Child:
         return ": ".join(part for part in (ended or "its output ended", complaint.rpartition("\n")[2]) if part)
 
 
-def start(path: str, key: bytes | None, step: str) -> Child:
+def start(path: str, key: bytes | None, step: str, program: str | None = None) -> Child:
     """Raises RepositoryUnusable, RepositoryNotAnswering (earlier processes still hang there), HostOutOfDescriptors."""
     _refuse_if_hung(path, step)
     try:
-        return Child(path, key)
+        return Child(path, key, program)
     except OSError as error:
         reason = bounded_io.reason_of(error)
         if error.errno in bounded_io.NO_DESCRIPTORS:
@@ -135,6 +136,11 @@ def hung_at(path: str) -> list[Child]:
     with _hung_lock:
         _hung[:] = [child for child in _hung if child.process.poll() is None]
         return [child for child in _hung if child.path == path]
+
+
+def _interpreter_of(program: str | None) -> str:
+    """Another program than that of the hand needs what is installed beside the service, and no libnbd."""
+    return interpreter() if program is None else sys.executable
 
 
 @cache

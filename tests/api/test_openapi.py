@@ -27,17 +27,21 @@ def document(api: TestClient) -> dict[str, Any]:
 
 def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
     assert sorted((operation["operationId"], f"{method} {path}") for path, method, operation in _operations(document)) == [
+        ("add_copy", "post /api/v1/repositories/{repository}/copies"),
         ("add_policy", "post /api/v1/policies"),
         ("add_repository", "post /api/v1/repositories"),
         ("apply_policies", "post /api/v1/policies/apply"),
         ("cancel_job", "post /api/v1/jobs/{job_id}/cancel"),
+        ("change_copy", "patch /api/v1/repositories/{repository}/copies/{copy}"),
         ("change_policy", "put /api/v1/policies/{policy}"),
         ("change_repository", "patch /api/v1/repositories/{repository}"),
         ("check_repository", "post /api/v1/repositories/{repository}/check"),
         ("create_job", "post /api/v1/jobs"),
         ("explain_job", "get /api/v1/jobs/{job_id}/explain"),
+        ("forget_copy", "delete /api/v1/repositories/{repository}/copies/{copy}"),
         ("forget_host", "delete /api/v1/hosts/{host_id}"),
         ("forget_repository", "delete /api/v1/repositories/{repository}"),
+        ("get_copy", "get /api/v1/repositories/{repository}/copies/{copy}"),
         ("get_domain", "get /api/v1/domains/{domain}"),
         ("get_job", "get /api/v1/jobs/{job_id}"),
         ("get_policy", "get /api/v1/policies/{policy}"),
@@ -48,6 +52,9 @@ def test_every_call_of_the_design_is_there(document: dict[str, Any]) -> None:
         ("health", "get /healthz"),
         ("import_repository", "post /api/v1/repositories/{repository}/import"),
         ("label_domain", "put /api/v1/domains/{domain}/labels"),
+        ("list_copied_points", "get /api/v1/repositories/{repository}/copies/{copy}/points"),
+        ("list_copies", "get /api/v1/repositories/{repository}/copies"),
+        ("list_copy_proofs", "get /api/v1/repositories/{repository}/copies/{copy}/proofs"),
         ("list_domains", "get /api/v1/domains"),
         ("list_domains_of_policy", "get /api/v1/policies/{policy}/domains"),
         ("list_hosts", "get /api/v1/hosts"),
@@ -111,11 +118,18 @@ def test_every_body_has_an_example_that_is_accepted(document: dict[str, Any], ap
             for reference in _references(content["schema"]):
                 example = document["components"]["schemas"][reference.rpartition("/")[2]]["examples"][0]
                 wait = {"wait_ms": 0} if path.endswith("/quiesce") else {}
-                named = {"job_id": examples.JOB_ID, "recovery_point_id": examples.POINT_ID, "repository": "nas", "policy": "production"}
+                named = {
+                    "job_id": examples.JOB_ID,
+                    "recovery_point_id": examples.POINT_ID,
+                    "repository": "nas",
+                    "policy": "production",
+                    "copy": "offsite",
+                }
                 place = path.format(domain="db1", **named)
                 tried.append(api.request(method, place, json={**example, **wait}).status_code)
-    # The gate to release is not there, nor are the repository to back up to, and the point to plan with, restore, verify, remove and pin.
-    assert sorted(tried) == 6 * [200] + 2 * [201] + 4 * [202] + 7 * [404]
+    # The gate to release is not there, nor are the repository to back up to and to copy, and the point to plan with, restore, verify,
+    # remove and pin.
+    assert sorted(tried) == 7 * [200] + 3 * [201] + 4 * [202] + 8 * [404]
 
 
 def _references(schema: dict[str, Any]) -> list[str]:

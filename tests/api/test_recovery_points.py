@@ -26,6 +26,7 @@ def test_a_recovery_point_is_answered_with_its_disks_and_its_job(api_on_both: Te
         "verdict": "filesystem",
         "labels": {"plan": "nightly"},
         "pinned": False,
+        "retained_until": None,
         "repository": None,
         "folder": None,
         "manifest_digest": None,

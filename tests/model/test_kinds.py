@@ -66,7 +66,10 @@ def names_of_fields(node: ast.AST) -> Iterator[ast.AST]:
     match node:
         case ast.Dict(keys=keys):
             yield from (key for key in keys if key is not None)
-        case ast.Call(func=ast.Attribute(attr="get" | "command"), args=[ast.Constant() as name, *_]):
+        case ast.Call(func=ast.Attribute(attr="get" | "command"), args=[ast.Constant(), *_] as names):
+            # Also the default: what an attribute of XML says where it is left out.
+            yield from names
+        case ast.keyword(arg="alias", value=name):
             yield name
         case ast.ClassDef(bases=[ast.Name(id="StrEnum")], body=body):
             yield from (member.value for member in body if isinstance(member, ast.Assign))
@@ -98,6 +101,8 @@ def test_a_name_of_a_kind_is_seen(text: str) -> None:
         "class PhaseName(StrEnum):\n    thaw = 'thaw'",
         "{'thaw': reply}",
         "element.get('snapshot')",
+        "element.get('job', 'copy')",
+        "Field(alias='copy')",
         "app.command('verify')",
         "kind_of(name).freezes",
     ],

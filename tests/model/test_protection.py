@@ -394,8 +394,9 @@ def errors_of_jobs() -> list[type[StillpointError]]:
     def below(error: type[StillpointError]) -> list[type[StillpointError]]:
         return [error, *(one for child in error.__subclasses__() for one in below(child))]
 
-    # A prune protects nobody, and makes no domain less protected.
-    others = (service.errors.commands.__name__, service.errors.requests.__name__, service.errors.removal.__name__)
+    # A prune protects nobody, and makes no domain less protected. The points of a copy are also in the repository.
+    apart = (service.errors.commands, service.errors.requests, service.errors.removal, service.errors.copies)
+    others = tuple(module.__name__ for module in apart)
     in_jobs = [one for one in below(StillpointError) if one.__module__.startswith("service.errors.") and one.__module__ not in others]
     return [one for one in in_jobs if not one.code.startswith(tuple(NOT_OF_A_JOB))]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.api.schemas import examples_policy, examples_repository, examples_windows
+from service.api.schemas import examples_copies, examples_policy, examples_repository, examples_windows
 from service.model.documents import NOT_IN_LISTS
 
 JOB_ID = "7f1c0a54-6d0e-4c1b-9a35-0f6f7f1f2c11"
@@ -218,6 +218,7 @@ RECOVERY_POINT: dict[str, Any] = {
     "verdict": "filesystem",
     "labels": {"plan": "nightly"},
     "pinned": False,
+    "retained_until": None,
     "repository": None,
     "folder": None,
     "manifest_digest": None,
@@ -290,6 +291,7 @@ METRICS = (
 PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     **examples_repository.PROBLEM_FACTS,
     **examples_policy.PROBLEM_FACTS,
+    **examples_copies.PROBLEM_FACTS,
     "job_not_found": {"job_id": JOB_ID},
     "recovery_point_not_found": {"recovery_point_id": POINT_ID},
     "domain_unknown": {"domain": "db7", "hosts": "hv1 (last seen 2 s ago)"},

@@ -96,6 +96,7 @@ SEALED_POINT: dict[str, Any] = {
     "verdict": "filesystem",
     "labels": {"plan": "nightly"},
     "pinned": False,
+    "retained_until": "2026-03-02T23:00:00.000000Z",
     "repository": REPOSITORY_ID,
     "folder": FOLDER,
     "manifest_digest": "3c1d7e9f5b8a40627f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a6978",

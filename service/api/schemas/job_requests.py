@@ -1,19 +1,20 @@
 """What `POST /api/v1/jobs` takes: a class for each kind. The class of a body is chosen by its `kind`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import Body
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, StrictBool, Tag, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, StrictBool, Tag, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.api.problems import KIND_INVALID
-from service.api.schemas import examples, examples_repository
+from service.api.schemas import examples, examples_copies, examples_repository
 from service.api.schemas.fields import HostName, Labels, Latency, Name, Rate, Request
 from service.api.schemas.jobs import WorkRequest
 from service.api.schemas.restores import RestoreWork
 from service.model import requests
+from service.model.copied import CopyAction
 from service.model.kinds import JobKind
 from service.model.policy import OnShortfall
 from service.model.repository import Compare, Level, ProofKind
@@ -167,6 +168,33 @@ class PruneJob(Request):
     labels: Labels = Field(default_factory=dict)
 
 
+class CopyJob(Request):
+    """Carries points between a repository and a copy of it. What was sent stays sent: the next job continues."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples_copies.COPY_JOB_REQUEST]}, serialize_by_alias=True)
+
+    kind: kind_of(requests.CopyRequest)  # type: ignore[valid-type]
+    repository: Name = Field(description="Name or id of a registered repository.")
+    copy_name: Name = Field(alias="copy", description="Name or id of a copy of it.")
+    action: CopyAction = Field(
+        default=CopyAction.send,
+        description="`send`: what is missing there, each point after those on which it stands. `fetch`: bring points back into the "
+        "repository, where they are put on record by an import. `check`: read back what is there. `prove`: attack a sentinel.",
+    )
+    recovery_points: Annotated[list[UUID], Field(min_length=1, max_length=MAX_POINTS)] | None = Field(
+        default=None, description="Only these, and those on which they stand. A `fetch` needs them. Left out: all."
+    )
+    rate_limit_bytes: Rate | None = None
+    host: HostName | None = Field(default=None, description="Left out: the host of the repository.")
+    labels: Labels = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_what_it_fetches(self) -> Self:
+        if self.action is CopyAction.fetch and self.recovery_points is None:
+            raise ValueError("a fetch names recovery_points")
+        return self
+
+
 def _kind_of(body: Any) -> Any:
     """None: no class fits."""
     kind = body.get("kind") if isinstance(body, Mapping) else getattr(body, "kind", None)
@@ -180,6 +208,7 @@ _Posted = (
     | Annotated[RestoreJob, Tag(requests.RestoreRequest.kind.value)]
     | Annotated[VerifyJob, Tag(requests.VerifyRequest.kind.value)]
     | Annotated[PruneJob, Tag(requests.PruneRequest.kind.value)]
+    | Annotated[CopyJob, Tag(requests.CopyRequest.kind.value)]
 )
 _EXPECTED = f"Input should be {' or '.join(map(repr, POSTED_KINDS))}"
 PostedJob = Annotated[

@@ -64,6 +64,9 @@ class RecoveryPointAnswer(Answer):
     verdict: Verdict
     labels: dict[str, str]
     pinned: bool = Field(description="Retention never removes the point.")
+    retained_until: str | None = Field(
+        description="Until then a copy has the point whose store was proven to keep its locks. Null: none has."
+    )
     repository: str | None = Field(description="The id of its repository. Null: the point is the files below the guest's overlays.")
     folder: str | None = Field(description="Its folder in the repository.")
     manifest_digest: str | None = Field(description="SHA-256 of its canonical manifest.")
