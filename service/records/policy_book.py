@@ -51,9 +51,8 @@ class PolicyBook:
         object.__setattr__(self, "_by_name", {entry.name: entry for entry in self.entries.values()})
 
     @property
-    def updated_at(self) -> datetime | None:
-        """When a policy was last added or changed."""
-        return max((entry.updated_at for entry in self.entries.values()), default=None)
+    def is_empty(self) -> bool:
+        return not self.entries and not self.unreadable
 
     def policy_of(self, domain: Domain) -> Entry | Tie | None:
         """None: nobody has asked to protect the domain."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, or_, select, update
+from sqlalchemy import Row, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.db.engine import Database, database_now
-from service.db.tables import DatabaseIdentity
+from service.db.tables import DatabaseIdentity, Policy
 from service.model.schedule import begin, key_of, next_due
 from service.model.schedule_rule import ScheduleRule
 from service.model.selectors import Domain, Tie
@@ -59,8 +59,8 @@ class Covering:
         self._covered: PolicyBook | None = None
 
     def is_due(self, book: PolicyBook, last: datetime | None, now: datetime) -> bool:
-        """A policy was changed, or the time is over and no other process has done it."""
-        return book is not self._covered or last is None or abs(now - last) >= EVERY
+        """A policy was changed, or the time is over and no other process has done it. Without policies there is nothing to do."""
+        return book is not self._covered or (not book.is_empty and (last is None or abs(now - last) >= EVERY))
 
     def cover(self) -> None:
         """Raises DatabaseUnavailable. What is left undone then is done by the next call."""
@@ -73,6 +73,8 @@ class Covering:
             self._settle(rows)
         with self._database.write() as session:
             note_covered(session, seen.now)
+            if seen.book.is_empty:
+                forget_covered(session)
             if seen.book is not self._covered and not seen.book.unreadable:
                 policy_limits.follow(session, {entry.name: entry.policy.limits for entry in seen.book.entries.values()})
         self._covered = seen.book
@@ -162,6 +164,12 @@ def note_covered(session: Session, at: datetime) -> None:
     scheduled_at = DatabaseIdentity.scheduled_at
     is_newer = or_(scheduled_at.is_(None), scheduled_at < at, scheduled_at > at + EVERY)
     session.execute(update(DatabaseIdentity).where(is_newer).values(scheduled_at=at))
+
+
+def forget_covered(session: Session) -> None:
+    """Where the last policy was removed. The next one may come after months, and then the clock has not jumped."""
+    there_are_none = update(DatabaseIdentity).where(~exists(select(Policy.id)))
+    session.execute(there_are_none.values(scheduled_at=None))
 
 
 def _parts(items: list[Item]) -> Iterator[list[Item]]:

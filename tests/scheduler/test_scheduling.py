@@ -361,6 +361,18 @@ def test_after_a_clock_that_was_ahead_the_runs_of_the_days_in_between_are_not_lo
     assert scene.of()[0] == ("15 02:00", "queued")
 
 
+def test_a_policy_that_comes_months_after_the_last_one_was_removed_begins_at_once(scene: Scheduled) -> None:
+    scene.policy()
+    scene.later(seconds=30)
+    scene.remove_policy()
+    scene.later(seconds=30)
+    scene.later(days=90)
+    scene.policy()
+    scene.now += timedelta(days=1)
+    scene.look()
+    assert [what for _, what in scene.of()] == ["queued"]
+
+
 # --- the thread -----------------------------------------------------------------------------------
 
 
@@ -392,7 +404,11 @@ def test_a_service_that_starts_begins_what_is_due_and_outlives_its_database(scen
     assert not loop._thread.is_alive()
 
 
-def test_the_time_of_the_last_look_is_on_record(scene: Scheduled) -> None:
+def test_the_time_of_the_last_look_is_on_record_where_there_are_policies(scene: Scheduled) -> None:
+    scene.later(seconds=30)
+    with scene.database.read() as session:
+        assert session.scalar(select(DatabaseIdentity.scheduled_at)) is None
+    scene.policy()
     scene.later(seconds=30)
     with scene.database.read() as session:
         assert session.scalar(select(DatabaseIdentity.scheduled_at)) == scene.now
