@@ -139,7 +139,7 @@ def _steps(service: "Client", files: Sequence[str], *, prune: bool) -> list[Step
     from service.policy_files import read_files
 
     written = read_files(files)
-    return steps_of([each.policy.as_document() for each in written], list(service.items("policies")), prune=prune)
+    return steps_of([each.canonical() for each in written], list(service.items("policies")), prune=prune)
 
 
 def _show(steps: Sequence[Step]) -> None:
@@ -164,7 +164,7 @@ def _previews(service: "Client", policy: str | None, files: Sequence[str], query
     from service.policy_files import read_files
 
     for each in read_files(files):
-        yield service.post("policies", "preview", body=each.policy.as_document(), query=query)
+        yield service.post("policies", "preview", body=each.canonical(), query=query)
 
 
 def _ask(question: str, *, yes: bool) -> None:

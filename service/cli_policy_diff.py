@@ -21,13 +21,19 @@ class Step:
 
 
 def steps_of(wanted: Sequence[dict[str, Any]], on_record: Sequence[Mapping[str, Any]], *, prune: bool) -> list[Step]:
-    """`on_record`: policies as the API answers them. `prune`: those that are not wanted are removed."""
+    """`on_record`: policies as the API answers them. `prune`: those that are not wanted are removed.
+
+    A document whose `paused` is None leaves that as it is.
+    """
     there = {policy["name"]: policy for policy in on_record}
-    steps = []
-    for document in wanted:
-        policy = there.pop(document["name"], None)
-        steps.append(Step(document["name"], document, policy["document"] if policy else None, policy["revision"] if policy else 0))
+    steps = [_step(document, there.pop(document["name"], None)) for document in wanted]
     return steps + [Step(name, None, policy["document"], policy["revision"]) for name, policy in there.items() if prune]
+
+
+def _step(wanted: Mapping[str, Any], policy: Mapping[str, Any] | None) -> Step:
+    before = policy["document"] if policy is not None else None
+    paused = wanted["paused"] if wanted["paused"] is not None else before is not None and before["paused"]
+    return Step(wanted["name"], {**wanted, "paused": paused}, before, policy["revision"] if policy is not None else 0)
 
 
 def diff_of(step: Step) -> Iterator[str]:

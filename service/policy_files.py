@@ -24,10 +24,15 @@ _STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
 @dataclass(frozen=True)
 class WrittenPolicy:
-    """`where`: the file and the line."""
+    """`where`: the file and the line. `says_paused`: the document has the field. Without it a policy on record stays as it is."""
 
     where: str
     policy: BackupPolicy
+    says_paused: bool = False
+
+    def canonical(self) -> dict[str, Any]:
+        document = self.policy.as_document()
+        return document if self.says_paused else {**document, "paused": None}
 
 
 def read_files(paths: Sequence[str]) -> list[WrittenPolicy]:
@@ -45,7 +50,7 @@ def read_files(paths: Sequence[str]) -> list[WrittenPolicy]:
             earlier = next((each.where for each in written if each.policy.name == policy.name), None)
             if earlier is not None:
                 faults.append((where, FieldRepeated(path="name", value=f"{shown(policy.name)}, as in {earlier}")))
-            written.append(WrittenPolicy(where, policy))
+            written.append(WrittenPolicy(where, policy, document.get("paused") is not None))
     if faults:
         raise PolicyFilesInvalid(faults)
     if not written:

@@ -1,6 +1,8 @@
 """`stillpoint policy …`: what it shows, what it asks the service for, and how it ends."""
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,27 @@ def test_what_show_prints_changes_nothing_when_it_is_applied(stillpoint: Stillpo
     assert json.loads(stillpoint("policy", "show", "production", "--json").stdout) == policy
 
 
+def test_a_file_that_does_not_say_paused_resumes_nothing(stillpoint: Stillpoint, service: ScriptedService, tmp_path: Path) -> None:
+    listed(service, on_record(name="same", paused=True))
+    assert stillpoint("policy", "diff", "-f", file_of(tmp_path, SAME)).returncode == 0
+    assert stillpoint("policy", "diff", "-f", file_of(tmp_path, {**SAME, "paused": False})).returncode == 3
+
+
+@pytest.mark.parametrize(("answer", "code", "sent"), [("n\n", 3, [True]), ("y\n", 0, [True, False])])
+def test_a_person_at_a_terminal_is_asked(
+    stillpoint: Stillpoint, service: ScriptedService, tmp_path: Path, answer: str, code: int, sent: list[bool]
+) -> None:
+    listed(service)
+    service.says(APPLY, {"dry_run": True, "policies": []})
+    person, terminal = os.openpty()
+    os.write(person, answer.encode())
+    line = stillpoint.line("policy", "apply", "-f", file_of(tmp_path, NEW))
+    done = subprocess.run(line, env=stillpoint.environment, stdin=terminal, capture_output=True, timeout=60, check=False)
+    os.close(person)
+    os.close(terminal)
+    assert (done.returncode, [body["dry_run"] for body in service.bodies_of(APPLY) if body]) == (code, sent)
+
+
 def test_every_policy_is_a_line(stillpoint: Stillpoint, service: ScriptedService) -> None:
     listed(service, on_record(name="a"), {**on_record(name="b"), "paused": True})
     assert [line.split()[:2] for line in stillpoint("policy", "list").stdout.splitlines()] == [["a", "active,"], ["b", "paused,"]]
@@ -151,5 +174,5 @@ def test_a_preview_is_of_a_policy_or_of_files(stillpoint: Stillpoint, service: S
     assert json.loads(stillpoint("policy", "preview", "production", "--days", "3", "--json").stdout) == PREVIEW
     shown = stillpoint("policy", "preview", "-f", file_of(tmp_path, NEW)).stdout
     assert ("db-1" in shown, "rest" in shown, "2026-02-01" in shown) == (True, True, True)
-    assert service.bodies_of("POST /api/v1/policies/preview?days=7") == [canonical(name="new")]
+    assert service.bodies_of("POST /api/v1/policies/preview?days=7") == [{**canonical(name="new"), "paused": None}]
     assert [stillpoint("policy", "preview", *both).returncode for both in ((), ("a", "-f", "b"))] == [2, 2]

@@ -64,6 +64,7 @@ from service.errors.points import (
 )
 from service.errors.policy_documents import *
 from service.errors.policy_records import PolicyChanged, PolicyTaken, PolicyUnknown
+from service.errors.registration import RepositoryInUse, RepositoryTaken, RepositoryUnknown
 from service.errors.removal import PointInUse, PointKept, PointLeaving, PointNeeded, PointPinned, PointsApart
 from service.errors.repository import (
     BackupNotUndone,
@@ -86,12 +87,9 @@ from service.errors.repository import (
     RepositoryBad,
     RepositoryFull,
     RepositoryGone,
-    RepositoryInUse,
     RepositoryNotAnswering,
     RepositoryReadOnly,
     RepositoryRefused,
-    RepositoryTaken,
-    RepositoryUnknown,
     RepositoryUnusable,
     RestoredDomainFailed,
     RestoredPointDamaged,

@@ -25,6 +25,10 @@ __all__ = [
     "TimeZoneUnknown",
 ]
 
+MAX_FAULTS_NAMED = 20
+"""Faults of a document that its sentence tells. The others are counted only."""
+MAX_FAULTS_SHOWN = 200
+"""Faults in the facts of an invalid policy. The others are counted only."""
 MAX_TIES_NAMED = 3
 """Domains that the sentence about a tie names. Of the others only the number is told."""
 MAX_TIES_SHOWN = 50
@@ -154,7 +158,7 @@ class RepositoryNotWritable(PolicyFault):
 
 
 class PolicyInvalid(StillpointError):
-    """`faults`: all that is wrong, each of its own type. The facts have their documents."""
+    """`faults`: all that is wrong, each of its own type. The facts have the documents of the first ones, and the number of all."""
 
     code = "policy_invalid"
     title = "The policy is not valid"
@@ -166,9 +170,9 @@ class PolicyInvalid(StillpointError):
         super().__init__(
             policy=policy,
             count=len(faults),
-            summary=" ".join(fault.detail for fault in faults),
-            remedies=" ".join(dict.fromkeys(fault.remedy for fault in faults)),
-            faults=[fault.as_document() for fault in faults],
+            summary=" ".join(fault.detail for fault in faults[:MAX_FAULTS_NAMED]),
+            remedies=" ".join(dict.fromkeys(fault.remedy for fault in faults[:MAX_FAULTS_NAMED])),
+            faults=[fault.as_document() for fault in faults[:MAX_FAULTS_SHOWN]],
         )
 
 

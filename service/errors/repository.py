@@ -61,27 +61,6 @@ class RepositoryRefused(StillpointError):
     remedy_template = "Solve the problem with {path} that the reason names. `dmesg` may say more. Then retry the job."
 
 
-class RepositoryUnknown(StillpointError):
-    code = "repository_not_found"
-    title = "There is no such repository"
-    detail_template = "No repository has the id or the name {repository}."
-    remedy_template = "List the repositories with GET /api/v1/repositories."
-
-
-class RepositoryTaken(StillpointError):
-    code = "repository_taken"
-    title = "A repository with this name or path is registered already"
-    detail_template = "{repository} is registered as {taken_by}."
-    remedy_template = "Use the registered repository, or choose another name and path."
-
-
-class RepositoryInUse(StillpointError):
-    code = "repository_in_use"
-    title = "The repository has points or jobs"
-    detail_template = "{repository} has {points} points on record and {jobs} jobs that have not ended."
-    remedy_template = "Wait for the jobs. Say `forget_points` if its points shall be taken off the list; its files stay."
-
-
 class RepositoryUnusable(StillpointError):
     """The hand, the process that touches repositories, died or cannot be started. Facts: `path`, `step`, `reason`."""
 

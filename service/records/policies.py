@@ -3,19 +3,22 @@
 A document is stored in its canonical form. The caller has read it with `service.model.backup_policy` before.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.db.engine import database_now
+from service.db.engine import database_now, take_turn
 from service.db.tables import DomainLabels, Policy
 from service.errors import PolicyChanged, PolicyTaken, PolicyUnknown
 from service.records import schedules
+
+TURN = "policies"
+"""The turn that a transaction takes before it changes a policy by what other policies and repositories say."""
 
 
 def add(session: Session, document: Mapping[str, Any], now: datetime) -> Policy:
@@ -46,6 +49,17 @@ def get(session: Session, id_or_name: str) -> Policy:
 def list_all(session: Session) -> Sequence[Policy]:
     """By name."""
     return session.scalars(select(Policy).order_by(Policy.name)).all()
+
+
+def naming(session: Session, names: Collection[str]) -> list[str]:
+    """The policies that name one of these repositories. None more of them comes before the transaction ends."""
+    take_turn(session, TURN)
+    return [policy.name for policy in list_all(session) if any(_repository_of(track) in names for track in policy.document["tracks"])]
+
+
+def _repository_of(track: Mapping[str, Any]) -> str | None:
+    """None: its job uses none."""
+    return cast("str | None", track["job"].get("repository"))
 
 
 def change(session: Session, policy: Policy, document: Mapping[str, Any], now: datetime, *, revision: int | None = None) -> Policy:

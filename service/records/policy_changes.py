@@ -23,7 +23,6 @@ from service.errors import (
     PolicyUnknown,
     RepositoryNotKnown,
     RepositoryNotWritable,
-    RepositoryUnknown,
 )
 from service.model.backup_policy import BackupPolicy
 from service.model.document_fields import can_be_stored, shown
@@ -36,7 +35,6 @@ UNWRITABLE = (RepositoryState.read_only, RepositoryState.bad)
 """What a person has to mend. A repository that is full, away or not looked at yet may be well before the first run."""
 MAX_REPOSITORIES_NAMED = 20
 """Repositories that a fault names. The others are left out."""
-_TURN = "policies"
 
 
 def create(session: Session, document: Any) -> Policy:
@@ -58,7 +56,7 @@ def replace(session: Session, id_or_name: str, document: Any, revision: int | No
 
 def set_paused(session: Session, id_or_name: str, *, paused: bool) -> Policy:
     """Raises PolicyUnknown."""
-    now = take_turn(session, _TURN)
+    now = take_turn(session, policies.TURN)
     policy = policies.get(session, id_or_name)
     return policies.change(session, policy, {**policy.document, "paused": paused}, now)
 
@@ -153,8 +151,13 @@ def _read_all(session: Session, documents: Sequence[Any], on_record: Mapping[str
 
 
 def read(session: Session, document: Any, *, before: Mapping[str, Any] | None = None) -> BackupPolicy:
-    """With its repositories. `before`: what the document takes the place of. Raises PolicyInvalid, with everything that is wrong."""
+    """With its repositories. `before`: what the document takes the place of. Raises PolicyInvalid, with everything that is wrong.
+
+    A document that does not say `paused` leaves that as it is: who applies a file does not resume what another person has paused.
+    """
     faults = list(_repository_faults(session, document, _repositories_in(before)))
+    if before is not None and isinstance(document, Mapping) and document.get("paused") is None:
+        document = {**document, "paused": before["paused"]}
     try:
         policy = BackupPolicy.from_document(document)
     except PolicyInvalid as invalid:
@@ -166,14 +169,15 @@ def read(session: Session, document: Any, *, before: Mapping[str, Any] | None = 
 
 def _repository_faults(session: Session, document: Any, named_before: Sequence[str]) -> Iterator[PolicyFault]:
     """A policy may keep a repository that it has named before, whatever became of that: otherwise nothing else of it could be changed."""
-    for path, name in _named_repositories(document):
-        try:
-            repository = repositories.get(session, name)
-        except RepositoryUnknown:
-            known = [each.name for each in repositories.list_all(session)][:MAX_REPOSITORIES_NAMED]
-            yield RepositoryNotKnown(path=path, value=shown(name), known=", ".join(known) or "none")
-            continue
-        if repository.state in UNWRITABLE and name not in named_before:
+    named = list(_named_repositories(document))
+    known = repositories.list_all(session) if named else ()
+    by_name = {each.name: each for each in known} | {id_: each for each in known for id_ in (each.registered_id, each.id)}
+    for path, name in named:
+        repository = by_name.get(name)
+        if repository is None:
+            listed = ", ".join([each.name for each in known][:MAX_REPOSITORIES_NAMED])
+            yield RepositoryNotKnown(path=path, value=shown(name), known=listed or "none")
+        elif repository.state in UNWRITABLE and name not in named_before:
             yield RepositoryNotWritable(path=path, value=shown(name), state=repository.state)
 
 
@@ -201,7 +205,7 @@ def _may_be_a_name(text: str) -> bool:
 @contextmanager
 def _without_new_ties(session: Session) -> Iterator[datetime]:
     """Yields the time. No other change of policies comes between. Raises PolicyTie for ties that were not there before."""
-    now = take_turn(session, _TURN)
+    now = take_turn(session, policies.TURN)
     before = _selectors(session)
     yield now
     session.flush()

@@ -21,7 +21,7 @@ from service.errors import RepositoryInUse, RepositoryTaken, RepositoryUnknown, 
 from service.model.kinds import Lane
 from service.model.lifecycle import FINAL_STATES, JobState
 from service.model.repository import RepositoryState
-from service.records import free_space, points, slots
+from service.records import free_space, points, policies, slots
 
 UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STATES)
 
@@ -113,8 +113,9 @@ def forget(session: Session, id_or_name: str, *, forget_points: bool = False) ->
     """
     repository = get(session, id_or_name)
     count, jobs = points.count_in(session, repository.id), _jobs_at_work(session, repository)
-    if jobs or (count and not forget_points):
-        raise RepositoryInUse(repository=repository.name, points=count, jobs=jobs)
+    named_by = policies.naming(session, (repository.id, repository.registered_id, repository.name))
+    if jobs or named_by or (count and not forget_points):
+        raise RepositoryInUse(repository=repository.name, points=count, jobs=jobs, policies=named_by)
     points.forget_of(session, repository.id)
     session.execute(delete(Slot).where(Slot.resource == slots.repository_lane(repository.id, Lane.transfer)))
     session.execute(delete(Repository).where(Repository.id == repository.id))

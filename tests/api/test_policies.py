@@ -170,6 +170,26 @@ def test_pause_and_resume(api: TestClient) -> None:
     assert answer["revision"] == 3
 
 
+def test_a_change_that_does_not_say_paused_leaves_that_as_it_is(api: TestClient) -> None:
+    written(api)
+    api.post(f"{POLICIES}/production/pause")
+    for document, paused in ((a_policy(), True), (a_policy(paused=None), True), (a_policy(paused=False), False), (a_policy(), False)):
+        assert api.put(f"{POLICIES}/production", json=document).json()["paused"] is paused
+
+
+def test_a_repository_that_a_policy_names_is_not_forgotten(api: TestClient) -> None:
+    written(api)
+    refused = api.delete("/api/v1/repositories/main?forget_points=true")
+    assert (refused.status_code, refused.json()["code"], refused.json()["facts"]["policies"]) == (409, "repository_in_use", ["production"])
+    api.delete(f"{POLICIES}/production")
+    assert api.delete("/api/v1/repositories/main").status_code == 200
+
+
+def test_of_very_many_faults_the_first_are_shown_and_all_are_counted(api: TestClient) -> None:
+    facts = api.post(POLICIES, json={**a_policy(), **{f"field{n}": n for n in range(10_000)}}).json()["facts"]
+    assert (facts["count"], len(facts["faults"])) == (10_000, 200)
+
+
 def test_a_removed_policy_is_gone(api: TestClient) -> None:
     policy = written(api)
     removed = api.delete(f"{POLICIES}/production")

@@ -1,13 +1,17 @@
 """Policies on record: named once, changed by whoever has read what is there, and labels of domains."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
 from uuid import uuid4
 
 import pytest
 
 from service.db.engine import Database
-from service.errors import PolicyChanged, PolicyTaken, PolicyUnknown
-from service.records import policies
+from service.errors import PolicyChanged, PolicyTaken, PolicyTie, PolicyUnknown
+from service.records import policies, policy_changes
+from tests.api.world import add_domain, add_host
+from tests.model.written_policies import a_policy, a_track
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -107,3 +111,26 @@ def test_labels_replace_the_earlier_ones(database: Database) -> None:
         policies.set_labels(session, domain, {"tier": "silver"}, LATER)
         assert policies.labels_of(session, domain) == {"tier": "silver"}
         assert policies.all_labels(session) == {domain: {"tier": "silver"}}
+
+
+# --- at the same time -----------------------------------------------------------------------------
+
+
+def test_of_policies_that_tie_and_are_written_at_the_same_time_one_is_accepted(database: Database) -> None:
+    with database.write() as session:
+        add_host(session)
+        add_domain(session, "db-1")
+    together = Barrier(4)
+
+    def write(number: int) -> bool:
+        document = a_policy(name=f"p{number}", tracks=[a_track(job={"kind": "snapshot"})])
+        together.wait()
+        try:
+            with database.write() as session:
+                policy_changes.create(session, document)
+        except PolicyTie:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(write, range(4))) == [False, False, False, True]

@@ -129,7 +129,10 @@ def get_policy(request: Request, policy: PolicyId) -> Response:
     responses=answers(200, PolicyAnswer, examples.POLICY, PolicyUnknown, PolicyChanged, PolicyTaken, PolicyTie, *_OF_A_DOCUMENT),
 )
 def change_policy(request: Request, policy: PolicyId, body: PolicyRequest) -> Response:
-    """A field that is left out gets its default. Jobs that run are not touched. Another `name` gives the policy another name."""
+    """A field that is left out gets its default, and `paused` stays as it is. Another `name` gives the policy another name.
+
+    Jobs that run are not touched.
+    """
     revision = query_of(request, RevisionChoice).revision
     with context_of(request).database.write() as session:
         document = document_of(policy_changes.replace(session, policy, body.document, revision))

@@ -171,7 +171,7 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "repository_not_found": {"repository": "nas"},
     "key_unusable": {"key": "command:/usr/bin/pass show nas", "reason": "STILLPOINT_KEY_COMMANDS of this host does not name /usr/bin/pass"},
     "repository_taken": {"repository": "nas (/srv/backups on hv1)", "taken_by": "nas (/srv/backups)"},
-    "repository_in_use": {"repository": "nas", "points": 14, "jobs": 1},
+    "repository_in_use": {"repository": "nas", "points": 14, "jobs": 1, "policies": ["production"]},
     "host_not_named": {"hosts": "hv1, hv2"},
     "restore_refused": {
         "domain": "db1",

@@ -186,7 +186,9 @@ class PolicyRequest(Part):
 
     name: PolicyName
     description: str = Field(default="", max_length=MAX_DESCRIPTION, description="In your own words.")
-    paused: StrictBool = Field(default=False, description="Nothing is begun. The policy keeps its domains.")
+    paused: StrictBool | None = Field(
+        default=None, description="Nothing is begun. The policy keeps its domains. Null: as it is; a new policy is not paused."
+    )
     selector: PolicySelector = Field(description="Which domains.")
     tracks: list[PolicyTrack] = Field(min_length=1, max_length=MAX_TRACKS, description="What is done for each domain, and when.")
     blackouts: list[PolicyBlackout] = Field(default_factory=list, max_length=MAX_BLACKOUTS, description="When nothing is begun.")
