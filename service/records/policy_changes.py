@@ -226,8 +226,11 @@ def _new_ties(domains: Sequence[Domain], before: Sequence[Named], after: Sequenc
     for domain in domains:
         if all(selector.specificity(domain) is None for selector in changed):
             continue
-        tie, earlier = policy_of(domain, after), policy_of(domain, before)
-        if isinstance(tie, Tie) and not (isinstance(earlier, Tie) and set(tie.policies) <= set(earlier.policies)):
+        tie = policy_of(domain, after)
+        if not isinstance(tie, Tie):
+            continue
+        earlier = policy_of(domain, before)
+        if not (isinstance(earlier, Tie) and set(tie.policies) <= set(earlier.policies)):
             yield domain, tie
 
 
