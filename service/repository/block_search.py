@@ -51,6 +51,7 @@ class Missing:
 
     blocks: dict[bytes, list[int]]
     take: Take
+    size: int
     sources: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -58,7 +59,11 @@ class Missing:
         blocks: dict[bytes, list[int]] = {}
         for number in numbers:
             blocks.setdefault(digests[number], []).append(number)
-        return cls(blocks, take)
+        return cls(blocks, take, digests.size)
+
+    @property
+    def count(self) -> int:
+        return sum(len(numbers) for numbers in self.blocks.values())
 
     def offer(self, content: bytes) -> int:
         """Take a block if it is one of those. Returns how many blocks it was good for."""
@@ -87,7 +92,9 @@ def search(repository: str, missing: Missing, disks: Sequence[StoredDisk], live:
 
 
 def _zeroes(missing: Missing) -> int:
-    return missing.offer(bytes(BLOCK_BYTES)) if digest_of_zeroes(BLOCK_BYTES) in missing.blocks else 0
+    """The last block of a disk may be shorter."""
+    lengths = {BLOCK_BYTES, missing.size % BLOCK_BYTES} - {0}
+    return sum(missing.offer(bytes(length)) for length in lengths if digest_of_zeroes(length) in missing.blocks)
 
 
 def _from_stored(repository: str, missing: Missing, stored: StoredDisk, report: Report) -> None:
@@ -97,9 +104,17 @@ def _from_stored(repository: str, missing: Missing, stored: StoredDisk, report: 
     if not places:
         return
     chain = stored_chain.chain(repository, stored.folder, disk.file)
-    with opened(chain, disk.virtual_size, report, is_encrypted=disk.is_encrypted) as image:
-        count = _read(missing, image, places, report)
-    missing.note(count, {"source": "point", "recovery_point": stored.manifest.point_id, "file": f"{stored.folder}/{disk.file}"})
+    before = missing.count
+    while places:
+        unreadable: list[bytes] = []
+        # QEMU may end the connection after an error. So the image is opened again for the rest.
+        with suppress(PointDamaged), opened(chain, disk.virtual_size, report, is_encrypted=disk.is_encrypted) as image:
+            _read(missing, image, places, unreadable, report)
+        places = {each: numbers for each, numbers in places.items() if each in missing.blocks and each not in unreadable}
+        if not unreadable:
+            break
+    place = {"source": "point", "recovery_point": stored.manifest.point_id, "file": f"{stored.folder}/{disk.file}"}
+    missing.note(before - missing.count, place)
 
 
 def _places(digests: Digests, wanted: Mapping[bytes, Any]) -> Iterator[tuple[bytes, list[int]]]:
@@ -116,18 +131,19 @@ def _places(digests: Digests, wanted: Mapping[bytes, Any]) -> Iterator[tuple[byt
             yield each, numbers
 
 
-def _read(missing: Missing, image: Opened, places: Mapping[bytes, Sequence[int]], report: Report) -> int:
-    count = 0
+def _read(missing: Missing, image: Opened, places: Mapping[bytes, Sequence[int]], unreadable: list[bytes], report: Report) -> None:
+    """Raises ReadFailed at the first block that cannot be read, which is in `unreadable` then."""
     for each, numbers in places.items():
         for number in numbers:
             if each not in missing.blocks:
                 break
             report.wait_for_pace(BLOCK_BYTES)
-            # A damaged cluster of the chain may not be readable at all.
-            with suppress(ReadFailed):
-                count += missing.offer(image.bytes_at(number * BLOCK_BYTES, BLOCK_BYTES))
+            try:
+                missing.offer(image.bytes_at(number * BLOCK_BYTES, BLOCK_BYTES))
+            except ReadFailed:
+                unreadable.append(each)
+                raise
             report.alive()
-    return count
 
 
 def _from_live(missing: Missing, disk: LiveDisk, report: Report) -> None:

@@ -115,14 +115,22 @@ def check(manifest: bytes, signature_text: str | None, known_keys: Mapping[str, 
         return SignatureState.missing
     try:
         signature = json.loads(signature_text)
-        public = bytes.fromhex(signature["public_key"])
-        Ed25519PublicKey.from_public_bytes(public).verify(bytes.fromhex(signature["signature"]), manifest)
+        public, signed = _from_hex(signature["public_key"]), _from_hex(signature["signature"])
+        Ed25519PublicKey.from_public_bytes(public).verify(signed, manifest)
         if signature["key_id"] != key_id(public):
             return SignatureState.wrong
     except (ValueError, KeyError, TypeError, InvalidSignature, RecursionError):
         return SignatureState.wrong
     # Compared are the keys: an id is short, and another key with the same one can be made.
     return SignatureState.good if public in known_keys.values() else SignatureState.unknown_key
+
+
+def _from_hex(text: str) -> bytes:
+    """As it is written: a bit that flips turns a small letter into a capital one. Raises ValueError."""
+    content = bytes.fromhex(text)
+    if content.hex() != text:
+        raise ValueError("not written as this service writes it")
+    return content
 
 
 def signer(signature_text: str | None) -> str | None:

@@ -243,12 +243,20 @@ def test_the_damage_of_encrypted_blocks_is_healed_with_the_key(sqlite_database: 
     assert world.is_as_sealed()
 
 
-def test_compressed_blocks_are_not_made_up(sqlite_database: Database, tmp_path: Path) -> None:
-    """The same blocks compressed again have other bytes."""
-    world = World(sqlite_database, tmp_path, make(tmp_path, fulls=1, compress=True))
-    flips_a_bit(image(world, world.first), data_at(image(world, world.first)))
+@pytest.mark.parametrize("from_the_end", [10, 300])
+def test_compressed_blocks_are_compressed_again_to_the_same_bytes(sqlite_database: Database, tmp_path: Path, from_the_end: int) -> None:
+    world = World(sqlite_database, tmp_path, make(tmp_path, fulls=2, compress=True))
+    for point_id in (world.first, world.inc):
+        flips_a_bit(image(world, point_id), image(world, point_id).stat().st_size - from_the_end)
     job = world.heal(world.inc)
-    assert (job.state, world.state(world.inc)) == ("failed", "damaged")
+    assert (job.state, job.result and job.result["verify"]["healing"][0]["reason"]) == ("succeeded", None)
+    assert world.is_as_sealed()
+
+
+def test_a_compressed_block_that_nobody_else_has_stays_damaged(sqlite_database: Database, tmp_path: Path) -> None:
+    world = World(sqlite_database, tmp_path, make(tmp_path, fulls=1, compress=True))
+    flips_a_bit(image(world, world.first), image(world, world.first).stat().st_size - 300)
+    assert (world.heal(world.inc).state, world.state(world.inc)) == ("failed", "damaged")
 
 
 # --- killed between the steps -----------------------------------------------------------------------

@@ -94,6 +94,14 @@ def test_a_signature_that_was_changed_is_wrong(key: SigningKey, change: Callable
     assert signing.check(CONTENT, json.dumps(signature), {key.id: key.public}) is SignatureState.wrong
 
 
+def test_a_signature_counts_as_it_was_written(key: SigningKey) -> None:
+    """One bit makes a capital letter of a small one."""
+    written = key.sign(CONTENT)
+    signature = json.loads(written)["signature"]
+    assert signature != signature.upper()
+    assert signing.check(CONTENT, written.replace(signature, signature.upper()), {}) is SignatureState.wrong
+
+
 @pytest.mark.parametrize("text", ["", "[]", "1", "null", "[" * 100_000])
 def test_a_signature_that_is_not_one_is_wrong(key: SigningKey, text: str) -> None:
     assert signing.check(CONTENT, text, {key.id: key.public}) is SignatureState.wrong
