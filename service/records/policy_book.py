@@ -51,6 +51,11 @@ class PolicyBook:
         object.__setattr__(self, "_by_name", {entry.name: entry for entry in self.entries.values()})
 
     @property
+    def updated_at(self) -> datetime | None:
+        """When a policy was last added or changed."""
+        return max((entry.updated_at for entry in self.entries.values()), default=None)
+
+    @property
     def is_empty(self) -> bool:
         return not self.entries and not self.unreadable
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, exists, or_, select, update
+from sqlalchemy import Row, exists, select, update
 from sqlalchemy.orm import Session
 
 from service.db.engine import Database, database_now
@@ -56,28 +56,30 @@ class Covering:
         self._queue_limit = queue_limit
         self._note = note
         self._clock = clock
-        self._covered: PolicyBook | None = None
 
     def is_due(self, book: PolicyBook, last: datetime | None, now: datetime) -> bool:
-        """A policy was changed, or the time is over and no other process has done it. Without policies there is nothing to do."""
-        return book is not self._covered or (not book.is_empty and (last is None or abs(now - last) >= EVERY))
+        """A policy was changed, or the time is over, and no other process has done it. Without policies there is nothing to do."""
+        if book.is_empty or last is None:
+            return not (book.is_empty and last is None)
+        return abs(now - last) >= EVERY or (book.updated_at is not None and last <= book.updated_at <= now)
 
     def cover(self) -> None:
-        """Raises DatabaseUnavailable. What is left undone then is done by the next call."""
+        """Raises DatabaseUnavailable. What is left undone then is done by the next call, of this process or of another one."""
         with self._database.read() as session:
             seen = self._seen(session)
+        with self._database.write() as session:
+            if not take_turn(session, seen.last, seen.now):
+                return
         missing = [key for key in seen.wanted if key not in seen.rows]
         for part in _parts(missing):
             self._add(seen, part)
         for rows in _parts([row for row in seen.rows.values() if _must_be_settled(seen, row)]):
             self._settle(rows)
         with self._database.write() as session:
-            note_covered(session, seen.now)
             if seen.book.is_empty:
                 forget_covered(session)
-            if seen.book is not self._covered and not seen.book.unreadable:
+            if not seen.book.unreadable:
                 policy_limits.follow(session, {entry.name: entry.policy.limits for entry in seen.book.entries.values()})
-        self._covered = seen.book
 
     def _seen(self, session: Session) -> _Seen:
         now = self._clock(session)
@@ -111,8 +113,9 @@ def _new(seen: _Seen, book: PolicyBook, key: Wanted, covered: Mapping[tuple[str,
     entry, domain = book.entries[policy_id], seen.wanted[key]
     track = entry.policy.track(name)
     assert track is not None
-    if seen.last is None or entry.updated_at >= seen.last:
-        since = entry.updated_at
+    if seen.last is None or entry.updated_at >= seen.last - NEW_SINCE:
+        # Not later than now: the clock may have been ahead when the policy was changed.
+        since = min(entry.updated_at, seen.now)
     else:
         since = seen.now if is_known else max(seen.last, seen.now - NEW_SINCE)
     first = begin(track.schedule, entry.policy.blackouts, key_of(name, domain_id), since)
@@ -159,11 +162,11 @@ def last_covered(session: Session) -> datetime | None:
     return session.scalar(select(DatabaseIdentity.scheduled_at))
 
 
-def note_covered(session: Session, at: datetime) -> None:
-    """The time never goes back by a slow process, but follows a clock that was put right."""
+def take_turn(session: Session, last: datetime | None, now: datetime) -> bool:
+    """`last`: as it was read. False: another process has compared since then, or does so now."""
     scheduled_at = DatabaseIdentity.scheduled_at
-    is_newer = or_(scheduled_at.is_(None), scheduled_at < at, scheduled_at > at + EVERY)
-    session.execute(update(DatabaseIdentity).where(is_newer).values(scheduled_at=at))
+    is_as_read = scheduled_at.is_(None) if last is None else scheduled_at == last
+    return session.scalar(update(DatabaseIdentity).where(is_as_read).values(scheduled_at=now).returning(DatabaseIdentity.id)) is not None
 
 
 def forget_covered(session: Session) -> None:

@@ -151,7 +151,7 @@ class _One:
 
     def _begin_again(self, rule: ScheduleRule) -> dict[str, Any]:
         """What was due before the policy was changed is given up, and what is due since then is decided by the new rule."""
-        since = self._entry.updated_at
+        since = min(self._entry.updated_at, self._facts.now)
         given_up = self._give_up(Reason.policy_changed, since)
         if given_up.has_more:
             return self._follow(given_up)

@@ -8,7 +8,7 @@ from service.db.engine import Database
 from service.db.tables import Policy
 from service.model.schedule_rule import ScheduleRule
 from service.records.schedules import rule_in
-from service.scheduler.covering import BATCH
+from service.scheduler.covering import BATCH, EVERY, last_covered, take_turn
 from service.scheduler.settling import GONE_BELIEVED, GONE_KEPT
 from tests.api.world import add_domain
 from tests.scenes.scheduled import BEGIN, Scheduled, for_databases, nightly
@@ -74,7 +74,7 @@ def test_a_domain_that_appears_is_covered_at_once_also_for_an_instant_between_tw
 
 def test_a_domain_that_appears_after_a_long_absence_of_the_service_missed_nothing(scene: Scheduled) -> None:
     scene.policy()
-    scene.later(seconds=10)
+    scene.later(minutes=2)
     scene.domain("db-2")
     scene.restart()
     scene.at("20 12:00")
@@ -335,3 +335,37 @@ def test_a_policy_has_a_domain_since_its_first_schedule_also_where_its_tracks_ar
     scene.look()
     assert [row.track for row in scene.schedules()] == ["every-night", "hourly"]
     assert {row.created_at for row in scene.schedules()} == {begun}
+
+
+# --- any number of processes ----------------------------------------------------------------------
+
+
+def test_of_the_processes_that_look_at_once_one_compares(scene: Scheduled) -> None:
+    scene.policy()
+    scene.later(seconds=30)
+    scene.now += EVERY
+    with scene.database.read() as session:
+        last = last_covered(session)
+    turns = []
+    for _ in range(3):
+        with scene.database.write() as session:
+            turns.append(take_turn(session, last, scene.now))
+    assert turns == [True, False, False]
+
+
+def test_what_a_process_that_died_has_left_undone_is_done_by_the_next_one(scene: Scheduled) -> None:
+    scene.at("15 01:59:58")
+    scene.policy()
+    with scene.database.write() as session:
+        # It took the turn, and died.
+        assert take_turn(session, last_covered(session), scene.now + timedelta(seconds=1))
+    scene.at("15 02:00:10")
+    assert scene.of() == [("15 02:00", "queued")]
+
+
+def test_a_policy_that_a_clock_ahead_has_dated_begins_now(scene: Scheduled) -> None:
+    scene.now += timedelta(days=3)
+    scene.policy()
+    scene.now -= timedelta(days=3)
+    scene.later(seconds=30)
+    assert scene.next_due() == {("db-1", "nightly"): "15 02:00"}
