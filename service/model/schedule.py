@@ -142,6 +142,11 @@ def is_skipped(rule: ScheduleRule, start: Start) -> bool:
     return start.is_blocked and rule.catch_up is CatchUp.skip
 
 
+def fire_at_of(rule: ScheduleRule, blackouts: Sequence[Blackout], key: str, due_at: datetime) -> datetime | None:
+    """When a run that has not been looked at yet is looked at."""
+    return _waits(rule, (), due_at, start_of(rule, blackouts, key, due_at).at).fire_at
+
+
 def _after(blackouts: Sequence[Blackout], until: datetime, jitter: timedelta) -> datetime:
     """With jitter, too: otherwise all guests begin at the same instant. Without it if that runs into the next blackout."""
     return until + jitter if blocked_until(blackouts, until + jitter) is None else until

@@ -85,6 +85,7 @@ _EVERYONE = select(
     Schedule.domain_name,
     Schedule.host_id,
     Schedule.next_due_at,
+    Schedule.fire_at,
     Schedule.rule,
     Schedule.gone_since,
 )

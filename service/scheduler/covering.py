@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from service.db.engine import Database, database_now
 from service.db.tables import DatabaseIdentity, Policy
-from service.model.schedule import begin, key_of, next_due
+from service.model.schedule import begin, fire_at_of, key_of, next_due
 from service.model.schedule_rule import ScheduleRule
 from service.model.selectors import Domain, Tie
 from service.records import covered_since, listed_domains, policy_limits, schedules
-from service.records.policy_book import PolicyBook, PolicyReader
+from service.records.policy_book import Entry, PolicyBook, PolicyReader
 from service.scheduler.settling import CLOCK_AHEAD, GONE_KEPT, Settled, settle
 
 EVERY = timedelta(seconds=10)
@@ -147,7 +147,20 @@ def _must_be_settled(seen: _Seen, row: Row[Any]) -> bool:
         holder = seen.book.policy_of(domain)
         return not (isinstance(holder, Tie) and entry.name in holder.policies)
     is_moved = (row.domain_name, row.host_id) != (domain.name, domain.host)
-    return is_moved or row.gone_since is not None or _is_too_late(track.schedule, row.next_due_at, seen.now)
+    return (
+        is_moved
+        or row.gone_since is not None
+        or _is_too_late(track.schedule, row.next_due_at, seen.now)
+        or _has_new_start(seen, entry, row)
+    )
+
+
+def _has_new_start(seen: _Seen, entry: Entry, row: Row[Any]) -> bool:
+    """Whether other blackouts move the next run. Only a policy that was changed just now is looked at."""
+    track = entry.policy.track(row.track)
+    if track is None or row.next_due_at is None or (seen.last is not None and entry.updated_at < seen.last - NEW_SINCE):
+        return False
+    return bool(fire_at_of(track.schedule, entry.policy.blackouts, key_of(row.track, row.domain_id), row.next_due_at) != row.fire_at)
 
 
 def _is_too_late(rule: ScheduleRule, next_due_at: datetime | None, now: datetime) -> bool:

@@ -11,6 +11,7 @@ from service.records.schedules import rule_in
 from service.scheduler.covering import BATCH, EVERY, last_covered, take_turn
 from service.scheduler.settling import GONE_BELIEVED, GONE_KEPT
 from tests.api.world import add_domain
+from tests.model.written_policies import a_blackout
 from tests.scenes.scheduled import BEGIN, Scheduled, for_databases, nightly
 
 
@@ -151,6 +152,21 @@ def test_a_track_that_was_removed_ends_and_a_track_that_was_added_begins(scene: 
     scene.later(seconds=1)
     assert scene.of() == [("15 02:00", "policy_changed")]
     assert scene.next_due() == {("db-1", "new"): "15 05:00"}
+
+
+def test_other_blackouts_move_the_runs_that_wait_and_those_that_come(scene: Scheduled) -> None:
+    windows = [a_blackout("01:00", "18:00")]
+    tracks = nightly(), nightly("later", "0 3 * * *")
+    scene.policy(for_databases(*tracks, blackouts=windows))
+    scene.at("15 02:30")
+    assert {row.track: f"{row.fire_at:%d %H:%M}" for row in scene.schedules()} == {"nightly": "15 18:00", "later": "15 18:00"}
+    scene.policy(for_databases(*tracks))
+    scene.later(seconds=1)
+    assert [(run.track, run.outcome) for run in scene.all_runs()] == [("nightly", "queued")]
+    assert {row.track: f"{row.fire_at:%d %H:%M}" for row in scene.schedules()} == {"nightly": "16 02:00", "later": "15 03:00"}
+    scene.policy(for_databases(*tracks, blackouts=[a_blackout("01:00", "05:00", days=["mon"])]))
+    scene.at("15 03:00")
+    assert {row.track: f"{row.fire_at:%d %H:%M}" for row in scene.schedules()} == {"nightly": "16 02:00", "later": "15 05:00"}
 
 
 def test_another_name_of_a_policy_changes_nothing_of_its_schedules(scene: Scheduled) -> None:

@@ -2,19 +2,20 @@
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from service.clock import rfc3339
 from service.db.engine import Database
 from service.db.tables import DatabaseIdentity, Job, Schedule, ScheduleRun
 from service.errors import DatabaseUnavailable
 from service.model.origin import POLICY_LABEL, SCHEDULE_LABEL, TRACK_LABEL
 from service.model.schedule import JUMP, JUMP_BELIEVED_S, Reason, start_of
 from service.model.schedule_rule import ScheduleRule
-from service.records import queue, repositories, schedules
+from service.records import queue, schedules
 from service.scheduler.scheduling import LATE_SECONDS, LOOK_S, RUNS, SET_ASIDE_S, SchedulingLoop
 from tests.scenes.scheduled import BEGIN, Scheduled, for_databases, nightly
 
@@ -141,10 +142,7 @@ def refused_code(scene: Scheduled) -> str:
 
 
 def test_a_run_whose_repository_is_gone_is_refused_with_the_error(scene: Scheduled) -> None:
-    scene.repository()
     scene.policy(for_databases(nightly(job={"kind": "backup", "repository": "main"})))
-    with scene.database.write() as session:
-        repositories.forget(session, "main")
     scene.at("15 02:00")
     assert refused_code(scene) == "repository_not_found"
     assert scene.jobs() == []
@@ -164,6 +162,15 @@ def test_a_run_of_a_domain_whose_queue_is_full_is_refused(scene: Scheduled) -> N
     scene.at("15 02:00")
     assert refused_code(scene) == "domain_queue_full"
     assert len(scene.jobs()) == 3
+
+
+def test_a_run_of_a_guest_that_another_client_has_frozen_is_refused(scene: Scheduled) -> None:
+    frozen_since = rfc3339(datetime.now(UTC))
+    scene.undefine("id-of-db-1")
+    scene.domain(frozen=True, frozen_since=frozen_since, frozen_by={"kind": "not_stillpoint", "job_id": None})
+    scene.policy()
+    scene.at("15 02:00")
+    assert refused_code(scene) == "guest_already_frozen"
 
 
 def test_a_domain_that_cannot_be_snapshotted_does_not_keep_the_others_from_theirs(scene: Scheduled) -> None:
