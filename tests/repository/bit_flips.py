@@ -79,8 +79,8 @@ class _OneHand(Repository):
 class BitFlips:
     """A repository with two chains of one disk. Of the blocks of the first chain some are in the second as well."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        self.sealed = _two_chains(folder)
+    def __init__(self, database: Database, folder: Path, *, compress: bool = False) -> None:
+        self.sealed = _two_chains(folder, compress=compress)
         repository = _OneHand(str(self.sealed.path), self.sealed.id)
         self.hand = repository.hand
         self.verifying = Verifying(database, folder, self.sealed, open_repository=repository.opened, state_dir=folder / "state")
@@ -157,8 +157,8 @@ class BitFlips:
             session.execute(update(RecoveryPoint).values(state=PointState.sealed.value, proofs=[]))
 
 
-def _two_chains(folder: Path) -> Sealed:
-    sealed = Sealed(folder / "repository")
+def _two_chains(folder: Path, *, compress: bool) -> Sealed:
+    sealed = Sealed(folder / "repository", compress=compress)
     sealed.signing_key = SigningKey.of_service(folder / "state")
     blocks = [(n + 1, n * 256 * KIB, 192 * KIB) for n in range(12)]
     sealed.seal(*blocks)
@@ -170,11 +170,11 @@ def _two_chains(folder: Path) -> Sealed:
 
 
 @contextmanager
-def scene(folder: Path) -> Iterator[BitFlips]:
+def scene(folder: Path, *, compress: bool = False) -> Iterator[BitFlips]:
     url = sqlite_url(folder / "bits.db")
     migrate(url)
     database = Database(open_engine(url))
-    flips = BitFlips(database, folder)
+    flips = BitFlips(database, folder, compress=compress)
     try:
         yield flips
     finally:
@@ -186,12 +186,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--compress", action="store_true", help="The disks are stored compressed.")
     asked = parser.parse_args()
     # Only what is wrong.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     seed = secrets.randbelow(1_000_000) if asked.seed is None else asked.seed
     result, dice, began = Result(), random.Random(seed), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="stillpoint-bits-") as folder, scene(Path(folder)) as flips:
+    with tempfile.TemporaryDirectory(prefix="stillpoint-bits-") as folder, scene(Path(folder), compress=asked.compress) as flips:
         for _ in range(asked.rounds):
             known = len(result.breaches)
             flips.play(dice, result)
