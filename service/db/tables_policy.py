@@ -20,6 +20,9 @@ class Policy(Base):
     revision: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    #: The blackout that is now, or begins within a minute, as the scheduler noted it last. None: there is none.
+    blocked_from: Mapped[datetime | None]
+    blocked_until: Mapped[datetime | None]
 
 
 class DomainLabels(Base):

@@ -5,7 +5,7 @@ due first is looked at, so that a long queue costs no more than a short queue.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from service.db.tables import Job
 from service.model import kinds
 from service.model.kinds import Kind, Locks
 from service.model.lifecycle import JobState
-from service.records import policy_limits, slots
+from service.records import policy_blackouts, policy_limits, slots
 from service.records.slots import Permits
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
@@ -53,7 +53,7 @@ class NextJob:
         urgent = self._without_lock(session, [kind for kind in self._kinds() if kind.is_urgent])
         if urgent is not None:
             return urgent
-        permits = slots.permits(session, self.host_id)
+        permits = replace(slots.permits(session, self.host_id), in_blackout=policy_blackouts.in_blackout(session, self.now))
         may_begin = [kind for kind in self._kinds() if kind.lane in permits.lanes]
         candidates = [
             self._with_lock(session, [kind for kind in may_begin if kind.locks is not Locks.nothing], permits),
@@ -82,13 +82,15 @@ class NextJob:
 
     @staticmethod
     def _not_full(job: Any, of_kinds: list[Kind], permits: Permits | None) -> list[ColumnElement[bool]]:
-        """Jobs of a lane wait if their repository has no free permit in that lane, and jobs of a policy if the policy has none."""
+        """Jobs wait if their repository has no free permit in their lane, or if their policy has none, or has a blackout."""
         further = []
         for lane, repositories in (permits.full if permits is not None else {}).items():
             names = [kind.name for kind in of_kinds if kind.lane is lane]
             further.append(or_(job.repository_id.is_(None), job.repository_id.not_in(repositories), job.kind.not_in(names)))
         if permits is not None and permits.full_of_policies:
             further += policy_limits.have_permits(job, of_kinds, permits.full_of_policies)
+        if permits is not None and permits.in_blackout:
+            further.append(policy_blackouts.may_begin(job, permits.in_blackout))
         return further
 
     def _parameters(self, of_kinds: list[Kind]) -> dict[str, Any]:

@@ -75,6 +75,8 @@ class Permits:
     lanes: frozenset[Lane]
     full: Mapping[Lane, frozenset[str]]
     full_of_policies: frozenset[str] = frozenset()
+    #: The names of policies whose jobs may not begin now.
+    in_blackout: frozenset[str] = frozenset()
 
 
 def permits(session: Session, host_id: str) -> Permits:

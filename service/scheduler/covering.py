@@ -16,7 +16,7 @@ from service.db.tables import DatabaseIdentity, Policy
 from service.model.schedule import begin, fire_at_of, key_of, next_due
 from service.model.schedule_rule import ScheduleRule
 from service.model.selectors import Domain, Tie
-from service.records import covered_since, listed_domains, policy_limits, schedules
+from service.records import covered_since, listed_domains, policy_blackouts, policy_limits, schedules
 from service.records.policy_book import Entry, PolicyBook, PolicyReader
 from service.scheduler.settling import CLOCK_AHEAD, GONE_KEPT, Settled, settle
 
@@ -70,6 +70,7 @@ class Covering:
         with self._database.write() as session:
             if not take_turn(session, seen.last, seen.now):
                 return
+            policy_blackouts.note(session, seen.book.entries.values(), seen.now)
         missing = [key for key in seen.wanted if key not in seen.rows]
         for part in _parts(missing):
             self._add(seen, part)
