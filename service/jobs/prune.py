@@ -24,7 +24,7 @@ from service.jobs.run import JobRun, MustRecover
 from service.model.lifecycle import PhaseName, PointState
 from service.model.requests import PruneRequest
 from service.model.retention_words import sentence
-from service.records import points, queue, removal, repositories, retention, retention_looks
+from service.records import copied_points, points, queue, removal, repositories, retention, retention_looks
 from service.records.removal import Neighbours
 from service.repository.hand import SILENCE_S
 from service.repository.store import Repository
@@ -157,7 +157,9 @@ class _PruneRun:
     def _removed(self, point_id: str, folder: str, freed_bytes: int, why: _Why) -> None:
         facts = self._facts(why) | {"freed_bytes": freed_bytes}
         by_rule = dict(why) if why is not None else None
-        self._tally.removed.append({"id": point_id, "folder": folder, "freed_bytes": freed_bytes, "retention": by_rule})
+        copies = self._run.in_transaction(lambda session: copied_points.places_of(session, point_id))
+        removed = {"id": point_id, "folder": folder, "freed_bytes": freed_bytes, "retention": by_rule, "copies": copies}
+        self._tally.removed.append(removed)
 
         def note(session: Session) -> None:
             removal.take_off_the_list(session, point_id, now=database_now(session), facts=facts)

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from service.clock import rfc3339
 from service.db.tables import CopiedPoint, Copy, RecoveryPoint
 from service.model import chains
 from service.model.copied import CopiedState
@@ -154,7 +155,11 @@ def places_of(session: Session, point_id: str) -> list[dict[str, Any]]:
         .order_by(Copy.name)
     )
     return [
-        {"id": row.id, "name": row.name, "retained_until": row.locked_until if row.immutability == Immutability.immutable else None}
+        {
+            "id": row.id,
+            "name": row.name,
+            "retained_until": rfc3339(row.locked_until) if row.locked_until and row.immutability == Immutability.immutable else None,
+        }
         for row in session.execute(rows)
     ]
 

@@ -267,7 +267,12 @@ def test_a_point_that_was_pruned_here_can_be_fetched(world: Copied) -> None:
     with world.database.write() as session:
         queue.ensure_slots(session, f"host:{HOST}:maintenance", 1)
         queue.enqueue(session, NewJob(JobKind.prune.value, None, None, HOST, asked, {}, repository_id=world.sealed.id))
-    world.scene.run_by(Prune())
+    run = world.scene.claim()
+    world.scene.run_by(Prune(), run)
+    pruned = world.scene.job(run.claim.job_id).result
+    assert pruned is not None
+    # What is still elsewhere is told: here nothing holds it there.
+    assert [(copy["name"], copy["retained_until"]) for copy in pruned["prune"]["removed"][0]["copies"]] == [("offsite", None)]
     assert not world.sealed.folder(world.top).exists()
     assert world.run(CopyAction.fetch, world.top).state == "succeeded"
     assert world.sealed.folder(world.top).exists()
