@@ -13,6 +13,7 @@ import pytest
 
 from service.model.manifest import DiskOfPoint, Manifest, StoredFile
 from service.model.repository import DEFINITION_FILE, MANIFEST_FILE, DiskLevel, point_folder
+from tests.scenes.sealed import DEFINITION as DEFINITION_OF_THE_SERVICE
 from tests.scenes.sealed import DOMAIN as OF_THE_SERVICE
 from tests.scenes.sealed import Sealed
 
@@ -143,7 +144,7 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
 
 
 def test_the_page_has_the_commands_that_the_tests_run() -> None:
-    assert [mark.strip() for mark, _ in BLOCKS] == ["", "", "", "", "plain", "encrypted", "", "define"]
+    assert [mark.strip() for mark, _ in BLOCKS] == ["", "", "", "", "plain", "encrypted", "encrypted", "", "define"]
 
 
 def test_the_newest_point_of_a_chain_is_what_the_disk_held(repository: Repository, tmp_path: Path) -> None:
@@ -244,3 +245,4 @@ def test_a_point_of_the_service_restores_without_it(sealed: Sealed, tmp_path: Pa
     )
     assert disk.returncode == 0
     assert "damaged" not in done.stdout
+    assert (person.target / DEFINITION_FILE).read_text() == DEFINITION_OF_THE_SERVICE

@@ -237,7 +237,7 @@ class _BackupRun:
         def make(own: BackupIntent, files: Sequence[Any]) -> Manifest:
             return manifest_of(self._run, own, files, key_id=key.id, is_encrypted=self._registered.is_encrypted)
 
-        return copy.seal(make, key)
+        return copy.seal(make, key, is_encrypted=self._registered.is_encrypted)
 
     def _record(self, own: BackupIntent, manifest: Manifest, digest: str) -> BackupIntent:
         """The point is sealed: from here on it is on the list, whatever becomes of the overlays."""

@@ -30,7 +30,7 @@ from service.model.backup_intent import BackupIntent, PlannedDisk
 from service.model.intent import Intent, Overlay
 from service.model.lifecycle import PhaseName
 from service.model.manifest import Manifest
-from service.model.repository import DEFINITION_FILE, Compare
+from service.model.repository import DEFINITION_FILE, STATE_FILE, Compare
 from service.model.requests import BackupRequest
 from service.repository import signing
 from service.repository.hand import Progress
@@ -133,7 +133,7 @@ class PointCopy:
                 # Nothing of an earlier attempt is there any more.
                 self.own = replace(self.own, stored=(), disks=[replace(disk, copied=None) for disk in self.own.disks])
             self._note(replace(self.own, partial=begun.partial))
-            self._store_small_files(begun.partial)
+            self._store_state(begun.partial, is_encrypted=is_encrypted)
             for disk in self.own.disks:
                 if disk.copied is None:
                     self._copy(disk, begun.partial, is_encrypted=is_encrypted)
@@ -154,13 +154,14 @@ class PointCopy:
                     self._must_be_still()
                     raise
 
-    def seal(self, manifest_of: Callable[[BackupIntent, Any], Manifest], key: SigningKey) -> tuple[Manifest, str]:
+    def seal(self, manifest_of: Callable[[BackupIntent, Any], Manifest], key: SigningKey, *, is_encrypted: bool) -> tuple[Manifest, str]:
         """Returns the manifest and its digest. `manifest_of`: makes the manifest when the checksums of the files are known."""
         own = self.own
         assert own.partial is not None
         partial = own.partial
         with self._in(PhaseName.seal):
-            names = [*own.stored, *(name for disk in own.disks for name in (disk.file, (disk.copied or {})["blocks_file"]))]
+            state = [STATE_FILE] if is_encrypted else own.stored
+            names = [*state, *(name for disk in own.disks for name in (disk.file, (disk.copied or {})["blocks_file"]))]
             known = {disk.file: sha256 for disk in own.disks if (sha256 := (disk.copied or {}).get("stored_sha256"))}
             files = self._patiently(lambda: self._repository.seal(partial, names, known=known, on_progress=self._progress(None)))
             manifest = manifest_of(own, files)
@@ -224,17 +225,21 @@ class PointCopy:
         self._set_pace()
         return self._repository.call(step, arguments, on_progress=self._progress(target))
 
-    def _store_small_files(self, partial: str) -> None:
+    def _store_state(self, partial: str, *, is_encrypted: bool) -> None:
+        """Definition, NVRAM and TPM state."""
         own = self.own
         files = self._folder.kept(own.firmware)
         if files is None:
             self._folder.keep(own.firmware)
             self._note(replace(own, firmware_taken_at=rfc3339(datetime.now(UTC))))
             files = self._folder.kept(own.firmware) or {}
-        for name, path in files.items():
-            if name not in own.stored:
-                self._patiently(lambda: self._repository.put_file(partial, name, path))  # noqa: B023 - called at once
-        self._patiently(lambda: self._repository.put_text(partial, DEFINITION_FILE, own.definition))
+        if is_encrypted:
+            self._patiently(lambda: self._repository.put_state(partial, {DEFINITION_FILE: own.definition}, files))
+        else:
+            for name, path in files.items():
+                if name not in own.stored:
+                    self._patiently(lambda: self._repository.put_file(partial, name, path))  # noqa: B023 - called at once
+            self._patiently(lambda: self._repository.put_text(partial, DEFINITION_FILE, own.definition))
         self._note(replace(self.own, stored=[DEFINITION_FILE, *files]))
 
     # --- patience ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from service.db.tables import Host, Job
 from service.jobs.run import JobRun
 from service.model.backup_intent import BackupIntent, PlannedDisk
 from service.model.manifest import DiskOfPoint, LeftOut, Manifest, StoredFile
-from service.model.repository import DEFINITION_FILE
+from service.model.repository import DEFINITION_FILE, STATE_FILE
 from service.model.requests import BackupRequest
 
 
@@ -38,7 +38,7 @@ def manifest_of(run: JobRun, own: BackupIntent, files: Sequence[StoredFile], *, 
         evidence=row["evidence"],
         timing=row["timing"],
         vss=row["vss"],
-        state_files=_state_files(own),
+        state_files=_state_files(own) | ({"archive": STATE_FILE} if is_encrypted else {}),
         labels=dict(run.claim.labels),
         pinned=request.pinned,
         versions=versions,

@@ -11,7 +11,9 @@ from typing import Any
 from service.errors import RecordUnreadable, VersionUnknown
 from service.model.repository import DiskLevel
 
-VERSION = 1
+VERSION = 2
+PLAIN_VERSION = 1
+"""The version of a point whose state is not encrypted. A reader that knows this version only looks for the files by their names."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Manifest:
     timing: Mapping[str, Any] | None = None
     vss: Mapping[str, Any] | None = None
     #: The definition's file, and the files of NVRAM and TPM by what they are: {"definition": "domain.xml", "nvram": ..., "tpm": [...]}.
+    #: With `archive` these are files inside that one, which is encrypted.
     state_files: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     pinned: bool = False
@@ -105,7 +108,7 @@ class Manifest:
         plain = {name: value for name, value in vars(self).items() if name not in ("disks", "left_out", "files")}
         return {
             "format": "stillpoint-point",
-            "v": VERSION,
+            "v": VERSION if self.state_files.get("archive") is not None else PLAIN_VERSION,
             **plain,
             "verdict_reasons": list(self.verdict_reasons),
             "disks": [disk.as_document() for disk in self.disks],

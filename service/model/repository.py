@@ -10,6 +10,8 @@ REPOSITORY_FILE = "repository.json"
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
 DEFINITION_FILE = "domain.xml"
+STATE_FILE = "state.luks"
+"""In a repository with a key: the encrypted archive of definition, NVRAM and TPM state."""
 PARTIAL_PREFIX = ".partial-"
 
 

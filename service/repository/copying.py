@@ -20,6 +20,7 @@ from service.repository import extents, images, places, source_disk, stored_chai
 from service.repository.digests import Digests, digest
 from service.repository.extents import CLUSTER_BYTES, Block, Extent
 from service.repository.failures import in_repository, of_repository, of_source
+from service.repository.image_key import is_about_the_key, need_key, wrong_key
 from service.repository.images import Image
 from service.repository.nbd_server import NbdServer, ServerFailed
 from service.repository.parent import digests_of_parent, why_not_of
@@ -27,7 +28,6 @@ from service.repository.partial import DONE_SUFFIX
 from service.repository.qcow2_file import Layout, Qcow2File
 from service.repository.reading import READERS, Opened, ReadFailed, Tally, opened_image, read_blocks
 from service.repository.report import Report
-from service.repository.stored_disk import is_about_the_key, need_key, wrong_key
 from service.repository.writing import ServedTarget, Target
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL

@@ -67,12 +67,15 @@ def _driver(path: str) -> str:
     return "host_device" if stat.S_ISBLK(os.stat(path).st_mode) else "file"  # noqa: PTH116 - a Path would change the name
 
 
-def qemu_img(command: str, arguments: Sequence[str], report: Report | None = None) -> str:
-    """What the program writes. `report`: has the key of an encrypted image. Raises QemuImgFailed."""
-    return "".join(qemu_img_lines(command, arguments, report))
+def qemu_img(command: str, arguments: Sequence[str], report: Report | None = None, files: Sequence[int] = ()) -> str:
+    """What the program writes. `report`: has the key of an encrypted image. `files`: descriptors that the program gets as well.
+
+    Raises QemuImgFailed.
+    """
+    return "".join(qemu_img_lines(command, arguments, report, files))
 
 
-def qemu_img_lines(command: str, arguments: Sequence[str], report: Report | None = None) -> Iterator[str]:
+def qemu_img_lines(command: str, arguments: Sequence[str], report: Report | None = None, files: Sequence[int] = ()) -> Iterator[str]:
     """What the program writes, while it writes it. Raises QemuImgFailed at the end."""
     secret, descriptors = secret_arguments(report)
     # A file, as a pipe that nobody reads stops a program that complains much.
@@ -85,7 +88,7 @@ def qemu_img_lines(command: str, arguments: Sequence[str], report: Report | None
                 stderr=complaints,
                 text=True,
                 errors="replace",
-                pass_fds=descriptors,
+                pass_fds=[*descriptors, *files],
             )
         finally:
             for descriptor in descriptors:
@@ -185,9 +188,32 @@ def create(
         options += ["encrypt.format=luks", f"encrypt.key-secret={KEY}", f"encrypt.iter-time={KEY_STRETCHING_MS}"]
     backing = ["-b", backing_name, "-F", "qcow2", "-u"] if backing_name is not None else []
     arguments = ["-q", "-f", "qcow2", *(["-o", ",".join(options)] if options else []), *backing]
+    _again_while_busy("create", [*arguments, str(path.absolute()), str(virtual_size)], encrypted_by)
+
+
+def encrypt(plain: int, target: int, report: Report) -> None:
+    """Write a LUKS container with the bytes of the file `plain` into the file `target`. Both are descriptors. Raises QemuImgFailed."""
+    options = f"key-secret={KEY},iter-time={KEY_STRETCHING_MS}"
+    arguments = ["-q", "-f", "raw", "-O", "luks", "-o", options, _of_descriptor(plain), _of_descriptor(target)]
+    _again_while_busy("convert", arguments, report, [plain, target])
+
+
+def decrypt(container: int, target: int, report: Report) -> None:
+    """Write what is in the LUKS container into the file `target`. Both are descriptors. Raises QemuImgFailed."""
+    node = {"driver": "luks", "key-secret": KEY, "file": {"driver": "file", "filename": _of_descriptor(container)}}
+    arguments = ["-q", "-O", "raw", "json:" + json.dumps(node), _of_descriptor(target)]
+    qemu_img("convert", arguments, report, [container, target])
+
+
+def _of_descriptor(descriptor: int) -> str:
+    """The path by which a program opens a file that it got from this process."""
+    return f"/dev/fd/{descriptor}"
+
+
+def _again_while_busy(command: str, arguments: Sequence[str], encrypted_by: Report | None, files: Sequence[int] = ()) -> None:
     for attempt in range(MAX_ATTEMPTS):
         try:
-            qemu_img("create", [*arguments, str(path.absolute()), str(virtual_size)], encrypted_by)
+            qemu_img(command, arguments, encrypted_by, files)
             return
         except QemuImgFailed as failed:
             if _IS_BUSY not in failed.reason or attempt == MAX_ATTEMPTS - 1:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def begin_point(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 
 def put_file(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Write `text`, or what is in the file `source`, as `name` in the partial folder. One that is there is replaced."""
-    path, partial = arguments["path"], _partial(arguments["partial"])
+    path, partial = arguments["path"], must_be_unfinished(arguments["partial"])
     between, name = places.split(f"{partial}/{arguments['name']}")
     shown = Path(path, between, name)
     with places.opened_folder(path, partial) as top, places.opened_folder(path, between, is_made=True) as folder:
@@ -64,7 +65,7 @@ def put_file(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 
 def drop_partial(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Remove a partial folder. One that is not there is removed already."""
-    path, partial = arguments["path"], _partial(arguments["partial"])
+    path, partial = arguments["path"], must_be_unfinished(arguments["partial"])
     try:
         with places.opened_folder(path, partial):
             report.alive()
@@ -75,6 +76,15 @@ def drop_partial(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 
 
 def _copy_in(source: str, draft: int, report: Report) -> None:
+    for piece in pieces_of(source, report):
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(draft, rest) :]
+    durable.sync(draft, report)
+
+
+def pieces_of(source: str, report: Report) -> Iterator[bytes]:
+    """The content of a file of the host. Raises StorageRefused."""
     try:
         original = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
@@ -82,13 +92,11 @@ def _copy_in(source: str, draft: int, report: Report) -> None:
     try:
         if not stat.S_ISREG(os.fstat(original).st_mode):
             raise StorageRefused(what="opening", path=bounded_io.printable(source), reason="it is not a regular file", errno=None)
-        while piece := memoryview(_read(original, source)):
-            while piece:
-                piece = piece[os.write(draft, piece) :]
+        while piece := _read(original, source):
+            yield piece
             report.alive()
     finally:
         os.close(original)
-    durable.sync(draft, report)
 
 
 def _read(descriptor: int, source: str) -> bytes:
@@ -104,7 +112,8 @@ def _name(name: str) -> str:
     return name
 
 
-def _partial(relative: str) -> str:
+def must_be_unfinished(relative: str) -> str:
+    """The path of the folder of an unfinished point. Raises ForeignEntry for any other."""
     between, name = places.split(relative)
     if between.count("/") != 1 or not between.startswith(f"{DOMAINS}/") or not name.startswith(PARTIAL_PREFIX):
         raise ForeignEntry(path=bounded_io.printable(relative), reason="not the folder of an unfinished point")

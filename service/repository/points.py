@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from service.model.repository import MANIFEST_FILE, SIGNATURE_FILE
 from service.repository import durable, failures, manifests, places
 from service.repository.partial import DOMAINS
 from service.repository.report import Report
+from service.repository.stored_state import archived
 
 MAX_SIGNATURE_BYTES = 65536
 """Bytes of a signature file. A larger one is not one of ours."""
@@ -37,9 +38,13 @@ def read_point(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 
 
 def read_file(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
-    """The text of a small file of a point, of at most `limit` bytes. Raises PointDamaged (it is not there), ForeignEntry."""
+    """The text of a small file of a point, of at most `limit` bytes. Raises PointDamaged (it is not there), ForeignEntry, KeyUnusable."""
     report.alive()
     path, relative = arguments["path"], f"{arguments['folder']}/{arguments['name']}"
+    manifest = manifests.parsed(_texts(path, arguments["folder"])[0])
+    content = archived(path, arguments["folder"], manifest, arguments["name"], report)
+    if content is not None:
+        return {"text": _as_text(content, Path(path, relative), arguments["limit"])}
     between, name = places.split(relative)
     try:
         with places.opened_folder(path, between) as folder:
@@ -51,10 +56,14 @@ def read_file(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
 def copy_out(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Copy a stored file to `target`, which must not be there, and check it against the manifest on the way.
 
-    Raises PointDamaged, TargetFull, StorageRefused. The target is removed then.
+    A file of an encrypted archive is written as it was before. Raises PointDamaged, TargetFull, StorageRefused, KeyUnusable. The target
+    is removed then.
     """
     path, folder, name, target = arguments["path"], arguments["folder"], arguments["name"], arguments["target"]
     manifest = manifests.parsed(_texts(path, folder)[0])
+    content = archived(path, folder, manifest, name, report)
+    if content is not None:
+        return {"bytes": len(content), "sha256": _copied([(content, len(content))], target, len(content), report)}
     stored = next((file for file in manifest.files if file.name == name), None)
     if stored is None:
         raise _damaged(path, folder, f"{folder}/{name}", "the manifest does not name it")
@@ -62,7 +71,7 @@ def copy_out(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     try:
         if (size := os.fstat(source).st_size) != stored.bytes:
             raise _damaged(path, folder, f"{folder}/{name}", f"it has {size} bytes, and {stored.bytes} were sealed")
-        copied = _copied(source, Path(path, folder, name), target, stored.bytes, report)
+        copied = _copied(_pieces(source, Path(path, folder, name)), target, stored.bytes, report)
         if copied != stored.sha256:
             Path(target).unlink()
             raise _damaged(path, folder, f"{folder}/{name}", f"its SHA-256 is {copied}, and {stored.sha256} was sealed")
@@ -123,8 +132,17 @@ def _opened_stored(path: str, folder: str, name: str) -> int:
         raise _damaged(path, folder, f"{folder}/{name}", "it is missing") from error
 
 
-def _copied(source: int, shown: Path, target: str, size: int, report: Report) -> str:
-    """The SHA-256 of what was copied. The target is removed after an error."""
+def _as_text(content: bytes, shown: Path, limit: int) -> str:
+    if len(content) > limit:
+        raise ForeignEntry(path=bounded_io.printable(shown), reason=f"it has more than {limit} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ForeignEntry(path=bounded_io.printable(shown), reason="it is not UTF-8") from error
+
+
+def _copied(pieces: Iterable[tuple[bytes, int]], target: str, size: int, report: Report) -> str:
+    """The SHA-256 of what was copied. `pieces`: each with the bytes so far. The target is removed after an error."""
     try:
         # As for every file of a restore: one that is there is never overwritten.
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, places.FILE_MODE)
@@ -132,7 +150,7 @@ def _copied(source: int, shown: Path, target: str, size: int, report: Report) ->
         raise failures.of_target(error, target, "making", size) from error
     try:
         digest = hashlib.sha256()
-        for piece, done in _pieces(source, shown):
+        for piece, done in pieces:
             digest.update(piece)
             _write(descriptor, piece, target, size)
             report.progress(done, size)

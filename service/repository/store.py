@@ -9,7 +9,7 @@ from typing import Any, Self
 from service import log
 from service.errors import RepositoryFull, RepositoryGone, RepositoryUnusable, SignatureWrong, StillpointError
 from service.model.manifest import Manifest, StoredFile
-from service.model.repository import DEFINITION_FILE, MANIFEST_FILE, RepositoryState
+from service.model.repository import DEFINITION_FILE, MANIFEST_FILE, STATE_FILE, RepositoryState
 from service.repository import manifests, signing
 from service.repository.hand import SILENCE_S, Hand, Progress, error_of
 from service.repository.keys import Key
@@ -25,7 +25,7 @@ DONE_AGAIN = frozenset(
     {
         *("look", "list_points", "read_point", "read_file", "list_keys", "verify_point", "check_parent", "inspect_source", "compare_disk"),
         *("heal_file", "heal_notes"),
-        *("begin_point", "put_file", "put_key", "copy_disk", "seal", "publish", "drop_partial", "sweep"),
+        *("begin_point", "put_file", "put_state", "put_key", "copy_disk", "seal", "publish", "drop_partial", "sweep"),
         *("look_at_files", "open_to_qemu", "close_to_qemu", "make_whole", "stand_on_again"),
     }
 )
@@ -160,6 +160,12 @@ class Repository:
     def put_file(self, partial: str, name: str, source: str | Path) -> int:
         """Bytes that were stored. `source`: a file of the host, such as NVRAM."""
         return int(self.call("put_file", {"partial": partial, "name": name, "source": str(source)})["bytes"])
+
+    def put_state(self, partial: str, text_files: Mapping[str, str], files: Mapping[str, str | Path]) -> int:
+        """Texts, and files of the host, by their names, in one archive that is encrypted with the key. Bytes that were stored."""
+        texts = [{"name": name, "text": text} for name, text in text_files.items()]
+        sources = [{"name": name, "source": str(source)} for name, source in files.items()]
+        return int(self.call("put_state", {"partial": partial, "name": STATE_FILE, "files": [*texts, *sources]})["bytes"])
 
     def seal(
         self,

@@ -4,17 +4,15 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from service.errors import KeyUnusable, StillpointError
+from service.errors import StillpointError
 from service.repository import stored_chain
 from service.repository.digests import Digests
 from service.repository.failures import in_repository
+from service.repository.image_key import is_about_the_key, need_key, wrong_key
 from service.repository.nbd_server import ServerFailed
 from service.repository.reading import Opened, ReadFailed, opened_image
 from service.repository.report import Report
 from service.repository.stored_chain import StoredImage, damaged
-
-_WRONG_KEY = ("Invalid password", "keyslot")
-"""What QEMU says of a key that does not open the image. It has no code for that, and speaks English only."""
 
 
 def stored_digests(repository: str, folder: str, blocks_file: str, virtual_size: int) -> Digests:
@@ -25,21 +23,6 @@ def stored_digests(repository: str, folder: str, blocks_file: str, virtual_size:
             return Digests.of_file(path, virtual_size)
         except ValueError as error:
             raise damaged(folder, path, str(error)) from error
-
-
-def is_about_the_key(reason: str) -> bool:
-    """Whether a program of QEMU says that the key does not open the image."""
-    return any(words in reason for words in _WRONG_KEY)
-
-
-def wrong_key(path: str) -> KeyUnusable:
-    return KeyUnusable(key=path, reason="this key does not open the image")
-
-
-def need_key(is_encrypted: bool, report: Report, path: str) -> None:
-    """Raises KeyUnusable."""
-    if is_encrypted and report.key is None:
-        raise KeyUnusable(key=path, reason="the image is encrypted, and the repository has no key")
 
 
 @contextmanager

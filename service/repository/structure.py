@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
+from service.repository.image_key import is_about_the_key, wrong_key
 from service.repository.images import ALONE, Image, QemuImgFailed, qemu_img_watched
 from service.repository.report import Report
 from service.repository.stored_chain import StoredImage
-from service.repository.stored_disk import is_about_the_key, wrong_key
 
 CORRUPT, LEAKS = 2, 3
 """The codes with which the program ends. Leaks are clusters that are allocated and not used: they cost space, and no data."""

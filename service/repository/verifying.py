@@ -16,11 +16,14 @@ from service.repository import durable, extents, filesystem_readers, places, sto
 from service.repository.digests import Digests, digest
 from service.repository.extents import Block
 from service.repository.failures import in_repository
+from service.repository.image_key import need_key
 from service.repository.reading import Tally, read_blocks
 from service.repository.report import Report
 from service.repository.stamps import stamp_of
+from service.repository.state_archive import archive_of
 from service.repository.stored_chain import StoredImage, damaged
-from service.repository.stored_disk import need_key, opened, stored_digests
+from service.repository.stored_disk import opened, stored_digests
+from service.repository.stored_state import files_of
 from service.repository.structure import structure_of
 
 FILES_AT_A_TIME = 4
@@ -101,6 +104,7 @@ def _bytes(repository: str, folder: str, report: Report) -> dict[str, Any]:
     if not faults.faults:
         for disk in disks:
             read += _check_content(repository, folder, disk, faults, tally)
+        _check_state(repository, points, folder, faults, report)
     return {
         "ok": not faults.faults,
         "files": len(files),
@@ -119,6 +123,17 @@ def _stamps(repository: str, points: Sequence[PointOnDisk]) -> dict[str, str]:
             # The read finds what is missing or strange, and says so.
             stamps[point.folder] = stamp_of(repository, point.folder, point.manifest)
     return stamps
+
+
+def _check_state(repository: str, points: Sequence[PointOnDisk], folder: str, faults: Faults, report: Report) -> None:
+    """Whether the key opens the archive with the state, and all of its files are in it."""
+    manifest = next((point.manifest for point in points if point.folder == folder), None)
+    if manifest is None or report.key is None or (archive := archive_of(manifest)) is None:
+        return
+    try:
+        files_of(repository, folder, manifest, report)
+    except (PointDamaged, ForeignEntry) as error:
+        faults.add(folder, archive, str(error.facts["reason"]))
 
 
 def _disks(points: Sequence[PointOnDisk], folder: str) -> Sequence[DiskOfPoint]:

@@ -19,14 +19,15 @@ SIZE = 8 * MIB
 class RestoreScene(Scene):
     """`domain` is shut off. Its disk holds the byte 1 at the first point (`full`), and 2 at the second (`point`), which inherits."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Database, folder: Path, *, key: Path | None = None) -> None:
+        """`key`: the file with the key of the repository."""
         super().__init__(database, folder)
         with database.write() as session:
             queue.ensure_slots(session, f"host:{HOST}:{Lane.transfer.value}", 4)
         self.repository = folder / "repository"
         self.disk_file = Path(self.domain.source("vda"))
         self.live = self.write_disk(1)
-        self.sealed = SealedPoints(database, self.repository, HOST)
+        self.sealed = SealedPoints(database, self.repository, HOST, f"file:{key}" if key is not None else None)
         self.full = self.seal()
         self.live = self.write_disk(2)
         self.point = self.seal(parent=self.full)

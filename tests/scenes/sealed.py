@@ -12,7 +12,7 @@ from uuid import uuid4
 from service.db.engine import Database
 from service.db.tables import RecoveryPoint
 from service.model.manifest import DiskOfPoint, Manifest
-from service.model.repository import DEFINITION_FILE, MANIFEST_FILE, DiskLevel, RepositoryState, point_folder
+from service.model.repository import DEFINITION_FILE, MANIFEST_FILE, STATE_FILE, DiskLevel, RepositoryState, point_folder
 from service.records import points, repositories, sealed_points
 from service.records.repositories import Look, Registration
 from service.repository import signing
@@ -23,6 +23,7 @@ from tests.repository.disks import MIB, Disk
 
 DOMAIN = "5a1d5d0e-6f0b-4c3c-8f5e-0c7a5d4f1c11"
 HOST = "hv1"
+DEFINITION = "<domain>\n  <name>db1</name>\n</domain>\n"
 BEGIN = datetime(2026, 11, 27, 20, 0, tzinfo=UTC)
 
 
@@ -39,6 +40,8 @@ class Sealed:
         self.name = name
         self.id = str(uuid4())
         self.points: list[str] = []
+        #: Earlier versions encrypted nothing but the disks.
+        self.is_of_an_earlier_version = False
         self.manifests: dict[str, Manifest] = {}
         #: Of the points that are sealed next.
         self.labels: dict[str, str] = {}
@@ -89,7 +92,7 @@ class Sealed:
         name = f"{at:%Y%m%dT%H%M%SZ}-{point_id[:8]}"
         with self.opened() as repository:
             partial = repository.begin_point(DOMAIN, name).partial
-            repository.put_text(partial, DEFINITION_FILE, "<domain>\n  <name>db1</name>\n</domain>\n")
+            self._put_state(repository, partial)
             copied = repository.call("copy_disk", self._request(partial, parent))
             files = repository.seal(partial)
             manifest = self._manifest(point_id, name, at, copied, parent, files)
@@ -99,6 +102,17 @@ class Sealed:
         if database is not None:
             self.put_on_record(database, point_id, digest)
         return point_id
+
+    def _put_state(self, repository: Repository, partial: str) -> None:
+        if self.key is not None and not self.is_of_an_earlier_version:
+            repository.put_state(partial, {DEFINITION_FILE: DEFINITION}, {})
+        else:
+            repository.put_text(partial, DEFINITION_FILE, DEFINITION)
+
+    @property
+    def state_files(self) -> dict[str, Any]:
+        archive = {"archive": STATE_FILE} if self.key is not None and not self.is_of_an_earlier_version else {}
+        return {"definition": DEFINITION_FILE, **archive}
 
     def put_on_record(self, database: Database, point_id: str, digest: str, *, at: datetime = BEGIN) -> None:
         with database.write() as session:
@@ -169,7 +183,7 @@ class Sealed:
             disks=[disk],
             left_out=[],
             files=files,
-            state_files={"definition": DEFINITION_FILE},
+            state_files=self.state_files,
             key_id=self.signing_key.id,
             labels=self.labels,
         )

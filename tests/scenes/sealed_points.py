@@ -13,7 +13,7 @@ from service.clock import rfc3339
 from service.db.engine import Database, database_now
 from service.model.manifest import DiskOfPoint, Manifest, StoredFile
 from service.model.proofs import Proof
-from service.model.repository import DEFINITION_FILE, DiskLevel, ProofKind, point_folder
+from service.model.repository import DEFINITION_FILE, STATE_FILE, DiskLevel, ProofKind, point_folder
 from service.records import points, repositories, sealed_points
 from service.records.repositories import Registration
 from service.repository.keys import Key
@@ -67,15 +67,7 @@ class SealedPoints:
         with self._repository(self.id) as repository:
             partial = repository.begin_point(domain[0], name).partial
             copied = [self._copy(repository, partial, target, image, parent) for target, image in disks.items()]
-            repository.put_text(partial, DEFINITION_FILE, definition)
-            state: dict[str, Any] = {"definition": DEFINITION_FILE}
-            if nvram is not None:
-                repository.put_file(partial, "nvram", nvram)
-                state["nvram"] = "nvram"
-            if tpm is not None:
-                state["tpm"] = [f"tpm/{file.name}" for file in sorted(tpm.iterdir()) if file.name != ".lock"]
-                for name in state["tpm"]:
-                    repository.put_file(partial, name, tpm / Path(name).name)
+            state = self._put_state(repository, partial, definition, nvram, tpm)
             files = repository.seal(partial)
             manifest = self._manifest(point_id, folder, domain, now, copied, files, state, more)
             digest = repository.publish(partial, manifest, None)
@@ -85,6 +77,19 @@ class SealedPoints:
             points.add(session, sealed_points.row_of(manifest, digest), database_now(session))
             points.add_proofs(session, point_id, [proof] if is_proven else [], database_now(session))
         return point_id
+
+    def _put_state(self, repository: Repository, partial: str, definition: str, nvram: Path | None, tpm: Path | None) -> dict[str, Any]:
+        """Returns `state_files` of the manifest."""
+        of_tpm = {f"tpm/{file.name}": file for file in sorted(tpm.iterdir()) if file.name != ".lock"} if tpm is not None else {}
+        files = of_tpm | ({"nvram": nvram} if nvram is not None else {})
+        state = {"definition": DEFINITION_FILE, "nvram": "nvram" if nvram is not None else None, "tpm": list(of_tpm)}
+        if self.key_reference is not None:
+            repository.put_state(partial, {DEFINITION_FILE: definition}, files)
+            return state | {"archive": STATE_FILE}
+        repository.put_text(partial, DEFINITION_FILE, definition)
+        for name, file in files.items():
+            repository.put_file(partial, name, file)
+        return state
 
     def _copy(self, repository: Repository, partial: str, target: str, image: Path, parent: str | None) -> DiskOfPoint:
         info = json.loads(subprocess.run(["qemu-img", "info", "-U", "--output=json", str(image)], check=True, capture_output=True).stdout)
