@@ -228,8 +228,10 @@ def sealed(request: pytest.FixtureRequest, tmp_path: Path) -> Sealed:
     key.write_text(SECRET)
     options = {"plain": {}, "compressed": {"compress": True}, "encrypted": {"key": key}}[request.param]
     made = Sealed(tmp_path / "repository", **options)  # type: ignore[arg-type]
+    made.is_of_an_earlier_version = True
     made.seal((1, 0, MIB), (2, MIB, MIB))
     made.seal((3, MIB, MIB))
+    made.is_of_an_earlier_version = False
     made.seal((4, 2 * MIB + 4096, 4096), (0, 0, 65536))
     return made
 

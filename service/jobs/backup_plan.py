@@ -111,9 +111,12 @@ class BackupPlan(Additions):
     # --- in the preflight -------------------------------------------------------------------------
 
     def decide(self, selection: DiskSelection, *, is_running: bool) -> None:
-        """Raises RepositoryFull, RepositoryGone and its like, LevelImpossible, JobCancelled."""
+        """Raises RepositoryFull, RepositoryGone and its like, KeyUnusable, LevelImpossible, JobCancelled."""
         self._repository.safe_point = lambda: self._run.safe_point(PhaseName.preflight)
         look = self._repository.look()
+        if self._registered.is_encrypted:
+            # A full copy would be made with any key, and could not be read with the right one.
+            self._repository.check_key(self._guest.uuid)
         if look.is_writable:
             # What attempts left that were lost for good.
             self._repository.sweep([], self._owner)

@@ -205,6 +205,13 @@ def decrypt(container: int, target: int, report: Report) -> None:
     qemu_img("convert", arguments, report, [container, target])
 
 
+def read_first_sector(image: Image, report: Report) -> None:
+    """To see whether the key opens the image. What is read is dropped. Raises QemuImgFailed."""
+    with os.fdopen(os.memfd_create("sector", os.MFD_CLOEXEC)) as dropped:
+        arguments = ["-O", "raw", "bs=512", "count=1", f"if={image.name()}", f"of={_of_descriptor(dropped.fileno())}"]
+        qemu_img("dd", arguments, report, [dropped.fileno()])
+
+
 def _of_descriptor(descriptor: int) -> str:
     """The path by which a program opens a file that it got from this process."""
     return f"/dev/fd/{descriptor}"

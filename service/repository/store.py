@@ -23,8 +23,7 @@ MAX_DEFINITION_BYTES = 4 << 20
 """Bytes of the definition of a domain. A larger file is not one."""
 DONE_AGAIN = frozenset(
     {
-        *("look", "list_points", "read_point", "read_file", "list_keys", "verify_point", "check_parent", "inspect_source", "compare_disk"),
-        *("heal_file", "heal_notes"),
+        *("check_key", "heal_file", "heal_notes"),
         *("begin_point", "put_file", "put_state", "put_key", "copy_disk", "seal", "publish", "drop_partial", "sweep"),
         *("look_at_files", "open_to_qemu", "close_to_qemu", "make_whole", "stand_on_again"),
     }
@@ -166,6 +165,10 @@ class Repository:
         texts = [{"name": name, "text": text} for name, text in text_files.items()]
         sources = [{"name": name, "source": str(source)} for name, source in files.items()]
         return int(self.call("put_state", {"partial": partial, "name": STATE_FILE, "files": [*texts, *sources]})["bytes"])
+
+    def check_key(self, domain_id: str) -> None:
+        """Whether the key is that of the points which are there, those of this domain first. Raises KeyUnusable."""
+        self.call("check_key", {"domain_id": domain_id})
 
     def seal(
         self,

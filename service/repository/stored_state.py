@@ -22,12 +22,12 @@ def files_of(path: str, folder: str, manifest: Manifest, report: Report) -> dict
     shown = Path(path, folder, archive)
     content = _opened_and_read(path, folder, manifest, archive, report)
     try:
-        found = members(content)
+        files = members(content)
     except NotAnArchive as error:
         raise damaged(folder, shown, error.reason) from error
-    if missing := sorted(names_in(manifest) - found.keys()):
+    if missing := sorted(names_in(manifest) - files.keys()):
         raise damaged(folder, shown, f"it does not have the file {missing[0]}")
-    return found
+    return files
 
 
 def _opened_and_read(path: str, folder: str, manifest: Manifest, archive: str, report: Report) -> bytes:

@@ -44,6 +44,24 @@ def test_a_key_that_is_not_there_freezes_nothing(sqlite_database: Database, tmp_
     assert (error_of(job)["code"], scene.freezes(), scene.is_as_before()) == ("key_unusable", 0, True)
 
 
+def test_a_full_backup_with_another_key_than_that_of_the_points_there_freezes_nothing(sqlite_database: Database, tmp_path: Path) -> None:
+    """It would be a good point that the key of the others does not open."""
+    key = tmp_path / "key"
+    key.write_text("the first key")
+    scene = BackupScene(sqlite_database, tmp_path)
+    with_key(scene, key)
+    assert scene.run().state == "succeeded"
+    (first,) = scene.sealed()
+    key.write_text("another key")
+    of_another_domain = scene.run(domain=scene.add("db2"))
+    jobs = [scene.run(level="full"), of_another_domain]
+    assert [(error_of(job)["code"], [phase["name"] for phase in job.phases]) for job in jobs] == [("key_unusable", ["preflight"])] * 2
+    sealed = [point.id for point in scene.sealed()]
+    assert (scene.freezes(), sealed, scene.partial_folders(), scene.is_as_before()) == (1, [first.id], [], True)
+    key.write_text("the first key")
+    assert scene.run(level="full").state == "succeeded"
+
+
 def test_an_increment_with_another_key_than_that_of_its_parent_is_no_point(sqlite_database: Database, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("the first key")
