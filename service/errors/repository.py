@@ -93,13 +93,13 @@ class PointDamaged(StillpointError):
 
 
 class PointUnsigned(StillpointError):
-    """The point was imported, and its manifest, or that of a point below it, has no signature. Facts: `point`, `folder`, `next_good`."""
+    """The manifest of the point, or of a point below it, is not signed, or not any more. Facts: `point`, `folder`, `next_good`."""
 
     code = "point_unsigned"
     title = "Nobody has signed the point"
     detail_template = "{folder}: the manifest of point {point}, or of a point that it needs, has no signature. It may be made by anybody."
     remedy_template = (
-        "Put manifest.sig back and import again, or restore {next_good}. Say `accept_unsigned` only if you know where the point comes from."
+        "Put manifest.sig back and verify again, or restore {next_good}. Say `accept_unsigned` only if you know where the point comes from."
     )
 
 
