@@ -197,7 +197,7 @@ class _VerifyRun:
             self._faults = tested.faults
             error = self._damage(tested.faults) if tested.faults else None
             if error is None and kind is ProofKind.bytes:
-                error = self._unsigned(repository)
+                error = verify_signatures.check(self._run, lambda: self._opened(None), self._subject.point_id)
             if error is not None:
                 phase.fail(error.detail)
             elif "seen_once" in tested.proof.facts:
@@ -205,13 +205,6 @@ class _VerifyRun:
             elif tested.proof.ok is not True:
                 phase.warn(UNKNOWN if tested.proof.ok is None else FILESYSTEM_ERRORS)
         return error
-
-    def _unsigned(self, repository: Repository) -> StillpointError | None:
-        if self._subject.key is None:
-            return verify_signatures.check(self._run, repository, self._subject.point_id)
-        # Signatures need no key, and the key may not be there.
-        with self._opened(None) as without_key:
-            return verify_signatures.check(self._run, without_key, self._subject.point_id)
 
     def _with_or_without_key(self, phase: Phase, repository: Repository) -> _Tested:
         """The stored bytes can be tested without the key. What the guest sees, and the other checks, need it."""

@@ -4,7 +4,7 @@ Who may write in the repository can remove a signature. The bytes are good then,
 of its own: the point is restored only with `accept_unsigned`, as one that was imported without a signature.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy.orm import Session
 
@@ -25,18 +25,15 @@ UNSIGNED = "unsigned"
 """The state of a manifest that names no key, and has no signature."""
 
 
-def check(run: JobRun, repository: Repository, point_id: str) -> StillpointError | None:
-    """Puts what was found on record. Returns why the point is not good. Raises the errors of a repository that cannot be read."""
+def check(run: JobRun, open_repository: Callable[[], Repository], point_id: str) -> StillpointError | None:
+    """Puts what was found on record. Returns why the point is not good. Raises the errors of a repository that cannot be read.
+
+    `open_repository`: without its key, which may not be there. Signatures need none.
+    """
     folders = run.in_transaction(lambda session: _folders_of_chain(session, point_id))
     begun = run.in_transaction(database_now)
-    before = repository.look()
-    states = _states(repository, folders)
-    lost = [folder for folder, state in states.items() if state in (SignatureState.missing, ANOTHER_KEY)]
-    if lost:
-        # A second time: a file may be missing only because its whole repository was away for a moment.
-        again = _states(repository, lost)
-        repository.must_have_stayed(before)
-        lost = [folder for folder in lost if again.get(folder) == states[folder]]
+    with open_repository() as repository:
+        states, lost = _read(repository, folders)
     is_signed = all(state == SignatureState.good for state in states.values())
 
     def note(session: Session) -> str | None:
@@ -52,6 +49,17 @@ def check(run: JobRun, repository: Repository, point_id: str) -> StillpointError
 
     next_good = run.in_transaction(note)
     return PointUnsigned(point=point_id, folder=lost[0], next_good=next_good) if lost else None
+
+
+def _read(repository: Repository, folders: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
+    """The states, and the folders whose signature is lost. What seems lost is read a second time: its whole repository may have been away."""
+    before, states = repository.look(), _states(repository, folders)
+    lost = [folder for folder, state in states.items() if state in (SignatureState.missing, ANOTHER_KEY)]
+    if lost:
+        again = _states(repository, lost)
+        repository.must_have_stayed(before)
+        lost = [folder for folder in lost if again.get(folder) == states[folder]]
+    return states, lost
 
 
 def _folders_of_chain(session: Session, point_id: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Proofs: statements about a point that were tested, each with its date. A point keeps the newest of each kind."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,10 @@ KEPT_OF_EACH_KIND = 10
 
 CAN_PROVE_DAMAGE = (ProofKind.bytes, ProofKind.structure, ProofKind.signature)
 """Errors in a filesystem are the guest's own. A guest that does not boot, or an application that fails, may have been so before."""
+
+
+DAMAGED_BELOW = "damaged_below"
+"""The fact of a proof that says damage: the ids of the points whose files are to blame, where it was not a file of the point itself."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,32 @@ class Proof:
 
 
 def with_new(known: Sequence[Mapping[str, Any]] | None, new: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The proofs of a point, oldest first. What was judged last of a kind stays, however many could tell nothing since."""
+    """The proofs of a point, oldest first. What was judged last of a kind stays, however many could tell nothing since.
+
+    So does what was judged last of the point's own files, however often other points were to blame since.
+    """
     proofs = [dict(proof) for proof in [*(known or ()), *new]]
-    kept: list[dict[str, Any]] = []
-    for n, proof in enumerate(proofs):
-        later = sum(other["kind"] == proof["kind"] for other in proofs[n + 1 :])
-        is_last_word = proof["ok"] is not None and not any(
-            other["kind"] == proof["kind"] and other["ok"] is not None for other in proofs[n + 1 :]
-        )
-        if later < KEPT_OF_EACH_KIND or is_last_word:
-            kept.append(proof)
-    return kept
+    return [proof for n, proof in enumerate(proofs) if _stays(proof, proofs[n + 1 :])]
+
+
+def _stays(proof: Mapping[str, Any], later: Sequence[Mapping[str, Any]]) -> bool:
+    of_kind = [other for other in later if other["kind"] == proof["kind"]]
+    judged = [other for other in of_kind if other["ok"] is not None]
+    is_last_word = proof["ok"] is not None and not any(_is_of_others(proof) or not _is_of_others(other) for other in judged)
+    return is_last_word or len(of_kind) < KEPT_OF_EACH_KIND
+
+
+def _is_of_others(proof: Mapping[str, Any]) -> bool:
+    return DAMAGED_BELOW in proof["facts"]
+
+
+def without_blame(proof: Mapping[str, Any], kind: ProofKind, good: Collection[str], facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same proof. If it says damage only because of points that are all among `good`, it says nothing any more. `facts`: why.
+
+    What an earlier proof said of the point's own files counts again then.
+    """
+    is_refuted = proof["kind"] == kind and proof["ok"] is False and _is_of_others(proof) and set(proof["facts"][DAMAGED_BELOW]) <= set(good)
+    return {**proof, "ok": None, "facts": {**proof["facts"], **facts}} if is_refuted else proof
 
 
 def newest(proofs: Sequence[Mapping[str, Any]] | None, kind: ProofKind) -> Mapping[str, Any] | None:

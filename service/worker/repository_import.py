@@ -13,7 +13,7 @@ from service.db.tables import RecoveryPoint
 from service.errors import ForeignEntry, PointDamaged, PointUnsigned, RecordUnreadable, SignatureWrong, StillpointError
 from service.model import chains
 from service.model.lifecycle import PointState
-from service.model.proofs import Proof, newest, what_is_bad
+from service.model.proofs import DAMAGED_BELOW, Proof, newest, what_is_bad
 from service.model.repository import ProofKind
 from service.records import damage, points, removal, sealed_points
 from service.records.removal import EventPosition
@@ -104,7 +104,8 @@ def judge_signatures(session: Session, repository_id: str, catalogued: Iterable[
         blamed = unsigned & chains.with_all_below(point.id, parents)
         is_bad = ProofKind.signature in what_is_bad(point.proofs)
         if blamed and not is_bad:
-            facts = {"state": listed[point.id].signature.value, "signed_by": listed[point.id].key_id, "damaged_below": sorted(blamed)}
+            facts: dict[str, Any] = {"state": listed[point.id].signature.value, "signed_by": listed[point.id].key_id}
+            facts |= {DAMAGED_BELOW: sorted(blamed)} if point.id not in blamed else {}
             points.add_proofs(session, point.id, [Proof(ProofKind.signature, ok=False, facts=facts)], now)
         if blamed and point.state == PointState.sealed:
             points.set_state(session, point.id, PointState.damaged, now=now, facts={"by": "import", "code": PointUnsigned.code})
