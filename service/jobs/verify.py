@@ -168,16 +168,8 @@ class _VerifyRun:
         needed = chains.ancestors(point.id, links) | {point.id}
         of_chain = {row.folder: row.manifest_digest for row in points.of_repository(session, point.repository_id) if row.id in needed}
         key = Key(repository.key_reference) if repository.key_reference is not None else None
-        return _Subject(
-            point.id,
-            point.folder,
-            point.is_encrypted,
-            repository.id,
-            repository.path,
-            key,
-            point.domain_id,
-            {folder: digest for folder, digest in of_chain.items() if folder is not None},
-        )
+        manifests = {folder: digest for folder, digest in of_chain.items() if folder is not None}
+        return _Subject(point.id, point.folder, point.is_encrypted, repository.id, repository.path, key, point.domain_id, manifests)
 
     def _safe_point(self) -> None:
         self._run.safe_point(self._phase)

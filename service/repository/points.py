@@ -41,10 +41,11 @@ def read_file(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """The text of a small file of a point, of at most `limit` bytes. Raises PointDamaged (it is not there), ForeignEntry, KeyUnusable."""
     report.alive()
     path, relative = arguments["path"], f"{arguments['folder']}/{arguments['name']}"
-    manifest = manifests.parsed(_texts(path, arguments["folder"])[0])
-    content = archived(path, arguments["folder"], manifest, arguments["name"], report)
-    if content is not None:
-        return {"text": _as_text(content, Path(path, relative), arguments["limit"])}
+    if arguments["name"] != MANIFEST_FILE:
+        manifest = manifests.parsed(_texts(path, arguments["folder"])[0])
+        content = archived(path, arguments["folder"], manifest, arguments["name"], report)
+        if content is not None:
+            return {"text": _as_text(content, Path(path, relative), arguments["limit"])}
     between, name = places.split(relative)
     try:
         with places.opened_folder(path, between) as folder:

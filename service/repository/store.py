@@ -23,6 +23,7 @@ MAX_DEFINITION_BYTES = 4 << 20
 """Bytes of the definition of a domain. A larger file is not one."""
 DONE_AGAIN = frozenset(
     {
+        *("look", "list_points", "read_point", "read_file", "list_keys", "verify_point", "check_parent", "inspect_source", "compare_disk"),
         *("check_key", "heal_file", "heal_notes"),
         *("begin_point", "put_file", "put_state", "put_key", "copy_disk", "seal", "publish", "drop_partial", "sweep"),
         *("look_at_files", "open_to_qemu", "close_to_qemu", "make_whole", "stand_on_again"),
