@@ -321,14 +321,12 @@ class _VerifyRun:
 
     def _damage(self, faults: Sequence[Mapping[str, Any]]) -> StillpointError:
         """The error of the first fault."""
-        first, next_good = faults[0], self._run.in_transaction(self._next_good)
+        first, point_id = faults[0], self._subject.point_id
+        next_good = self._run.in_transaction(lambda session: points.next_good(session, points.get(session, point_id)))
         if first["file"] is None:
             return PointIncomplete(point=self._subject.point_id, missing=first["folder"], next_good=next_good)
         path = first["file"] if first["file"].startswith("/") else f"{first['folder']}/{first['file']}"
         return PointDamaged(point=self._subject.point_id, path=path, reason=first["reason"], next_good=next_good)
-
-    def _next_good(self, session: Session) -> str | None:
-        return points.next_good(session, points.get(session, self._subject.point_id))
 
 
 def _shown(proof: Proof) -> dict[str, Any]:

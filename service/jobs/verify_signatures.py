@@ -52,7 +52,7 @@ def check(run: JobRun, open_repository: Callable[[], Repository], point_id: str)
 
 
 def _read(repository: Repository, folders: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
-    """The states, and the folders whose signature is lost. What seems lost is read a second time: its whole repository may have been away."""
+    """The states, and the folders whose signature is lost. What seems lost is read twice: the whole repository may have been away."""
     before, states = repository.look(), _states(repository, folders)
     lost = [folder for folder, state in states.items() if state in (SignatureState.missing, ANOTHER_KEY)]
     if lost:
