@@ -99,7 +99,8 @@ def test_bytes_are_read_also_where_they_were_not_asked_for(world: World) -> None
 def test_a_verify_keeps_its_pace(world: World) -> None:
     answers = Answers(world.sealed)
     world.verify_with(answers, world.sealed.points[-1], checks=["bytes"], rate_limit_bytes=4096)
-    assert answers.paces == [4096]
+    # Of every process that reads.
+    assert set(answers.paces) == {4096}
 
 
 # --- a point that is not good -----------------------------------------------------------------------
