@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, or_, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.db.tables import Policy
@@ -56,7 +56,12 @@ def next_blackout(entry: Entry, now: datetime) -> Blackout | None:
 
 def in_blackout(session: Session, now: datetime) -> frozenset[str]:
     """The names of the policies whose jobs may not begin now."""
-    return frozenset(session.scalars(select(Policy.name).where(Policy.blocked_from <= now, Policy.blocked_until > now)))
+    return frozenset(session.scalars(_IN_BLACKOUT, {"now": now}))
+
+
+_NOW = bindparam("now", type_=Policy.blocked_from.type)
+# Built once: every idle worker asks this once a second.
+_IN_BLACKOUT = select(Policy.name).where(Policy.blocked_from <= _NOW, Policy.blocked_until > _NOW)
 
 
 def may_begin(job: Any, names: Collection[str]) -> ColumnElement[bool]:
