@@ -60,12 +60,14 @@ def test_a_restore_a_verify_and_a_removal_ask_for_their_point(stillpoint: Stillp
     service.says("POST /api/v1/jobs", job("queued"), status=202)
     stillpoint("restore", POINT, "--mode", "instant", "--name", "db2", "--start", "--no-wait")
     stillpoint("verify", POINT, "--check", "bytes", "--no-wait")
+    stillpoint("verify", POINT, "--heal", "--no-wait")
     stillpoint("remove", POINT, "--no-wait")
     stillpoint("remove", POINT, POINT, "--with-needing", "--no-wait")
     restore = {"kind": "restore", "recovery_point": POINT, "mode": "instant", "identity": "auto", "name": "db2", "start": True}
     assert service.bodies_of("POST /api/v1/jobs") == [
         restore,
         {"kind": "verify", "recovery_point": POINT, "checks": ["bytes"]},
+        {"kind": "verify", "recovery_point": POINT, "heal": True},
         {"kind": "prune", "recovery_points": [POINT]},
         {"kind": "prune", "recovery_points": [POINT, POINT], "with_needing": True},
     ]

@@ -3,8 +3,8 @@
 One read of a point reads all points that it stands on, so it proves their bytes as well. In order:
 
 1. Points whose proof a policy promises soon, by the instant at which the promise breaks.
-2. Damaged points of which something has changed: what they stand on was healed, or the domain has a new point, which may hold good
-   copies of the bad blocks. Newest first.
+2. Damaged points of which something has changed: what they stand on was healed, or the domain has a new full point, which may hold
+   good copies of the bad blocks. Newest first.
 3. Points without a proof of their bytes: the newest of each domain, then the second of each domain, and so on.
 4. Points whose proof is old, oldest first.
 
@@ -160,7 +160,8 @@ class _Known:
     def _damaged(self, newest_first: Mapping[str, Sequence[StoredPoint]]) -> list[StoredPoint]:
         hopeful = []
         for points in newest_first.values():
-            changes = [point.at for point in points if point.state == PointState.sealed]
+            # An increment hardly ever holds a block that is missing. With each of them the whole chain would be read again.
+            changes = [point.at for point in points if point.state == PointState.sealed and not point.parents]
             changes += [point.healed_at for point in points if point.healed_at is not None]
             changed_at = max(changes, default=None)
             for point in points:
@@ -169,7 +170,7 @@ class _Known:
         return sorted(hopeful, key=lambda each: (each.at, each.id), reverse=True)
 
     def _has_hope(self, point: StoredPoint, changed_at: datetime | None) -> bool:
-        """`changed_at`: when the domain last got a good point, or something of it was healed."""
+        """`changed_at`: when the domain last got a good full point, or something of it was healed."""
         if point.tried_at is None or (changed_at is not None and changed_at > point.tried_at):
             return True
         below = [self.points[each].state for each in point.blamed if each in self.points]

@@ -14,7 +14,9 @@ from service.errors import UsnRisk
 from service.model.lifecycle import JobState, PointState
 from service.model.proofs import Proof
 from service.model.repository import ProofKind
+from service.model.requests import VerifyRequest
 from service.records import points, queue
+from service.records.orders import order_of
 from tests.api.world import DB1, add_domain, add_host, add_job, add_recovery_point
 from tests.scenes.repositories import add_repository, add_sealed, id_of_point
 
@@ -149,6 +151,21 @@ def test_a_verify_locks_its_point_and_no_domain(api: TestClient, sqlite_database
     row = row_of(sqlite_database, job["id"])
     assert (row.lock_key, row.repository_id, row.domain_id, row.host_id) == (f"point:{INC}", nas, None, "hv1")
     assert job["request"]["checks"] == ["bytes", "structure", "filesystem"]
+
+
+def test_a_verify_heals_where_it_is_asked_to_and_none_says_that_a_plan_asked(api: TestClient, nas: str) -> None:
+    asked = [ask(api, kind="verify", recovery_point=INC, **more)["request"] for more in ({}, {"heal": True})]
+    assert [(request["heal"], request["by_plan"]) for request in asked] == [(False, False), (True, False)]
+    assert refusal(api, kind="verify", recovery_point=INC, by_plan=True) == (422, "validation_failed")
+
+
+def test_what_a_plan_asked_for_is_of_a_caller_when_it_is_tried_again(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    with sqlite_database.write() as session:
+        order = order_of(session, VerifyRequest(INC, by_plan=True, heal=True), {})
+        job_id = queue.enqueue(session, order.as_new_job()).job_id
+        queue.request_cancel(session, job_id)
+    again = api.post(f"/api/v1/jobs/{job_id}/retry").json()["request"]
+    assert (again["by_plan"], again["heal"]) == (False, True)
 
 
 def test_a_verify_shows_the_domain_of_its_point(api: TestClient, sqlite_database: Database, nas: str) -> None:

@@ -108,6 +108,7 @@ def test_what_is_damaged_is_tried_again_when_something_has_changed() -> None:
     assert planned(bad, above) == []
     assert planned(replace(bad, tried_at=None), above) == [("a1", "damaged")]
     assert planned(bad, above, point("a3", 1, proven=1)) == [("a2", "damaged")]
+    assert planned(bad, above, point("a3", 9, proven=1), point("a4", 1, "a3", proven=1)) == [], "an increment has few blocks"
     assert planned(bad, above, point("a3", 9, proven=1, healed_at=NOW - DAY)) == [("a2", "damaged")]
     assert planned(point("a1", 9, proven=1), above) == [("a2", "damaged")]
 
