@@ -58,7 +58,6 @@ def protection_of(session: Session, named: str, host: str | None) -> dict[str, A
         **_item(known, answer),
         "promise": policy.promise.as_document() if policy is not None else None,
         "covered_since": rfc3339(known.covered_since) if policy is not None else None,
-        "next_run_at": _time(known.next_fire_at),
         "usually_takes_s": known.takes_s or None,
         "last_jobs": [_job(job) for job in known.jobs],
         "repositories": [_repository(one) for one in landscape.repositories if one.id in _repositories_of(known)],

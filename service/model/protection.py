@@ -7,7 +7,7 @@ from typing import Any
 
 from service.clock import rfc3339
 from service.model.protection_facts import DomainFacts, Known, PointFacts, PolicyFacts, Promise, TieFacts
-from service.model.protection_reasons import Reason, first_cause, reason_of
+from service.model.protection_reasons import Reason, first_cause
 from service.model.protection_view import OVERDUE, Part, View, look, view_of
 
 
@@ -98,7 +98,7 @@ def protection(known: Known, now: datetime) -> Protection:
         return _without_policy(known, policy, now)
     view = view_of(known, policy, now)
     if policy.is_paused:
-        return _answer(view, ProtectionState.paused, reason_of("policy_paused", _PAUSED, _UNPAUSE, {"policy": policy.name}, now))
+        return _answer(view, ProtectionState.paused, Reason("policy_paused", _PAUSED, _UNPAUSE, {"policy": policy.name}, now))
     part = _broken_part(view)
     if part is not None:
         return _answer(view, ProtectionState.broken, first_cause(view, part, or_endangers=False), part)
@@ -108,7 +108,7 @@ def protection(known: Known, now: datetime) -> Protection:
         return _answer(view, ProtectionState.at_risk, danger)
     if _is_first_to_come(view):
         facts = {"policy": policy.name, "next_run_at": view.next_point_start() or now}
-        return _answer(view, ProtectionState.waiting, reason_of("first_point_to_come", _FIRST, _WAIT, facts, now))
+        return _answer(view, ProtectionState.waiting, Reason("first_point_to_come", _FIRST, _WAIT, facts, now))
     return _answer(view, ProtectionState.protected, None)
 
 
@@ -125,9 +125,9 @@ _DECIDE = "Let one of the policies name the domain more exactly, for example by 
 def _without_policy(known: Known, tie: TieFacts | None, now: datetime) -> Protection:
     domain, good = known.domain, look(known.points, Promise(), now).good
     if tie is None:
-        state, reason = ProtectionState.unprotected, reason_of("not_asked_for", _NOT_ASKED, _ASK, {}, now)
+        state, reason = ProtectionState.unprotected, Reason("not_asked_for", _NOT_ASKED, _ASK, {}, now)
     else:
-        state, reason = ProtectionState.tie, reason_of("policy_tie", _TIE, _DECIDE, {"policies": " and ".join(tie.names)}, now)
+        state, reason = ProtectionState.tie, Reason("policy_tie", _TIE, _DECIDE, {"policies": " and ".join(tie.names)}, now)
     return Protection(domain, state, None, None, good, None, None, reason)
 
 

@@ -23,17 +23,28 @@ READ_THE_JOB = "GET /api/v1/jobs/{id} has the error of the job, and what to do a
 """The remedy where the error of a job brings none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reason:
-    """`facts`: JSON. `sentence`: for a person, with times in words."""
+    """Its sentence is written when somebody reads it: of thousands of domains with a reason, a page shows some."""
 
     code: str
-    sentence: str
+    template: str
     remedy: str
-    facts: Mapping[str, Any]
+    values: Mapping[str, Any]
+    now: datetime
+
+    @property
+    def sentence(self) -> str:
+        """For a person, with times in words."""
+        return in_words(self.template, self.values, self.now)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As JSON has them."""
+        return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in self.values.items()}
 
     def as_document(self) -> dict[str, Any]:
-        return {"code": self.code, "sentence": self.sentence, "remedy": self.remedy, "facts": dict(self.facts)}
+        return {"code": self.code, "sentence": self.sentence, "remedy": self.remedy, "facts": self.facts}
 
 
 class Cause(NamedTuple):
@@ -280,7 +291,7 @@ CAUSES = (
 
 
 _ROWS = {
-    (part, or_endangers): tuple(cause for cause in CAUSES if part in cause.breaks or (or_endangers and cause.endangers))
+    (part, or_endangers): tuple((cause.find, cause) for cause in CAUSES if part in cause.breaks or (or_endangers and cause.endangers))
     for part in (None, *Part)
     for or_endangers in (True, False)
 }
@@ -289,14 +300,9 @@ _ROWS = {
 
 def first_cause(view: View, part: Part | None, *, or_endangers: bool) -> Reason | None:
     """The reason: the first row that can break the part, or, if asked, that endangers the domain. None: no row applies."""
-    for cause in _ROWS[part, or_endangers]:
-        finding = cause.find(view)
+    for find, cause in _ROWS[part, or_endangers]:
+        finding = find(view)
         if finding is not None:
             sentence, remedy = finding.sentence or cause.sentence, finding.remedy or cause.remedy
-            return reason_of(finding.code or cause.code, sentence, remedy, finding.facts, view.now)
+            return Reason(finding.code or cause.code, sentence, remedy, finding.facts, view.now)
     return None
-
-
-def reason_of(code: str, sentence: str, remedy: str, facts: Mapping[str, Any], now: datetime) -> Reason:
-    written = {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in facts.items()}
-    return Reason(code, in_words(sentence, facts, now), remedy, written)

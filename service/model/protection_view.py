@@ -115,6 +115,8 @@ class View:
 
     def newest_job(self, *, makes_point: bool) -> JobFacts | None:
         """The newest that has ended."""
+        if not self.known.jobs:
+            return None
         kinds = MAKE_POINT if makes_point else (VERIFIES_POINT,)
         return next((job for job in self.known.jobs if job.kind in kinds and job.has_ended), None)
 
@@ -124,6 +126,9 @@ class View:
 
     def running_job(self) -> JobFacts | None:
         """The job that makes the next point, and has not ended."""
+        # Most domains have neither a job that failed nor one that runs, and a generator costs more than all else here.
+        if not self.known.jobs:
+            return None
         return next((job for job in self.known.jobs if job.kind in MAKE_POINT and not job.has_ended), None)
 
     def next_point_start(self) -> datetime | None:

@@ -42,7 +42,8 @@ class Policies:
     labels: Mapping[str, Mapping[str, str]]
 
     def of(self, domain_id: str, name: str, host: str) -> PolicyOfDomain:
-        selected = self.selection.of(name, host, tuple(sorted(self.labels.get(domain_id, {}).items())))
+        labels = self.labels.get(domain_id)
+        selected = self.selection.of(name, host, tuple(sorted(labels.items())) if labels else ())
         if isinstance(selected, Tie):
             return PolicyOfDomain(None, TieFacts(selected.policies))
         return self.by_name[selected.policy] if selected is not None else NOBODY

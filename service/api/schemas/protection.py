@@ -93,7 +93,6 @@ class OneDomainProtection(DomainProtection):
     as_of: str
     promise: PromiseAnswer | None = Field(description="What the policy promises. Null: no policy has the domain.")
     covered_since: str | None = Field(description="When the policy began to have the domain. The promise does not look back further.")
-    next_run_at: str | None = Field(description="When the next point is begun. Null: no schedule says that.")
     usually_takes_s: float | None = Field(description="How long the last job took that made a point. Null: none has succeeded yet.")
     last_jobs: list[LastJobAnswer] = Field(description="Jobs that make points or test them: what failed last, and what has not ended.")
     repositories: list[RepositoryOfProtection] = Field(description="The repositories that the policy backs up to.")
