@@ -25,7 +25,7 @@ READ_THE_JOB = "GET /api/v1/jobs/{id} has the error of the job, and what to do a
 
 @dataclass(slots=True)
 class Reason:
-    """Its sentence is written when somebody reads it: of thousands of domains with a reason, a page shows some."""
+    """Its sentence is written when a caller reads it: of thousands of domains with a reason, a page shows some."""
 
     code: str
     template: str
