@@ -10,7 +10,7 @@ import typer
 
 from service import cli_progress
 from service.cli_progress import in_bytes, in_time
-from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode
+from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode, VerifyWhen
 from service.model.requests import BackupRequest, PruneRequest, RestoreRequest, VerifyRequest
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def restore(
     start: Annotated[bool, typer.Option("--start", help="Start the domain afterwards.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="In place: stop the domain if it runs.")] = False,
     accept_unsigned: Annotated[bool, typer.Option("--accept-unsigned", help="Restore a point that nobody has signed.")] = False,
+    verify: Annotated[VerifyWhen, typer.Option(help="`before`: read every byte first, whatever proof is on record.")] = VerifyWhen.auto,
     accept_usn_risk: Annotated[bool, typer.Option("--accept-usn-risk", help="Restore a domain controller that would not notice.")] = False,
     remove_old_disks: Annotated[bool, typer.Option("--remove-old-disks", help="In place: once the new domain has run.")] = False,
     rate_limit_bytes: RateLimit = None,
@@ -126,7 +127,7 @@ def restore(
         "name": name,
     }
     body |= {"folder": folder, "host": host, "rate_limit_bytes": rate_limit_bytes, "start": start or None, "stop": stop or None}
-    body |= {"accept_unsigned": accept_unsigned or None}
+    body |= {"accept_unsigned": accept_unsigned or None, "verify": verify.value if verify is not VerifyWhen.auto else None}
     body |= {"accept_usn_risk": accept_usn_risk or None, "remove_old_disks": remove_old_disks or None}
     service = service_at(url, token)
     if plan:

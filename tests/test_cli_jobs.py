@@ -59,6 +59,7 @@ def test_a_backup_asks_for_what_was_given_and_leaves_the_rest_to_the_service(sti
 def test_a_restore_a_verify_and_a_removal_ask_for_their_point(stillpoint: Stillpoint, service: ScriptedService) -> None:
     service.says("POST /api/v1/jobs", job("queued"), status=202)
     stillpoint("restore", POINT, "--mode", "instant", "--name", "db2", "--start", "--no-wait")
+    stillpoint("restore", POINT, "--mode", "instant", "--name", "db2", "--start", "--verify", "before", "--no-wait")
     stillpoint("verify", POINT, "--check", "bytes", "--no-wait")
     stillpoint("verify", POINT, "--heal", "--no-wait")
     stillpoint("remove", POINT, "--no-wait")
@@ -66,6 +67,7 @@ def test_a_restore_a_verify_and_a_removal_ask_for_their_point(stillpoint: Stillp
     restore = {"kind": "restore", "recovery_point": POINT, "mode": "instant", "identity": "auto", "name": "db2", "start": True}
     assert service.bodies_of("POST /api/v1/jobs") == [
         restore,
+        restore | {"verify": "before"},
         {"kind": "verify", "recovery_point": POINT, "checks": ["bytes"]},
         {"kind": "verify", "recovery_point": POINT, "heal": True},
         {"kind": "prune", "recovery_points": [POINT]},

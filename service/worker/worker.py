@@ -22,6 +22,7 @@ from service.model.foreign_freeze import FOREIGN_FREEZE_POLL_S
 from service.model.kinds import kind_of
 from service.records import queue, slots
 from service.records.wake import Wake
+from service.worker import left_backup_folders
 from service.worker.absence import Absence
 from service.worker.execution import Execution
 from service.worker.host_lock import HostLock, LockId
@@ -119,6 +120,7 @@ class Worker:
         self._registered.set()
         if left:
             _logger.warning("jobs_left_by_a_dead_worker", jobs=left)
+        left_backup_folders.sweep(self._database, self._settings.state_dir)
         targets = (self._claim_loop, self._lease_loop, self._inventory_loop, self._repository_loop)
         intervals = (self._settings.poll_seconds, self._renewal_s, self._settings.inventory_seconds, self._settings.poll_seconds)
         named = zip(metrics.LOOPS, targets, intervals, strict=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.model.repository import STATE_FILE
 from tests.lab.command import run
 from tests.lab.daemon import uri
 from tests.lab.guests import LabGuest
@@ -100,6 +101,8 @@ def back_up(service: ServiceProcess, guest: LabGuest, repository_id: str) -> tup
     return job["recovery_point"]["id"], Path(job["result"]["backup"]["folder"]), disk["level"]
 
 
+# QEMU takes seconds of CPU time for each container that it makes, and this test makes several.
+@pytest.mark.timeout(300)
 def test_a_guest_goes_into_an_encrypted_repository_and_comes_out_of_it(
     own_service: ServiceProcess, guest: LabGuest, repository: Path, restored: Restored, key: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +129,13 @@ def test_a_guest_goes_into_an_encrypted_repository_and_comes_out_of_it(
     new.wait_agent()
     assert files_of(new) == {"first", "second"}
     assert_is_encrypted(repository / folder / "vda.qcow2")
+    assert {file.name for file in (repository / folder).iterdir()} == {
+        "vda.qcow2",
+        "vda.blocks",
+        STATE_FILE,
+        "manifest.json",
+        "manifest.sig",
+    }
     assert_nobody_shows_the_key(service, processes)
 
     key.rename(tmp_path / "elsewhere")
