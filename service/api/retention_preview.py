@@ -1,10 +1,13 @@
 """The preview of retention: what would go now, and why each other point stays. Nothing is changed."""
 
+import gc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import ColumnElement, and_, or_, select, true
 from sqlalchemy.orm import Session
 
@@ -62,8 +65,26 @@ class _Scope:
         )
 
 
-def preview_of(session: Session, question: RetentionQuestion, now: datetime) -> dict[str, Any]:
-    """Raises PolicyUnknown, RepositoryUnknown, RetentionInvalid."""
+def preview_of(session: Session, question: RetentionQuestion, now: datetime) -> bytes:
+    """As JSON. Raises PolicyUnknown, RepositoryUnknown, RetentionInvalid."""
+    with _no_search_for_garbage():
+        # There may be tens of thousands of points: this takes a tenth of the time of `json`.
+        return to_json(_preview(session, question, now))
+
+
+@contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """All objects of a large answer live until it is written. To look for garbage among them again and again takes a third of the time."""
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_on:
+            gc.enable()
+
+
+def _preview(session: Session, question: RetentionQuestion, now: datetime) -> dict[str, Any]:
     scope = _Scope.of(session, question)
     trial = None
     if question.rules is not None:

@@ -25,7 +25,7 @@ Beyond Proxmox Backup, whose points need no other points:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any
 
@@ -107,6 +107,9 @@ class Ground:
         return {"code": self.code.value, "facts": dict(self.facts)}
 
 
+_TOO_OLD = Ground(Goes.too_old)
+
+
 @dataclass(frozen=True)
 class Decision:
     """`grounds`: all that make the point stay, or else the one for which the point goes."""
@@ -144,12 +147,17 @@ def keep_each(points: Iterable[Point], terms: Mapping[Group, Terms | Ground], no
     groups: dict[Group, list[Point]] = {}
     for point in sorted(known.values(), key=lambda point: (point.at, point.id), reverse=True):
         groups.setdefault(point.group, []).append(point)
-    judged: dict[str, list[Ground]] = {}
+    stays: dict[str, list[Ground]] = {}
+    choices: dict[Group, _Choice] = {}
     for group, members in groups.items():
-        judged |= _judge(members, terms.get(group), now, whole)
-    stays = {point_id: grounds for point_id, grounds in judged.items() if isinstance(grounds[0].code, Stays)}
+        choices[group] = _judge(members, terms.get(group), now, whole, stays)
     _add_needed(known, stays)
-    return {point_id: Decision(point_id in stays, tuple(stays.get(point_id, judged[point_id]))) for point_id in known}
+    return {
+        point.id: Decision(True, tuple(stays[point.id]))
+        if point.id in stays
+        else Decision(False, (_why_not(point, whole, choices[point.group]),))
+        for point in known.values()
+    }
 
 
 def _whole(known: Mapping[str, Point]) -> set[str]:
@@ -180,24 +188,28 @@ def _children(known: Mapping[str, Point]) -> dict[str, list[str]]:
     return children
 
 
-def _judge(members: Sequence[Point], terms: Terms | Ground | None, now: datetime, whole: set[str]) -> dict[str, list[Ground]]:
-    """All grounds that make a point stay, or else the one for which the point goes. `members`: of one group, newest first."""
+def _judge(
+    members: Sequence[Point], terms: Terms | Ground | None, now: datetime, whole: set[str], stays: dict[str, list[Ground]]
+) -> "_Choice":
+    """Add all grounds that make a point stay to `stays`. `members`: of one group, newest first. Returns what the rules chose."""
     if terms is None or isinstance(terms, Ground) or terms.rules.keeps_everything:
         ground = terms if isinstance(terms, Ground) else Ground(Stays.no_rule)
-        return {point.id: [ground, *([Ground(Stays.pinned)] if point.pinned else [])] for point in members}
+        for point in members:
+            stays[point.id] = [ground, *([Ground(Stays.pinned)] if point.pinned else [])]
+        return _Choice((), UTC)
     past = [point for point in members if point.at <= now and point.id in whole]
     newest = past[0] if past else None
     with_verdict = next((point for point in past if satisfies(point.verdict, terms.wanted, None)), None)
     choice = _Choice([point for point in past if not point.pinned], terms.zone)
     for rule in Rule:
         choice.choose(rule, terms.rules.wanted(rule))
-    judged = {}
     for point in members:
         grounds = [*choice.kept.get(point.id, ()), *_beyond_rules(point, newest, terms.rules, now, whole)]
         if point is with_verdict and point is not newest:
             grounds.append(Ground(Stays.newest_with_verdict, {"verdict": terms.wanted.value}))
-        judged[point.id] = grounds or [_why_not(point, whole, choice)]
-    return judged
+        if grounds:
+            stays[point.id] = grounds
+    return choice
 
 
 def _beyond_rules(point: Point, newest: Point | None, rules: Rules, now: datetime, whole: set[str]) -> Iterable[Ground]:
@@ -218,7 +230,7 @@ def _why_not(point: Point, whole: set[str], choice: "_Choice") -> Ground:
         return Ground(Goes.damaged)
     if point.id not in whole:
         return Ground(Goes.needs_damaged)
-    return choice.replaced.get(point.id, Ground(Goes.too_old))
+    return choice.why_not(point.id)
 
 
 def _add_needed(known: Mapping[str, Point], stays: dict[str, list[Ground]]) -> None:
@@ -242,7 +254,8 @@ class _Choice:
 
     def __init__(self, candidates: Sequence[Point], zone: tzinfo) -> None:
         self.kept: dict[str, list[Ground]] = {}
-        self.replaced: dict[str, Ground] = {}
+        #: By the id of a point that was not chosen: the point in its place, the rule, and the period.
+        self.replaced: dict[str, tuple[str, Rule, str]] = {}
         self._offered = [(point.id, point.at.astimezone(zone)) for point in candidates]
         self._chosen: list[tuple[str, datetime]] = []
 
@@ -257,10 +270,10 @@ class _Choice:
         for n, (point_id, at) in enumerate(self._offered):
             period = period_of(at) if period_of else point_id
             if period in earlier:
-                self._replaced(point_id, earlier[period], rule, period)
+                self.replaced.setdefault(point_id, (earlier[period], rule, period))
                 offered.append((point_id, at))
             elif period in here:
-                self._replaced(point_id, here[period], rule, period)
+                self.replaced.setdefault(point_id, (here[period], rule, period))
             elif len(here) < wanted:
                 here[period] = point_id
                 self._chosen.append((point_id, at))
@@ -271,8 +284,11 @@ class _Choice:
                 break
         self._offered = offered
 
-    def _replaced(self, point_id: str, by: str, rule: Rule, period: str) -> None:
-        self.replaced.setdefault(point_id, Ground(Goes.replaced, {"by": by, "rule": rule.value, "period": period}))
+    def why_not(self, point_id: str) -> Ground:
+        if point_id not in self.replaced:
+            return _TOO_OLD
+        by, rule, period = self.replaced[point_id]
+        return Ground(Goes.replaced, {"by": by, "rule": rule.value, "period": period})
 
 
 def _iso_week(at: datetime) -> str:

@@ -28,7 +28,7 @@ from service.records.removal import Neighbours
 
 READABLE = frozenset({RepositoryState.ready, RepositoryState.full, RepositoryState.read_only})
 """The points of a repository in one of these states count."""
-_VERDICTS = frozenset(Verdict)
+_VERDICTS: Mapping[str, Verdict] = {verdict.value: verdict for verdict in Verdict}
 _COLUMNS = (
     RecoveryPoint.id,
     RecoveryPoint.domain_id,
@@ -120,7 +120,7 @@ def _point(row: Any, origin: Origin | None) -> Point:
         domain_id=row.domain_id,
         track=f"{origin.policy}/{origin.track}" if origin is not None else None,
         pinned=row.pinned,
-        verdict=Verdict(row.verdict) if row.verdict in _VERDICTS else Verdict.none,
+        verdict=_VERDICTS.get(row.verdict, Verdict.none),
     )
 
 
@@ -144,8 +144,8 @@ def _in_use(session: Session, rows: Sequence[Any], points: Mapping[str, Point], 
     for repository_id in sorted({row.repository_id for row in rows if not decisions[row.id].stays}):
         there = [row for row in rows if row.repository_id == repository_id]
         neighbours = Neighbours.among(session, repository_id, there, {row.id: points[row.id].parents for row in there})
-        for row in there:
-            jobs, domains = sorted(neighbours.used_by.get(row.id, ())), sorted(neighbours.read_by.get(row.id, ()))
-            if (jobs or domains) and not decisions[row.id].stays:
-                used[row.id] = Decision(True, (Ground(Stays.in_use, {"jobs": jobs, "domains": domains}),))
+        for point_id in {*neighbours.used_by, *neighbours.read_by} & points.keys():
+            jobs, domains = sorted(neighbours.used_by.get(point_id, ())), sorted(neighbours.read_by.get(point_id, ()))
+            if not decisions[point_id].stays:
+                used[point_id] = Decision(True, (Ground(Stays.in_use, {"jobs": jobs, "domains": domains}),))
     return used

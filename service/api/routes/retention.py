@@ -1,7 +1,6 @@
 """Retention: what it would remove, and why it keeps the rest."""
 
 from fastapi import APIRouter, Request, Response
-from pydantic_core import to_json
 
 from service.api.context import context_of
 from service.api.openapi import answers
@@ -43,6 +42,5 @@ def preview(request: Request, body: RetentionQuestion) -> Response:
     Nothing is changed. A point that no policy asked for always stays, whatever the rules are.
     """
     with context_of(request).database.read() as session:
-        document = preview_of(session, body, database_now(session))
-    # There may be tens of thousands of points: this takes a tenth of the time of `json`.
-    return Response(to_json(document), media_type="application/json")
+        content = preview_of(session, body, database_now(session))
+    return Response(content, media_type="application/json")
