@@ -237,13 +237,13 @@ def handlers(settings: Settings) -> "Handlers":
 
 
 def _handler(kind: JobKind, settings: Settings) -> "Handler":
-    # Imported here for the same reason.
     from service.freeze.frozen_pass import PassSettings
     from service.jobs.backup import Backup
     from service.jobs.backup_copy import CopySettings
     from service.jobs.copy import Copy
     from service.jobs.emergency import Thaw
     from service.jobs.gate import Quiesce
+    from service.jobs.merge import Merge
     from service.jobs.preflight import Preflight
     from service.jobs.prune import Prune
     from service.jobs.restore import Restore
@@ -251,28 +251,28 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
     from service.jobs.verify import Verify
 
     passes = PassSettings(writers_settle_s=settings.writers_settle_seconds, writer_rules=writer_rules(settings))
-    overlay_dir, reserve_bytes = settings.overlay_dir, settings.overlay_reserve_bytes
-    handler: Handler
+    overlays, silence_s = (settings.overlay_dir, settings.overlay_reserve_bytes), settings.repository_silence_seconds
     match kind:
         case JobKind.snapshot:
-            handler = Snapshot(passes, overlay_dir, reserve_bytes)
+            handler: Handler = Snapshot(passes, *overlays)
         case JobKind.quiesce:
             handler = Quiesce(passes)
         case JobKind.preflight:
-            handler = Preflight(settings.max_chain_depth, overlay_dir, reserve_bytes)
+            handler = Preflight(settings.max_chain_depth, *overlays)
         case JobKind.thaw:
             handler = Thaw()
         case JobKind.backup:
-            copying = CopySettings(settings.repository_patience_seconds)
-            handler = Backup(settings.state_dir, passes, overlay_dir, reserve_bytes, settings.repository_silence_seconds, copying)
+            handler = Backup(settings.state_dir, passes, *overlays, silence_s, CopySettings(settings.repository_patience_seconds))
         case JobKind.restore:
-            handler = Restore(settings.repository_silence_seconds, proof_days=settings.proof_days)
+            handler = Restore(silence_s, proof_days=settings.proof_days)
         case JobKind.verify:
-            handler = Verify(settings.repository_silence_seconds, state_dir=settings.state_dir)
+            handler = Verify(silence_s, state_dir=settings.state_dir)
         case JobKind.prune:
-            handler = Prune(settings.repository_silence_seconds)
+            handler = Prune(silence_s)
         case JobKind.copy:
             handler = Copy(settings.state_dir)
+        case JobKind.merge:
+            handler = Merge(settings.state_dir, silence_s)
         case _:
             assert_never(kind)
     return handler

@@ -1,4 +1,4 @@
-"""The commands that ask the service for a job and wait for it: `backup`, `restore`, `verify`, `remove`, `job`."""
+"""The commands that ask the service for a job and wait for it: `backup`, `restore`, `verify`, `remove`, `merge`, `job`."""
 
 import json
 import time
@@ -11,7 +11,7 @@ import typer
 from service import cli_progress
 from service.cli_progress import in_bytes, in_time
 from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode, VerifyWhen
-from service.model.requests import BackupRequest, PruneRequest, RestoreRequest, VerifyRequest
+from service.model.requests import BackupRequest, MergeRequest, PruneRequest, RestoreRequest, VerifyRequest
 
 if TYPE_CHECKING:
     from service.cli_client import Client
@@ -59,6 +59,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(restore)
     app.command()(verify)
     app.command()(remove)
+    app.command()(merge)
     app.add_typer(job_app, name="job")
 
 
@@ -175,13 +176,32 @@ def remove(
     points: Annotated[list[str], typer.Argument(metavar="POINT...", help="The ids of recovery points: see `stillpoint points`.")],
     *,
     with_needing: Annotated[bool, typer.Option("--with-needing", help="Remove all points that stand on them as well.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="First move what the points that stand on them need into those.")] = False,
     no_wait: NoWait = False,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Remove points from their repository. A point on which others stand, that is pinned, or that is in use stays."""
-    body = {"kind": PruneRequest.kind.value, "recovery_points": points, "with_needing": True if with_needing else None}
+    if merge and with_needing:
+        raise typer.BadParameter("what stands on the points is either removed with them or kept", param_hint="--merge")
+    body: dict[str, Any] = {"kind": PruneRequest.kind.value, "recovery_points": points, "with_needing": True if with_needing else None}
+    if merge:
+        body = {"kind": MergeRequest.kind.value, "recovery_points": points, "remove": True}
+    ask_and_wait(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
+
+
+def merge(
+    points: Annotated[list[str], typer.Argument(metavar="POINT...", help="The ids of recovery points: see `stillpoint points`.")],
+    *,
+    rate_limit_bytes: RateLimit = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Move what points hold into the points that stand on them. Nothing needs them then, and nothing is removed: see `remove --merge`."""
+    body = {"kind": MergeRequest.kind.value, "recovery_points": points, "rate_limit_bytes": rate_limit_bytes}
     ask_and_wait(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
 
 
@@ -272,9 +292,17 @@ def _facts_of(job: Mapping[str, Any]) -> list[str]:
         lines.append(f"{disk['target']}: {disk['level']} ({disk['reason']}), {sizes}")
     for proof in (result.get("verify") or {}).get("proofs") or ():
         lines.append(f"{proof['kind']}: {_WORDS[proof['ok']]}")
+    lines += _facts_of_merge(result.get("merge") or {})
     lines += _facts_of_prune(result.get("prune") or {})
     lines += _facts_of_restore(result.get("restore") or {})
     return lines + [f"{phase['name']}: {_duration(phase)}" for phase in job.get("phases") or () if phase["outcome"] == "warning"]
+
+
+def _facts_of_merge(result: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{point['id']} took over {', '.join(point['points'])}: {in_bytes(point['bytes'])}, before {in_bytes(point['bytes_before'])}"
+        for point in result.get("merged") or ()
+    ]
 
 
 def _facts_of_prune(result: Mapping[str, Any]) -> list[str]:

@@ -64,6 +64,8 @@ def test_a_restore_a_verify_and_a_removal_ask_for_their_point(stillpoint: Stillp
     stillpoint("verify", POINT, "--heal", "--no-wait")
     stillpoint("remove", POINT, "--no-wait")
     stillpoint("remove", POINT, POINT, "--with-needing", "--no-wait")
+    stillpoint("remove", POINT, "--merge", "--no-wait")
+    stillpoint("merge", POINT, "--no-wait")
     restore = {"kind": "restore", "recovery_point": POINT, "mode": "instant", "identity": "auto", "name": "db2", "start": True}
     assert service.bodies_of("POST /api/v1/jobs") == [
         restore,
@@ -72,6 +74,8 @@ def test_a_restore_a_verify_and_a_removal_ask_for_their_point(stillpoint: Stillp
         {"kind": "verify", "recovery_point": POINT, "heal": True},
         {"kind": "prune", "recovery_points": [POINT]},
         {"kind": "prune", "recovery_points": [POINT, POINT], "with_needing": True},
+        {"kind": "merge", "recovery_points": [POINT], "remove": True},
+        {"kind": "merge", "recovery_points": [POINT]},
     ]
 
 

@@ -113,6 +113,8 @@ class RecoveryPoint(Base):
     is_domain_controller: Mapped[bool | None] = mapped_column(Boolean)
     #: Until then a copy that was proven to keep its locks has it. None: no such copy has it.
     retained_until: Mapped[datetime | None]
+    #: The digest of the manifest that a merge is putting in the place of the other. Either of them is right, if it is in the repository.
+    next_manifest_digest: Mapped[str | None] = mapped_column(String(64))
 
     __table_args__ = (
         Index("ix_recovery_points_created_at_id", "created_at", "id"),

@@ -9,7 +9,10 @@ class PointNeeded(StillpointError):
     code = "point_needed"
     title = "Other points stand on this one"
     detail_template = "{point} is needed by {needed_by}: their increments begin where it ends."
-    remedy_template = "Remove those first, or ask for all of them at once: none of them can be restored without it."
+    remedy_template = (
+        "Say `merge`, and what they need of it moves into them before it goes. Or remove those first, or all of them at once: none of them "
+        "can be restored without it."
+    )
 
 
 class PointPinned(StillpointError):
@@ -27,7 +30,7 @@ class PointInUse(StillpointError):
     detail_template = "{point} is used by jobs ({jobs}) or by domains that have its files below their disks ({domains})."
     remedy_template = (
         "Wait until the jobs have ended, or cancel them. A domain is independent of the point after `virsh blockpull DOMAIN DISK`. "
-        "Nothing was removed."
+        "Nothing was changed."
     )
 
 

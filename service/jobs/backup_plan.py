@@ -27,6 +27,7 @@ from service.hypervisor.guest import Guest
 from service.jobs.backup_folder import BackupFolder
 from service.jobs.backup_watching import Watching
 from service.jobs.point_taking import Additions
+from service.jobs.replaced_points import wait_until_in_place
 from service.jobs.run import JobRun, Phase
 from service.jobs.still_disks import last_write
 from service.model import backup_level, chains
@@ -154,6 +155,7 @@ class BackupPlan(Additions):
         assert self._repository.id is not None
         repository_id = self._repository.id
 
+        wait_until_in_place(self._run, PhaseName.preflight, repository_id, self._guest.uuid)
         last = self._run.in_transaction(lambda session: _last_of(session, self._guest.uuid, repository_id))
         if last is None:
             return None, ""

@@ -119,7 +119,7 @@ class _RestoreRun:
                 # The limit of an instant restore is for the copy behind the guest: a limit before its start would only delay the guest.
                 archive.stored.hand.set_pace(self._request.rate_limit_bytes)
             with run.phase(PhaseName.plan):
-                source = restore_source.judged(run, point, archive, lambda: restore_source.read(archive, point))
+                source = restore_source.judged(run, point, archive, lambda: restore_source.read(run, archive, point))
                 definition, adaptations = restore_host.adapted(self._host, source, self._request)
                 plan = restore_host.planned(run, self._host, source, self._request, adaptations)
                 writing = Writing(run, self._host, archive, source=source, plan=plan, definition=definition, note=self._note)
@@ -267,7 +267,7 @@ class _RestoreRun:
         return True
 
     def _read_now(self, archive: Archive, point: RecoveryPoint) -> None:
-        restore_checks.read_all(self._run, archive, restore_source.read(archive, point))
+        restore_checks.read_all(self._run, archive, restore_source.read(self._run, archive, point))
 
     def _stands_on_damage(self, intent: RestoreIntent, error: StillpointError) -> StillpointError:
         """The guest is not stopped: a person decides what of its work is worth to be kept."""

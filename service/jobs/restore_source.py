@@ -10,12 +10,13 @@ from service import log
 from service.db.engine import database_now
 from service.db.tables import RecoveryPoint, Repository
 from service.errors import ForeignEntry, PointDamaged, PointIncomplete, RecordUnreadable, RestoreRefused, SignatureWrong, StillpointError
+from service.jobs.replaced_points import wait_until_in_place
 from service.jobs.run import JobRun, MustRecover
 from service.model.lifecycle import PhaseName
 from service.model.manifest import Manifest
 from service.model.proofs import Proof
 from service.model.repository import ProofKind
-from service.records import damage, points, repositories, stamps
+from service.records import damage, merging, points, repositories, stamps
 from service.repository import signing
 from service.repository.hand import Progress
 from service.repository.keys import Key
@@ -45,6 +46,8 @@ def rows(run: JobRun, point_id: str) -> tuple[RecoveryPoint, Repository]:
             instead="Use those files with qemu-img, or restore a point of the kind backup.",
         )
     repository_id = point.repository_id
+    wait_until_in_place(run, PhaseName.plan, repository_id, point.domain_id, [point.id])
+    point = run.in_transaction(lambda session: points.get(session, point_id))
     return point, run.in_transaction(lambda session: repositories.get(session, repository_id))
 
 
@@ -86,12 +89,13 @@ def refuse_to_stay(run: JobRun) -> None:
         raise MustRecover(what="The service was told to stop")
 
 
-def read(archive: Archive, point: RecoveryPoint) -> Source:
+def read(run: JobRun, archive: Archive, point: RecoveryPoint) -> Source:
     """Raises PointDamaged, PointIncomplete, SignatureWrong, the errors of a repository."""
     archive.stored.look()
     folder = str(point.folder)
     manifest = archive.stored.point(folder)
-    if point.manifest_digest is not None and signing.digest(signing.canonical(manifest)) != point.manifest_digest:
+    digest = signing.digest(signing.canonical(manifest))
+    if not run.in_transaction(lambda session: merging.settled(session, point.id, manifest, digest)):
         raise SignatureWrong(path=folder, reason="its manifest is not the one that was sealed")
     chain: dict[str, Manifest] = {}
     _add_parents(archive, manifest, chain)

@@ -16,6 +16,7 @@ from service.errors import ForeignEntry, KeyUnusable, PointDamaged, PointIncompl
 from service.jobs import verify_signatures
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
+from service.jobs.replaced_points import is_the_next, wait_until_in_place
 from service.jobs.run import JobRun, MustRecover, Phase
 from service.jobs.verify_healing import MAX_ROUNDS, Healing
 from service.model import chains
@@ -108,8 +109,8 @@ class _VerifyRun:
         self._kind = kind
         self._run = run
         self._request = run.request(VerifyRequest)
-        self._subject = run.in_transaction(self._on_record)
         self._phase = PhaseName.checksums
+        self._subject = self._begun()
         self._proofs: list[Proof] = []
         self._faults: Sequence[Mapping[str, Any]] = ()
         self._read_bytes = 0
@@ -158,6 +159,11 @@ class _VerifyRun:
         repository.hand.set_pace(self._request.rate_limit_bytes)
         return repository
 
+    def _begun(self) -> _Subject:
+        subject = self._run.in_transaction(self._on_record)
+        wait_until_in_place(self._run, self._phase, subject.repository_id, subject.domain_id, [subject.point_id])
+        return self._run.in_transaction(self._on_record)
+
     def _on_record(self, session: Session) -> _Subject:
         """Raises RecoveryPointNotFound, PointNotSealed, KeyUnusable."""
         point = points.get(session, self._request.recovery_point)
@@ -166,10 +172,10 @@ class _VerifyRun:
         repository = repositories.get(session, point.repository_id)
         links = {link.id: link for link in points.links_of_domain(session, point.domain_id)}
         needed = chains.ancestors(point.id, links) | {point.id}
-        of_chain = {row.folder: row.manifest_digest for row in points.of_repository(session, point.repository_id) if row.id in needed}
+        there = points.of_repository(session, point.repository_id)
+        of_chain = {row.folder: row.manifest_digest for row in there if row.id in needed and row.folder is not None}
         key = Key(repository.key_reference) if repository.key_reference is not None else None
-        manifests = {folder: digest for folder, digest in of_chain.items() if folder is not None}
-        return _Subject(point.id, point.folder, point.is_encrypted, repository.id, repository.path, key, point.domain_id, manifests)
+        return _Subject(point.id, point.folder, point.is_encrypted, repository.id, repository.path, key, point.domain_id, of_chain)
 
     def _safe_point(self) -> None:
         self._run.safe_point(self._phase)
@@ -291,7 +297,8 @@ class _VerifyRun:
         read = repository.call("read_point", {"folder": folder})
         content = read["manifest"].encode()
         reasons = {}
-        if self._subject.manifests.get(folder) not in (None, signing.digest(content)):
+        known = self._subject.manifests.get(folder)
+        if known not in (None, signing.digest(content)) and not is_the_next(self._run, read["manifest"]):
             reasons[MANIFEST_FILE] = "it is not the manifest that is on record"
         elif signing.check(content, read["signature"], {}) is SignatureState.wrong:
             reasons[SIGNATURE_FILE] = "it is not the signature of this manifest"

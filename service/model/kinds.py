@@ -19,6 +19,7 @@ class JobKind(StrEnum):
     verify = "verify"
     prune = "prune"
     copy = "copy"
+    merge = "merge"
 
 
 class Locks(StrEnum):
@@ -143,6 +144,17 @@ _ROWS = (
         attempts=LONG_JOB_ATTEMPTS,
         retryable=True,
     ),
+    # It locks what a prune locks, as the one would remove what the other reads.
+    Kind(
+        JobKind.merge,
+        freezes=False,
+        makes_point=False,
+        has_gate=False,
+        locks=Locks.repository,
+        lane=Lane.maintenance,
+        attempts=LONG_JOB_ATTEMPTS,
+        retryable=True,
+    ),
 )
 
 _TABLE: dict[str, Kind] = {row.name: row for row in _ROWS}
@@ -164,6 +176,8 @@ VERIFIES_POINT = JobKind.verify.value
 """The kind that tests a point."""
 REMOVES_POINTS = JobKind.prune.value
 """The kind that takes points out of a repository."""
+MERGES_POINTS = JobKind.merge.value
+"""The kind that moves the clusters of points into those that stand on them."""
 
 
 def kind_of(name: str) -> Kind:

@@ -98,6 +98,9 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     #: The id of the key that signs (`service.repository.signing`).
     key_id: str | None = None
+    #: Points that were merged into this one, oldest first: [{"at", "job_id", "points", "replaces"}]. `replaces`: the digest of the manifest
+    #: before. What the guest sees is what it was.
+    merges: Sequence[Mapping[str, Any]] = ()
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -105,7 +108,10 @@ class Manifest:
         return tuple(sorted({disk.parent for disk in self.disks if disk.parent is not None}))
 
     def as_document(self) -> dict[str, Any]:
-        plain = {name: value for name, value in vars(self).items() if name not in ("disks", "left_out", "files")}
+        plain = {name: value for name, value in vars(self).items() if name not in ("disks", "left_out", "files", "merges")}
+        if self.merges:
+            # The manifest of a point that was never merged stays what earlier versions wrote.
+            plain["merges"] = [dict(merge) for merge in self.merges]
         return {
             "format": "stillpoint-point",
             "v": VERSION if self.state_files.get("archive") is not None else PLAIN_VERSION,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_args
 from service.errors import RecordUnreadable, VersionUnknown
 from service.model.copied import CopyWish
 from service.model.kinds import JobKind
+from service.model.points_request import PointsRequest
 from service.model.policy import FreezeMode, FreezePolicy, OnShortfall
 from service.model.repository import Compare, IdentityChoice, Level, ProofKind, RestoreMode, VerifyWhen
 from service.model.retention_rules import NewFull
@@ -270,46 +271,21 @@ class VerifyRequest:
 
 
 @dataclass(frozen=True)
-class PruneRequest:
-    """Removes points of one repository. `recovery_points`: their ids. `with_needing`: also all points that stand on them.
-
-    `repository`: its id, which the API finds by the points. `domain`: the name of the domain if they are all of one. `retention`: by which
-    rule each point goes, by its id. None: a person asked. Where retention asked, the rules are asked again before each point goes.
-    """
+class PruneRequest(PointsRequest):
+    """`with_needing`: also all points that stand on them. `retention`: by which rule each goes; None: a person asked."""
 
     kind: ClassVar[JobKind] = JobKind.prune
-    recovery_points: tuple[str, ...]
-    repository: str = ""
     with_needing: bool = False
-    domain: str = ""
-    host: str | None = None
     retention: Mapping[str, Mapping[str, Any]] | None = None
 
-    @property
-    def would_freeze(self) -> bool:
-        return False
 
-    def as_document(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind.value,
-            "repository": self.repository,
-            "recovery_points": list(self.recovery_points),
-            "with_needing": self.with_needing,
-            "domain": self.domain,
-            "host": self.host,
-            "retention": {point: dict(why) for point, why in self.retention.items()} if self.retention is not None else None,
-        }
+@dataclass(frozen=True)
+class MergeRequest(PointsRequest):
+    """What the points hold moves into those that stand on them. `remove`: also removes them then. The rate: bytes that are read."""
 
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> "PruneRequest":
-        return cls(
-            repository=document.get("repository") or "",
-            recovery_points=tuple(document["recovery_points"]),
-            with_needing=bool(document.get("with_needing")),
-            domain=document.get("domain") or "",
-            host=document.get("host"),
-            retention=document.get("retention"),
-        )
+    kind: ClassVar[JobKind] = JobKind.merge
+    remove: bool = False
+    rate_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -334,6 +310,7 @@ JobRequest = (
     | VerifyRequest
     | PruneRequest
     | CopyRequest
+    | MergeRequest
 )
 #: `POST /api/v1/jobs` takes these. The others have their own addresses.
 POSTED: tuple[type[JobRequest], ...] = tuple(form for form in get_args(JobRequest) if form not in (QuiesceRequest, ThawRequest))

@@ -15,7 +15,7 @@ from service.model.copied import CopiedState
 from service.model.immutability import Immutability
 from service.model.lifecycle import PointState
 from service.model.proofs import is_known_bad
-from service.records import points, removal
+from service.records import merging, points, removal
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,9 @@ def begin(session: Session, copy: Copy, point_id: str, job_id: str) -> RecoveryP
     now = removal.turn_of(session, copy.repository_id)
     point = session.get(RecoveryPoint, point_id, populate_existing=True)
     if point is None or point.state != PointState.sealed or point.folder is None:
+        return None
+    if merging.being_replaced(session, copy.repository_id, point.domain_id, [point_id]):
+        # The next job sends it.
         return None
     row = CopiedPoint(
         copy_id=copy.id,

@@ -34,9 +34,9 @@ from service.model.copied import CopyAction
 from service.model.lifecycle import PointState
 from service.model.proofs import what_is_bad
 from service.model.repository import IdentityChoice, ProofKind, RestoreMode
-from service.model.requests import BackupRequest, CopyRequest, JobRequest, PruneRequest, RestoreRequest, VerifyRequest
+from service.model.requests import BackupRequest, CopyRequest, JobRequest, MergeRequest, PruneRequest, RestoreRequest, VerifyRequest
 from service.model.restore_facts import PointFacts
-from service.records import copied_points, copies, known_domains, points, removal, repositories
+from service.records import copied_points, copies, known_domains, merging, points, removal, repositories
 from service.records.locks import point_in
 from service.records.new_job import NewJob
 from service.records.placement import DomainLocation, HostLocation, JobLocation, place_of
@@ -110,6 +110,8 @@ def order_of(session: Session, request: JobRequest, labels: dict[str, str], *, r
             return _prune(session, request, labels, retry_of)
         case CopyRequest():
             return _copy(session, request, labels, retry_of)
+        case MergeRequest():
+            return _merge(session, request, labels, retry_of)
         case _:
             return JobOrder(request, place_of(session, request.domain, request.host), labels, retry_of=retry_of)
 
@@ -117,7 +119,7 @@ def order_of(session: Session, request: JobRequest, labels: dict[str, str], *, r
 def order_again(session: Session, job: Job, request: JobRequest) -> JobOrder:
     """The same once more. A domain is found by its id, as it may have another name meanwhile. Raises what is in NOT_PLACED."""
     labels = dict(job.labels)
-    if isinstance(request, PruneRequest):
+    if isinstance(request, PruneRequest | MergeRequest):
         # What the job has removed is not asked for again.
         left = tuple(each for each in request.recovery_points if session.get(RecoveryPoint, each) is not None)
         return order_of(session, replace(request, recovery_points=left or request.recovery_points), labels, retry_of=job.id)
@@ -199,14 +201,35 @@ def _verify(session: Session, asked: VerifyRequest, labels: dict[str, str], retr
 
 
 def _prune(session: Session, asked: PruneRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
-    """Points of one repository. Whether each of them may go is told at once, and looked at again when the job runs."""
+    """Whether each of them may go is told at once, and looked at again when the job runs."""
+    asked_for, repository = _in_one_repository(session, asked)
+    removal.must_go(session, repository.id, asked_for, with_needing=asked.with_needing)
+    return _of_points(session, asked, asked_for, repository, labels, retry_of)
+
+
+def _merge(session: Session, asked: MergeRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
+    """As for a prune. Who reads the points now may have ended when their files are replaced."""
+    asked_for, repository = _in_one_repository(session, asked)
+    merging.must_be_possible(session, repository.id, asked_for, remove=asked.remove)
+    return _of_points(session, asked, asked_for, repository, labels, retry_of)
+
+
+def _in_one_repository(session: Session, asked: PruneRequest | MergeRequest) -> tuple[list[RecoveryPoint], Repository]:
     rows = [sealed_point(session, each) for each in asked.recovery_points]
-    others = [point.id for point, repository in rows if repository.id != rows[0][1].id]
-    if others:
+    if len({repository.id for _, repository in rows}) > 1:
         raise PointsApart(points=sorted(point.id for point, _ in rows))
-    repository = rows[0][1] if rows else repositories.get(session, asked.repository)
-    removal.must_go(session, repository.id, [point for point, _ in rows], with_needing=asked.with_needing)
-    names = {point.domain_name for point, _ in rows}
+    return [point for point, _ in rows], rows[0][1] if rows else repositories.get(session, asked.repository)
+
+
+def _of_points(  # noqa: PLR0917 - what both have found
+    session: Session,
+    asked: PruneRequest | MergeRequest,
+    asked_for: list[RecoveryPoint],
+    repository: Repository,
+    labels: dict[str, str],
+    retry_of: str | None,
+) -> JobOrder:
+    names = {point.domain_name for point in asked_for}
     place = HostLocation(_known_host(session, [asked.host or repository.host_id]))
     request = replace(asked, repository=repository.id, domain=names.pop() if len(names) == 1 else "")
     return JobOrder(request, place, labels, retry_of=retry_of, repository_id=repository.id)

@@ -87,17 +87,18 @@ def set_state(session: Session, point_id: str, to: PointState, *, now: datetime,
 def add_proofs(session: Session, point_id: str, proofs: Sequence[Proof], now: datetime) -> None:
     """Raises RecoveryPointNotFound."""
     known = _locked(session, point_id).proofs
-    _set_proofs(session, point_id, with_new(known, [proof.as_document(now) for proof in proofs]))
+    set_proofs(session, point_id, with_new(known, [proof.as_document(now) for proof in proofs]))
 
 
-def change_proofs(session: Session, point_id: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+def change_proofs(session: Session, point_id: str, changed: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
     """The same proofs with other facts. Raises RecoveryPointNotFound."""
     known = _locked(session, point_id).proofs
-    _set_proofs(session, point_id, [dict(change(proof)) for proof in known or ()])
+    set_proofs(session, point_id, [dict(changed(proof)) for proof in known or ()])
 
 
-def _set_proofs(session: Session, point_id: str, proofs: Sequence[Mapping[str, Any]]) -> None:
-    _change(session, point_id, proofs=proofs)
+def set_proofs(session: Session, point_id: str, proofs: Sequence[Mapping[str, Any]]) -> None:
+    """In the place of all that the point had."""
+    change(session, point_id, proofs=proofs)
     proven_points.write(session, point_id, proofs)
 
 
@@ -111,7 +112,7 @@ def set_pinned(session: Session, point_id: str, *, pinned: bool) -> str:
     """Returns the document of the point. Raises RecoveryPointNotFound, PointLeaving."""
     if _locked(session, point_id).state == PointState.leaving:
         raise PointLeaving(point=point_id)
-    _change(session, point_id, pinned=pinned)
+    change(session, point_id, pinned=pinned)
     document = get(session, point_id).document
     assert document is not None
     return document
@@ -121,7 +122,7 @@ def set_retained(session: Session, point_id: str, until: datetime | None) -> Non
     """Until when a copy keeps it. A point that is not on record any more is left out."""
     there = session.scalar(select(_POINTS.c.retained_until).where(_POINTS.c.id == point_id))
     if there != until:
-        _change(session, point_id, retained_until=until)
+        change(session, point_id, retained_until=until)
 
 
 def _locked(session: Session, point_id: str) -> Any:
@@ -131,7 +132,8 @@ def _locked(session: Session, point_id: str) -> Any:
     return row
 
 
-def _change(session: Session, point_id: str, **values: Any) -> None:
+def change(session: Session, point_id: str, **values: Any) -> None:
+    """Other values of columns, but never of `state`. The text of the point follows."""
     changed = update(_POINTS).where(_POINTS.c.id == point_id).values(values).returning(*_POINTS.columns)
     documents.write_points(session.connection(), session.execute(changed).all())
 

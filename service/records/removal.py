@@ -48,20 +48,28 @@ class Neighbours:
     read_by: Mapping[str, Collection[str]]
 
     @classmethod
-    def of(cls, session: Session, repository_id: str, domain_ids: Collection[str]) -> "Neighbours":
-        """Only those of the domains: no point stands on a point of another domain."""
+    def of(cls, session: Session, repository_id: str, domain_ids: Collection[str], *, only_begun: bool = False) -> "Neighbours":
+        """Only those of the domains: no point stands on a point of another domain. `only_begun`: jobs that wait are left out."""
         columns = (RecoveryPoint.id, RecoveryPoint.parents, RecoveryPoint.domain_id, RecoveryPoint.folder)
         of_domains = (RecoveryPoint.repository_id == repository_id, RecoveryPoint.domain_id.in_(domain_ids))
         rows = session.execute(select(*columns).where(*of_domains)).all()
-        return cls.among(session, repository_id, rows, {row.id: tuple(row.parents or ()) for row in rows})
+        return cls.among(session, repository_id, rows, {row.id: tuple(row.parents or ()) for row in rows}, only_begun=only_begun)
 
     @classmethod
-    def among(cls, session: Session, repository_id: str, rows: Sequence[Any], parents: Mapping[str, Sequence[str]]) -> "Neighbours":
+    def among(
+        cls,
+        session: Session,
+        repository_id: str,
+        rows: Sequence[Any],
+        parents: Mapping[str, Sequence[str]],
+        *,
+        only_begun: bool = False,
+    ) -> "Neighbours":
         """`rows`: the id, domain and folder of each point of the domains there. `parents`: by the id of a point."""
         domain_of = {row.id: row.domain_id for row in rows}
         used: dict[str, set[str]] = {}
         for job in _jobs_at(session, repository_id):
-            for point_id in _points_of(job, parents, domain_of):
+            for point_id in _points_of(job, parents, domain_of, only_begun=only_begun):
                 used.setdefault(point_id, set()).add(job.id)
         for point_id, job_id in _sent_now(session, parents):
             used.setdefault(point_id, set()).add(job_id)
@@ -94,15 +102,15 @@ def _jobs_at(session: Session, repository_id: str) -> Sequence[Any]:
     return session.execute(jobs.where(or_(is_unfinished, is_not_published))).all()
 
 
-def _points_of(job: Any, parents: Mapping[str, Sequence[str]], domain_of: Mapping[str, str]) -> set[str]:
+def _points_of(job: Any, parents: Mapping[str, Sequence[str]], domain_of: Mapping[str, str], *, only_begun: bool) -> set[str]:
     """The points that the job uses. A backup that has begun may build on any point of its domain, also while it waits for its next
     attempt. One that has not decides when it begins."""
     has_ended = job.state not in _UNFINISHED
     if has_ended and not ((job.result or {}).get("restore") or {}).get("reads_repository"):
         return set()
-    if (read := job.request.get("recovery_point")) is not None:
-        return chains.with_all_below(str(read), parents)
     has_begun = job.state in _AT_WORK or job.intent is not None
+    if (read := job.request.get("recovery_point")) is not None:
+        return chains.with_all_below(str(read), parents) if has_begun or has_ended or not only_begun else set()
     if kind_of(job.kind).makes_point and has_begun:
         return {each for each, domain_id in domain_of.items() if domain_id == job.domain_id}
     return set()

@@ -172,7 +172,7 @@ def _opened_source(copy: Copy, report: Report) -> Iterator[tuple[Opened, list[Ex
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What is written, in whole clusters, and the digests so far: those of blocks that are not read are right already."""
 
     data: list[Extent]
@@ -181,11 +181,11 @@ class _Plan:
     older: Digests | None
 
 
-def _plan(copy: Copy, disk: Opened, dirty: list[Extent] | None, older: Digests | None, report: Report) -> _Plan:
+def _plan(copy: Copy, disk: Opened, dirty: list[Extent] | None, older: Digests | None, report: Report) -> Plan:
     size, digests = copy.virtual_size, Digests(copy.virtual_size)
     data = extents.rounded(disk.data, CLUSTER_BYTES, size)
     if older is None:
-        return _Plan(data, [], digests, None)
+        return Plan(data, [], digests, None)
     if dirty is not None:
         if (reason := why_not_of(older, disk, dirty, report)) is not None:
             raise source_disk.unreadable(copy.file, reason)
@@ -196,7 +196,7 @@ def _plan(copy: Copy, disk: Opened, dirty: list[Extent] | None, older: Digests |
     zeroes = extents.without(wanted, data)
     # Zeroes follow the end of the parent's disk.
     hidden = [(start, min(end, older.size)) for start, end in zeroes if start < older.size]
-    return _Plan(extents.without(wanted, zeroes), extents.rounded(hidden, CLUSTER_BYTES, size), digests, older)
+    return Plan(extents.without(wanted, zeroes), extents.rounded(hidden, CLUSTER_BYTES, size), digests, older)
 
 
 def _differing(disk: Opened, older: Digests, digests: Digests, report: Report) -> list[Extent]:
@@ -211,9 +211,9 @@ def _differing(disk: Opened, older: Digests, digests: Digests, report: Report) -
     return extents.union([[(block * BLOCK_BYTES, min((block + 1) * BLOCK_BYTES, size)) for block in digests.not_those_of(older)]])
 
 
-def _written(copy: Copy, disk: Opened, plan: _Plan, report: Report) -> dict[str, Any]:
-    with _target(copy, plan, report) as target:
-        writes = _Writes(target, plan)
+def _written(copy: Copy, disk: Opened, plan: Plan, report: Report) -> dict[str, Any]:
+    with target_of(copy, plan, report) as target:
+        writes = Writes(target, plan)
         blocks = extents.blocks(plan.data, copy.virtual_size, plan.zeroes)
         total = extents.bytes_of_blocks(extents.union([plan.data, plan.zeroes]), copy.virtual_size)
         read_blocks(disk.readers, blocks, writes.take, Tally(report, total), target.give_up)
@@ -233,7 +233,8 @@ def _written(copy: Copy, disk: Opened, plan: _Plan, report: Report) -> dict[str,
 
 
 @contextmanager
-def _target(copy: Copy, plan: _Plan, report: Report) -> Iterator[Target]:
+def target_of(copy: Copy, plan: Plan, report: Report) -> Iterator[Target]:
+    """The new image, which must not be there. Raises RepositoryRefused and its like."""
     with places.opened_folder(copy.repository, copy.folder) as folder:
         descriptor = places.opened_file(folder, copy.name, copy.path, _NEW_FILE)
     try:
@@ -274,10 +275,10 @@ def _parents_digests(copy: Copy) -> Digests | None:
     return digests_of_parent(copy.repository, copy.parent)
 
 
-class _Writes:
+class Writes:
     """Takes the blocks of the source: notes their digests, and writes their pieces. For several threads."""
 
-    def __init__(self, target: Target, plan: _Plan) -> None:
+    def __init__(self, target: Target, plan: Plan) -> None:
         self._target, self._plan = target, plan
         self._lock = threading.Lock()
         self.copied_bytes = self.changed_blocks = 0

@@ -29,17 +29,17 @@ def remove_point(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     Raises PointNeeded: an image of another point, or of a point that is being made, stands on it, whichever service it belongs to.
     """
     path, folder = arguments["path"], arguments["folder"]
-    domain, name = _of_point(folder)
+    domain, name = of_point(folder)
     with places.opened_folder(path) as root:
         # Below a share that is not mounted no point is there, and none of them was removed.
         must_be(root, path, arguments.get("id"))
     try:
         with places.opened_folder(path, domain) as parent:
-            if _is_folder(parent, name):
+            if is_folder(parent, name):
                 if needed_by := sorted(_standing_on(path, domain, name, report)):
                     raise PointNeeded(point=folder, needed_by=needed_by)
                 _set_aside(parent, name, Path(path, folder), report)
-            freed = _remove(parent, f"{REMOVED_PREFIX}{name}", Path(path, domain, f"{REMOVED_PREFIX}{name}"), report)
+            freed = remove_folder(parent, f"{REMOVED_PREFIX}{name}", Path(path, domain, f"{REMOVED_PREFIX}{name}"), report)
     except FileNotFoundError:
         return {"freed_bytes": 0}
     return {"freed_bytes": freed}
@@ -50,11 +50,12 @@ def remove_left(parent: int, shown: Path, before: float, report: Report) -> None
     for name in places.names(parent):
         with suppress(FileNotFoundError):
             if name.startswith(REMOVED_PREFIX) and os.lstat(name, dir_fd=parent).st_mtime < before:
-                _remove(parent, name, shown / name, report)
+                remove_folder(parent, name, shown / name, report)
         report.alive()
 
 
-def _of_point(folder: str) -> tuple[str, str]:
+def of_point(folder: str) -> tuple[str, str]:
+    """The folder of its domain, and its name. Raises ForeignEntry."""
     domain, name = places.split(folder)
     if domain.count("/") != 1 or not domain.startswith(f"{DOMAINS}/") or name.startswith("."):
         raise ForeignEntry(path=bounded_io.printable(folder), reason="not the folder of a point")
@@ -97,15 +98,15 @@ def _below(folder: int, file: str, shown: Path) -> str | None:
 def _set_aside(parent: int, name: str, shown: Path, report: Report) -> None:
     aside = f"{REMOVED_PREFIX}{name}"
     # An earlier point of this name, whose removal was interrupted. A rename puts nothing in its place.
-    _remove(parent, aside, shown.with_name(aside), report)
+    remove_folder(parent, aside, shown.with_name(aside), report)
     with failures.in_repository(shown, "removing"):
         os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=parent)
     places.sync_folder(parent, shown.parent)
 
 
-def _remove(parent: int, name: str, shown: Path, report: Report) -> int:
+def remove_folder(parent: int, name: str, shown: Path, report: Report) -> int:
     """Returns the bytes that the files took. A folder that is not there is removed already."""
-    if not _is_folder(parent, name):
+    if not is_folder(parent, name):
         return 0
     with failures.in_repository(shown, "removing"):
         freed = _remove_tree(parent, name, report)
@@ -132,7 +133,7 @@ def _remove_tree(parent: int, name: str, report: Report) -> int:
     return freed
 
 
-def _is_folder(parent: int, name: str) -> bool:
+def is_folder(parent: int, name: str) -> bool:
     try:
         return stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode)
     except FileNotFoundError:

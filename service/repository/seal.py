@@ -54,13 +54,13 @@ def publish(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     between, name = places.split(published)
     with places.opened_folder(path, between) as parent:
         shown = Path(path, published)
-        if (earlier := _earlier_manifest(parent, name, shown)) is not None:
+        if (earlier := manifest_at(parent, name, shown)) is not None:
             if earlier != arguments["manifest"]:
                 raise RepositoryBad(path=bounded_io.printable(shown), reason="another point is published under this name")
             # The earlier try may have ended between the rename and the sync, and without it the rename is lost with the power.
             places.sync_folder(parent, shown.parent)
             return {"folder": published, "was_published": True}
-        _write_manifest(path, partial, arguments["manifest"], arguments.get("signature"), report)
+        write_manifest(path, partial, arguments["manifest"], arguments.get("signature"), report)
         with failures.in_repository(shown, "publishing"):
             os.rename(_renamed_from(partial, published), name, src_dir_fd=parent, dst_dir_fd=parent)
         places.sync_folder(parent, shown.parent)
@@ -92,7 +92,8 @@ def _is_mark(name: str) -> bool:
     return name == MARKER or name.endswith(DONE_SUFFIX) or name.startswith(places.DRAFT_PREFIX)
 
 
-def _write_manifest(path: str, partial: str, manifest: str, signature: str | None, report: Report) -> None:
+def write_manifest(path: str, partial: str, manifest: str, signature: str | None, report: Report) -> None:
+    """Into a folder that holds exactly what the manifest names. Raises PointDamaged, ForeignEntry."""
     shown = Path(path, partial)
     with places.opened_folder(path, partial) as folder:
         _compare(manifests.parsed(manifest), dict(stored_files(folder, shown)), shown)
@@ -132,7 +133,7 @@ def _renamed_from(partial: str, published: str) -> str:
     return name
 
 
-def _earlier_manifest(parent: int, name: str, shown: Path) -> str | None:
+def manifest_at(parent: int, name: str, shown: Path) -> str | None:
     """The manifest of what has this name already. An empty text: something without one. None: nothing has this name."""
     try:
         mode = os.lstat(name, dir_fd=parent).st_mode

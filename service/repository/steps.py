@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.repository import folder, key_check, partial, points, removing, seal, state_archive, sweeping
+from service.repository import folder, key_check, partial, points, removing, replacing, seal, state_archive, sweeping
 from service.repository.report import Report
 
 #: Arguments and result are what JSON can say. Raises a StillpointError, or an OSError, which is told as one of the repository's errors.
@@ -25,7 +25,6 @@ def able(arguments: dict[str, Any], report: Report) -> dict[str, Any]:  # noqa: 
     return {"steps": sorted(STEPS), "why_missing": WHY_MISSING}
 
 
-_of_folders = (
-    folder.STEPS | partial.STEPS | key_check.STEPS | state_archive.STEPS | seal.STEPS | points.STEPS | removing.STEPS | sweeping.STEPS
-)
+_of_folders = folder.STEPS | partial.STEPS | key_check.STEPS | state_archive.STEPS | seal.STEPS | points.STEPS
+_of_folders |= removing.STEPS | replacing.STEPS | sweeping.STEPS
 STEPS: Mapping[str, Step] = _of_folders | _with_images | {"able": able}

@@ -27,6 +27,7 @@ DONE_AGAIN = frozenset(
         *("check_key", "heal_file", "heal_notes"),
         *("begin_point", "put_file", "put_state", "put_key", "copy_disk", "seal", "publish", "drop_partial", "sweep"),
         *("look_at_files", "open_to_qemu", "close_to_qemu", "make_whole", "stand_on_again"),
+        *("measure_merge", "begin_merge", "merge_disk", "take_over", "put_in_place"),
     }
 )
 """Steps that may be done twice: they only read, or they leave the same behind. If the process dies in one, a new process does it again."""
@@ -197,6 +198,16 @@ class Repository:
         answer = self.call("publish", {"partial": partial, "folder": manifest.folder, **texts})
         self.stamps |= {manifest.folder: answer["stamp"]} if "stamp" in answer else {}
         return signing.digest(content)
+
+    def put_in_place(self, partial: str, manifest: Manifest, signing_key: SigningKey, *, replaces: str) -> str:
+        """Sign, and put the partial folder in the place of the point. Returns its stamp. `replaces`: the digest of the manifest there.
+
+        With the same manifest it can be tried again after any error. Raises RepositoryBad (the point has another manifest), and others.
+        """
+        content = signing.canonical(manifest)
+        self.call("put_key", {"key_id": signing_key.id, "text": signing_key.public_text})
+        texts = {"manifest": content.decode(), "signature": signing_key.sign(content)}
+        return str(self.call("put_in_place", {"partial": partial, "folder": manifest.folder, "replaces": replaces, **texts})["stamp"])
 
     def drop_partial(self, partial: str) -> bool:
         """Whether it was there."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from service.errors import ForeignEntry
 from service.model.repository import PARTIAL_PREFIX
-from service.repository import places, removing
+from service.repository import places, removing, replacing
 from service.repository.folder import PROBE_PREFIX
 from service.repository.partial import DOMAINS, MARKER, drop_partial
 from service.repository.report import Report
@@ -23,7 +23,7 @@ MAX_MARKER_BYTES = 65536
 
 def sweep(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Remove the partial folders that nobody continues, but none of `keep`, none that was changed within a day, and none of others.
-    What removals have left is removed after a day, whichever service removed the point.
+    What removals have left is removed after a day, whichever service removed the point. A point that a merge had set aside is put back.
 
     `owner`: only folders that were begun with this owner are removed.
     """
@@ -70,6 +70,7 @@ def _is_stale(path: str, partial: str, before: float, owner: str | None) -> bool
 def _remove_what_removals_left(path: str, before: float, report: Report) -> None:
     for domain in _domains(path):
         with suppress(FileNotFoundError, ForeignEntry), places.opened_folder(path, domain) as parent:
+            replacing.settle_all(parent, Path(path, domain), report)
             removing.remove_left(parent, Path(path, domain), before, report)
 
 

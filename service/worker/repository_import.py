@@ -15,7 +15,7 @@ from service.model import chains
 from service.model.lifecycle import PointState
 from service.model.proofs import DAMAGED_BELOW, Proof, newest, what_is_bad
 from service.model.repository import ProofKind
-from service.records import damage, points, removal, sealed_points
+from service.records import damage, merging, points, removal, sealed_points
 from service.records.removal import EventPosition
 from service.records.sealed_points import Imported
 from service.repository.catalog import CataloguedPoint
@@ -70,10 +70,11 @@ def listed_twice(repository: Repository) -> list[StoredPoint]:
 def put_on_record(session: Session, repository_id: str, catalogued: Iterable[CataloguedPoint], result: ImportResult, now: datetime) -> None:
     """Parents first, as the catalog has them."""
     removed = removal.removed_since(session, result.begun) if result.begun is not None else set()
+    merged = merging.merged_since(session, repository_id, result.begun) if result.begun is not None else set()
     for point in catalogued:
         known = _on_record(session, repository_id, point.stored, result)
         digest = point.stored.digest or ""
-        if known is not None and known.manifest_digest not in (None, digest):
+        if known is not None and known.id not in merged and not merging.settled(session, known.id, point.manifest, digest):
             error = _another_manifest(point.stored)
             result.refuse(point.stored, error)
             _note_damage(session, known, error, now)

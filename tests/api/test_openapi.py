@@ -128,8 +128,8 @@ def test_every_body_has_an_example_that_is_accepted(document: dict[str, Any], ap
                 place = path.format(domain="db1", **named)
                 tried.append(api.request(method, place, json={**example, **wait}).status_code)
     # The gate to release is not there, nor are the repository to back up to and to copy, and the point to plan with, restore, verify,
-    # remove and pin.
-    assert sorted(tried) == 7 * [200] + 3 * [201] + 4 * [202] + 8 * [404]
+    # remove, merge and pin.
+    assert sorted(tried) == 7 * [200] + 3 * [201] + 4 * [202] + 9 * [404]
 
 
 def _references(schema: dict[str, Any]) -> list[str]:

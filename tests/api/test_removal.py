@@ -42,6 +42,37 @@ def test_with_needing_removes_both(api: TestClient, nas: str) -> None:
     assert (answer.status_code, answer.json()["request"]["with_needing"]) == (202, True)
 
 
+def test_with_merge_what_stands_on_the_point_stays_and_takes_over(api: TestClient, nas: str) -> None:
+    answer = api.delete(f"/api/v1/recovery-points/{FULL}?merge=true")
+    assert answer.status_code == 202, answer.text
+    job = answer.json()
+    assert (job["kind"], job["host"], job["request"]["repository"]) == ("merge", "hv1", nas)
+    assert (job["request"]["recovery_points"], job["request"]["remove"]) == ([FULL], True)
+
+
+def test_what_stands_on_a_point_is_not_both_removed_and_kept(api: TestClient, nas: str) -> None:
+    answer = api.delete(f"/api/v1/recovery-points/{FULL}?merge=true&with_needing=true")
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+
+def test_a_merge_that_removes_nothing_is_a_job_of_its_own(api: TestClient, nas: str) -> None:
+    answer = api.post("/api/v1/jobs", json={"kind": "merge", "recovery_points": [FULL]})
+    assert (answer.status_code, answer.json()["request"]["remove"]) == (202, False)
+
+
+def test_nothing_is_merged_into_a_point_that_is_damaged(api: TestClient, sqlite_database: Database, nas: str) -> None:
+    with sqlite_database.write() as session:
+        session.execute(update(RecoveryPoint).where(RecoveryPoint.id == INC).values(state=PointState.damaged.value))
+    answer = api.delete(f"/api/v1/recovery-points/{FULL}?merge=true")
+    assert (answer.status_code, answer.json()["code"]) == (409, "point_damaged")
+
+
+def test_a_pinned_point_is_not_removed_by_a_merge(api: TestClient, nas: str) -> None:
+    api.patch(f"/api/v1/recovery-points/{FULL}", json={"pinned": True})
+    answer = api.delete(f"/api/v1/recovery-points/{FULL}?merge=true")
+    assert (answer.status_code, answer.json()["code"]) == (409, "point_pinned")
+
+
 def test_several_points_are_one_job(api: TestClient, nas: str) -> None:
     answer = api.post("/api/v1/jobs", json={"kind": "prune", "recovery_points": [FULL, INC]})
     assert (answer.status_code, answer.json()["request"]["recovery_points"]) == (202, [FULL, INC])

@@ -96,6 +96,24 @@ def key(arguments: Arguments, report: Report) -> dict[str, Any]:
     return {"key": seen, "in_program": program.stdout.decode(), "pid": os.getpid()}
 
 
+def merge_spoiled(arguments: Arguments, report: Report) -> dict[str, Any]:
+    """The step `merge_disk` on a storage that keeps something else than what was written."""
+    # Here, as libnbd is not where the tests run.
+    from service.repository import joining
+
+    real = joining._write
+
+    def write(join: Any, copy: Any, *more: Any) -> int:
+        written = real(join, copy, *more)
+        with copy.path.open("r+b") as file:
+            file.seek(-(1 << 20), os.SEEK_END)
+            file.write(b"something else")
+        return written
+
+    vars(joining)["_write"] = write
+    return joining.merge_disk(arguments, report)
+
+
 def _program() -> "subprocess.Popen[bytes]":
     return subprocess.Popen(["sleep", "1000"])
 
@@ -108,5 +126,5 @@ def _say(arguments: Arguments, *pids: int) -> None:
 
 
 if __name__ == "__main__":
-    more = (echo, silent, stopped, killed, ended, working, paced, full, broken, refused, prints, large, key)
+    more = (echo, silent, stopped, killed, ended, working, paced, full, broken, refused, prints, large, key, merge_spoiled)
     hand_process.main({**STEPS, **{step.__name__: step for step in more}})

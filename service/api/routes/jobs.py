@@ -52,7 +52,7 @@ _ONE_JOB = Statement(ONE_JOB.where(JobDocument.job_id == bindparam("id")))
 @router.post(
     "",
     operation_id="create_job",
-    summary="Ask for a snapshot, a preflight, a backup, a restore, a verify, a prune or a copy",
+    summary="Ask for a snapshot, a preflight, a backup, a restore, a verify, a prune, a copy or a merge",
     status_code=202,
     responses=answers(
         202,

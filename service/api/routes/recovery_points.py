@@ -23,6 +23,7 @@ from service.errors import (
     HostUnknown,
     IdempotencyMismatch,
     MalformedJson,
+    PointDamaged,
     PointInUse,
     PointLeaving,
     PointNeeded,
@@ -32,7 +33,7 @@ from service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from service.model.requests import PruneRequest
+from service.model.requests import MergeRequest, PruneRequest
 from service.records import points
 from service.records.orders import JobOrder, order_of
 
@@ -106,15 +107,21 @@ def pin_recovery_point(request: Request, recovery_point_id: UUID, body: PinReque
         PointNeeded,
         PointPinned,
         PointInUse,
+        PointLeaving,
+        PointDamaged,
         HostUnknown,
         ValidationFailed,
         IdempotencyMismatch,
     ),
 )
 def remove_recovery_point(request: Request, recovery_point_id: UUID, idempotency_key: IdempotencyKey = None) -> Response:
-    """A job of kind `prune` removes its files. The answer says 409 where other points stand on it, and which."""
+    """A job of kind `prune` removes its files. The answer says 409 where other points stand on it, and which. With `merge` a job of kind
+    `merge` first moves what they need into them."""
     choice = query_of(request, RemoveChoice)
-    asked = PruneRequest((str(recovery_point_id),), with_needing=choice.with_needing)
+    points_asked = (str(recovery_point_id),)
+    asked: PruneRequest | MergeRequest = PruneRequest(points_asked, with_needing=choice.with_needing)
+    if choice.merge:
+        asked = MergeRequest(points_asked, remove=True)
 
     def order(session: Session) -> JobOrder:
         return order_of(session, asked, {})

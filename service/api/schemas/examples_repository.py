@@ -51,6 +51,7 @@ RESTORE_WORK: dict[str, Any] = {"recovery_point": SEALED_ID, "mode": "new", "nam
 RESTORE_REQUEST: dict[str, Any] = {"kind": "restore", **RESTORE_WORK, "start": True}
 VERIFY_REQUEST: dict[str, Any] = {"kind": "verify", "recovery_point": SEALED_ID}
 PRUNE_REQUEST: dict[str, Any] = {"kind": "prune", "recovery_points": [SEALED_ID]}
+MERGE_REQUEST: dict[str, Any] = {"kind": "merge", "recovery_points": [SEALED_ID], "remove": True}
 
 #: What differs from a job that waits.
 RUNNING_BACKUP: dict[str, Any] = {

@@ -195,6 +195,21 @@ class CopyJob(Request):
         return self
 
 
+class MergeJob(Request):
+    """Moves what points hold into the points that stand on them, which then need them no more. What a guest sees stays the same."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.MERGE_REQUEST]})
+
+    kind: kind_of(requests.MergeRequest)  # type: ignore[valid-type]
+    recovery_points: Annotated[list[UUID], Field(min_length=1, max_length=MAX_POINTS)] = Field(
+        description="The ids of points in one repository. Points that lie upon each other move together."
+    )
+    remove: StrictBool = Field(default=False, description="Remove them afterwards, in the same job.")
+    rate_limit_bytes: Rate | None = None
+    host: HostName | None = Field(default=None, description="Left out: the host of the repository.")
+    labels: Labels = Field(default_factory=dict)
+
+
 def _kind_of(body: Any) -> Any:
     """None: no class fits."""
     kind = body.get("kind") if isinstance(body, Mapping) else getattr(body, "kind", None)
@@ -209,6 +224,7 @@ _Posted = (
     | Annotated[VerifyJob, Tag(requests.VerifyRequest.kind.value)]
     | Annotated[PruneJob, Tag(requests.PruneRequest.kind.value)]
     | Annotated[CopyJob, Tag(requests.CopyRequest.kind.value)]
+    | Annotated[MergeJob, Tag(requests.MergeRequest.kind.value)]
 )
 _EXPECTED = f"Input should be {' or '.join(map(repr, POSTED_KINDS))}"
 PostedJob = Annotated[

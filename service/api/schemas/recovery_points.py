@@ -1,8 +1,8 @@
 """The documents of recovery points."""
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from service.api.schemas import examples, examples_repository
 from service.api.schemas.fields import (
@@ -32,6 +32,13 @@ class RecoveryPointFilter(Filter):
 
 class RemoveChoice(Request):
     with_needing: Flag = Field(default=False, description="Remove all points that stand on it as well.")
+    merge: Flag = Field(default=False, description="First move what the points that stand on it need into them. Not with `with_needing`.")
+
+    @model_validator(mode="after")
+    def _is_one_wish(self) -> Self:
+        if self.with_needing and self.merge:
+            raise ValueError("what stands on the point is either removed with it or kept: say `with_needing` or `merge`")
+        return self
 
 
 class PinRequest(Request):
