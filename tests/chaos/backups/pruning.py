@@ -21,7 +21,7 @@ MIN_POINTS = 4
 
 def breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[Breach]:
     fault, repository = FAULTS[outcome.fault], repository_of(stage).ensure()
-    before = _enough_points(stage, repository)
+    before = enough_points(stage, repository)
     chosen = {point["id"] for point in chance.sample(before, chance.randint(1, len(before) - 1))}
     going = _with_needing(repository, before, chosen)
     with_needing = chance.random() < 0.5
@@ -42,13 +42,13 @@ def breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[
     repository.wait_ready()
     yield from allowed(job, outcome.fault, strike)
     yield from of_backups.guest_hurt(stage.guest.stalls(mark), job, 0, strike.obstacle_s)
-    yield from _lost(repository, before, going)
+    yield from lost(repository, before, going)
     yield from _undisturbed_prune(stage, repository, going)
     yield from of_backups.unrestorable(repository, repository.points())
     yield from undisturbed(stage, repository, files)
 
 
-def _enough_points(stage: Stage, repository: LaneRepository) -> list[dict[str, Any]]:
+def enough_points(stage: Stage, repository: LaneRepository) -> list[dict[str, Any]]:
     while len(repository.points()) < MIN_POINTS:
         write_something(stage, 1)
         if (job := back_up(stage, repository))["state"] != "succeeded":
@@ -70,7 +70,7 @@ def _parents(repository: LaneRepository, point: dict[str, Any]) -> list[str]:
     return list(json.loads((repository.folder_of(point) / "manifest.json").read_text())["parents"])
 
 
-def _lost(repository: LaneRepository, before: Sequence[dict[str, Any]], going: set[str]) -> Iterator[Breach]:
+def lost(repository: LaneRepository, before: Sequence[dict[str, Any]], going: set[str]) -> Iterator[Breach]:
     listed, published = {point["id"] for point in repository.points()}, repository.published()
     for point in before:
         if point["id"] not in going and (point["id"] not in listed or point["folder"] not in published):
@@ -88,8 +88,13 @@ def _undisturbed_prune(stage: Stage, repository: LaneRepository, going: set[str]
         job = done(stage, {"kind": "prune", "recovery_points": sorted(left), "with_needing": True})
         if job["state"] != "succeeded":
             yield Breach("stories_untrue", f"the undisturbed prune ended {told(job)}: {job['error']}")
+    yield from left_over(repository, going)
+
+
+def left_over(repository: LaneRepository, going: set[str]) -> Iterator[Breach]:
+    """Nothing is left of the points that went, and nothing that nobody owns. Once no job works there."""
     if stay := sorted(point_id for point_id in going if repository.is_on_record(point_id)):
-        yield Breach("stories_untrue", f"{stay} are on record after an undisturbed prune")
+        yield Breach("stories_untrue", f"{stay} are on record, although a job that nothing disturbed was to remove them")
     yield from of_backups.unlisted(repository)
     if nobodys := repository.nobodys():
         yield Breach("stories_untrue", f"nobody owns {nobodys} in the repository")

@@ -15,7 +15,7 @@ from tests.service_process import FINAL
 
 LONG_JOB_S = 240.0
 """Until a job that copies has ended, on a machine with much to do."""
-Plays = Literal["snapshot", "backup", "restore", "verify", "prune"]
+Plays = Literal["snapshot", "backup", "restore", "verify", "prune", "merge"]
 
 
 @dataclass
