@@ -62,7 +62,14 @@ def test_what_is_stored_is_read_again(request_: JobRequest) -> None:
 
 
 def test_every_kind_has_its_form() -> None:
-    least = {"domain": "db1", "repository": "id-of-nas", "recovery_point": "id-of-point", "recovery_points": [], "mode": "files"}
+    least = {
+        "domain": "db1",
+        "repository": "id-of-nas",
+        "copy": "id-of-copy",
+        "recovery_point": "id-of-point",
+        "recovery_points": [],
+        "mode": "files",
+    }
     assert {type(requests.read(kind, least)).kind for kind in JobKind} == set(JobKind)
 
 
