@@ -331,5 +331,5 @@ def test_prune_removes_once_by_hand_and_a_dry_run_only_counts(migrated: Command)
         (line,) = [line for line in result.stdout.splitlines() if line.startswith("jobs ")]
         assert line.split()[1] == "1"
     again = migrated("prune", keep_jobs_days="10")
-    assert [line.split()[1] for line in again.stdout.splitlines()] == ["0"] * 7
+    assert {line.split()[1] for line in again.stdout.splitlines()} == {"0"}
     database.dispose()
