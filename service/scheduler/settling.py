@@ -67,7 +67,8 @@ def settle(session: Session, book: PolicyBook, ids: Collection[str], now: dateti
     rows = schedules.locked(session, ids)
     facts = Facts.read(session, book, rows, now) if rows else None
     settled, changes, ended = Settled(), list[dict[str, Any]](), list[str]()
-    for row in rows:
+    # A new job waits for the turn of its domain. All processes take these in one order, as two could wait for each other otherwise.
+    for row in sorted(rows, key=lambda row: (row.domain_id, row.id)):
         assert facts is not None
         one = _One(session, row, facts, settled, queue_limit)
         values = one.settle()
