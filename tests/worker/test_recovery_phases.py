@@ -77,11 +77,15 @@ def test_a_death_at_a_boundary(scene: Scene, death: Death) -> None:
         assert scene.overlays() == sorted(scene.sources().values())
 
 
-def test_a_death_while_the_guest_is_flushed(scene: Scene) -> None:
-    """The third guest-exec: the first two are the survey's."""
+FLUSH_DEATHS = {"as the flush begins": ("guest-exec", NOTHING_MADE), "as the flush is waited for": ("guest-exec-status", ROLLED_BACK)}
+
+
+@pytest.mark.parametrize(("call", "told"), FLUSH_DEATHS.values(), ids=FLUSH_DEATHS.keys())
+def test_a_death_while_the_guest_is_flushed(scene: Scene, call: str, told: str) -> None:
+    """The first guest-exec and its status are the survey's, the second the flush's: overlays are made while the guest flushes."""
     scene.ask()
-    job = recovered(scene, die(scene, scene.domain.die_in("guest-exec", skip=2)))
-    assert story(job) == f"{lost_in('prepare')} {ROLLED_BACK}"
+    job = recovered(scene, die(scene, scene.domain.die_in(call, skip=1)))
+    assert story(job) == f"{lost_in('prepare')} {told}"
     assert scene.overlays() == []
 
 
