@@ -129,7 +129,7 @@ class UnderFault:
 
         def is_copying() -> bool:
             found = self._client.get(f"/api/v1/jobs/{job['id']}")
-            if found["state"] not in ("queued", "running"):
+            if found["state"] not in ("queued", "running", "succeeded"):
                 raise LabError(f"Stillpoint's backup ended before the fault: {found['error']}")
             return bool(found["phase"] == "transfer")
 
