@@ -5,10 +5,14 @@ connect, and the server ends with the last connection: also when this process is
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +22,9 @@ import nbd
 from service.repository.images import DIES_WITH_US, Image, last_line, secret_arguments
 from service.repository.report import Report
 
+_FOLDER_PREFIX = "stillpoint-nbd-"
+LEFT_AFTER_S = 3600.0
+"""Seconds after which the folder of a socket is one that a killed process has left. It is needed for a moment."""
 #: systemd's way to hand over a socket. The number of the process is known in the process only, hence the shell.
 _HAND_OVER = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 0</dev/null'
 
@@ -115,7 +122,8 @@ class NbdServer:
 
 def _connected(count: int) -> tuple[socket.socket, list[socket.socket]]:
     """A listening socket without a name, and connections that wait there."""
-    with tempfile.TemporaryDirectory(prefix="stillpoint-nbd-") as folder, socket.socket(socket.AF_UNIX) as listener:
+    _remove_left_folders()
+    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as folder, socket.socket(socket.AF_UNIX) as listener:
         path = str(Path(folder, "socket"))
         listener.bind(path)
         listener.listen(count)
@@ -123,3 +131,20 @@ def _connected(count: int) -> tuple[socket.socket, list[socket.socket]]:
         for client in sockets:
             client.connect(path)
         return listener.dup(), sockets
+
+
+@cache
+def _remove_left_folders() -> None:
+    """Remove what processes of this user have left that were killed while they had such a folder. Once in a process."""
+    before = time.time() - LEFT_AFTER_S
+    with suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
+        for entry in entries:
+            if entry.name.startswith(_FOLDER_PREFIX) and _is_left(entry, before):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _is_left(entry: os.DirEntry[str], before: float) -> bool:
+    with suppress(OSError):
+        status = entry.stat(follow_symlinks=False)
+        return entry.is_dir(follow_symlinks=False) and status.st_uid == os.geteuid() and status.st_mtime < before
+    return False

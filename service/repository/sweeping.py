@@ -1,4 +1,4 @@
-"""The step that removes what processes have left that died: partial folders, folders of removed points, files of looks."""
+"""The step that removes what processes have left that died: partial folders, folders of removed points, files of looks, drafts."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from typing import Any
 from service.errors import ForeignEntry
 from service.model.repository import PARTIAL_PREFIX
 from service.repository import places, removing, replacing
-from service.repository.folder import PROBE_PREFIX
+from service.repository.folder import KEYS, PROBE_PREFIX
 from service.repository.partial import DOMAINS, MARKER, drop_partial
 from service.repository.report import Report
 
@@ -23,7 +23,8 @@ MAX_MARKER_BYTES = 65536
 
 def sweep(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
     """Remove the partial folders that nobody continues, but none of `keep`, none that was changed within a day, and none of others.
-    What removals have left is removed after a day, whichever service removed the point. A point that a merge had set aside is put back.
+    What removals have left is removed after a day, whichever service removed the point, and so are files of looks and drafts beside
+    the points. A point that a merge had set aside is put back.
 
     `owner`: only folders that were begun with this owner are removed.
     """
@@ -37,7 +38,8 @@ def sweep(arguments: dict[str, Any], report: Report) -> dict[str, Any]:
                 dropped.append(partial)
         report.alive()
     _remove_what_removals_left(path, before, report)
-    _remove_probes(path, before)
+    _remove_files(path, "", (PROBE_PREFIX, places.DRAFT_PREFIX), before)
+    _remove_files(path, KEYS, (places.DRAFT_PREFIX,), before)
     return {"dropped": dropped}
 
 
@@ -58,8 +60,8 @@ def _is_stale(path: str, partial: str, before: float, owner: str | None) -> bool
     with places.opened_folder(path, partial) as folder:
         there = places.names(folder)
         changed = [os.fstat(folder).st_mtime, *(os.lstat(name, dir_fd=folder).st_mtime for name in there)]
-        if max(changed) >= before or not there:
-            # One that is empty was made, or was removed, by a process that was killed just then.
+        if max(changed) >= before or all(name.startswith(places.DRAFT_PREFIX) for name in there):
+            # One without a file was made, or was removed, by a process that was killed just then. Its marker may be a draft still.
             return max(changed) < before
         marker = places.text_of(folder, MARKER, Path(path, partial, MARKER), MAX_MARKER_BYTES)
     with suppress(ValueError, KeyError, TypeError):
@@ -74,13 +76,13 @@ def _remove_what_removals_left(path: str, before: float, report: Report) -> None
             removing.remove_left(parent, Path(path, domain), before, report)
 
 
-def _remove_probes(path: str, before: float) -> None:
-    """Files of looks that were killed."""
-    with places.opened_folder(path) as root:
-        for name in places.names(root):
+def _remove_files(path: str, relative: str, prefixes: tuple[str, ...], before: float) -> None:
+    """Of looks and of writes that were killed: a draft in a partial folder goes with the folder."""
+    with suppress(FileNotFoundError, ForeignEntry), places.opened_folder(path, relative) as folder:
+        for name in places.names(folder):
             with suppress(OSError):
-                if name.startswith(PROBE_PREFIX) and os.lstat(name, dir_fd=root).st_mtime < before:
-                    os.unlink(name, dir_fd=root)
+                if name.startswith(prefixes) and os.lstat(name, dir_fd=folder).st_mtime < before:
+                    os.unlink(name, dir_fd=folder)
 
 
 STEPS = {"sweep": sweep}

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.chaos.outcome import Outcome
 
-COUNTS = ("guests_left_frozen", "writes_lost", "chains_broken", "stories_untrue", "points_unrestorable", "guests_hurt")
+COUNTS = ("guests_left_frozen", "writes_lost", "chains_broken", "stories_untrue", "points_unrestorable", "guests_hurt", "files_of_nobody")
 
 
 def as_document(seed: int, outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import chain
 
 from tests.chaos import invariants
-from tests.chaos.backups import backing_up, merging, pruning, restoring, verifying
+from tests.chaos.backups import backing_up, copying, healing, merging, pruning, restoring, verifying
 from tests.chaos.faults import FAULTS, Plays, Strike
 from tests.chaos.gate_client import GateClient
 from tests.chaos.invariants import Breach
@@ -121,4 +121,6 @@ _PLAYS: dict[Plays, Callable[[Stage, random.Random, Outcome], Iterator[Breach]]]
     "verify": verifying.breaches,
     "prune": pruning.breaches,
     "merge": merging.breaches,
+    "heal": healing.breaches,
+    "copy": copying.breaches,
 }

@@ -133,10 +133,10 @@ class Stage:
             return None
 
     def hand_pids(self) -> list[int]:
-        """The processes of the worker that touch repositories. What they start is not among them."""
+        """The processes of the worker that touch repositories and copies. What they start is not among them."""
         worker, found = self.worker.pid, []
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and _parent(entry) == worker and b"service.repository.hand_process" in _command_line(entry):
+            if entry.name.isdigit() and _parent(entry) == worker and _is_transfer(_command_line(entry)):
                 found.append(int(entry.name))
         return found
 
@@ -284,6 +284,10 @@ def _command_line(process: Path) -> bytes:
         return (process / "cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def _is_transfer(command_line: bytes) -> bool:
+    return b"service.repository.hand_process" in command_line or b"service.copies.courier_process" in command_line
 
 
 def _parent(process: Path) -> int | None:

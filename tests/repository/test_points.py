@@ -500,6 +500,27 @@ def test_the_files_of_a_manifest_are_what_was_sealed() -> None:
     assert manifest("x", [StoredFile("a", 1, "b")]).as_document()["files"] == [{"name": "a", "bytes": 1, "sha256": "b"}]
 
 
+def test_a_sweep_removes_a_folder_whose_process_was_killed_before_it_had_its_marker(repository: Repository) -> None:
+    folder = Path(repository.path, repository.begin_point(DOMAIN, "begun", owner="us").partial)
+    (folder / "partial.json").rename(folder / ".draft-1-abc")
+    _make_old(folder)
+    assert repository.sweep([], owner="us") == [str(folder.relative_to(repository.path))]
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", [".probe-1-abc", ".draft-1-abc", "keys/.draft-1-abc"])
+def test_a_sweep_removes_what_a_killed_look_or_write_has_left_after_a_day(repository: Repository, name: str) -> None:
+    repository.call("put_key", {"key_id": "us", "text": "a key"})
+    left = Path(repository.path, name)
+    left.touch()
+    repository.sweep([])
+    assert left.exists()
+    os.utime(left, (time.time() - sweeping.MIN_STALE_S - 60,) * 2)
+    repository.sweep([])
+    assert not left.exists()
+    assert {"repository.json", "keys/us.pub"} == {str(file.relative_to(repository.path)) for file in Path(repository.path).rglob("*.*")}
+
+
 # --- removal ----------------------------------------------------------------------------------------
 
 

@@ -79,6 +79,14 @@ def unlisted(repository: LaneRepository) -> Iterator[Breach]:
         yield Breach("stories_untrue", f"published and not on record: {lost}; on record and not there: {missing}")
 
 
+def nobodys(repository: LaneRepository) -> Iterator[Breach]:
+    """When no job works: in the repository, and in the state folder of the service."""
+    if left := repository.nobodys():
+        yield Breach("files_of_nobody", f"nobody owns {left} in the repository")
+    if left := repository.nobodys_in_state_folder():
+        yield Breach("files_of_nobody", f"nobody owns {left} in the state folder")
+
+
 def disk_not_at_rest(stage: Stage, before: Sequence[Path]) -> Iterator[Breach]:
     """After an undisturbed job no overlay of a backup is left. `before`: the chain before the round. It may have overlays of snapshots."""
     if not stage.is_running():

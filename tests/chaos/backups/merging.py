@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tests.chaos.backups import invariants as of_backups
-from tests.chaos.backups.asking import ask, done
-from tests.chaos.backups.backing_up import JOB_TIMEOUT_S, allowed, told, undisturbed
+from tests.chaos.backups.asking import done
+from tests.chaos.backups.backing_up import told, undisturbed
 from tests.chaos.backups.pruning import enough_points, left_over, lost
 from tests.chaos.backups.repository import LaneRepository, repository_of
-from tests.chaos.faults import FAULTS, Strike
+from tests.chaos.backups.struck import struck
 from tests.chaos.invariants import Breach
 from tests.chaos.outcome import Outcome
 from tests.chaos.stage import Stage
@@ -23,28 +23,13 @@ RATES = (None, 12_000_000, 40_000_000)
 
 
 def breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[Breach]:
-    fault, repository = FAULTS[outcome.fault], repository_of(stage).ensure()
+    repository = repository_of(stage).ensure()
     before = enough_points(stage, repository)
     going = {point["id"] for point in chance.sample(before[:-1], chance.randint(1, min(2, len(before) - 1)))}
     seen = _contents(repository, before)
     body = {"kind": "merge", "recovery_points": sorted(going), "remove": True, "rate_limit_bytes": chance.choice(RATES)}
-    stage.note(f"asked: {body}")
-    stage.wait_worker()
-    mark, files = stage.guest.mark(), stage.chain_files()
-    fault.prepare(stage)
-    strike = Strike(stage, ask(stage, body), chance)
-    outcome.job = strike.job_id
-    try:
-        fault.strike(strike)
-        job = stage.api.wait(strike.job_id, JOB_TIMEOUT_S)
-    finally:
-        fault.clean_up(stage)
-        repository.storage.heal()
-    outcome.ended = told(job)
-    repository.wait_ready()
-    yield from allowed(job, outcome.fault, strike)
-    if not strike.hits_guest:
-        yield from of_backups.guest_hurt(stage.guest.stalls(mark), job, 0, strike.obstacle_s)
+    files = stage.chain_files()
+    yield from struck(stage, repository, chance, outcome, body).breaches()
     yield from lost(repository, before, going)
     yield from of_backups.unrestorable(repository, repository.points())
     yield from _another_content(repository, seen)

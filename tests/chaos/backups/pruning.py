@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.chaos.backups import invariants as of_backups
-from tests.chaos.backups.asking import ask, done
-from tests.chaos.backups.backing_up import JOB_TIMEOUT_S, allowed, back_up, told, undisturbed, write_something
+from tests.chaos.backups.asking import done
+from tests.chaos.backups.backing_up import back_up, told, undisturbed, write_something
 from tests.chaos.backups.repository import LaneRepository, repository_of
-from tests.chaos.faults import FAULTS, Strike
+from tests.chaos.backups.struck import struck
 from tests.chaos.invariants import Breach
 from tests.chaos.outcome import Outcome
 from tests.chaos.stage import Stage
@@ -20,28 +20,15 @@ MIN_POINTS = 4
 
 
 def breaches(stage: Stage, chance: random.Random, outcome: Outcome) -> Iterator[Breach]:
-    fault, repository = FAULTS[outcome.fault], repository_of(stage).ensure()
+    repository = repository_of(stage).ensure()
     before = enough_points(stage, repository)
     chosen = {point["id"] for point in chance.sample(before, chance.randint(1, len(before) - 1))}
-    going = _with_needing(repository, before, chosen)
-    with_needing = chance.random() < 0.5
-    body = {"kind": "prune", "recovery_points": sorted(chosen if with_needing else going), "with_needing": with_needing}
-    stage.note(f"asked: {body}; may go: {sorted(going)}")
-    stage.wait_worker()
-    mark, files = stage.guest.mark(), stage.chain_files()
-    fault.prepare(stage)
-    strike = Strike(stage, ask(stage, body), chance)
-    outcome.job = strike.job_id
-    try:
-        fault.strike(strike)
-        job = stage.api.wait(strike.job_id, JOB_TIMEOUT_S)
-    finally:
-        fault.clean_up(stage)
-        repository.storage.heal()
-    outcome.ended = told(job)
-    repository.wait_ready()
-    yield from allowed(job, outcome.fault, strike)
-    yield from of_backups.guest_hurt(stage.guest.stalls(mark), job, 0, strike.obstacle_s)
+    going = with_needing(repository, before, chosen)
+    is_short = chance.random() < 0.5
+    body = {"kind": "prune", "recovery_points": sorted(chosen if is_short else going), "with_needing": is_short}
+    stage.note(f"may go: {sorted(going)}")
+    files = stage.chain_files()
+    yield from struck(stage, repository, chance, outcome, body).breaches()
     yield from lost(repository, before, going)
     yield from _undisturbed_prune(stage, repository, going)
     yield from of_backups.unrestorable(repository, repository.points())
@@ -56,7 +43,7 @@ def enough_points(stage: Stage, repository: LaneRepository) -> list[dict[str, An
     return repository.points()
 
 
-def _with_needing(repository: LaneRepository, points: Sequence[dict[str, Any]], chosen: set[str]) -> set[str]:
+def with_needing(repository: LaneRepository, points: Sequence[dict[str, Any]], chosen: set[str]) -> set[str]:
     """And all that stand on them."""
     parents = {point["id"]: set(_parents(repository, point)) for point in points}
     going = set(chosen)
@@ -84,7 +71,7 @@ def _undisturbed_prune(stage: Stage, repository: LaneRepository, going: set[str]
     """What the fault left is finished, and nothing is left of the points that went: neither on record nor in the folder."""
     if left := {point_id for point_id in going if repository.is_on_record(point_id)}:
         # A backup beside the prune may stand on one of them.
-        going |= _with_needing(repository, repository.points(), left)
+        going |= with_needing(repository, repository.points(), left)
         job = done(stage, {"kind": "prune", "recovery_points": sorted(left), "with_needing": True})
         if job["state"] != "succeeded":
             yield Breach("stories_untrue", f"the undisturbed prune ended {told(job)}: {job['error']}")
@@ -96,5 +83,4 @@ def left_over(repository: LaneRepository, going: set[str]) -> Iterator[Breach]:
     if stay := sorted(point_id for point_id in going if repository.is_on_record(point_id)):
         yield Breach("stories_untrue", f"{stay} are on record, although a job that nothing disturbed was to remove them")
     yield from of_backups.unlisted(repository)
-    if nobodys := repository.nobodys():
-        yield Breach("stories_untrue", f"nobody owns {nobodys} in the repository")
+    yield from of_backups.nobodys(repository)

@@ -10,9 +10,13 @@ from typing import Any
 
 import libvirt
 
-from tests.chaos.stage import PATIENCE_S, Stage
+from service.repository.signing import SigningKey
+from service.repository.store import Repository
+from tests import nobodys_files
+from tests.chaos.stage import PATIENCE_S, Stage, until
 from tests.lab.bad_storage import Storage, storage
 from tests.lab.places import LabError
+from tests.repository.damages import flips_a_bit
 
 SIZE_MB = 768
 RESERVE_BYTES = 1_000_000
@@ -80,6 +84,11 @@ class LaneRepository:
                 raise LabError(f"the repository is not ready: {found}")
             time.sleep(0.1)
 
+    def wait_imported(self) -> None:
+        """What a fetch has brought is on record: a check that was asked for later has been answered."""
+        until(lambda: not self._call("GET", f"repositories/{self.id}", 200).get("import_asked_at"), PATIENCE_S, "nothing was imported")
+        self.wait_ready()
+
     def points(self) -> list[dict[str, Any]]:
         """The sealed points on record, oldest first."""
         found = self._call("GET", f"recovery-points?repository={self.id}&state=sealed&limit=200", 200)["items"]
@@ -99,9 +108,15 @@ class LaneRepository:
         return {str(manifest.parent.relative_to(self.path)) for manifest in self.path.glob("domains/*/[!.]*/manifest.json")}
 
     def nobodys(self) -> list[str]:
-        """What lies beside the points of domains and is none, relative to the repository: once no job works there."""
-        beside = [entry for entry in self.path.glob("domains/*/.*") if entry.name not in ("..", ".")]
-        return sorted(str(entry.relative_to(self.path)) for entry in beside)
+        """Files that nobody owns, relative to the repository: once no job works there. What the sweep of the next day removes is owned."""
+        if nobodys_files.in_repository(self.path):
+            nobodys_files.make_old(self.path)
+            with Repository(str(self.path), self.id) as repository:
+                repository.sweep([], SigningKey.of_service(self._stage.state_dir).id)
+        return nobodys_files.in_repository(self.path)
+
+    def nobodys_in_state_folder(self) -> list[str]:
+        return nobodys_files.in_state_folder(self._stage.state_dir)
 
     # --- its files, changed by somebody ---------------------------------------------------------
 
@@ -112,9 +127,25 @@ class LaneRepository:
         flipped = bytes([content[place] ^ (1 << chance.randrange(8))])
         self._change(file, f"byte {place}", content, content[:place] + flipped + content[place + 1 :])
 
+    def flip_bits(self, point: dict[str, Any], chance: random.Random) -> Path:
+        """Up to three, in one file of the point: the disk two times of three. Returns the file, which `mend` brings back."""
+        folder = self.folder_of(point)
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+        file = folder / "vda.qcow2" if chance.random() < 0.67 else chance.choice(files)
+        before = file.read_bytes()
+        for _ in range(chance.randint(1, 3)):
+            flips_a_bit(file, chance.randrange(len(before)), chance.randrange(8))
+        self.damage = Damage(file, "some bits", before)
+        self._stage.note(f"damaged: {self.damage}")
+        return file
+
     def truncate(self, chance: random.Random) -> None:
         file, content = self._file_to_damage(chance)
         self._change(file, "the end", content, content[: chance.randrange(len(content))])
+
+    def is_mended(self) -> bool:
+        """The good file is in its place, whoever brought it back. Also where nothing was damaged."""
+        return self.damage is None or (self.damage.file.is_file() and self.damage.file.read_bytes() == self.damage.before)
 
     def mend(self) -> bool:
         """False: nothing was damaged."""

@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from tests.service_process import FINAL
 
 LONG_JOB_S = 240.0
 """Until a job that copies has ended, on a machine with much to do."""
-Plays = Literal["snapshot", "backup", "restore", "verify", "prune", "merge"]
+Plays = Literal["snapshot", "backup", "restore", "verify", "prune", "merge", "heal", "copy"]
 
 
 @dataclass
@@ -61,6 +61,13 @@ class Strike:
             return "there"
         return "over" if job["state"] in FINAL else None
 
+    def wait_in_a_phase(self, phases: Mapping[str, float]) -> None:
+        """Somewhere in one of these phases. By name, the seconds that it lasts, more or less."""
+        phase = self.random.choice(list(phases))
+        self.wait_for_phase(phase)
+        self.wait_at_random(phases[phase])
+        self.stage.note(f"struck in phase {phase}")
+
     def kill_hand(self) -> bool:
         """False: there is none at this moment."""
         pids = self.stage.hand_pids()
@@ -92,7 +99,7 @@ class Strike:
         return None if job["state"] in FINAL else str(job["phase"])
 
 
-def _nothing(_stage: Stage) -> None:
+def nothing(_stage: Stage) -> None:
     """Most faults need none."""
 
 
@@ -122,9 +129,9 @@ def fault(
     *,
     weight: float = 1.0,
     is_alone: bool = False,
-    prepare: Callable[[Stage], None] = _nothing,
-    clean_up: Callable[[Stage], None] = _nothing,
-    put_back: Callable[[Stage], None] = _nothing,
+    prepare: Callable[[Stage], None] = nothing,
+    clean_up: Callable[[Stage], None] = nothing,
+    put_back: Callable[[Stage], None] = nothing,
     plays: Plays = "snapshot",
 ) -> Callable[[Callable[[Strike], None]], Callable[[Strike], None]]:
     def enter(strike: Callable[[Strike], None]) -> Callable[[Strike], None]:
