@@ -199,7 +199,7 @@ def _database(settings: Settings) -> Iterator[Database]:
 @contextmanager
 def _due(settings: Settings, database: Database, wake: Wake) -> Iterator[None]:
     """What is due without anybody asking. Any number of processes look."""
-    loops = loops_of(settings, database, wake.wake)
+    loops = loops_of(settings, database, wake.wake, threading.Event())
     for loop in loops:
         loop.start()
     try:

@@ -1,26 +1,27 @@
 """Everything that is due without anybody asking, each in a thread of its own."""
 
+import threading
 from collections.abc import Callable
 
 from service.config import Settings
 from service.db.engine import Database
-from service.scheduler.proving import ProvingLoop
-from service.scheduler.pruning import PruningLoop
-from service.scheduler.retention import RetentionLoop
-from service.scheduler.scheduling import SchedulingLoop
-from service.scheduler.verification import VerificationLoop
-
-Loop = PruningLoop | VerificationLoop | RetentionLoop | ProvingLoop | SchedulingLoop
+from service.scheduler import proving, pruning, retention, scheduling, verification
+from service.scheduler.loop import Loop
 
 
-def loops_of(settings: Settings, database: Database, wake: Callable[[], None]) -> list[Loop]:
-    """`wake`: called when a job was made."""
-    loops: list[Loop] = [
-        PruningLoop(settings, database),
-        VerificationLoop(database, wake),
-        RetentionLoop(database, wake),
-        ProvingLoop(database, wake),
+def loops_of(settings: Settings, database: Database, wake: Callable[[], None], stopping: threading.Event) -> list[Loop]:
+    """`wake`: called when a job was made. `stopping`: ends all of them."""
+    prunes = pruning.PruningLooks(settings, database, stopping=stopping)
+    verifies = verification.VerificationLooks(database, wake, stopping=stopping)
+    retains = retention.RetentionLooks(database, wake, stopping=stopping)
+    proves = proving.ProvingLooks(database, wake, stopping=stopping)
+    loops = [
+        Loop.every(pruning.LOOK_S, "pruning", prunes.look, stopping),
+        Loop.every(verification.LOOK_S, "verification", verifies.look, stopping),
+        Loop.every(retention.LOOK_S, "retention", retains.look, stopping),
+        Loop.every(proving.LOOK_S, "proving", proves.look, stopping),
     ]
     if settings.scheduler == "on":
-        loops.append(SchedulingLoop(settings, database, wake))
+        scheduler = scheduling.Scheduler(settings, database, wake=wake, stopping=stopping)
+        loops.append(Loop("scheduling", scheduler.look, stopping, failed_s=scheduling.FAILED_S))
     return loops

@@ -10,38 +10,17 @@ from service.records import copies, copy_orders
 
 LOOK_S = 300.0
 """Seconds between two looks."""
-STOP_S = 2.0
-"""Seconds that a stop waits for the thread. A transaction that was not committed is taken back by the database."""
 
 _logger = log.get(__name__)
 
 
-class ProvingLoop:
-    """A thread that looks which proofs are due. `wake`: called when a job was made."""
+class ProvingLooks:
+    """Which proofs are due. `wake`: called when a job was made. `stopping` ends a look after the current job."""
 
-    def __init__(self, database: Database, wake: Callable[[], None]) -> None:
+    def __init__(self, database: Database, wake: Callable[[], object], *, stopping: threading.Event | None = None) -> None:
         self._database = database
         self._wake = wake
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="proving", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(STOP_S)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.look()
-            except StillpointError as error:
-                _logger.warning("proving_put_off", detail=error.detail)
-            except Exception:
-                # The edge of the thread: after any error the next look comes.
-                _logger.exception("proving_failed")
-            self._stopping.wait(LOOK_S)
+        self._stopping = stopping or threading.Event()
 
     def look(self) -> int:
         """Returns how many jobs were made. Raises DatabaseUnavailable."""

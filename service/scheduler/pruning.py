@@ -15,7 +15,6 @@ from service import log
 from service.config import Settings
 from service.db.engine import Database, database_now
 from service.db.tables import DatabaseIdentity
-from service.errors import StillpointError
 from service.model.trend import LOOK_BACK_DAYS
 from service.records import ageing
 from service.records.ageing import Subject
@@ -39,8 +38,6 @@ SAMPLES_DAYS = 2 * LOOK_BACK_DAYS
 """Days that the free space of a repository is remembered: longer than the trend looks back."""
 MAX_REST_S = 0.5
 """Seconds. A longer rest is cut to this."""
-STOP_S = 2.0
-"""Seconds that a stop waits for the thread. After that the process ends; the database then takes back what was not committed."""
 
 PRUNED = Counter("stillpoint_pruned", "Rows that this process removed because of their age, by what they were", ["what"])
 
@@ -142,34 +139,22 @@ class Pruning:
         self._stopping.wait(min(REST * took_s, MAX_REST_S))
 
 
-class PruningLoop:
-    """A thread that prunes once an hour. Many processes may have such a thread: the database gives the turn to one of them."""
+class PruningLooks:
+    """Prunes once an hour. Many processes may look: the database gives the turn to one of them. `stopping`: as of `Pruning`."""
 
-    def __init__(self, settings: Settings, database: Database, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        stopping: threading.Event | None = None,
+    ) -> None:
         self._settings = settings
         self._database = database
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pruning", daemon=True)
+        self._stopping = stopping or threading.Event()
         self._monotonic = monotonic
         self._jump_seen: float | None = None
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(STOP_S)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.look()
-            except StillpointError as error:
-                _logger.warning("pruning_put_off", detail=error.detail)
-            except Exception:
-                # The edge of the thread: after any error the next round comes.
-                _logger.exception("pruning_failed")
-            self._stopping.wait(LOOK_S)
 
     def look(self) -> None:
         """Prune if the hour is over and this process gets the turn. Raises DatabaseUnavailable."""

@@ -11,48 +11,33 @@ from datetime import datetime
 
 from service import log
 from service.db.engine import Database, database_now
-from service.errors import StillpointError
 from service.model.schedule import JUMP_BELIEVED_S, is_clock_believed
 from service.records import retention_looks
 from service.records.retention_looks import DueLook
 
 LOOK_S = 60.0
 """Seconds between two questions of a process whether a repository must be looked at."""
-STOP_S = 2.0
-"""Seconds that a stop waits for the thread. A transaction that was not committed is taken back by the database."""
 
 _logger = log.get(__name__)
 
 
-class RetentionLoop:
-    """`wake`: called when a job was made."""
+class RetentionLooks:
+    """`wake`: called when a job was made. `stopping` ends a look after the current repository."""
 
-    def __init__(self, database: Database, wake: Callable[[], object], monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        database: Database,
+        wake: Callable[[], object],
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        stopping: threading.Event | None = None,
+    ) -> None:
         self._database = database
         self._wake = wake
         self._monotonic = monotonic
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+        self._stopping = stopping or threading.Event()
         #: By repository: when its clock was first seen to have jumped.
         self._jump_seen: dict[str, float] = {}
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(STOP_S)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.look()
-            except StillpointError as error:
-                _logger.warning("retention_put_off", detail=error.detail)
-            except Exception:
-                # The edge of the thread: after any error the next look comes.
-                _logger.exception("retention_failed")
-            self._stopping.wait(LOOK_S)
 
     def look(self) -> int:
         """Returns how many jobs were made. Raises DatabaseUnavailable."""

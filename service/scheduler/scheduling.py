@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from service import log
 from service.config import Settings
 from service.db.engine import Database, database_now
-from service.errors import DatabaseUnavailable, StillpointError
+from service.errors import DatabaseUnavailable
 from service.model.schedule import JUMP_BELIEVED_S, Outcome, Reason, is_clock_believed
 from service.records import schedules
 from service.records.policy_book import PolicyReader
@@ -36,8 +36,6 @@ MAX_REST_S = 0.020
 """Seconds. After each transaction the thread rests as long as the transaction took, and at most for so long."""
 SET_ASIDE_S = 600.0
 """Seconds for which a schedule that cannot be decided because of a fault is left out. The others are decided meanwhile."""
-STOP_S = 2.0
-"""Seconds that a stop waits for the thread. A transaction that is open then is taken back, and is made by the next process."""
 _LATE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3_600.0, 86_400.0)
 
 RUNS = Counter("stillpoint_schedule_runs", "Due runs that this process decided, by what became of them, and why", ["outcome", "reason"])
@@ -155,32 +153,3 @@ def _next_size(rows: int, took_s: float) -> int:
     if took_s > WRITE_S:
         return max(MIN_AT_ONCE, rows // 2)
     return min(MAX_AT_ONCE, rows * 2) if took_s < WRITE_S / 3 else rows
-
-
-class SchedulingLoop:
-    """The thread of one process."""
-
-    def __init__(self, settings: Settings, database: Database, wake: Callable[[], object]) -> None:
-        self._stopping = threading.Event()
-        self._scheduler = Scheduler(settings, database, wake=wake, stopping=self._stopping)
-        self._thread = threading.Thread(target=self._run, name="scheduling", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(STOP_S)
-
-    def _run(self) -> None:
-        pause_s = 0.0
-        while not self._stopping.wait(pause_s):
-            try:
-                pause_s = self._scheduler.look()
-            except StillpointError as error:
-                _logger.warning("scheduling_put_off", detail=error.detail)
-                pause_s = FAILED_S
-            except Exception:
-                # The edge of the thread: after any error the next look comes.
-                _logger.exception("scheduling_failed")
-                pause_s = FAILED_S

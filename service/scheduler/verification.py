@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from service import log
 from service.db.engine import Database, database_now
-from service.errors import StillpointError
 from service.records import verification
 from service.records.verification_next import allowance_of, reads_of
 
@@ -14,41 +13,27 @@ LOOK_S = 15.0
 """Seconds between two looks at the budgets."""
 IDLE_S = 600.0
 """Seconds after which a repository in which there was nothing to read is planned again: a plan reads all of its points on record."""
-STOP_S = 2.0
-"""Seconds that a stop waits for the thread. A transaction that was not committed is taken back by the database."""
 
 _logger = log.get(__name__)
 
 
-class VerificationLoop:
-    """A thread that looks at the budgets. `wake`: called when a job was made."""
+class VerificationLooks:
+    """Which budget has something to read. `wake`: called when a job was made. `stopping` ends a look after the current repository."""
 
-    def __init__(self, database: Database, wake: Callable[[], None], monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        database: Database,
+        wake: Callable[[], object],
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        stopping: threading.Event | None = None,
+    ) -> None:
         self._database = database
         self._wake = wake
         self._monotonic = monotonic
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="verification", daemon=True)
+        self._stopping = stopping or threading.Event()
         #: By repository: until when nothing is planned there.
         self._idle_until: dict[str, float] = {}
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(STOP_S)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.look()
-            except StillpointError as error:
-                _logger.warning("verification_put_off", detail=error.detail)
-            except Exception:
-                # The edge of the thread: after any error the next look comes.
-                _logger.exception("verification_failed")
-            self._stopping.wait(LOOK_S)
 
     def look(self) -> int:
         """Returns how many jobs were made. Raises DatabaseUnavailable."""

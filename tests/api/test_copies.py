@@ -14,7 +14,7 @@ from service.model.immutability import Attack, Immutability
 from service.records import copied_points, copies, repositories
 from service.records.copied_points import Arrived
 from service.records.copies import NewProof
-from service.scheduler.proving import ProvingLoop
+from service.scheduler.proving import ProvingLooks
 from tests.api.undocumented import undocumented
 from tests.scenes.repositories import add_repository, add_sealed
 
@@ -59,7 +59,7 @@ def test_a_copy_with_locks_is_attacked_at_once(api_on_both: TestClient, database
     (job,) = jobs(database)
     assert (job.kind, job.request["action"], job.request["copy"]) == ("copy", "prove", copy["id"])
     assert copy["immutability"] == "unknown"
-    assert ProvingLoop(database, lambda: None).look() == 0
+    assert ProvingLooks(database, lambda: None).look() == 0
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_sentinel_is_attacked_every_month_by_one_of_all_processes(api_on_bot
         due = copies.get(session, nas, copy["id"]).proof_due_at
         assert due is not None
         assert due - now == timedelta(days=30)
-    loops = [ProvingLoop(database, lambda: None) for _ in range(3)]
+    loops = [ProvingLooks(database, lambda: None) for _ in range(3)]
     assert [loop.look() for loop in loops] == [0, 0, 0]
     with database.write() as session:
         session.execute(update(Copy).values(proof_due_at=now))

@@ -11,7 +11,7 @@ from service.db.engine import Database
 from service.model.repository import RepositoryState
 from service.records import repositories
 from service.records.repositories import Look
-from service.scheduler.verification import VerificationLoop
+from service.scheduler.verification import VerificationLooks
 from tests.api.undocumented import undocumented
 from tests.records.test_sealed_points import add_points
 from tests.scenes.repositories import add_repository, id_of_point
@@ -64,7 +64,7 @@ def test_what_is_read_next_is_told_also_without_a_budget(api_on_both: TestClient
 
 def test_what_was_read_and_spent_is_told(api_on_both: TestClient, database: Database, nas: str) -> None:
     api_on_both.patch("/api/v1/repositories/nas", json={"verification": {"bytes_per_day": 5000}})
-    assert VerificationLoop(database, lambda: None).look() == 1
+    assert VerificationLooks(database, lambda: None).look() == 1
     told = api_on_both.get("/api/v1/repositories/nas/verification").json()
     assert undocumented(VerificationAnswer.model_validate(told)) == []
     (run,) = told["runs"]

@@ -15,7 +15,7 @@ from service.records import points, policies, queue
 from service.records.queue import NewJob
 from service.repository.removing import REMOVED_PREFIX
 from service.repository.store import Repository
-from service.scheduler.retention import RetentionLoop
+from service.scheduler.retention import RetentionLooks
 from tests.api.world import add_host
 from tests.scenes.host import HOST, error_of
 from tests.scenes.retained import NIGHTLY, a_policy, add_policy
@@ -40,7 +40,7 @@ class World(Verifying):
         self.oldest, self.older, self.base, self.newest = self.sealed.points
 
     def look(self) -> int:
-        return RetentionLoop(self.database, lambda: None).look()
+        return RetentionLooks(self.database, lambda: None).look()
 
     def run(self) -> Job:
         job_id = self.scene.claim()

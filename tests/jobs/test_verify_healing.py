@@ -16,7 +16,7 @@ from service.model.verification_budget import Budget
 from service.records import verification
 from service.repository.signing import SigningKey
 from service.repository.store import Repository
-from service.scheduler.verification import IDLE_S, VerificationLoop
+from service.scheduler.verification import IDLE_S, VerificationLooks
 from tests.api.world import add_domain, add_host
 from tests.repository.damages import becomes_a_folder, becomes_a_link, flips_a_bit, is_cut
 from tests.repository.disks import Disk
@@ -345,7 +345,7 @@ def test_damage_is_found_and_healed_by_plan(world: World) -> None:
         verification.set_budget(session, world.sealed.id, Budget())
     flips_a_bit(image(world, world.first), data_at(image(world, world.first)))
     clock = [0.0]
-    loop = VerificationLoop(world.database, lambda: None, lambda: clock[0])
+    loop = VerificationLooks(world.database, lambda: None, lambda: clock[0])
     for _ in world.sealed.points:
         clock[0] += IDLE_S
         if loop.look():

@@ -14,7 +14,7 @@ from service.model.requests import PruneRequest, VerifyRequest
 from service.records import queue, repositories
 from service.records.queue import NewJob
 from service.records.repositories import Look
-from service.scheduler.retention import RetentionLoop
+from service.scheduler.retention import RetentionLooks
 from tests.api.world import add_host
 from tests.lab.guests import LabGuest
 from tests.live.backups import HOST, BackupScene
@@ -59,7 +59,7 @@ def verify(scene: BackupScene, point_id: str) -> str:
 
 def test_the_last_two_of_four_backups_stay_and_verify(scene: BackupScene, lab_guest: LabGuest) -> None:
     points = [back_up(scene, lab_guest, text) for text in ("one", "two", "three", "four")]
-    assert RetentionLoop(scene.database, lambda: None).look() == 1
+    assert RetentionLooks(scene.database, lambda: None).look() == 1
     scene.execute()
     with scene.database.read() as session:
         prune = session.scalars(select(Job).where(Job.kind == PruneRequest.kind.value)).one()
@@ -68,4 +68,4 @@ def test_the_last_two_of_four_backups_stay_and_verify(scene: BackupScene, lab_gu
     assert [folder.exists() for _, folder in points] == [False, False, True, True]
     assert [verify(scene, point_id) for point_id, _ in points[2:]] == ["succeeded", "succeeded"]
     back_up(scene, lab_guest, "five")
-    assert RetentionLoop(scene.database, lambda: None).look() == 0, "the increment that is kept needs the third point"
+    assert RetentionLooks(scene.database, lambda: None).look() == 0, "the increment that is kept needs the third point"

@@ -13,7 +13,8 @@ from service.db.engine import Database, database_now
 from service.db.tables import DatabaseIdentity, Job
 from service.model.lifecycle import JobState
 from service.records import queue
-from service.scheduler.pruning import JUMP_BELIEVED_S, MAX_ROWS, MIN_ROWS, Due, Pace, Pruning, PruningLoop, due, take_turn
+from service.scheduler.loop import Loop
+from service.scheduler.pruning import JUMP_BELIEVED_S, MAX_ROWS, MIN_ROWS, Due, Pace, Pruning, PruningLooks, due, take_turn
 from tests.scenes.aged import add_ended, job_ids
 from tests.scenes.orders import a_snapshot
 
@@ -24,7 +25,7 @@ def _settings() -> Settings:
     return Settings(state_dir=Path("/nowhere"))
 
 
-def _looks(database: Database, loop: PruningLoop) -> set[str]:
+def _looks(database: Database, loop: PruningLooks) -> set[str]:
     """One look of a loop; the jobs that are left."""
     loop.look()
     return job_ids(database)
@@ -51,7 +52,7 @@ def test_a_service_that_starts_prunes_by_itself(database: Database, monkeypatch:
 
     monkeypatch.setattr(Pruning, "run", noted)
     _add_old(database)
-    loop = PruningLoop(_settings(), database)
+    loop = Loop.every(60.0, "pruning", PruningLooks(_settings(), database).look, threading.Event())
     loop.start()
     assert looked.wait(60)
     loop.stop()
@@ -59,7 +60,7 @@ def test_a_service_that_starts_prunes_by_itself(database: Database, monkeypatch:
 
 
 def test_once_an_hour_one_of_all_processes_prunes(database: Database) -> None:
-    loops = [PruningLoop(_settings(), database) for _ in range(3)]
+    loops = [PruningLooks(_settings(), database) for _ in range(3)]
     _add_old(database)
     assert _looks(database, loops[0]) == set()
     second = _add_old(database)
@@ -87,7 +88,7 @@ def test_the_turn_is_given_to_one_of_those_who_ask_at_once(database: Database) -
 def test_a_turn_that_a_clock_ahead_has_dated_stops_nothing(database: Database) -> None:
     _pruned_at(database, datetime.now(UTC) + timedelta(days=1))
     _add_old(database)
-    assert _looks(database, PruningLoop(_settings(), database)) == set()
+    assert _looks(database, PruningLooks(_settings(), database)) == set()
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=400), timedelta(days=-400)])
@@ -96,7 +97,7 @@ def test_a_clock_that_has_jumped_is_believed_hours_later(database: Database, jum
     clock = [1000.0]
     _pruned_at(database, datetime.now(UTC) - jump)
     old = _add_old(database)
-    loop = PruningLoop(_settings(), database, lambda: clock[0])
+    loop = PruningLooks(_settings(), database, lambda: clock[0])
     assert _looks(database, loop) == {old}
     clock[0] += JUMP_BELIEVED_S - 1
     assert _looks(database, loop) == {old}
@@ -107,7 +108,7 @@ def test_a_clock_that_has_jumped_is_believed_hours_later(database: Database, jum
 def test_a_clock_that_was_put_right_again_is_believed_at_once(database: Database) -> None:
     _pruned_at(database, datetime.now(UTC) - timedelta(days=400))
     old = _add_old(database)
-    loop = PruningLoop(_settings(), database)
+    loop = PruningLooks(_settings(), database)
     assert _looks(database, loop) == {old}
     _pruned_at(database, datetime.now(UTC) - timedelta(hours=2))
     assert _looks(database, loop) == set()

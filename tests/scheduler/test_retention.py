@@ -15,7 +15,8 @@ from service.model.schedule import JUMP_BELIEVED_S
 from service.records import points, policies, queue, retention_looks
 from service.records.queue import NewJob
 from service.records.retention_looks import AGAIN, EVERY
-from service.scheduler.retention import RetentionLoop
+from service.scheduler.loop import Loop
+from service.scheduler.retention import RetentionLooks
 from tests.api.world import add_host
 from tests.scenes.queue import claimed, finish
 from tests.scenes.repositories import add_sealed, id_of_point
@@ -38,8 +39,8 @@ class Nas:
         self.clock = [1000.0]
         self.woken = 0
 
-    def loop(self) -> RetentionLoop:
-        return RetentionLoop(self.database, self._wake, lambda: self.clock[0])
+    def loop(self) -> RetentionLooks:
+        return RetentionLooks(self.database, self._wake, lambda: self.clock[0])
 
     def _wake(self) -> None:
         self.woken += 1
@@ -273,7 +274,7 @@ def test_a_repository_that_is_forgotten_meanwhile_is_no_fault(nas: Nas, monkeypa
 
 def test_a_service_that_starts_looks_by_itself(nas: Nas) -> None:
     looked = threading.Event()
-    loop = RetentionLoop(nas.database, looked.set)
+    loop = Loop.every(60.0, "retention", RetentionLooks(nas.database, looked.set).look, threading.Event())
     loop.start()
     assert looked.wait(60)
     loop.stop()

@@ -16,7 +16,8 @@ from service.model.origin import POLICY_LABEL, SCHEDULE_LABEL, TRACK_LABEL
 from service.model.schedule import JUMP, JUMP_BELIEVED_S, Reason, start_of
 from service.model.schedule_rule import ScheduleRule
 from service.records import queue, schedules
-from service.scheduler.scheduling import LATE_SECONDS, LOOK_S, RUNS, SET_ASIDE_S, SchedulingLoop
+from service.scheduler.loop import Loop
+from service.scheduler.scheduling import LATE_SECONDS, LOOK_S, RUNS, SET_ASIDE_S
 from tests.scenes.scheduled import BEGIN, Scheduled, for_databases, nightly
 
 TWO = BEGIN.replace(hour=2)
@@ -383,7 +384,7 @@ def test_a_policy_that_comes_months_after_the_last_one_was_removed_begins_at_onc
 # --- the thread -----------------------------------------------------------------------------------
 
 
-def test_a_service_that_starts_begins_what_is_due_and_outlives_its_database(scene: Scheduled, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_starts_begins_what_is_due_and_outlives_its_database(scene: Scheduled) -> None:
     scene.policy()
     scene.look()
     looks, looked = list[int](), threading.Event()
@@ -399,16 +400,13 @@ def test_a_service_that_starts_begins_what_is_due_and_outlives_its_database(scen
         looked.set()
         return pause_s
 
-    scene.schedulers[0].look = away_at_first  # type: ignore[method-assign]  # to fail twice
     scene.now = TWO
-    monkeypatch.setattr("service.scheduler.scheduling.FAILED_S", 0.01)
-    loop = SchedulingLoop(scene.scheduler_settings, scene.database, lambda: None)
-    loop._scheduler = scene.schedulers[0]
+    loop = Loop("scheduling", away_at_first, threading.Event(), failed_s=0.01)
     loop.start()
     assert looked.wait(60)
     loop.stop()
     assert scene.of() == [("15 02:00", "queued")]
-    assert not loop._thread.is_alive()
+    assert not loop.is_alive
 
 
 def test_the_time_of_the_last_look_is_on_record_where_there_are_policies(scene: Scheduled) -> None:

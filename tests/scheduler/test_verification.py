@@ -17,7 +17,7 @@ from service.model.repository import ProofKind, RepositoryState
 from service.model.verification_budget import Budget
 from service.records import points, policies, queue, repositories, verification
 from service.records.repositories import Look
-from service.scheduler.verification import IDLE_S, VerificationLoop
+from service.scheduler.verification import IDLE_S, VerificationLooks
 from tests.api.world import add_domain, add_host
 from tests.records.test_sealed_points import add_points
 from tests.scenes.queue import claimed
@@ -44,9 +44,9 @@ def give(database: Database, nas: str, budget: Budget | None) -> None:
         verification.set_budget(session, nas, budget)
 
 
-def loop_of(database: Database, clock: list[float] | None = None) -> VerificationLoop:
+def loop_of(database: Database, clock: list[float] | None = None) -> VerificationLooks:
     ticks = clock or [1000.0]
-    return VerificationLoop(database, lambda: None, lambda: ticks[0])
+    return VerificationLooks(database, lambda: None, lambda: ticks[0])
 
 
 def runs(database: Database, nas: str) -> list[VerificationRun]:
