@@ -11,14 +11,14 @@ from service.api.paging import decode_cursor, encode_cursor
 from service.api.schemas.policy_runs import RunFilter
 from service.clock import rfc3339
 from service.db.tables import ScheduleRun
-from service.errors import CursorInvalid
-from service.records import policies
+from service.errors import CursorInvalid, PolicyUnknown
+from service.records import policies, schedules
 
 
 def page_of_runs(session: Session, policy: str, wanted: RunFilter) -> dict[str, Any]:
     """The newest due instant first. Raises PolicyUnknown, CursorInvalid."""
     key = ScheduleRun.due_at, ScheduleRun.schedule_id
-    rows = select(ScheduleRun).where(ScheduleRun.policy_id == policies.get(session, policy).id)
+    rows = select(ScheduleRun).where(ScheduleRun.policy_id == _id_of(session, policy))
     if wanted.domain is not None:
         rows = rows.where(or_(ScheduleRun.domain_id == wanted.domain.lower(), ScheduleRun.domain_name == wanted.domain))
     for column, value in ((ScheduleRun.track, wanted.track), (ScheduleRun.outcome, wanted.outcome), (ScheduleRun.reason, wanted.reason)):
@@ -34,6 +34,17 @@ def page_of_runs(session: Session, policy: str, wanted: RunFilter) -> dict[str, 
     shown = page[: wanted.limit]
     cursor = encode_cursor(rfc3339(shown[-1].due_at), shown[-1].schedule_id) if len(page) > wanted.limit else None
     return {"items": [_document(run) for run in shown], "next_cursor": cursor}
+
+
+def _id_of(session: Session, policy: str) -> str:
+    """Also of a policy that was removed, as long as runs of it are on record. Raises PolicyUnknown."""
+    try:
+        return policies.get(session, policy).id
+    except PolicyUnknown:
+        removed = schedules.removed_policy(session, policy)
+        if removed is None:
+            raise
+        return removed
 
 
 def _document(run: ScheduleRun) -> dict[str, Any]:

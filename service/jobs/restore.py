@@ -124,7 +124,8 @@ class _RestoreRun:
                 plan = restore_host.planned(run, self._host, source, self._request, adaptations)
                 writing = Writing(run, self._host, archive, source=source, plan=plan, definition=definition, note=self._note)
                 if self._request.plan_only:
-                    self._tell(plan={**plan.as_preview(), **writing.foreseen()})
+                    reading = restore_source.judged(run, point, archive, lambda: self._reading(archive, source, point))
+                    self._tell(plan={**plan.as_preview(), **writing.foreseen(), **reading})
                     return Ending(result=self._result_document(), is_undone=True)
                 self._tell(plan=plan.as_document())
             with run.phase(PhaseName.checksums):
@@ -149,13 +150,19 @@ class _RestoreRun:
 
     def _is_read(self, archive: Archive, source: Source, point: RecoveryPoint) -> bool:
         """Whether every byte was read. False: a proof still stands for that, and the bytes are compared while they are used."""
-        if self._request.verify is not VerifyWhen.before:
-            relied_on = restore_checks.standing_proof(self._run, archive, source, point, timedelta(days=self._kind.proof_days))
-            self._tell(bytes_read="after" if relied_on else "before", relies_on=relied_on)
-            if relied_on is not None:
-                return False
+        reading = self._reading(archive, source, point)
+        self._tell(**reading)
+        if reading["relies_on"] is not None:
+            return False
         restore_checks.read_all(self._run, archive, source)
         return True
+
+    def _reading(self, archive: Archive, source: Source, point: RecoveryPoint) -> dict[str, Any]:
+        """When every byte is read, and which earlier read stands for that until then. The plan and the job say it alike."""
+        relied_on = None
+        if self._request.verify is not VerifyWhen.before:
+            relied_on = restore_checks.standing_proof(self._run, archive, source, point, timedelta(days=self._kind.proof_days))
+        return {"bytes_read": "after" if relied_on else "before", "relies_on": relied_on}
 
     def continued(self, intent: RestoreIntent) -> Ending:
         """An earlier attempt has switched the domain to its restored disks."""

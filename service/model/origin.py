@@ -7,9 +7,11 @@ into a new database has its retention again with the same policy files.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-POLICY_LABEL = "stillpoint.policy"
-TRACK_LABEL = "stillpoint.track"
-SCHEDULE_LABEL = "stillpoint.schedule"
+OWN_LABELS = "stillpoint."
+"""Labels that begin so are written by the service alone. A request with such a label is refused."""
+POLICY_LABEL = f"{OWN_LABELS}policy"
+TRACK_LABEL = f"{OWN_LABELS}track"
+SCHEDULE_LABEL = f"{OWN_LABELS}schedule"
 """The schedule that asked for the job. Its follow-ups and retries have the label, too."""
 
 

@@ -112,9 +112,11 @@ def _fields(document: Any, known: Sequence[str], prefix: str = "") -> Mapping[st
 
 
 def _whole(name: str, value: Any, lowest: int, highest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+    # 5.0 is an integer in JSON.
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(whole, bool) or not isinstance(whole, int) or not lowest <= whole <= highest:
         raise RetentionInvalid(field=name, value=value, allowed=f"a whole number from {lowest} to {highest}")
-    return value
+    return whole
 
 
 def _ratio(value: Any) -> float:

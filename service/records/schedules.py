@@ -192,3 +192,23 @@ def give_up_all(session: Session, policy_id: str, policy_name: str, now: datetim
             given_up = schedule.give_up(rule_in(row.rule), standing, Reason.policy_changed, now)
             note_runs(session, row, policy_name, [(run, None) for run in given_up.runs], now)
             has_more, next_due_at = given_up.has_more, given_up.next_due_at
+
+
+def removed_policy(session: Session, id_or_name: str) -> str | None:
+    """The id of a policy that was removed, and of which runs are on record. Of several that had the name: the one that was due last."""
+    with_name: dict[str, datetime] = {}
+    policy_id = _next_with_runs(session, "")
+    while policy_id is not None:
+        newest = select(ScheduleRun.policy_name, ScheduleRun.due_at).where(ScheduleRun.policy_id == policy_id)
+        name, due_at = session.execute(newest.order_by(ScheduleRun.due_at.desc()).limit(1)).one()
+        if id_or_name in (policy_id, name) and session.get(Policy, policy_id) is None:
+            if id_or_name == policy_id:
+                return policy_id
+            with_name[policy_id] = due_at
+        policy_id = _next_with_runs(session, policy_id)
+    return max(with_name, key=lambda each: with_name[each], default=None)
+
+
+def _next_with_runs(session: Session, policy_id: str) -> str | None:
+    """There are millions of runs, and few policies: an index steps from one policy to the next."""
+    return session.scalar(select(func.min(ScheduleRun.policy_id)).where(ScheduleRun.policy_id > policy_id))

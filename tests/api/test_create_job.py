@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from service.db.engine import Database
 from service.db.tables import Domain, Job
+from service.model.origin import Origin
 from service.records.wake import Wake
 from tests.api.world import DB1, add_domain, add_host
 
@@ -143,6 +144,8 @@ def test_a_name_on_two_hosts_is_ambiguous_until_the_host_is_named(api: TestClien
         ({"labels": {"a b": ""}}, "body.labels.a b.[key]"),
         ({"labels": {"a": "x" * 256}}, "body.labels.a"),
         ({"labels": {"a": 1}}, "body.labels.a"),
+        ({"labels": {"a": "", "stillpoint.policy": "production"}}, "body.labels"),
+        ({"labels": {"stillpoint.of-a-version-to-come": ""}}, "body.labels"),
     ],
 )
 def test_a_field_out_of_its_bounds_is_refused_by_name(api: TestClient, change: dict[str, Any], field: str) -> None:
@@ -229,3 +232,17 @@ def test_requests_with_one_key_that_come_at_once_make_one_job(api_on_both: TestC
 def test_a_key_must_be_short_printable_text(api: TestClient, key: str) -> None:
     answer = api.post("/api/v1/jobs", json=BODY, headers={"Idempotency-Key": key})
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+
+def test_no_caller_writes_the_labels_of_the_service(api: TestClient) -> None:
+    """A point with them would be removed by the retention of a policy that did not ask for it."""
+    own = {"labels": Origin("production", "nightly").as_labels()}
+    asked = [
+        ("post", "/api/v1/jobs", {**BODY, **own}),
+        ("post", "/api/v1/domains/db1/quiesce", {"deadline_ms": 1000, **own}),
+        ("put", "/api/v1/domains/db1/labels", own),
+    ]
+    answers = [api.request(method, path, json=body) for method, path, body in asked]
+    assert [(answer.status_code, answer.json()["facts"]["fields"][0]["field"]) for answer in answers] == [(422, "body.labels")] * 3
+    named = api.post("/api/v1/jobs", json={**BODY, "labels": {"stillpoint": "", "stillpoints.x": "", "my/stillpoint.policy": ""}})
+    assert named.status_code == 202

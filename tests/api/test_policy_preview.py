@@ -209,3 +209,45 @@ def test_the_runs_of_a_policy_come_newest_first_and_by_filters(api: TestClient, 
     assert counts == {"domain=db2": 1, f"domain={DB1}": 6, "track=hourly": 1}
     assert len(api.get(address, params={"since": (NOW - timedelta(hours=1)).isoformat()}).json()["items"]) == 4
     assert len(api.get(address, params={"until": (NOW - timedelta(hours=1)).isoformat()}).json()["items"]) == 3
+
+
+@pytest.mark.parametrize("by", ["id", "name"])
+def test_the_runs_of_a_policy_that_was_removed_are_still_listed(api: TestClient, database: Database, by: str) -> None:
+    for name in ("production", "other"):
+        written(api, name=name, selector={"names": [f"{name}*"]})
+    with database.write() as session:
+        policy, other = (session.query(Policy).filter_by(name=name).one() for name in ("production", "other"))
+        add_run(session, policy, 2)
+        add_run(session, policy, 1)
+        add_run(session, other, 0)
+        address = f"{POLICIES}/{policy.id if by == 'id' else policy.name}"
+    assert api.delete(address).status_code == 200
+    assert len(api.get(f"{address}/runs").json()["items"]) == 2
+    assert (api.get(address).status_code, api.get(f"{POLICIES}/never-there/runs").status_code) == (404, 404)
+
+
+def test_a_name_that_several_policies_had_means_the_one_that_is_there_and_then_the_last_one(api: TestClient, database: Database) -> None:
+    ids, address = list[str](), f"{POLICIES}/production"
+    for hours in (3, 2, 1):
+        written(api)
+        with database.write() as session:
+            policy = session.query(Policy).filter_by(name="production").one()
+            ids.append(policy.id)
+            for _ in range(hours):
+                add_run(session, policy, hours)
+        if hours > 1:
+            assert api.delete(address).status_code == 200
+    assert len(api.get(f"{address}/runs").json()["items"]) == 1
+    assert api.delete(address).status_code == 200
+    assert len(api.get(f"{address}/runs").json()["items"]) == 1
+    assert [len(api.get(f"{POLICIES}/{each}/runs").json()["items"]) for each in ids] == [3, 2, 1]
+
+
+def test_a_policy_that_was_renamed_is_not_found_by_the_name_that_its_older_runs_have(api: TestClient, database: Database) -> None:
+    """It was not removed: its runs are listed by its name of today."""
+    written(api)
+    with database.write() as session:
+        add_run(session, session.query(Policy).filter_by(name="production").one(), 1)
+    assert api.put(f"{POLICIES}/production", json=a_policy(name="nights")).status_code == 200
+    assert api.get(f"{POLICIES}/production/runs").status_code == 404
+    assert len(api.get(f"{POLICIES}/nights/runs").json()["items"]) == 1

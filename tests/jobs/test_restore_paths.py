@@ -290,3 +290,35 @@ def test_an_encrypted_point_is_restored_with_its_key_and_refused_with_a_wrong_on
     job = scene.restore("new", point)
     assert (job.state, error_of(job)["code"]) == ("failed", "key_unusable")
     assert scene.new_files() == files
+
+
+@pytest.mark.parametrize("mode", ["new", "instant"])
+def test_a_plan_says_on_which_proof_the_restore_would_rely(scene: RestoreScene, steps: list[str], mode: str) -> None:
+    point = lately(scene)
+    plan, relied = plan_of(scene, mode, point), relied_on(scene.restore(mode, point))
+    assert relied is not None
+    assert (plan["bytes_read"], plan["relies_on"]["read_at"]) == ("after", relied["read_at"])
+    assert plan["reads_repository_until"] == ("flattened" if mode == "instant" else "written")
+
+
+def test_a_plan_says_that_every_byte_is_read_before_where_no_proof_stands_or_it_is_asked_for(scene: RestoreScene, steps: list[str]) -> None:
+    point = lately(scene)
+    plans = [plan_of(scene, "instant"), plan_of(scene, "instant", point, verify="before")]
+    assert [(plan["bytes_read"], plan["relies_on"]) for plan in plans] == [("before", None)] * 2
+    assert "verify_point" not in steps, "a plan reads no point"
+
+
+def test_a_plan_of_a_point_whose_files_were_changed_names_the_damage(scene: RestoreScene) -> None:
+    """As the restore would, and before anybody waits for it."""
+    point = lately(scene)
+    image = image_of(scene, point)
+    image.write_bytes(image.read_bytes()[:-512])
+    job = scene.restore("instant", point, plan_only=True)
+    assert (job.state, error_of(job)["code"]) == ("failed", "point_damaged")
+
+
+def plan_of(scene: RestoreScene, mode: str, point: str | None = None, **request: Any) -> Any:
+    job = scene.restore(mode, point, plan_only=True, **request)
+    assert job.state == "succeeded", error_of(job)
+    assert job.result is not None
+    return job.result["restore"]["plan"]

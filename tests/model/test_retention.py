@@ -1,5 +1,6 @@
 """Which points stay and which go, case by case; and when the next backup has to be full."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -186,10 +187,19 @@ def test_rules_are_read_again_as_they_were_written() -> None:
     assert Rules.from_document({"new_full": {}}).new_full == NewFull(max_depth=20, max_ratio=None)
 
 
+def test_a_whole_number_may_be_written_as_json_may_write_it() -> None:
+    """JSON does not tell 5.0 from 5. On record it is a whole number."""
+    rules = Rules.from_document({"keep_last": 5.0, "minimum_age_s": 3600.0, "new_full": {"max_depth": 7.0}})
+    assert json.dumps(rules.as_document()) == json.dumps(Rules(keep_last=5, minimum_age_s=3600, new_full=NewFull(7)).as_document())
+
+
 @pytest.mark.parametrize(
     ("document", "field"),
     [
         ({"keep_last": -1}, "keep_last"),
+        ({"keep_last": -1.0}, "keep_last"),
+        ({"keep_last": float("inf")}, "keep_last"),
+        ({"keep_last": float("nan")}, "keep_last"),
         ({"keep_daily": "7"}, "keep_daily"),
         ({"keep_daily": True}, "keep_daily"),
         ({"keep_weekly": 1.5}, "keep_weekly"),

@@ -147,7 +147,7 @@ def change_policy(request: Request, policy: PolicyId, body: PolicyRequest) -> Re
     responses=answers(200, RemovedPolicy, examples.REMOVED_POLICY, PolicyUnknown, PolicyChanged, PolicyTie, ValidationFailed),
 )
 def remove_policy(request: Request, policy: PolicyId) -> Response:
-    """Its points stay, and so do its jobs. What became of its runs stays on record."""
+    """Its points stay, and so do its jobs. What became of its runs stays on record, and `GET /api/v1/policies/{policy}/runs` lists it."""
     revision = query_of(request, RevisionChoice).revision
     with context_of(request).database.write() as session:
         removed = policy_changes.remove(session, policy, revision)
@@ -222,7 +222,10 @@ def list_domains_of_policy(request: Request, policy: PolicyId) -> Response:
     responses=answers(200, RunPage, {"items": [examples.RUN], "next_cursor": None}, PolicyUnknown, CursorInvalid, ValidationFailed),
 )
 def list_runs_of_policy(request: Request, policy: PolicyId) -> Response:
-    """Each run that was due: its job, or why there is none."""
+    """Each run that was due: its job, or why there is none.
+
+    The runs of a policy that was removed are listed as long as they are on record, by its id or its last name.
+    """
     wanted = query_of(request, RunFilter)
     with context_of(request).database.read() as session:
         page = page_of_runs(session, policy, wanted)

@@ -162,10 +162,20 @@ RESTORE_PLAN: dict[str, Any] = {
     "starts_domain": False,
     "restores_nvram_and_tpm": False,
     "reads_repository_until": "written",
+    "bytes_read": "after",
+    "relies_on": {"read_at": "2026-02-01T03:00:00.000000Z", "age_s": 61200, "job_id": None},
     "seconds": None,
 }
 #: What is on record before the job that plans has read the point.
-INCOMPLETE_PLAN: dict[str, Any] = {**RESTORE_PLAN, "is_complete": False, "files": None, "free_bytes": None, "adaptations": []}
+INCOMPLETE_PLAN: dict[str, Any] = {
+    **RESTORE_PLAN,
+    "is_complete": False,
+    "files": None,
+    "free_bytes": None,
+    "adaptations": [],
+    "bytes_read": None,
+    "relies_on": None,
+}
 
 PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "policy_not_found": {"policy": "production"},

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema
 
+from service.model.origin import OWN_LABELS
 from service.model.request_limits import (
     DISK_TARGET,
     LABEL_KEY,
@@ -31,6 +32,14 @@ def _without_repetition(values: list[str]) -> list[str]:
     if len(set(values)) != len(values):
         raise ValueError("every disk may be named once only")
     return values
+
+
+def _of_caller(labels: dict[str, str]) -> dict[str, str]:
+    """A caller who could write them would give a point to the retention of a policy that did not ask for it."""
+    own = sorted(key for key in labels if key.startswith(OWN_LABELS))
+    if own:
+        raise ValueError(f"labels that begin with {OWN_LABELS} are the service's own: leave out {', '.join(own)}")
+    return labels
 
 
 def _instant(value: Any) -> datetime:
@@ -76,9 +85,11 @@ Labels = Annotated[
     dict[LabelKey, LabelValue],
     Field(
         max_length=MAX_LABELS,
-        description="Your own marks; jobs can be listed by them.",
+        description="Your own marks; jobs can be listed by them. "
+        f"Names that begin with `{OWN_LABELS}` are the service's own, and are refused.",
         json_schema_extra={"additionalProperties": False},
     ),
+    AfterValidator(_of_caller),
 ]
 Disks = Annotated[
     list[DiskTarget],

@@ -1,6 +1,6 @@
 """What a caller asks of a restore, and the plan of it."""
 
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
@@ -72,6 +72,14 @@ class PlannedDomain(BaseModel):
     name: str = Field(description="Its name.")
 
 
+class ReliedOn(BaseModel):
+    """Every byte of the point was read then, and the filesystem says that no file was changed since."""
+
+    read_at: str = Field(description="When the point was read that was read the longest ago, among those that the restore reads.")
+    age_s: int = Field(description="How long that was ago.")
+    job_id: str | None = Field(description="The job that read. Null: it was read when it was sealed.")
+
+
 class RestorePlanAnswer(Answer):
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.RESTORE_PLAN]})
 
@@ -110,4 +118,14 @@ class RestorePlanAnswer(Answer):
         description="`written`: until the new files are complete. `flattened`: the running domain reads from the repository until its "
         "disks are flattened."
     )
-    seconds: float | None = Field(description="By the restores on record. Null: not known.")
+    bytes_read: Literal["before", "after"] | None = Field(
+        default=None,
+        description="When every byte of the point is compared with its checksum. `before`: before anything is written or started. `after`: "
+        "while the bytes are written, and for `instant` after the start. Null: not known yet.",
+    )
+    relies_on: ReliedOn | None = Field(
+        default=None, description="The read on which the restore relies until then. Null: it relies on none, or that is not known yet."
+    )
+    seconds: float | None = Field(
+        description="How long it takes by the restores on record; for `instant` until the disks are flattened. Null: not known."
+    )
