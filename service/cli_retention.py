@@ -33,6 +33,7 @@ def preview(
     keep_monthly: Kept = None,
     keep_yearly: Kept = None,
     minimum_age_s: Annotated[int | None, typer.Option(min=0, help="Try: seconds for which a point stays in any case.")] = None,
+    merge_at: Annotated[int | None, typer.Option(min=1, help="Try: merge when a chain has so many points that nothing else keeps.")] = None,
     show_all: Annotated[bool, typer.Option("--all", help="List the points that stay, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
     url: Url = None,
@@ -47,6 +48,7 @@ def preview(
         "keep_monthly": keep_monthly,
         "keep_yearly": keep_yearly,
         "minimum_age_s": minimum_age_s,
+        "merge_at": merge_at,
     }
     rules = {name: number for name, number in tried.items() if number is not None}
     question = {"policy": policy, "track": track, "repository": repository, "domain": domain, "rules": rules or None}
@@ -56,6 +58,10 @@ def preview(
     if as_json:
         typer.echo(json.dumps(answer))
         return
+    _tell(answer)
+
+
+def _tell(answer: Mapping[str, Any]) -> None:
     for point in answer["points"]:
         typer.echo(_line(point))
     for line in _summary(answer):

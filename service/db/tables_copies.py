@@ -36,6 +36,8 @@ class Copy(Base):
     answers: Mapped[list[Any] | None]
     #: When its sentinel is attacked next. None: never, as no lock is asked for.
     proof_due_at: Mapped[datetime | None]
+    #: The rules that keep points which the repository has removed (`service.model.retention_rules`). None: all of them stay.
+    retention: Mapped[dict[str, Any] | None]
 
     __table_args__ = (
         UniqueConstraint("repository_id", "name"),
@@ -71,6 +73,8 @@ class CopiedPoint(Base):
     checked_by: Mapped[str | None] = mapped_column(String(16))
     #: The end of the lock that the store shows. None: it shows none.
     locked_until: Mapped[datetime | None]
+    #: When the repository removed the point on purpose. None: it has the point, or lost it.
+    removed_at: Mapped[datetime | None]
 
     __table_args__ = (
         Index("ix_copied_points_copy_id_point_in_time_at", "copy_id", "point_in_time_at", "point_id"),

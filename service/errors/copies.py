@@ -43,10 +43,12 @@ class CopyTaken(StillpointError):
 
 
 class CopyInUse(StillpointError):
+    """Facts: `copy`, `jobs` that have not ended, `policies` that name it."""
+
     code = "copy_in_use"
-    title = "Jobs work at the copy"
-    detail_template = "{copy} has jobs that have not ended: {jobs}."
-    remedy_template = "Wait for the jobs, or cancel them."
+    title = "Jobs or policies use the copy"
+    detail_template = "{copy}: jobs that have not ended are {jobs}, policies that name it are {policies}."
+    remedy_template = "Wait for the jobs, or cancel them. Take the copy out of the tracks of the policies."
 
 
 class CopyNotAnswering(StillpointError):

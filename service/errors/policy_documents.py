@@ -7,6 +7,7 @@ from service.errors.base import StillpointError
 
 __all__ = [
     "BlackoutsLeaveNothing",
+    "CopyNotKnown",
     "CronNeverDue",
     "CronUnreadable",
     "FieldMissing",
@@ -148,6 +149,13 @@ class RepositoryNotKnown(PolicyFault):
     title = "The policy names a repository that is not registered"
     detail_template = "{path} is {value}. The repositories there are: {known}."
     remedy_template = "Correct {path}, or register the repository with `stillpoint repository add` before."
+
+
+class CopyNotKnown(PolicyFault):
+    code = "policy_copy_unknown"
+    title = "The policy names a copy that is not registered"
+    detail_template = "{path} is {value}. The copies of {repository} are: {known}."
+    remedy_template = "Correct {path}, or register the copy with `stillpoint copy add` before."
 
 
 class RepositoryNotWritable(PolicyFault):

@@ -32,10 +32,10 @@ from service.errors import (
 )
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
-from service.jobs.point_removal import PointRemoval, stop_point
+from service.jobs.point_removal import STAYS_BY_RULE, PointRemoval, judged_again, stop_point
 from service.jobs.run import JobRun, MustRecover
 from service.model import merged_point
-from service.model.lifecycle import PhaseName
+from service.model.lifecycle import PhaseName, PointState
 from service.model.manifest import Manifest
 from service.model.merged_point import JoinedDisk
 from service.model.proofs import Proof
@@ -107,7 +107,9 @@ class _MergeRun:
         self._pause = threading.Event()
         earlier = run.in_transaction(lambda session: session.scalar(select(Job.result).where(Job.id == run.claim.job_id))) or {}
         self._merged: list[dict[str, Any]] = list((earlier.get("merge") or {}).get("merged", ()))
-        self._removal = PointRemoval(run, self._repository_row.id, also=self._shown)
+        self._removal = PointRemoval(run, self._repository_row.id, self._request.retention, also=self._shown)
+        #: The points that are still asked for, when the rules were asked again.
+        self._wanted: tuple[str, ...] = self._request.recovery_points
 
     def run(self) -> Ending:
         error: StillpointError | None = None
@@ -120,7 +122,9 @@ class _MergeRun:
             if self._request.remove:
                 # A removal that was begun is not cancelled: half of a point is of use to nobody.
                 repository.safe_point = lambda: stop_point(self._run, PhaseName.remove)
-                error = self._removal.remove(repository, self._request.recovery_points)
+                error = self._removal.remove(repository, self._wanted)
+        if self._request.retention is not None and isinstance(error, STAYS_BY_RULE):
+            error = None
         return Ending(error, result=self._removal.result() if self._request.remove else self._shown())
 
     def _opened(self) -> Repository:
@@ -134,8 +138,22 @@ class _MergeRun:
         """By folder, the ids of the points whose clusters move, and the points that take them. What an earlier attempt removed is gone."""
         repository_id = self._repository_row.id
         there = [point for point in points.of_repository(session, repository_id) if point.id in self._request.recovery_points]
+        if self._request.retention is not None:
+            there = self._by_rule(session, there)
         merging.must_be_possible(session, repository_id, there, remove=self._request.remove)
         return {str(point.folder): point.id for point in there}, merging.heirs(session, repository_id, {point.id for point in there})
+
+    def _by_rule(self, session: Session, there: list[RecoveryPoint]) -> list[RecoveryPoint]:
+        """The points that the rules still let go. Hours may have passed since retention asked."""
+        now, going = database_now(session), []
+        for point in there:
+            _, kept = (None, None) if point.state == PointState.leaving else judged_again(session, point, now)
+            if kept is None:
+                going.append(point)
+            else:
+                self._removal.stayed.append({"id": point.id, "reason": kept.as_document()})
+        self._wanted = tuple(point.id for point in going)
+        return going
 
     def _shown(self) -> dict[str, Any]:
         return {"merge": {"merged": self._merged}}

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.db.engine import database_now
 from service.db.tables import Job, RecoveryPoint
-from service.errors import PointKept, PointNeeded, RecoveryPointNotFound, StillpointError
+from service.errors import PointInUse, PointKept, PointNeeded, PointPinned, RecoveryPointNotFound, StillpointError
 from service.jobs.run import JobRun, MustRecover
 from service.model.lifecycle import PhaseName, PointState
 from service.model.retention_words import sentence
@@ -19,6 +19,8 @@ from service.repository.store import Repository
 
 _Why = Mapping[str, Any] | None
 """By which rule of which track a point goes. None: a person asked."""
+STAYS_BY_RULE = (PointInUse, PointKept, PointNeeded, PointPinned, RecoveryPointNotFound)
+"""Errors that are none for retention: the point stays, or is gone already, and the next look sees that."""
 
 
 class PointRemoval:
@@ -86,7 +88,7 @@ class PointRemoval:
         why = (self._retention or {}).get(point_id)
         if point.state != PointState.leaving:
             if why is not None:
-                why, kept = self._judged_again(session, point, now)
+                why, kept = judged_again(session, point, now)
                 if kept is not None:
                     return None, why, kept
             neighbours = Neighbours.of(session, self._repository_id, {point.domain_id})
@@ -94,14 +96,6 @@ class PointRemoval:
                 return None, why, stays
             removal.give_up(session, point_id, now=now, facts=self._facts(why))
         return point.folder, why, None
-
-    def _judged_again(self, session: Session, point: RecoveryPoint, now: datetime) -> tuple[_Why, PointKept | None]:
-        """By which rule the point goes now, or why it stays."""
-        of_domain = RecoveryPoint.domain_id == point.domain_id
-        judged = next(each for each in retention.judge(session, of_domain, now) if each.point.id == point.id)
-        if not judged.decision.stays:
-            return retention_looks.why_of(judged), None
-        return None, PointKept(point=point.id, reasons="; ".join(sentence(ground) for ground in judged.decision.grounds))
 
     def _facts(self, why: _Why) -> dict[str, Any]:
         """What the events of a point that goes say."""
@@ -124,6 +118,15 @@ class PointRemoval:
             queue.write(session, self._run.claim.job_id, self._run.claim.lease_token, {"result": self.result()})
 
         self._run.in_transaction(note)
+
+
+def judged_again(session: Session, point: RecoveryPoint, now: datetime) -> tuple[_Why, PointKept | None]:
+    """By which rule the point goes now, or why it stays."""
+    of_domain = RecoveryPoint.domain_id == point.domain_id
+    judged = next(each for each in retention.judge(session, of_domain, now) if each.point.id == point.id)
+    if not judged.decision.stays:
+        return retention_looks.why_of(judged), None
+    return None, PointKept(point=point.id, reasons="; ".join(sentence(ground) for ground in judged.decision.grounds))
 
 
 def stop_point(run: JobRun, phase: PhaseName) -> None:

@@ -10,19 +10,16 @@ in the transaction that gives the point up, and a point that stays is not an err
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.errors import PointInUse, PointKept, PointNeeded, PointPinned, RecoveryPointNotFound, StillpointError
+from service.errors import StillpointError
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
-from service.jobs.point_removal import PointRemoval, stop_point
+from service.jobs.point_removal import STAYS_BY_RULE, PointRemoval, stop_point
 from service.jobs.run import JobRun
 from service.model.lifecycle import PhaseName
 from service.model.requests import PruneRequest
 from service.records import repositories
 from service.repository.hand import SILENCE_S
 from service.repository.store import Repository
-
-_STAYS_BY_RULE = (PointInUse, PointKept, PointNeeded, PointPinned, RecoveryPointNotFound)
-"""Errors that are none for retention: the point stays, or is gone already, and the next look sees that."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Prune:
         opened = self.open_repository(row.path, row.id, silence_s=self.silence_s, safe_point=lambda: stop_point(run, PhaseName.remove))
         with opened as repository:
             stays = removal.remove(repository, request.recovery_points, with_needing=request.with_needing)
-        is_no_error = request.retention is not None and isinstance(stays, _STAYS_BY_RULE)
+        is_no_error = request.retention is not None and isinstance(stays, STAYS_BY_RULE)
         return Ending(None if is_no_error else stays, result=removal.result())
 
     def recover(self, lost: LostJob, host: Host) -> Resolution:  # noqa: ARG002 - as every handler has it

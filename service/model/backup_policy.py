@@ -20,7 +20,7 @@ from service.model.track import FIELDS as FIELDS_OF_TRACK
 from service.model.track import MAX_POLICY_NAME, NAME, Track
 from service.model.verdict import Verdict
 
-FIELDS = ("name", "description", "paused", "selector", "tracks", "blackouts", "limits", "promise", "verification")
+FIELDS = ("name", "description", "paused", "selector", "tracks", "blackouts", "limits", "promise")
 MAX_DESCRIPTION = 1_000
 """Characters. A longer description is refused."""
 MAX_TRACKS = 16
@@ -74,8 +74,6 @@ class BackupPolicy:
     @classmethod
     def _read(cls, fields: Fields) -> "BackupPolicy":
         selector = fields.object("selector", FIELDS_OF_SELECTOR, is_needed=True)
-        if fields.has("verification"):
-            fields.faults.refuse("verification", fields.value("verification"), "null, as verification by plan does not exist yet")
         return cls(
             name=fields.text("name", "letters, digits and - _ .", pattern=NAME, longest=MAX_POLICY_NAME),
             selector=Selector.read(selector) if selector is not None else Selector(),
@@ -97,7 +95,6 @@ class BackupPolicy:
             "blackouts": [blackout.as_document() for blackout in self.blackouts],
             "limits": asdict(self.limits),
             "promise": self.promise.as_document(),
-            "verification": None,
         }
 
     def track(self, name: str) -> Track | None:

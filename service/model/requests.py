@@ -281,11 +281,15 @@ class PruneRequest(PointsRequest):
 
 @dataclass(frozen=True)
 class MergeRequest(PointsRequest):
-    """What the points hold moves into those that stand on them. `remove`: also removes them then. The rate: bytes that are read."""
+    """What the points hold moves into those that stand on them. `remove`: also removes them then. The rate: bytes that are read.
+
+    `retention`: by which rule each is merged and goes; None: a person asked.
+    """
 
     kind: ClassVar[JobKind] = JobKind.merge
     remove: bool = False
     rate_limit_bytes: int | None = None
+    retention: Mapping[str, Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ The rules choose as `prune` of Proxmox Backup does (`pbs-datastore/src/prune.rs`
 Beyond Proxmox Backup, whose points need no other points:
 
 - Only a whole point counts: the point is good, and so is every point that it needs.
-- What a point needs stays as long as the point stays.
+- What a point needs stays as long as the point stays, unless it is merged: see `service.model.retention_merge`.
 - A point that is not whole goes only when a newer whole point of its group exists.
 - The newest whole point of a group stays, as does a point that is younger than the minimum age.
 - The newest whole point with the verdict that is wanted stays, too: while an agent does not answer, points with a lower verdict come
@@ -30,6 +30,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.model.chains import Link
+from service.model.retention_merge import to_merge
 from service.model.retention_rules import Rule, Rules
 from service.model.verdict import Verdict, satisfies
 
@@ -94,6 +95,8 @@ class Goes(StrEnum):
     """A newer point of the same period stays."""
     too_old = "too_old"
     """The rules have kept as many periods as they ask for, and the point is older."""
+    merged = "merged"
+    """Nothing but points that stand on it make it stay. What they need of it moves into them first."""
     leaving = "leaving"
     """A job has given up the point already, and its files are being removed."""
 
@@ -151,11 +154,12 @@ def keep_each(points: Iterable[Point], terms: Mapping[Group, Terms | Ground], no
     choices: dict[Group, _Choice] = {}
     for group, members in groups.items():
         choices[group] = _judge(members, terms.get(group), now, whole, stays)
-    _add_needed(known, stays)
+    needed_by = _add_needed(known, stays)
+    merged = _merged(known, stays, needed_by, terms, whole)
     return {
         point.id: Decision(True, tuple(stays[point.id]))
         if point.id in stays
-        else Decision(False, (_why_not(point, whole, choices[point.group]),))
+        else Decision(False, (merged[point.id] if point.id in merged else _why_not(point, whole, choices[point.group]),))
         for point in known.values()
     }
 
@@ -233,8 +237,11 @@ def _why_not(point: Point, whole: set[str], choice: "_Choice") -> Ground:
     return choice.why_not(point.id)
 
 
-def _add_needed(known: Mapping[str, Point], stays: dict[str, list[Ground]]) -> None:
-    """What a point needs stays with it. The facts name only the points that directly inherit: a chain may be long."""
+def _add_needed(known: Mapping[str, Point], stays: dict[str, list[Ground]]) -> dict[str, list[str]]:
+    """What a point needs stays with it. The facts name only the points that directly inherit: a chain may be long.
+
+    Returns these by the id of the point that they need.
+    """
     further = list(stays)
     needed_by: dict[str, list[str]] = {}
     while further:
@@ -247,6 +254,24 @@ def _add_needed(known: Mapping[str, Point], stays: dict[str, list[Ground]]) -> N
             needed_by.setdefault(parent, []).append(point_id)
     for parent, inheritors in needed_by.items():
         stays.setdefault(parent, []).append(Ground(Stays.needed_by, {"points": sorted(inheritors)}))
+    return needed_by
+
+
+def _merged(
+    known: Mapping[str, Point],
+    stays: dict[str, list[Ground]],
+    needed_by: Mapping[str, Sequence[str]],
+    terms: Mapping[Group, Terms | Ground],
+    whole: set[str],
+) -> dict[str, Ground]:
+    """Take the points out of `stays` whose clusters are merged into those that need them. Returns why each goes."""
+    limits: dict[str, int] = {}
+    for each in needed_by:
+        of_group = terms.get(known[each].group)
+        is_only_needed = len(stays[each]) == 1 and stays[each][0].code is Stays.needed_by
+        if is_only_needed and isinstance(of_group, Terms) and of_group.rules.merge_at is not None:
+            limits[each] = of_group.rules.merge_at
+    return {each: Ground(Goes.merged, stays.pop(each)[0].facts) for each in to_merge(needed_by, limits, whole)}
 
 
 class _Choice:

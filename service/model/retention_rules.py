@@ -12,6 +12,8 @@ MAX_KEPT = 1_000_000
 """Periods that a rule may name. A document with a larger number is refused, as it is a mistake."""
 MAX_AGE_S = 100 * 366 * 86_400
 """Seconds, a hundred years. A document with a larger minimum age is refused, as it is a mistake."""
+MAX_MERGE_AT = 20
+"""Points of a chain. A larger number is refused: a chain that `new_full` keeps short would never have so many."""
 MAX_DEPTH = 20
 """Increments above a full, where the document does not say. The next backup is then full."""
 
@@ -46,7 +48,10 @@ class NewFull:
 
 @dataclass(frozen=True)
 class Rules:
-    """How many periods each rule keeps; 0: the rule does not count. `minimum_age_s`: a younger point stays in any case."""
+    """How many periods each rule keeps; 0: the rule does not count. `minimum_age_s`: a younger point stays in any case.
+
+    `merge_at`: when a chain has so many points that stay only because others stand on them, these are merged. None: they wait.
+    """
 
     keep_last: int = 0
     keep_hourly: int = 0
@@ -55,6 +60,7 @@ class Rules:
     keep_monthly: int = 0
     keep_yearly: int = 0
     minimum_age_s: int = 0
+    merge_at: int | None = None
     new_full: NewFull = field(default_factory=NewFull)
 
     @classmethod
@@ -63,7 +69,10 @@ class Rules:
         given = _fields(document, tuple(cls.__dataclass_fields__))
         limits = {f"keep_{rule}": MAX_KEPT for rule in Rule} | {"minimum_age_s": MAX_AGE_S}
         numbers = {name: _whole(name, given[name], 0, limit) for name, limit in limits.items() if given.get(name) is not None}
-        return cls(**numbers, new_full=NewFull.from_document(given.get("new_full")))
+        merge_at = given.get("merge_at")
+        if merge_at is not None:
+            merge_at = _whole("merge_at", merge_at, 1, MAX_MERGE_AT)
+        return cls(**numbers, merge_at=merge_at, new_full=NewFull.from_document(given.get("new_full")))
 
     def as_document(self) -> dict[str, Any]:
         return asdict(self)

@@ -28,6 +28,7 @@ _SENTENCES: Mapping[Stays | Goes, str] = {
     Goes.needs_damaged: "a point that it needs is damaged or missing, and a newer good point exists",
     Goes.replaced: "a newer point of {period} stays, by keep_{rule}",
     Goes.too_old: "the rules have kept as many points as they ask for, and it is older",
+    Goes.merged: "only {points} need it, and what they need of it is merged into them",
     Goes.leaving: "a job has given it up, and removes its files",
 }
 
@@ -40,7 +41,7 @@ def sentence(ground: Ground) -> str:
     if code is Goes.replaced and facts["rule"] == Rule.last:
         return f"the newer point {facts['by']} stays, by keep_last"
     # Only these name several things. A preview may have tens of thousands of sentences.
-    if code in (Stays.needed_by, Stays.in_use):
+    if code in (Stays.needed_by, Stays.in_use, Goes.merged):
         facts = {name: _in_text(value) for name, value in facts.items()}
     return _SENTENCES[code].format_map(facts)
 

@@ -33,7 +33,9 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """The name of a policy or of a track. It stands in addresses and files, so it is neither `.` nor `..`."""
 MAX_POLICY_NAME = 64
 """Characters of the name of a policy or of a track. A longer one is refused."""
-FIELDS = ("name", "job", "schedule", "retention")
+MAX_COPIES = 8
+"""Copies of a repository that a track may name. A track with more is refused."""
+FIELDS = ("name", "job", "schedule", "retention", "copies")
 KINDS = MAKE_POINT
 """The kinds of jobs that a track can have."""
 _OF_EACH_KIND = ("kind", "leave_out", "freeze", "required_verdict", "on_shortfall")
@@ -126,12 +128,13 @@ class TrackJob:
 
 @dataclass(frozen=True)
 class Track:
-    """`retention` None: retention never removes a point of the track."""
+    """`retention` None: retention never removes a point of the track. `copies`: names or ids of copies that get its points."""
 
     name: str
     job: TrackJob
     schedule: ScheduleRule
     retention: Rules | None = None
+    copies: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, fields: Fields) -> "Track | None":
@@ -142,7 +145,10 @@ class Track:
         read_job = TrackJob.read(job) if job is not None else None
         read_schedule = ScheduleRule.read(schedule) if schedule is not None else None
         retention = _retention(fields)
-        return cls(name, read_job, read_schedule, retention) if read_job is not None and read_schedule is not None else None
+        copies = fields.texts("copies", "names or ids of copies of the repository", pattern=PRINTABLE, longest=MAX_NAME, limit=MAX_COPIES)
+        if copies and read_job is not None and read_job.copying is None:
+            fields.faults.refuse(fields.at("copies"), list(copies), "null for a job that leaves nothing in a repository")
+        return cls(name, read_job, read_schedule, retention, copies) if read_job is not None and read_schedule is not None else None
 
     def request_for(self, domain: str, host: str | None, targets: Sequence[str]) -> SnapshotRequest:
         """As `TrackJob.request_for`. A backup is also told when its chain is long enough. Raises NoDiskCanTakePart."""
@@ -157,6 +163,7 @@ class Track:
             "job": self.job.as_document(),
             "schedule": self.schedule.as_document(),
             "retention": self.retention.as_document() if self.retention is not None else None,
+            "copies": list(self.copies) or None,
         }
 
 

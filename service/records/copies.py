@@ -10,12 +10,13 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.db.tables import CopiedPoint, Copy, CopyProof, Job
+from service.db.tables import CopiedPoint, Copy, CopyProof, Job, Repository
 from service.errors import CopyInUse, CopyTaken, CopyUnknown
 from service.model.copied import CopiedState
 from service.model.copy_target import CopyTarget, LockMode
 from service.model.immutability import PROOF_DAYS, Immutability
 from service.model.lifecycle import FINAL_STATES, JobState
+from service.records import policies
 from service.records.locks import copy_key
 
 _UNFINISHED = tuple(state.value for state in JobState if state not in FINAL_STATES)
@@ -80,10 +81,12 @@ def of_repository(session: Session, repository_id: str) -> Sequence[Copy]:
 def change(session: Session, copy: Copy, values: Mapping[str, Any], now: datetime) -> Copy:
     """What was proven holds for a mode of locks: with another mode, or a lock that was not asked for before, the proof is due at once.
 
-    Raises CopyTaken.
+    Raises CopyTaken, CopyInUse: policies know it by the name that it would lose.
     """
     changed = dict(values)
     if changed.get("name", copy.name) != copy.name:
+        if named_by := _named_by(session, copy, (copy.name,)):
+            raise CopyInUse(copy=copy.name, jobs=[], policies=named_by)
         _must_be_free(session, Copy(id=copy.id, repository_id=copy.repository_id, name=changed["name"], place=copy.place))
     retain_days, mode = changed.get("retain_days", copy.retain_days), changed.get("lock_mode", copy.lock_mode)
     if mode != copy.lock_mode or (retain_days is None) is not (copy.retain_days is None):
@@ -97,12 +100,18 @@ def change(session: Session, copy: Copy, values: Mapping[str, Any], now: datetim
 def forget(session: Session, repository_id: str, id_or_name: str) -> Copy:
     """Take it off the list, with what is on record of its points. Nothing there is touched. Raises CopyUnknown, CopyInUse."""
     copy = get(session, repository_id, id_or_name)
-    if jobs := jobs_at_work(session, copy.id):
-        raise CopyInUse(copy=copy.name, jobs=jobs)
+    jobs, named_by = jobs_at_work(session, copy.id), _named_by(session, copy, (copy.name, copy.id))
+    if jobs or named_by:
+        raise CopyInUse(copy=copy.name, jobs=jobs, policies=named_by)
     for table in (CopiedPoint, CopyProof):
         session.execute(delete(table).where(table.copy_id == copy.id))
     session.execute(delete(Copy).where(Copy.id == copy.id))
     return copy
+
+
+def _named_by(session: Session, copy: Copy, names: Sequence[str]) -> list[str]:
+    repository = session.get_one(Repository, copy.repository_id)
+    return policies.naming_copy(session, (repository.id, repository.registered_id, repository.name), names)
 
 
 def jobs_at_work(session: Session, copy_id: str) -> list[str]:

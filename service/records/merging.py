@@ -11,7 +11,7 @@ from sqlalchemy import exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.db.base import table_of
-from service.db.tables import Job, RecoveryPoint
+from service.db.tables import CopiedPoint, Job, RecoveryPoint
 from service.errors import PointDamaged, PointInUse, PointLeaving, PointPinned
 from service.model import chains
 from service.model.kinds import MERGES_POINTS
@@ -125,15 +125,21 @@ def _is_merging(session: Session, repository_id: str) -> bool:
 
 def settled(session: Session, point_id: str, seen: Manifest, digest: str) -> bool:
     """Whether the manifest that is in the repository is one on record. If a merge died for good after it had put new files in place, and
-    before that was on record, it is put on record here.
+    before that was on record, it is put on record here. So is the older form of a point that was merged, if the point was missing and
+    came back from a copy that got the point before the merge.
     """
     point = points.get(session, point_id)
     if point.manifest_digest in (None, digest):
         return True
-    if point.next_manifest_digest != digest:
+    if point.next_manifest_digest != digest and not _came_back(session, point, digest):
         return False
     replaced(session, seen, digest)
     return True
+
+
+def _came_back(session: Session, point: RecoveryPoint, digest: str) -> bool:
+    sent = exists().where(CopiedPoint.point_id == point.id, CopiedPoint.manifest_digest == digest, CopiedPoint.sent_at.is_not(None))
+    return point.state == PointState.missing and bool(session.scalar(select(sent)))
 
 
 def merged_since(session: Session, repository_id: str, position: EventPosition) -> set[str]:

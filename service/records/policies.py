@@ -57,6 +57,16 @@ def naming(session: Session, names: Collection[str]) -> list[str]:
     return [policy.name for policy in list_all(session) if any(_repository_of(track) in names for track in policy.document["tracks"])]
 
 
+def naming_copy(session: Session, repository: Collection[str], copy: Collection[str]) -> list[str]:
+    """The policies that name one of these copies of the repository, whose names and ids are given. None more comes, as with `naming`."""
+    take_turn(session, TURN)
+    return [policy.name for policy in list_all(session) if any(_has_copy(track, repository, copy) for track in policy.document["tracks"])]
+
+
+def _has_copy(track: Mapping[str, Any], repository: Collection[str], copy: Collection[str]) -> bool:
+    return _repository_of(track) in repository and any(name in copy for name in track.get("copies") or ())
+
+
 def _repository_of(track: Mapping[str, Any]) -> str | None:
     """None: its job uses none."""
     return cast("str | None", track["job"].get("repository"))

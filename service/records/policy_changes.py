@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from service.db.engine import take_turn
 from service.db.tables import Policy
 from service.errors import (
+    CopyNotKnown,
     FieldRepeated,
     PolicyFault,
     PolicyInvalid,
@@ -29,12 +30,12 @@ from service.model.document_fields import can_be_stored, shown
 from service.model.repository import RepositoryState
 from service.model.request_limits import MAX_NAME, PRINTABLE
 from service.model.selectors import Domain, Named, Selector, Tie, error_of, policy_of
-from service.records import listed_domains, policies, repositories
+from service.records import copies, listed_domains, policies, repositories
 
 UNWRITABLE = (RepositoryState.read_only, RepositoryState.bad)
 """What a person has to mend. A repository that is full, away or not looked at yet may be well before the first run."""
 MAX_REPOSITORIES_NAMED = 20
-"""Repositories that a fault names. The others are left out."""
+"""Repositories, or copies, that a fault names. The others are left out."""
 
 
 def create(session: Session, document: Any) -> Policy:
@@ -155,7 +156,7 @@ def read(session: Session, document: Any, *, before: Mapping[str, Any] | None = 
 
     A document that does not say `paused` leaves that as it is: who applies a file does not resume what another person has paused.
     """
-    faults = list(_repository_faults(session, document, _repositories_in(before)))
+    faults = [*_repository_faults(session, document, _repositories_in(before)), *_copy_faults(session, document, before)]
     if before is not None and isinstance(document, Mapping) and document.get("paused") is None:
         document = {**document, "paused": before["paused"]}
     try:
@@ -179,6 +180,32 @@ def _repository_faults(session: Session, document: Any, named_before: Sequence[s
             yield RepositoryNotKnown(path=path, value=shown(name), known=listed or "none")
         elif repository.state in UNWRITABLE and name not in named_before:
             yield RepositoryNotWritable(path=path, value=shown(name), state=repository.state)
+
+
+def _copy_faults(session: Session, document: Any, before: Mapping[str, Any] | None) -> Iterator[PolicyFault]:
+    """As for repositories. The copies of a repository that is not known are not looked for: one fault is enough."""
+    before_named = {(repository, name) for _, repository, name in _named_copies(before)}
+    named = list(_named_copies(document))
+    known = repositories.list_all(session) if named else ()
+    ids = {each.name: each for each in known} | {id_: each for each in known for id_ in (each.registered_id, each.id)}
+    for path, name, copy in named:
+        repository = ids.get(name)
+        if repository is None or (name, copy) in before_named:
+            continue
+        there = copies.of_repository(session, repository.id)
+        if not any(copy in (each.name, each.id) for each in there):
+            listed = ", ".join([each.name for each in there][:MAX_REPOSITORIES_NAMED])
+            yield CopyNotKnown(path=path, value=shown(copy), repository=repository.name, known=listed or "none")
+
+
+def _named_copies(document: Any) -> Iterator[tuple[str, str, str]]:
+    """The path of each, its repository, and the copy. The document may have any form."""
+    for path, repository in _named_repositories(document):
+        track = path.removesuffix(".job.repository")
+        copies_of = document["tracks"][int(track[len("tracks[") : -1])].get("copies")
+        for n, name in enumerate(copies_of if isinstance(copies_of, list) else ()):
+            if isinstance(name, str) and _may_be_a_name(name):
+                yield f"{track}.copies[{n}]", repository, name
 
 
 def _repositories_in(document: Mapping[str, Any] | None) -> list[str]:

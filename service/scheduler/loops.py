@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from service.config import Settings
 from service.db.engine import Database
-from service.scheduler import proving, pruning, retention, scheduling, verification
+from service.scheduler import proving, pruning, retention, scheduling, sending, verification
 from service.scheduler.loop import Loop
 
 
@@ -23,5 +23,7 @@ def loops_of(settings: Settings, database: Database, wake: Callable[[], None], s
     ]
     if settings.scheduler == "on":
         scheduler = scheduling.Scheduler(settings, database, wake=wake, stopping=stopping)
+        sends = sending.SendingLooks(database, wake, stopping=stopping)
         loops.append(Loop("scheduling", scheduler.look, stopping, failed_s=scheduling.FAILED_S))
+        loops.append(Loop.every(sending.LOOK_S, "sending", sends.look, stopping))
     return loops

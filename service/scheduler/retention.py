@@ -1,7 +1,8 @@
 """Removes what no rule of a policy keeps: makes the jobs, in any number of processes each job once.
 
 After a point came into a repository one process looks at the domain of the point, and at least once a day at all domains there. A look
-makes one job of a bounded number of points. The next look waits for the end of that job, so that no repository has a backlog of them.
+makes one job that removes a bounded number of points, and a bounded number of jobs that merge. The next look waits for the end of these
+jobs, so that no repository has a backlog of them.
 """
 
 import threading
@@ -43,27 +44,28 @@ class RetentionLooks:
         """Returns how many jobs were made. Raises DatabaseUnavailable."""
         with self._database.read() as session:
             all_due = retention_looks.due(session, database_now(session))
-        made = sum(self._look_at(each) for each in all_due if not self._stopping.is_set())
+        made = sum(len(self._look_at(each)) for each in all_due if not self._stopping.is_set())
         if made:
             self._wake()
         return made
 
-    def _look_at(self, look: DueLook) -> bool:
-        """Whether a job was made."""
+    def _look_at(self, look: DueLook) -> list[str]:
+        """The ids of the jobs that were made."""
         with self._database.read() as session:
             now = database_now(session)
             if not self._is_believed(look, now) or retention_looks.job_at_work(session, look.repository_id) is not None:
-                return False
+                return []
             chosen = retention_looks.plan(session, look, now)
-        job_id = None
+        jobs: list[str] = []
         with self._database.write() as session:
             if not retention_looks.take_turn(session, look, now, chosen.next_at):
-                return False
-            if chosen.point_ids:
-                job_id = retention_looks.ask(session, look.repository_id, chosen)
-        if job_id is not None:
-            _logger.info("retention_removes", repository=look.repository_id, points=len(chosen.point_ids), job=job_id)
-        return job_id is not None
+                return []
+            if not chosen.is_empty:
+                jobs = retention_looks.ask(session, look.repository_id, chosen)
+        if jobs:
+            merged = sum(len(point_ids) for point_ids in chosen.merges)
+            _logger.info("retention_removes", repository=look.repository_id, points=len(chosen.point_ids), merged=merged, jobs=jobs)
+        return jobs
 
     def _is_believed(self, look: DueLook, now: datetime) -> bool:
         """A minimum age that is over only by a clock which is ahead for an hour must cost nothing."""

@@ -32,6 +32,8 @@ def api(database: Database, tmp_path: Path) -> Iterator[TestClient]:
 
 
 def test_a_policy_is_read_as_it_was_written_with_all_its_fields(api: TestClient) -> None:
+    for name in ("offsite", "disk"):
+        api.post("/api/v1/repositories/main/copies", json={"name": name, "target": {"kind": "folder", "path": f"/mnt/{name}"}})
     answer = api.post(POLICIES, json=EVERYTHING)
     policy = answer.json()
     assert (answer.status_code, policy["revision"], policy["paused"]) == (201, 1, True)
@@ -116,6 +118,26 @@ def test_a_policy_may_keep_a_repository_that_became_read_only(api: TestClient, d
     with database.write() as session:
         repositories.note_look(session, "once", Look(RepositoryState.read_only), NOW)
     assert api.put(f"{POLICIES}/production", json=a_policy(tracks=tracks, description="still")).status_code == 200
+
+
+def test_a_copy_is_there(api: TestClient, database: Database) -> None:
+    tracks = [a_track(copies=["offsite"])]
+    assert paths(post(api, tracks=tracks)) == [("policy_copy_unknown", "tracks[0].copies[0]")]
+    body = {"name": "offsite", "target": {"kind": "folder", "path": "/mnt/offsite"}}
+    copy = api.post("/api/v1/repositories/main/copies", json=body).json()
+    assert written(api, tracks=tracks)["document"]["tracks"][0]["copies"] == ["offsite"]
+    assert api.put(f"{POLICIES}/production", json=a_policy(tracks=[a_track(copies=[copy["id"]])])).status_code == 200
+
+
+def test_a_copy_that_a_policy_names_is_neither_forgotten_nor_renamed(api: TestClient) -> None:
+    copy = "/api/v1/repositories/main/copies/offsite"
+    api.post("/api/v1/repositories/main/copies", json={"name": "offsite", "target": {"kind": "folder", "path": "/mnt/offsite"}})
+    written(api, tracks=[a_track(copies=["offsite"])])
+    for refused in (api.delete(copy), api.patch(copy, json={"name": "other"})):
+        assert (refused.status_code, refused.json()["code"], refused.json()["facts"]["policies"]) == (409, "copy_in_use", ["production"])
+    assert api.patch(copy, json={"rate_limit_bytes": 4096}).status_code == 200
+    api.delete(f"{POLICIES}/production")
+    assert (api.patch(copy, json={"name": "other"}).status_code, api.delete(copy.replace("offsite", "other")).status_code) == (200, 200)
 
 
 @pytest.mark.parametrize("name", ["\x00", "\ud800", "x" * 300, ""])

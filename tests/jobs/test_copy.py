@@ -367,3 +367,36 @@ def damage(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
+
+
+def test_the_older_form_of_a_point_that_was_merged_since_comes_back_and_is_on_record(world: Copied) -> None:
+    """The repository has lost the points, and the copy got them before the merge."""
+    world.register()
+    world.run()
+    older = {point_id: row.manifest_digest for point_id, row in world.on_copy().items()}
+    merge = world.merge(world.full)
+    assert (merge.state, world.sealed.row(world.database, world.middle).parents) == ("succeeded", [])
+    assert sent_by(world.run()) == [], "what the guest sees is there already"
+    for point_id in (world.middle, world.top):
+        shutil.rmtree(world.sealed.folder(point_id))
+    world.imports()
+    assert world.sealed.row(world.database, world.middle).state == "missing"
+    assert world.run(CopyAction.fetch, world.top).state == "succeeded"
+    result = world.imports()
+    assert (result.refused, result.incomplete) == ([], [])
+    row = world.sealed.row(world.database, world.middle)
+    assert (row.state, row.manifest_digest, row.parents) == ("sealed", older[world.middle], [world.full])
+    assert world.sealed.row(world.database, world.full).state == "sealed"
+    assert world.is_good(world.top)
+
+
+def test_a_manifest_that_was_never_sent_is_not_taken_for_an_older_form(world: Copied) -> None:
+    world.register()
+    world.run()
+    world.merge(world.full)
+    shutil.rmtree(world.sealed.folder(world.middle))
+    world.imports()
+    shutil.copytree(world.place / world.sealed.manifests[world.middle].folder, world.sealed.folder(world.middle))
+    world.sealed.change_manifest(world.middle, sign_again=True, verdict="application")
+    (refused,) = world.imports().refused
+    assert refused["code"] == "signature_wrong"

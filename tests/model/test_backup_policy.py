@@ -87,7 +87,7 @@ def test_what_is_left_out_gets_its_default() -> None:
 
 
 def test_null_stands_for_what_is_left_out() -> None:
-    nothing = dict.fromkeys(("description", "paused", "blackouts", "limits", "promise", "verification"))
+    nothing = dict.fromkeys(("description", "paused", "blackouts", "limits", "promise"))
     assert read(**nothing) == read()
 
 
@@ -223,7 +223,7 @@ def test_a_backup_of_a_track_with_retention_is_told_when_its_chain_is_long_enoug
         ({"description": "nul\x00"}, FieldRefused, "description"),
         ({"description": "half \ud800"}, FieldRefused, "description"),
         ({"paused": "no"}, FieldRefused, "paused"),
-        ({"verification": {}}, FieldRefused, "verification"),
+        ({"verification": None}, FieldUnknown, "verification"),
         ({"selector": {}}, SelectorEmpty, "selector"),
         ({"selector": []}, FieldRefused, "selector"),
         ({"selector": {"names": []}}, FieldRefused, "selector.names"),
@@ -280,6 +280,9 @@ def test_a_backup_of_a_track_with_retention_is_told_when_its_chain_is_long_enoug
         (in_track(retention={"new_full": {"max_depth": 0}}), FieldRefused, "tracks[0].retention.new_full.max_depth"),
         (in_track(retention={"new_full": {"depth": 1}}), FieldUnknown, "tracks[0].retention.new_full.depth"),
         (in_track(retention=[1]), FieldRefused, "tracks[0].retention"),
+        (in_track(copies=[]), FieldRefused, "tracks[0].copies"),
+        (in_track(copies=["offsite", "offsite"]), FieldRepeated, "tracks[0].copies[1]"),
+        (in_track(job={"kind": "snapshot"}, copies=["offsite"]), FieldRefused, "tracks[0].copies"),
     ],
 )
 def test_a_fault_has_its_type_and_the_path_of_its_field(more: Mapping[str, Any], fault: type[PolicyFault], path: str) -> None:

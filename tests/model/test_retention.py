@@ -177,6 +177,7 @@ DOCUMENT = {
     "keep_monthly": 12,
     "keep_yearly": 0,
     "minimum_age_s": 3600,
+    "merge_at": 7,
     "new_full": {"max_depth": None, "max_ratio": 1.5},
 }
 
@@ -206,6 +207,8 @@ def test_a_whole_number_may_be_written_as_json_may_write_it() -> None:
         ({"keep_yearly": 10**9}, "keep_yearly"),
         ({"minimum_age_s": -1}, "minimum_age_s"),
         ({"keep_dayly": 7}, "keep_dayly"),
+        ({"merge_at": 0}, "merge_at"),
+        ({"merge_at": 21}, "merge_at"),
         ({"new_full": {"max_depth": 0}}, "new_full.max_depth"),
         ({"new_full": {"max_ratio": 0}}, "new_full.max_ratio"),
         ({"new_full": {"max_ratio": float("nan")}}, "new_full.max_ratio"),

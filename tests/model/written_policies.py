@@ -65,14 +65,14 @@ EVERYTHING = {
                 "catch_up": "skip",
                 "catch_up_within_s": 3_600,
             },
-            "retention": {"keep_last": 7, "keep_daily": 14, "new_full": {"max_depth": 5, "max_ratio": 1.5}},
+            "retention": {"keep_last": 7, "keep_daily": 14, "merge_at": 2, "new_full": {"max_depth": 5, "max_ratio": 1.5}},
+            "copies": ["offsite", "disk"],
         },
         {"name": "hourly", "job": {"kind": "snapshot"}, "schedule": {"cron": "@", "time_zone": "UTC"}},
     ],
     "blackouts": [{"days": ["mon", "sun"], "from": "22:00", "to": "06:00", "time_zone": "Europe/Berlin"}],
     "limits": {"guests_in_window_per_host": 2, "transfers_per_repository": 3},
     "promise": {"rpo_s": 93_600, "verdict": "filesystem", "proof": {"kind": "bytes", "max_age_s": 2_592_000}},
-    "verification": None,
 }
 EVERYTHING["tracks"][1]["schedule"]["cron"] = "15 * * * *"  # type: ignore[index]  # the document has several types of values
 

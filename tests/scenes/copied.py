@@ -1,5 +1,6 @@
 """A host that carries the points of a repository to a copy and back."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from service.model.kinds import JobKind
 from service.records import copies, queue
 from service.records.copies import CopyRegistration
 from service.records.queue import NewJob
+from service.repository.catalog import catalog_of
+from service.worker import repository_import
+from service.worker.repository_import import ImportResult
 from tests.scenes.host import HOST, Scene
 from tests.scenes.sealed import Sealed
 
@@ -61,6 +65,33 @@ class Copied:
         job_id = self.ask(action, *point_ids, **request)
         self.scene.execution.execute(self.scene.claim())
         return self.scene.job(job_id)
+
+    def merge(self, point_id: str) -> Job:
+        """Into what stands on it. Then the point is removed."""
+        asked = {"kind": JobKind.merge.value, "repository": self.sealed.id, "recovery_points": [point_id], "remove": True}
+        new = NewJob(JobKind.merge.value, None, None, HOST, asked, {}, repository_id=self.sealed.id)
+        with self.database.write() as session:
+            queue.ensure_slots(session, f"host:{HOST}:maintenance", 1)
+            job_id = queue.enqueue(session, new).job_id
+        self.scene.execution.execute(self.scene.claim())
+        return self.scene.job(job_id)
+
+    def imports(self) -> ImportResult:
+        """As the worker of the repository does after a fetch."""
+        result, now = ImportResult(), datetime.now(UTC)
+        with self.sealed.opened() as repository:
+            catalog = catalog_of(repository_import.listed_twice(repository))
+        with self.database.write() as session:
+            repository_import.put_on_record(session, self.sealed.id, catalog.points, result, now)
+            repository_import.note_missing(session, self.sealed.id, result, now)
+        return result
+
+    def is_good(self, point_id: str) -> bool:
+        """Every byte, and what the guest sees."""
+        with self.sealed.opened() as repository:
+            asked = {"folder": self.sealed.manifests[point_id].folder, "checks": ["bytes", "structure"]}
+            seen = repository.call("verify_point", asked)
+        return bool(seen["bytes"]["ok"] and seen["structure"]["ok"])
 
     def copy(self) -> Copy:
         with self.database.read() as session:

@@ -19,11 +19,11 @@ LATER = FIRST_NIGHT + timedelta(days=60)
 
 
 def a_policy(name: str = "production", track: str = "nightly", **more: Any) -> dict[str, Any]:
-    """`more`: fields of the policy. `retention`: of its track."""
-    retention = more.pop("retention", None)
+    """`more`: fields of the policy. `retention`, `copies`: of its track."""
+    retention, copies = more.pop("retention", None), more.pop("copies", None)
     job = {"kind": "backup", "repository": "nas"}
     schedule = {"cron": "0 22 * * *", "time_zone": "UTC"}
-    one = {"name": track, "job": job, "schedule": schedule, "retention": retention}
+    one = {"name": track, "job": job, "schedule": schedule, "retention": retention, "copies": copies}
     document = {"name": name, "selector": {"all_the_rest": True}, "tracks": [one], **more}
     return BackupPolicy.from_document(document).as_document()
 

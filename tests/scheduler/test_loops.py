@@ -17,6 +17,7 @@ from service.scheduler.proving import ProvingLooks
 from service.scheduler.pruning import PruningLooks
 from service.scheduler.retention import RetentionLooks
 from service.scheduler.scheduling import Scheduler
+from service.scheduler.sending import SendingLooks
 from service.scheduler.verification import VerificationLooks
 
 Lines = list[MutableMapping[str, Any]]
@@ -26,6 +27,7 @@ LOOKS: dict[str, type[Any]] = {
     "retention": RetentionLooks,
     "proving": ProvingLooks,
     "scheduling": Scheduler,
+    "sending": SendingLooks,
 }
 
 
@@ -56,7 +58,7 @@ def test_each_look_has_a_thread_that_begins_with_the_service(database: Database,
 def test_a_process_without_a_scheduler_has_the_other_looks(database: Database) -> None:
     settings = Settings(state_dir=Path("/nowhere"), scheduler="off")
     names = [loop.name for loop in loops_of(settings, database, lambda: None, threading.Event())]
-    assert names == [name for name in LOOKS if name != "scheduling"]
+    assert names == [name for name in LOOKS if name not in ("scheduling", "sending")]
 
 
 def test_one_stop_ends_the_look_of_every_loop() -> None:

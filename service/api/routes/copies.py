@@ -109,7 +109,7 @@ def get(request: Request, repository: RepositoryId, copy: CopyId) -> Response:
     "/{copy}",
     operation_id="change_copy",
     summary="Change a copy of a repository",
-    responses=answers(200, CopyAnswer, examples.COPY, *_BODY, *_NOT_THERE, CopyTaken, KeyUnusable),
+    responses=answers(200, CopyAnswer, examples.COPY, *_BODY, *_NOT_THERE, CopyTaken, CopyInUse, KeyUnusable),
 )
 def change(request: Request, repository: RepositoryId, copy: CopyId, body: CopyChange) -> Response:
     """A lock that was set stays as long as it was set: what changes holds for points that are sent from now on."""

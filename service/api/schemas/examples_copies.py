@@ -85,7 +85,7 @@ COPY_JOB_REQUEST: dict[str, Any] = {"kind": "copy", "repository": "nas", "copy":
 PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "copy_not_found": {"repository": "nas", "copy": "offsite"},
     "copy_taken": {"copy": "offsite (s3://stillpoint-hv1/nas)", "taken_by": "offsite (s3://stillpoint-hv1/nas)"},
-    "copy_in_use": {"copy": "offsite", "jobs": [PROOF_JOB_ID]},
+    "copy_in_use": {"copy": "offsite", "jobs": [PROOF_JOB_ID], "policies": ["production"]},
     "copy_incomplete": {"copy": "offsite", "point": SEALED_ID},
     "copy_target_invalid": {"field": "remote", "value": ":local:/srv", "allowed": "REMOTE:PATH"},
 }

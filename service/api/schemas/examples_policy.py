@@ -63,14 +63,15 @@ DOCUMENT: dict[str, Any] = {
                 "keep_monthly": 0,
                 "keep_yearly": 0,
                 "minimum_age_s": 0,
+                "merge_at": None,
                 "new_full": {"max_depth": 20, "max_ratio": None},
             },
+            "copies": None,
         }
     ],
     "blackouts": [],
     "limits": {"guests_in_window_per_host": None, "transfers_per_repository": None},
     "promise": {"rpo_s": 93600, "verdict": "filesystem", "proof": None},
-    "verification": None,
 }
 POLICY: dict[str, Any] = {
     "id": POLICY_ID,

@@ -23,7 +23,7 @@ from service.model.request_limits import (
     MIN_RATE_BYTES,
     PRINTABLE,
 )
-from service.model.retention_rules import MAX_AGE_S, MAX_KEPT
+from service.model.retention_rules import MAX_AGE_S, MAX_KEPT, MAX_MERGE_AT
 
 RFC_3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$", re.ASCII)
 
@@ -77,6 +77,7 @@ Transfers = Annotated[StrictInt, Field(ge=1, le=MAX_TRANSFERS), BeforeValidator(
 Latency = Annotated[StrictInt, Field(ge=1, le=MAX_IMPACT_MS), BeforeValidator(_whole)]
 KeptPeriods = Annotated[StrictInt, Field(ge=0, le=MAX_KEPT), BeforeValidator(_whole)]
 ChainDepth = Annotated[StrictInt, Field(ge=1, le=MAX_KEPT), BeforeValidator(_whole)]
+MergeAt = Annotated[StrictInt, Field(ge=1, le=MAX_MERGE_AT), BeforeValidator(_whole)]
 MinimumAge = Annotated[StrictInt, Field(ge=0, le=MAX_AGE_S), BeforeValidator(_whole)]
 DiskTarget = Annotated[str, Field(pattern=DISK_TARGET)]
 LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]

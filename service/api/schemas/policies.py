@@ -11,6 +11,7 @@ from service.api.schemas import examples_policy as examples
 from service.api.schemas.fields import Answer, Disks, Filter, HostName, LabelKey, LabelValue, Latency, Name, Rate, Request, WholeNumber
 from service.api.schemas.job_requests import kind_of
 from service.api.schemas.jobs import FreezeRequest
+from service.api.schemas.retention import MERGE_AT
 from service.model import requests
 from service.model.backup_policy import (
     MAX_BLACKOUTS,
@@ -24,10 +25,10 @@ from service.model.blackouts import Weekday
 from service.model.policy import OnShortfall
 from service.model.repository import Compare, Level
 from service.model.request_limits import DEMANDABLE, MAX_LABELS, MAX_TRANSFERS
-from service.model.retention_rules import MAX_AGE_S, MAX_DEPTH, MAX_KEPT
+from service.model.retention_rules import MAX_AGE_S, MAX_DEPTH, MAX_KEPT, MAX_MERGE_AT
 from service.model.schedule_rule import MAX_CATCH_UP_S, MAX_JITTER_S, CatchUp
 from service.model.selectors import MAX_SELECTED
-from service.model.track import MAX_POLICY_NAME, NAME
+from service.model.track import MAX_COPIES, MAX_POLICY_NAME, NAME
 from service.records.policy_changes import Change
 
 MAX_APPLIED = 500
@@ -137,6 +138,7 @@ class TrackRetention(Part):
     keep_monthly: Periods = Field(default=0, description="The newest point of each of so many months.")
     keep_yearly: Periods = Field(default=0, description="The newest point of each of so many years.")
     minimum_age_s: WholeNumber = Field(default=0, ge=0, le=MAX_AGE_S, description="A younger point stays in any case.")
+    merge_at: Annotated[WholeNumber, Field(ge=1, le=MAX_MERGE_AT)] | None = Field(default=None, description=MERGE_AT)
     new_full: NewFullRule = Field(default_factory=NewFullRule, description="When the next backup has to be full.")
 
 
@@ -145,6 +147,10 @@ class PolicyTrack(Part):
     job: BackupOfTrack | SnapshotOfTrack = Field(description="What is done for each domain.")
     schedule: TrackSchedule = Field(description="When it is done.")
     retention: TrackRetention | None = Field(default=None, description="How long its points stay. Null: until they are removed by hand.")
+    copies: Annotated[list[Name], Field(min_length=1, max_length=MAX_COPIES, json_schema_extra={"uniqueItems": True})] | None = Field(
+        default=None,
+        description="Names or ids of copies of its repository. Each new point is sent there by itself. Null: to none.",
+    )
 
 
 class PolicyBlackout(Part):
@@ -194,7 +200,6 @@ class PolicyRequest(Part):
     blackouts: list[PolicyBlackout] = Field(default_factory=list, max_length=MAX_BLACKOUTS, description="When nothing is begun.")
     limits: PolicyLimits | None = Field(default=None, description="How much is done at once.")
     promise: PolicyPromise | None = Field(default=None, description="What protection holds each domain against.")
-    verification: None = Field(default=None, description="Null: verification by plan does not exist yet.")
 
     _sent: dict[str, Any] = PrivateAttr(default_factory=dict)
 

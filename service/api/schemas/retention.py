@@ -5,9 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
 from service.api.schemas import examples_retention as examples
-from service.api.schemas.fields import Answer, ChainDepth, KeptPeriods, MinimumAge, Name, Reference, Request
+from service.api.schemas.fields import Answer, ChainDepth, KeptPeriods, MergeAt, MinimumAge, Name, Reference, Request
 from service.model.retention_rules import MAX_DEPTH
 
+MERGE_AT = (
+    "When so many points of a chain stay only because others stand on them, what the others need is merged into them, and the points go. "
+    "1: at once. Null: the points wait until the others go."
+)
 MAX_RATIO = 1_000_000
 """The largest `max_ratio` of a request. A larger number would never make a backup full."""
 
@@ -33,6 +37,7 @@ class RetentionRules(Request):
     keep_monthly: KeptPeriods = Field(default=0, description="Months that have a point.")
     keep_yearly: KeptPeriods = Field(default=0, description="Years that have a point.")
     minimum_age_s: MinimumAge = Field(default=0, description="A younger point stays in any case.")
+    merge_at: MergeAt | None = Field(default=None, description=MERGE_AT)
     new_full: NewFullRules = Field(default_factory=NewFullRules, description="When the next backup has to be full. Removes nothing.")
 
 

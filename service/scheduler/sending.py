@@ -1,0 +1,54 @@
+"""Sends the new points of policies to the copies that their tracks name: makes the jobs, in any number of processes each job once."""
+
+import threading
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session
+
+from service import log
+from service.db.engine import Database, database_now
+from service.errors import StillpointError
+from service.records import copy_sending
+from service.records.copy_sending import Wish
+from service.records.policy_book import PolicyReader
+
+LOOK_S = 30.0
+"""Seconds between two looks for points that a copy has not."""
+
+_logger = log.get(__name__)
+
+
+class SendingLooks:
+    """`wake`: called when a job was made. `stopping` ends a look after the current job."""
+
+    def __init__(self, database: Database, wake: Callable[[], object], *, stopping: threading.Event | None = None) -> None:
+        self._database = database
+        self._wake = wake
+        self._reader = PolicyReader()
+        self._stopping = stopping or threading.Event()
+
+    def look(self) -> int:
+        """Returns how many jobs were made. Raises DatabaseUnavailable."""
+        with self._database.read() as session:
+            policies = [entry.policy for entry in self._reader.book(session).entries.values()]
+            wishes = [each for each in copy_sending.wishes(session, policies) if self._may_ask(session, each)]
+        made = sum(self._ask(each) for each in wishes if not self._stopping.is_set())
+        if made:
+            self._wake()
+        return made
+
+    @staticmethod
+    def _may_ask(session: Session, wish: Wish) -> bool:
+        return copy_sending.may_ask(session, wish, database_now(session)) and bool(copy_sending.waiting(session, wish))
+
+    def _ask(self, wish: Wish) -> bool:
+        """Each in a transaction of its own: one that cannot be asked for, as its host is not known, keeps no other back."""
+        try:
+            with self._database.write() as session:
+                job_id = copy_sending.ask(session, wish)
+        except StillpointError as error:
+            _logger.warning("sending_not_asked_for", copy=wish.copy_id, policy=wish.policy, code=error.code, detail=error.detail)
+            return False
+        if job_id is not None:
+            _logger.info("sending_asked_for", copy=wish.copy_id, policy=wish.policy, job=job_id)
+        return job_id is not None
