@@ -172,17 +172,20 @@ def verify(
     ask_and_wait(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
 
 
+_MERGE_HELP = "First move what the points that stand on them need into those. Points beside a disk go in this way only."
+
+
 def remove(
     points: Annotated[list[str], typer.Argument(metavar="POINT...", help="The ids of recovery points: see `stillpoint points`.")],
     *,
     with_needing: Annotated[bool, typer.Option("--with-needing", help="Remove all points that stand on them as well.")] = False,
-    merge: Annotated[bool, typer.Option("--merge", help="First move what the points that stand on them need into those.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help=_MERGE_HELP)] = False,
     no_wait: NoWait = False,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Remove points from their repository. A point on which others stand, that is pinned, or that is in use stays."""
+    """Remove points from their repository, or from beside the disk of their domain. A point on which others stand, that is pinned, or that is in use stays."""
     if merge and with_needing:
         raise typer.BadParameter("what stands on the points is either removed with them or kept", param_hint="--merge")
     body: dict[str, Any] = {"kind": PruneRequest.kind.value, "recovery_points": points, "with_needing": True if with_needing else None}

@@ -52,6 +52,8 @@ STATUS: dict[type[StillpointError], int] = {
     errors.PointInUse: 409,
     errors.PointLeaving: 409,
     errors.PointsApart: 409,
+    errors.PointBelowOverlay: 409,
+    errors.PointFilesShared: 409,
     errors.RestoreRefused: 409,
     errors.UsnRisk: 409,
     errors.DiskUnknown: 409,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from service.disks import merge_space, overlays
 from service.disks.two_views import DiskPositions, error_of
-from service.errors import LibvirtCallFailed, LibvirtUnavailable, OverlaysLeft, StillpointError
+from service.errors import JobCancelled, LibvirtCallFailed, LibvirtUnavailable, OverlaysLeft, StillpointError
 from service.hypervisor.guest import Guest
 from service.model.intent import Overlay
 
@@ -92,7 +92,8 @@ def merge_back(
     """Merge one disk after the other. An earlier try may have left them in any state. `was_begun`: such a try wrote to a file below.
 
     A disk that cannot be merged continues with its overlay. Raises LibvirtUnavailable: the state of the disks is unknown then.
-    `on_progress` gets the target, the bytes that are done, and of how many; it raises nothing.
+    `on_progress` gets the target, the bytes that are done, and of how many. It raises JobCancelled to stop the merge; another error ends
+    only the wait, and QEMU continues. Both are then in `errors`.
     """
     merge = Merge(was_begun)
     for overlay in taken:
@@ -168,12 +169,20 @@ def _wait(guest: Guest, overlay: Overlay, budget_s: float, on_progress: OnMerge)
             done, total = progress
             stall.note(total - done)
             left = min(total - done, merge_space.growth_bytes(overlay))
-            on_progress(overlay.target, done, total)
+            _tell(guest, overlay.target, done, total, on_progress)
         fault = MergeTimedOut(target=overlay.target, budget_s=budget_s) if stall.is_over else merge_space.why_not_enough(overlay, left)
         if fault is not None:
             guest.stop_merge(overlay.target)
             raise fault
         time.sleep(POLL_S)
+
+
+def _tell(guest: Guest, target: str, done: int, total: int, on_progress: OnMerge) -> None:
+    try:
+        on_progress(target, done, total)
+    except JobCancelled:
+        guest.stop_merge(target)
+        raise
 
 
 def _check_bases(guest: Guest, overlay: Overlay) -> None:

@@ -69,7 +69,7 @@ def _merge_one_at_rest(guest: Guest, overlay: Overlay, budget_s: float, on_progr
     if overlay.is_in_use(source) is None:
         raise _impossible(guest, overlay, f"the disk is on {source}, and not on {overlay.path}")
     if source == overlay.path:
-        _commit(guest, overlay, budget_s, on_progress)
+        commit(guest, overlay, budget_s, on_progress)
         guest.redefine(_on_base(guest.secure_xml(), overlay))
     if guest.persistent_sources().get(overlay.target) != overlay.base:
         raise _impossible(guest, overlay, f"the definition still names {overlay.path}")
@@ -78,8 +78,8 @@ def _merge_one_at_rest(guest: Guest, overlay: Overlay, budget_s: float, on_progr
         raise _impossible(guest, overlay, "the domain was started meanwhile, on its overlay")
 
 
-def _commit(guest: Guest, overlay: Overlay, budget_s: float, on_progress: OnMerge) -> None:
-    """Write what the guest wrote to the overlay into the file below. The overlay keeps it as well, until the definition is changed.
+def commit(guest: Guest, overlay: Overlay, budget_s: float, on_progress: OnMerge) -> None:
+    """Write what the guest wrote to the overlay into the file below. The overlay keeps it as well. The domain is off.
 
     qemu-img holds the locks of both files, so that a QEMU that is started meanwhile is refused and writes nothing.
     """

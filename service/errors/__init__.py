@@ -65,7 +65,18 @@ from service.errors.points import (
 from service.errors.policy_documents import *
 from service.errors.policy_records import PolicyChanged, PolicyTaken, PolicyUnknown
 from service.errors.registration import RepositoryInUse, RepositoryTaken, RepositoryUnknown
-from service.errors.removal import PointInUse, PointKept, PointLeaving, PointNeeded, PointPinned, PointsApart
+from service.errors.removal import (
+    PointBelowOverlay,
+    PointFilesShared,
+    PointInUse,
+    PointKept,
+    PointLeaving,
+    PointMergeUnfinished,
+    PointNeeded,
+    PointOffChain,
+    PointPinned,
+    PointsApart,
+)
 from service.errors.repository import (
     BackupNotUndone,
     CopyDiffers,
@@ -255,7 +266,9 @@ __all__ = [
     "OverlaySpaceLow",
     "OverlaysLeft",
     "PathNotFound",
+    "PointBelowOverlay",
     "PointDamaged",
+    "PointFilesShared",
     "PointInUse",
     "PointIncomplete",
     "PointIsWritten",
@@ -263,8 +276,10 @@ __all__ = [
     "PointLeaving",
     "PointLost",
     "PointMayBeSealed",
+    "PointMergeUnfinished",
     "PointNeeded",
     "PointNotSealed",
+    "PointOffChain",
     "PointPinned",
     "PointUnsigned",
     "PointsApart",

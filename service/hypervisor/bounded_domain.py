@@ -124,6 +124,9 @@ class BoundedDomain:
     def block_commit_active(self, target: str) -> None:
         self._run("virDomainBlockCommit", self._bounds.block_job_s, lambda: self._handle.block_commit_active(target))
 
+    def block_commit(self, target: str, base: str, top: str) -> None:
+        self._run("virDomainBlockCommit", self._bounds.block_job_s, lambda: self._handle.block_commit(target, base, top))
+
     def block_pivot(self, target: str) -> None:
         self._run(PIVOT_CALL, self._bounds.block_job_s, lambda: self._handle.block_pivot(target))
 

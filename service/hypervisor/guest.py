@@ -11,6 +11,7 @@ from service.hypervisor.block_statistics import times_of
 from service.hypervisor.bounded_domain import PIVOT_CALL, SNAPSHOT_CALL, domain_lane
 from service.hypervisor.calls import LibvirtCalls
 from service.hypervisor.checkpoints import Checkpoints
+from service.hypervisor.commits import Commits
 from service.hypervisor.disk_addresses import DiskAddresses
 from service.hypervisor.exec_result import ExecResult
 from service.hypervisor.handle import DomainHandle, libvirt
@@ -44,6 +45,7 @@ class Guest:
         self.uuid = handle.uuid()
         self._libvirt = LibvirtCalls(self.name, uri)
         self.checkpoints = Checkpoints(handle, self._libvirt)
+        self.commits = Commits(handle, self._libvirt)
         self._power = Power(handle, self._libvirt)
 
     # --- what it is -----------------------------------------------------------------------------

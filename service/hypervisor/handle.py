@@ -75,6 +75,10 @@ class DomainHandle(Protocol):
         """Begin to merge the active overlay into the file right below. The merge continues until a pivot or an abort."""
         ...
 
+    def block_commit(self, target: str, base: str, top: str) -> None:
+        """Begin to merge `top`, which is not the active file, into `base` right below. The job ends by itself."""
+        ...
+
     def block_pivot(self, target: str) -> None: ...
 
     def block_abort(self, target: str) -> None: ...
@@ -197,6 +201,9 @@ class LibvirtDomain:
     def block_commit_active(self, target: str) -> None:
         flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
         self._live().blockCommit(target, None, None, 0, flags)
+
+    def block_commit(self, target: str, base: str, top: str) -> None:
+        self._live().blockCommit(target, base, top, 0, 0)
 
     def block_pivot(self, target: str) -> None:
         self._live().blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)

@@ -1,6 +1,7 @@
 """After the copy of a backup, or in place of it: the overlays are merged back, and checkpoints that nobody needs are deleted."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from service import log
 from service.disks import bitmaps
@@ -21,13 +22,19 @@ from service.records import unmerged
 _logger = log.get(__name__)
 
 
-def merge_all(guest: Guest, overlays: Sequence[Overlay], on_progress: OnMerge = nobody) -> Merge:
+class Way(Protocol):
+    """How overlays are merged into the files below them."""
+
+    def __call__(self, guest: Guest, taken: Sequence[Overlay], /, *, on_progress: OnMerge) -> Merge: ...
+
+
+def merge_all(guest: Guest, overlays: Sequence[Overlay], on_progress: OnMerge = nobody, *, way: Way = put_back) -> Merge:
     """Raises MustRecover if libvirt went away: recovery then continues. `on_progress`: see `merge_back`.
 
     A guest that had no space left is continued, as the space of its overlays is free again.
     """
     try:
-        merge = _merge(guest, overlays, on_progress)
+        merge = _merge(guest, overlays, on_progress, way)
         merge.leaves_guest_paused = not _continue(guest)
         return merge
     except LibvirtUnavailable as error:
@@ -53,13 +60,13 @@ def merge_what_was_left(run: JobRun, guest: Guest) -> None:
             phase.warn("; ".join(left_to_tell))
 
 
-def _merge(guest: Guest, overlays: Sequence[Overlay], on_progress: OnMerge) -> Merge:
+def _merge(guest: Guest, overlays: Sequence[Overlay], on_progress: OnMerge, way: Way) -> Merge:
     try:
         broken = forget_broken_checkpoints(guest)
     except LibvirtCallFailed as error:
         # A merge now could make a broken bitmap look whole. The overlays stay, the job says so, and the guest is continued.
         return Merge(errors={overlay.target: error for overlay in overlays})
-    merge = put_back(guest, overlays, on_progress=on_progress)
+    merge = way(guest, overlays, on_progress=on_progress)
     merge.broken_checkpoints += broken
     return merge
 

@@ -32,6 +32,7 @@ from service.errors import (
 )
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
+from service.jobs.merge_chain import ChainMerge
 from service.jobs.point_removal import STAYS_BY_RULE, PointRemoval, judged_again, stop_point
 from service.jobs.run import JobRun, MustRecover
 from service.model import merged_point
@@ -71,11 +72,12 @@ class Merge:
     patience_s: float = PATIENCE_S
     open_repository: Callable[..., Repository] = Repository
 
-    def run(self, run: JobRun, host: Host) -> Ending:  # noqa: ARG002 - as every handler has it
-        return _MergeRun(self, run).run()
+    def run(self, run: JobRun, host: Host) -> Ending:
+        is_chain_merge = not run.request(MergeRequest).repository
+        return ChainMerge(run, host).run() if is_chain_merge else _MergeRun(self, run).run()
 
     def recover(self, lost: LostJob, host: Host) -> Resolution:  # noqa: ARG002 - as every handler has it
-        return Resolution(is_tried_again=True)
+        return Resolution(is_tried_again=True, continues_with=lost.intent if lost.intent.own is not None else None)
 
     def ended_early(self, run: JobRun, error: StillpointError) -> Ending:  # noqa: ARG002 - as every handler has it
         return Ending(error)

@@ -109,6 +109,31 @@ def without_backing_store(xml: str) -> str:
     return _text(root)
 
 
+def files_of(xml: str, target: str) -> list[str]:
+    """The files that the definition names for a disk, the active one first."""
+    disk = next((disk for disk in _disks(ET.fromstring(xml)) if _target(disk) == target), None)
+    sources = [] if disk is None else [layer.find("source") for layer in (disk, *disk.iter("backingStore"))]
+    named = [source.get("file") or source.get("dev") for source in sources if source is not None]
+    return [name for name in named if name is not None]
+
+
+def without_file_below(xml: str, target: str, path: str) -> str:
+    """The disk without this file below it: what stood on it stands on the file below it. Another text only if the definition names it."""
+    root = ET.fromstring(xml)
+    for disk in _disks(root):
+        for layer in [disk, *disk.iter("backingStore")] if _target(disk) == target else []:
+            below = layer.find("backingStore")
+            source = below.find("source") if below is not None else None
+            if below is None or source is None or source.get("file") != path:
+                continue
+            position = list(layer).index(below)
+            layer.remove(below)
+            if (further := below.find("backingStore")) is not None:
+                layer.insert(position, further)
+            return _text(root)
+    return xml
+
+
 def without_security_labels(xml: str) -> str:
     """Without the labels that libvirt chose for one run. Labels that the definition fixes stay (`static`, `none`)."""
     root = ET.fromstring(xml)

@@ -30,6 +30,8 @@ class Locks(StrEnum):
     repository = "repository"
     copy = "copy"
     """One copy of a repository: no two jobs write there at the same time."""
+    points = "points"
+    """The repository of the points. Points beside the disk lie in no repository: the job locks their domain."""
     nothing = "nothing"
 
 
@@ -150,7 +152,7 @@ _ROWS = (
         freezes=False,
         makes_point=False,
         has_gate=False,
-        locks=Locks.repository,
+        locks=Locks.points,
         lane=Lane.maintenance,
         attempts=LONG_JOB_ATTEMPTS,
         retryable=True,

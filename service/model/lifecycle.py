@@ -58,7 +58,8 @@ class PointState(StrEnum):
 
 POINT_MOVES: dict[PointState | None, frozenset[PointState]] = {
     None: frozenset({PointState.taken, PointState.sealed}),
-    PointState.taken: frozenset(),
+    # Its files become a part of the disk again: a merge begins, and ends the point.
+    PointState.taken: frozenset({PointState.leaving}),
     # What was damaged or missing may be put back by a person: the next verify or import sees that.
     PointState.sealed: frozenset({PointState.damaged, PointState.missing, PointState.leaving}),
     PointState.damaged: frozenset({PointState.sealed, PointState.missing, PointState.leaving}),

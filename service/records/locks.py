@@ -29,6 +29,8 @@ def key_of(kind: str, *, domain_id: str | None, point_id: str | None, repository
     locks = kind_of(kind).locks
     if locks is Locks.nothing:
         return None
+    if locks is Locks.points:
+        locks = Locks.repository if repository_id is not None else Locks.domain
     named = {Locks.domain: domain_id, Locks.point: point_id, Locks.repository: repository_id, Locks.copy: copy_id}[locks]
     if named is None:
         raise ValueError(f"a job of kind {kind} locks a {locks}, but names no {locks}")

@@ -15,6 +15,7 @@ from service.errors import (
     DomainAmbiguous,
     DomainUnknown,
     HostUnknown,
+    PointBelowOverlay,
     PointDamaged,
     PointIncomplete,
     PointInUse,
@@ -36,7 +37,7 @@ from service.model.proofs import what_is_bad
 from service.model.repository import IdentityChoice, ProofKind, RestoreMode
 from service.model.requests import BackupRequest, CopyRequest, JobRequest, MergeRequest, PruneRequest, RestoreRequest, VerifyRequest
 from service.model.restore_facts import PointFacts
-from service.records import copied_points, copies, known_domains, merging, points, removal, repositories
+from service.records import chain_points, copied_points, copies, known_domains, merging, points, removal, repositories
 from service.records.locks import point_in
 from service.records.new_job import NewJob
 from service.records.placement import DomainLocation, HostLocation, JobLocation, place_of
@@ -55,6 +56,7 @@ NOT_PLACED: tuple[type[StillpointError], ...] = (
     PointInUse,
     PointLeaving,
     PointsApart,
+    PointBelowOverlay,
     HostUnknown,
     RestoreRefused,
     DiskUnknown,
@@ -209,12 +211,27 @@ def _prune(session: Session, asked: PruneRequest, labels: dict[str, str], retry_
 
 def _merge(session: Session, asked: MergeRequest, labels: dict[str, str], retry_of: str | None) -> JobOrder:
     """As for a prune. Who reads the points now may have ended when their files are replaced."""
+    there = [points.get(session, each) for each in asked.recovery_points]
+    if any(point.repository_id is None for point in there):
+        return _merge_chain(session, asked, there, labels, retry_of)
     asked_for, repository = _in_one_repository(session, asked)
     merging.must_be_possible(session, repository.id, asked_for, remove=asked.remove)
     return _of_points(session, asked, asked_for, repository, labels, retry_of)
 
 
+def _merge_chain(
+    session: Session, asked: MergeRequest, there: list[RecoveryPoint], labels: dict[str, str], retry_of: str | None
+) -> JobOrder:
+    """On the host that has the domain, as its libvirt or its qemu-img merges. Whether the disks stand on the points is seen there."""
+    domain_id = chain_points.must_be_one_domain(there, remove=asked.remove)
+    place = place_of(session, domain_id, asked.host)
+    return JobOrder(replace(asked, repository="", domain=place.domain_name), place, labels, retry_of=retry_of)
+
+
 def _in_one_repository(session: Session, asked: PruneRequest | MergeRequest) -> tuple[list[RecoveryPoint], Repository]:
+    for each in asked.recovery_points:
+        if points.get(session, each).repository_id is None:
+            raise PointBelowOverlay(point=each)
     rows = [sealed_point(session, each) for each in asked.recovery_points]
     if len({repository.id for _, repository in rows}) > 1:
         raise PointsApart(points=sorted(point.id for point, _ in rows))

@@ -7,7 +7,6 @@ from starlette.testclient import TestClient
 from service.db.engine import Database
 from service.db.tables import RecoveryPoint
 from service.model.lifecycle import PointState
-from tests.api.world import add_job, add_recovery_point
 from tests.scenes.repositories import add_repository, add_sealed, id_of_point
 
 FULL, INC = id_of_point("full"), id_of_point("inc")
@@ -117,13 +116,6 @@ def test_a_retry_asks_only_for_what_is_still_there(api: TestClient, sqlite_datab
         session.execute(delete(RecoveryPoint).where(RecoveryPoint.id == INC))
     again = api.post(f"/api/v1/jobs/{job}/retry")
     assert (again.status_code, again.json()["request"]["recovery_points"]) == (202, [FULL])
-
-
-def test_a_point_beside_the_disks_is_not_removed_so(api: TestClient, sqlite_database: Database, nas: str) -> None:
-    with sqlite_database.write() as session:
-        point_id = add_recovery_point(session, add_job(session))
-    answer = api.delete(f"/api/v1/recovery-points/{point_id}")
-    assert (answer.status_code, answer.json()["code"]) == (409, "point_not_sealed")
 
 
 def test_an_unknown_point_is_not_found(api: TestClient, nas: str) -> None:

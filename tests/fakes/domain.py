@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 import threading
 import time
 import uuid
@@ -10,6 +11,7 @@ import xml.etree.ElementTree as ET
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,6 +117,12 @@ class FakeDomain:
         self.merges: dict[str, Iterator[tuple[int, int]]] = {}
         #: Files that an active commit wrote into: none of them shows a point in time any more.
         self.committed_into: set[str] = set()
+        #: Merges of a file in the middle, by target: the file, and the file right below it. `merges` tells their course as well.
+        self.commits: dict[str, tuple[str, str]] = {}
+        #: Merges write into the files, which are real images then.
+        self.merges_are_real = False
+        #: Such a merge ends, and nothing was merged: what libvirt says after an I/O error.
+        self.commits_fail = False
         self.disks = list(disks)
         #: Its memory was saved: the next start goes on with it.
         self.managed_save = False
@@ -195,6 +203,7 @@ class FakeDomain:
     def shut_off(self, *, cleanly: bool = True) -> None:
         self.state_now = SHUT_DOWN if cleanly else DESTROYED
         self.mirrors.clear()
+        self.commits.clear()
         self.block_jobs.clear()
         self._pulls.clear()
         self.io_errors.clear()
@@ -223,6 +232,12 @@ class FakeDomain:
         """Somebody else moved this disk to a new overlay."""
         for chains in ([self._live] if live else []) + ([self._saved] if saved else []):
             chains[target].files.insert(0, (str(path), "qcow2"))
+
+    def put_disk(self, target: str, path: Path | str) -> None:
+        """The disk is on this file, and on what the header of the file names below it."""
+        for chains in (self._live, self._saved):
+            disk = next(disk for disk in self.disks if disk.target == target)
+            chains[target] = _Chain(disk, chain_of(str(path), "qcow2"))
 
     def exchange(self, first: str, second: str) -> None:
         """Somebody let two disks change places."""
@@ -301,7 +316,43 @@ class FakeDomain:
         self._call("block_pivot", lambda: self._pivot(target))
 
     def block_abort(self, target: str) -> None:
-        self._call("block_abort", lambda: (self.mirrors.pop(target, None), self._pulls.pop(target, None)))
+        self._call("block_abort", lambda: [jobs.pop(target, None) for jobs in (self.mirrors, self._pulls, self.commits)])
+
+    def block_commit(self, target: str, base: str, top: str) -> None:
+        self._call("block_commit", lambda: self._only_active(lambda: self._commit_below(target, base, top)))
+
+    def _commit_below(self, target: str, base: str, top: str) -> None:
+        if target in self.commits or target in self.mirrors or target in self._pulls:
+            raise libvirt_error(libvirt.VIR_ERR_BLOCK_COPY_ACTIVE, f"block copy still active: disk '{target}' already in active block job")
+        files = [path for path, _ in self._live[target].files]
+        if (top, base) not in pairwise(files[1:]):
+            raise libvirt_error(libvirt.VIR_ERR_INVALID_ARG, f"invalid argument: could not find image '{top}' beneath '{files[0]}'")
+        self.commits[target] = (top, base)
+
+    def _really_commit(self, base: str, top: str) -> None:
+        if self.merges_are_real:
+            subprocess.run(["qemu-img", "commit", "-q", "-f", "qcow2", "-b", base, "-d", top], check=True, capture_output=True)
+
+    def _committing(self, target: str) -> dict[str, Any]:
+        progress = next(self.merges.get(target, iter(())), None)
+        if progress is None:
+            self._end_commit(target)
+            return {}
+        return {"type": libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT, "bandwidth": 0, "cur": progress[0], "end": progress[1]}
+
+    def _end_commit(self, target: str) -> None:
+        """The file above gets another file below, in its header as well: QEMU writes that first, and libvirt's views follow."""
+        top, base = self.commits.pop(target)
+        if self.commits_fail:
+            return
+        files = [path for path, _ in self._live[target].files]
+        image_format = dict(self._live[target].files)[base]
+        self._really_commit(base, top)
+        stand_on(files[files.index(top) - 1], base, image_format)
+        for chains in (self._live, self._saved):
+            chains[target].files[:] = [file for file in chains[target].files if file[0] != top]
+        self.committed_into.add(base)
+        self.checkpoint_store.merged_into(base, top)
 
     def _commit(self, target: str) -> None:
         if target in self.mirrors:
@@ -313,6 +364,7 @@ class FakeDomain:
         """The active file is merged into the one below, and the guest goes on with that."""
         del self.mirrors[target]
         overlay, base = (path for path, _ in self._live[target].files[:2])
+        self._really_commit(base, overlay)
         for chains in (self._live, self._saved):
             chains[target].files.pop(0)
         self.checkpoint_store.merged_into(base, overlay)
@@ -321,6 +373,8 @@ class FakeDomain:
         return self._call("block_job", lambda: self._only_active(lambda: self._of_disk(target, self._job(target))))
 
     def _job(self, target: str) -> dict[str, Any]:
+        if target in self.commits:
+            return self._committing(target)
         if target in self.mirrors and target in self.merges:
             return self._merging(target)
         if target not in self._pulls:
@@ -616,6 +670,11 @@ CAPABILITIES = f"""<capabilities><host><secmodel><model>dac</model><doi>0</doi>
 def _filesystem(disk: FakeDisk) -> FakeFilesystem:
     mountpoint = "/data" if disk.target == "vda" else f"/data-{disk.target}"
     return FakeFilesystem(mountpoint, disk.target, "ext4", (disk.target,), "ro" if disk.read_only else "rw,relatime")
+
+
+def stand_on(image: str, base: str, image_format: str) -> None:
+    command = ["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", base, "-F", image_format, image]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def _chain(disk: FakeDisk) -> _Chain:

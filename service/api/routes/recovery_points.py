@@ -20,14 +20,16 @@ from service.db.tables import RecoveryPoint
 from service.errors import (
     BodyTooLarge,
     CursorInvalid,
+    DomainAmbiguous,
+    DomainUnknown,
     HostUnknown,
     IdempotencyMismatch,
     MalformedJson,
+    PointBelowOverlay,
     PointDamaged,
     PointInUse,
     PointLeaving,
     PointNeeded,
-    PointNotSealed,
     PointPinned,
     RecoveryPointNotFound,
     UnsupportedMediaType,
@@ -103,12 +105,14 @@ def pin_recovery_point(request: Request, recovery_point_id: UUID, body: PinReque
         JobAnswer,
         examples.PRUNE_JOB,
         RecoveryPointNotFound,
-        PointNotSealed,
         PointNeeded,
         PointPinned,
         PointInUse,
         PointLeaving,
         PointDamaged,
+        PointBelowOverlay,
+        DomainUnknown,
+        DomainAmbiguous,
         HostUnknown,
         ValidationFailed,
         IdempotencyMismatch,
@@ -116,7 +120,8 @@ def pin_recovery_point(request: Request, recovery_point_id: UUID, body: PinReque
 )
 def remove_recovery_point(request: Request, recovery_point_id: UUID, idempotency_key: IdempotencyKey = None) -> Response:
     """A job of kind `prune` removes its files. The answer says 409 where other points stand on it, and which. With `merge` a job of kind
-    `merge` first moves what they need into them."""
+    `merge` first moves what they need into them. A point beside the disks of its domain (`state` is `taken`) is removed with `merge` only:
+    what was written after it moves into its files, and no other point changes."""
     choice = query_of(request, RemoveChoice)
     points_asked = (str(recovery_point_id),)
     asked: PruneRequest | MergeRequest = PruneRequest(points_asked, with_needing=choice.with_needing)

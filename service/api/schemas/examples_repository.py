@@ -203,6 +203,7 @@ PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "point_in_use": {"point": SEALED_ID, "jobs": [BACKUP_ID], "domains": []},
     "point_leaving": {"point": SEALED_ID},
     "points_apart": {"points": [FULL_ID, SEALED_ID]},
+    "point_below_overlay": {"point": SEALED_ID},
     "point_incomplete": {"point": SEALED_ID, "missing": FULL_ID, "next_good": None},
     "disk_unknown": {"domain": "db1", "disks": "vdx", "known": "vda"},
 }

@@ -196,17 +196,22 @@ class CopyJob(Request):
 
 
 class MergeJob(Request):
-    """Moves what points hold into the points that stand on them, which then need them no more. What a guest sees stays the same."""
+    """Moves what points hold into the points that stand on them, which then need them no more. What a guest sees stays the same.
+
+    For points beside the disks of a domain (`state` is `taken`) the overlay of each point is merged into the files of the point, while the
+    guest runs or is off. The point is gone then, so `remove` must be true.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples_repository.MERGE_REQUEST]})
 
     kind: kind_of(requests.MergeRequest)  # type: ignore[valid-type]
     recovery_points: Annotated[list[UUID], Field(min_length=1, max_length=MAX_POINTS)] = Field(
-        description="The ids of points in one repository. Points that lie upon each other move together."
+        description="The ids of points in one repository, or beside the disks of one domain. Points in a repository that lie upon each "
+        "other move together."
     )
     remove: StrictBool = Field(default=False, description="Remove them afterwards, in the same job.")
     rate_limit_bytes: Rate | None = None
-    host: HostName | None = Field(default=None, description="Left out: the host of the repository.")
+    host: HostName | None = Field(default=None, description="Left out: the host of the repository, or that of the domain.")
     labels: Labels = Field(default_factory=dict)
 
 

@@ -32,7 +32,11 @@ class RecoveryPointFilter(Filter):
 
 class RemoveChoice(Request):
     with_needing: Flag = Field(default=False, description="Remove all points that stand on it as well.")
-    merge: Flag = Field(default=False, description="First move what the points that stand on it need into them. Not with `with_needing`.")
+    merge: Flag = Field(
+        default=False,
+        description="First move what the points that stand on it need into them. Not with `with_needing`. A point beside the disks of its "
+        "domain is removed in this way only.",
+    )
 
     @model_validator(mode="after")
     def _is_one_wish(self) -> Self:
