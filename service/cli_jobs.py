@@ -185,7 +185,7 @@ def remove(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Remove points from their repository, or from beside the disk of their domain. A point on which others stand, that is pinned, or that is in use stays."""
+    """Remove points. A point on which others stand, that is pinned, or that is in use stays."""
     if merge and with_needing:
         raise typer.BadParameter("what stands on the points is either removed with them or kept", param_hint="--merge")
     body: dict[str, Any] = {"kind": PruneRequest.kind.value, "recovery_points": points, "with_needing": True if with_needing else None}
