@@ -77,7 +77,7 @@ def _remove_what_removals_left(path: str, before: float, report: Report) -> None
 
 
 def _remove_files(path: str, relative: str, prefixes: tuple[str, ...], before: float) -> None:
-    """Of looks and of writes that were killed: a draft in a partial folder goes with the folder."""
+    """Remove what looks and writes have left that were killed: a draft in a partial folder goes with the folder."""
     with suppress(FileNotFoundError, ForeignEntry), places.opened_folder(path, relative) as folder:
         for name in places.names(folder):
             with suppress(OSError):

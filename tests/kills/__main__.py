@@ -11,6 +11,7 @@ import queue
 import random
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -25,10 +26,14 @@ from tests.kills.plays import PLAYS
 from tests.kills.rounds import Outcome, Usual
 from tests.kills.yard import Yard
 
+STOPPING = threading.Event()
+"""After a SIGTERM the rounds that are played come to their end, and no other one begins."""
+
 
 def main() -> int:
     asked = _arguments()
     seed = secrets.randbelow(1_000_000) if asked.seed is None else asked.seed
+    signal.signal(signal.SIGTERM, lambda _number, _frame: STOPPING.set())
     folder, began = Path(tempfile.mkdtemp(prefix="stillpoint-kills-")), time.monotonic()
     outcomes = play(folder, seed, range(asked.first, asked.first + asked.rounds), asked.only, lanes=asked.lanes)
     document = as_document(seed, outcomes, time.monotonic() - began)
@@ -71,6 +76,8 @@ def _until_breached(
         try:
             number = waiting.get_nowait()
         except queue.Empty:
+            return True
+        if STOPPING.is_set():
             return True
         yard.dice.seed(f"{seed} round {number}")
         outcome = rounds.play(yard, yard.dice.choice(list(kinds)), usual)

@@ -16,6 +16,8 @@ from tests.repository.damages import flips_a_bit
 
 RATES = (None, None, 4_000_000, 16_000_000)
 """Bytes a second: some jobs last long enough for a kill in the middle of a file."""
+FLIPS = (0, 1, 1, 1, 2, 3)
+"""Bits of a file that flip before a heal."""
 TWICE_THERE = 0.7
 """How many of the heals find most blocks in another point too."""
 
@@ -81,7 +83,7 @@ def merge(yard: Yard) -> Play:
 
 
 class Heal:
-    """Bits of a file flip, and a verify that may heal reads a point that stands on it, or the point itself."""
+    """Bits of a file flip, or none, and a verify that may heal reads a point that stands on it, or the point itself."""
 
     def __init__(self, yard: Yard) -> None:
         self.yard = yard
@@ -91,13 +93,13 @@ class Heal:
             self._points = [*self._points, yard.seal(is_full=True)]
         bad = yard.dice.choice(self._points[-3:] if yard.dice.random() < TWICE_THERE else self._points)
         parents = yard.parents()
-        self._bad = bad
         self._reads = yard.dice.choice([each for each in self._points if bad in chains.with_all_below(each, parents)])
         self._file = self._to_damage(yard.folder(bad))
         self._good = self._file.read_bytes()
-        for _ in range(yard.dice.choice((1, 1, 2, 3))):
+        for _ in range(yard.dice.choice(FLIPS)):
             flips_a_bit(self._file, yard.dice.randrange(len(self._good)), yard.dice.randrange(8))
         self._damaged = self._file.read_bytes()
+        self._affected = {each for each in self._points if bad in chains.with_all_below(each, parents) and self._damaged != self._good}
 
     def _to_damage(self, folder: Path) -> Path:
         """Two times of three the disk."""
@@ -120,6 +122,9 @@ class Heal:
 
     def finish(self) -> Iterator[str]:
         yield from self.at_once()
+        for point_id, row in self.yard.on_record().items():
+            if row.state != "sealed" and point_id not in self._affected:
+                yield f"{row.folder} is {row.state}, and nothing was wrong with it but that a process was killed"
         job = self.yard.wait(self._ask(self._reads, heal=True))
         yield from self._told(job)
 
@@ -128,12 +133,10 @@ class Heal:
         is_healed = self._file.read_bytes() == self._good
         if is_healed != (job.state == "succeeded"):
             yield f"the verify ended {job.state} ({job.error}), and the file is {'healed' if is_healed else 'not healed'}"
-        on_record, parents = self.yard.on_record(), self.yard.parents()
-        for point_id in self._points:
-            stands_on_it = self._bad in chains.with_all_below(point_id, parents)
-            # A point that nobody has read may not know yet.
-            if (on_record[point_id].state == "sealed") != (is_healed or not stands_on_it):
-                yield f"{on_record[point_id].folder} is {on_record[point_id].state}; on the bad file: {stands_on_it}, healed: {is_healed}"
+        for point_id, row in self.yard.on_record().items():
+            needs_it = point_id in self._affected
+            if (row.state == "sealed") != (is_healed or not needs_it):
+                yield f"{row.folder} is {row.state}; it needs the bad file: {needs_it}, which is healed: {is_healed}"
 
     def judge(self) -> Iterator[str]:
         """The good file is brought back by hand, where it could not be healed. Then every point is good again."""
@@ -141,9 +144,8 @@ class Heal:
         if self._file.read_bytes() == self._good:
             return
         self._file.write_bytes(self._good)
-        for point_id in self._points:
-            if self._bad in chains.with_all_below(point_id, self.yard.parents()):
-                yield from _must_succeed(self.yard.wait(self._ask(point_id)))
+        for point_id in sorted(self._affected):
+            yield from _must_succeed(self.yard.wait(self._ask(point_id)))
         yield from (f"{row.folder} is {row.state} although it is mended" for row in self.yard.on_record().values() if row.state != "sealed")
 
 

@@ -100,9 +100,10 @@ def _wait_for_the_instant(yard: Yard, job_id: str, usual: Usual, kind: str) -> N
     if phases and yard.dice.random() < AT_A_PHASE:
         wanted = yard.dice.choice(phases)
         yard.until(lambda: yard.has_ended(job_id) or _has_come_to(yard, job_id, wanted), f"the phase {wanted}", 0.002)
-        time.sleep(yard.dice.uniform(0.0, AFTER_PHASE_S))
+        most_s = min(AFTER_PHASE_S, usual.took_s.get(kind, FIRST_GUESS_S) / 2)
     else:
-        time.sleep(yard.dice.uniform(0.0, usual.took_s.get(kind, FIRST_GUESS_S)))
+        most_s = usual.took_s.get(kind, FIRST_GUESS_S)
+    time.sleep(yard.dice.uniform(0.0, most_s))
 
 
 def _has_come_to(yard: Yard, job_id: str, phase: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from service.db.tables import RecoveryPoint
 from tests import nobodys_files
@@ -71,6 +71,14 @@ def test_a_point_that_is_away_is_lost_and_one_that_is_not_on_record_is_unlisted(
     with yard.database.write() as session:
         session.execute(delete(RecoveryPoint).where(RecoveryPoint.id == kept[-1]))
     assert (len(list(judges.lost(yard, kept))), judged(yard, judges.unlisted)) == (1, 1)
+
+
+def test_a_good_point_that_is_called_damaged_is_lost(yard: Yard) -> None:
+    newest = list(yard.on_record())[-1]
+    assert list(judges.lost(yard, [newest])) == []
+    with yard.database.write() as session:
+        session.execute(update(RecoveryPoint).where(RecoveryPoint.id == newest).values(state="damaged"))
+    assert len(list(judges.lost(yard, [newest]))) == 1
 
 
 @pytest.mark.parametrize(
