@@ -103,6 +103,8 @@ def _show(document: Mapping[str, Any], *, show_all: bool) -> None:
         _show_table(shown)
     for repository in document["repositories"]:
         typer.echo(_repository(repository))
+    for copy in document.get("copies", ()):
+        typer.echo(_copy(copy))
     if document["summary"] is not None:
         typer.echo(_summary(document["summary"]))
 
@@ -150,6 +152,17 @@ def _repository(repository: Mapping[str, Any]) -> str:
     free = f", {in_bytes(repository['free_bytes'])} free" if repository["free_bytes"] is not None else ""
     full = f", full on {_minute(repository['full_at'])} by its trend" if repository["full_at"] is not None else ""
     return f"repository {repository['name']}: {repository['state'].replace('_', ' ')}{free}{full}"
+
+
+def _copy(copy: Mapping[str, Any]) -> str:
+    since = f" since {_minute(copy['waiting_since'])}" if copy["waiting_since"] is not None else ""
+    in_words = {
+        "points_wait": f"{copy['waiting']} points wait{since}",
+        "lock_not_kept": "its store does not keep locks",
+        "proof_too_old": "nobody tried lately whether its store keeps locks",
+        "points_damaged": f"{copy['damaged']} points are damaged",
+    }
+    return f"copy {copy['name']} of {copy['repository']['name']}: {', '.join(in_words.get(fault, fault) for fault in copy['faults'])}"
 
 
 def _summary(summary: Mapping[str, Any]) -> str:

@@ -104,3 +104,9 @@ def test_a_repository_that_fills_up_is_a_line_with_its_date(stillpoint: Stillpoi
     service.says(LIST, page(repositories=[examples.REPOSITORY]))
     (line,) = [line for line in stillpoint("protection").stdout.splitlines() if line.startswith("repository nas")]
     assert "2026-03-04 11:20Z" in line
+
+
+def test_a_copy_with_faults_is_told_in_words(stillpoint: Stillpoint, service: ScriptedService) -> None:
+    service.says(LIST, page(copies=[{**examples.COPY, "faults": ["points_wait", "lock_not_kept"]}]))
+    shown = stillpoint("protection").stdout
+    assert "copy offsite of nas: 212 points wait since 2026-01-29 22:05Z, its store does not keep locks" in shown

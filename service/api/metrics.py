@@ -14,6 +14,7 @@ from sqlalchemy import Select, func, select, union_all
 from sqlalchemy.orm import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.metrics_copies import copies
 from service.api.metrics_promises import promises
 from service.api.metrics_protection import protection
 from service.api.metrics_schedules import schedules
@@ -124,7 +125,8 @@ class RecordedState(Collector):
     def _counted_totals(self, session: Session, now: datetime) -> list[Metric]:
         at = time.monotonic()
         if self._totals_at is None or at - self._totals_at > TOTALS_SECONDS:
-            self._totals = [_finished_jobs(session), _recovery_points(session), *protection(session, now), *promises(session)]
+            of_points = [*protection(session, now), *promises(session), *copies(session, now)]
+            self._totals = [_finished_jobs(session), _recovery_points(session), *of_points]
             self._totals_at = at
         return self._totals
 

@@ -11,10 +11,11 @@ from service.api.paging import decode_cursor, encode_cursor
 from service.api.schemas.protection import ProtectionFilter
 from service.clock import rfc3339
 from service.errors import CursorInvalid
+from service.model.copy_standing import CopyStanding
 from service.model.protection import URGENCY, Protection, ProtectionState
 from service.model.protection_facts import JobFacts, Known, PolicyFacts, RepositoryFacts
 from service.model.repository import RepositoryState
-from service.records import policies, protected_domain, protection, repositories
+from service.records import copy_standings, policies, protected_domain, protection, repositories
 from service.records.protection import Landscape
 
 _RANK = {state: rank for rank, state in enumerate(URGENCY)}
@@ -43,6 +44,7 @@ def page_of_protection(session: Session, wanted: ProtectionFilter) -> dict[str, 
         "as_of": rfc3339(landscape.now),
         "summary": _summary(judged, landscape),
         "repositories": [_repository(one) for one in landscape.repositories if one.full_at is not None or one.state not in _WELL],
+        "copies": [_copy(one, landscape.now) for one in copy_standings.read(session) if one.faults(landscape.now)],
         "items": [_item(known, answer) for known, answer in shown],
         "next_cursor": _cursor(shown[-1]) if len(rest) > len(shown) else None,
     }
@@ -120,6 +122,22 @@ def _repository(repository: RepositoryFacts) -> dict[str, Any]:
         "state": repository.state,
         "free_bytes": repository.free_bytes,
         "full_at": _time(repository.full_at),
+    }
+
+
+def _copy(copy: CopyStanding, now: datetime) -> dict[str, Any]:
+    return {
+        "id": copy.id,
+        "name": copy.name,
+        "repository": {"id": copy.repository_id, "name": copy.repository},
+        "faults": [fault.value for fault in copy.faults(now)],
+        "newest_point_at": _time(copy.newest_at),
+        "waiting": copy.waiting,
+        "waiting_since": _time(copy.waiting_since),
+        "damaged": copy.damaged,
+        "immutability": copy.immutability.value,
+        "proven_at": _time(copy.proven_at),
+        "locked_until": _time(copy.locked_until),
     }
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from service.api.schemas.examples_copies import COPY_ID
 from service.api.schemas.examples_repository import BACKUP_ID, DOMAIN_ID, REPOSITORY_ID, SEALED_ID
 
 _POINT: dict[str, Any] = {
@@ -51,6 +52,19 @@ REPOSITORY: dict[str, Any] = {
     "free_bytes": 1610612736000,
     "full_at": "2026-03-04T11:20:00.000000Z",
 }
+COPY: dict[str, Any] = {
+    "id": COPY_ID,
+    "name": "offsite",
+    "repository": {"id": REPOSITORY_ID, "name": "nas"},
+    "faults": ["points_wait"],
+    "newest_point_at": "2026-01-28T22:00:00.000000Z",
+    "waiting": 212,
+    "waiting_since": "2026-01-29T22:05:00.000000Z",
+    "damaged": 0,
+    "immutability": "immutable",
+    "proven_at": "2026-01-20T10:00:00.000000Z",
+    "locked_until": "2026-02-27T22:20:00.000000Z",
+}
 SUMMARY: dict[str, Any] = {
     "domains": 212,
     "protected": 203,
@@ -68,6 +82,7 @@ PROTECTION: dict[str, Any] = {
     "as_of": AS_OF,
     "summary": SUMMARY,
     "repositories": [REPOSITORY],
+    "copies": [COPY],
     "items": [BROKEN],
     "next_cursor": None,
 }

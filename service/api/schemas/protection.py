@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.schemas import examples_protection as examples
 from service.api.schemas.fields import Answer, Filter, Flag, HostName, Name, Reference
+from service.model.copy_standing import CopyFault
+from service.model.immutability import Immutability
 from service.model.protection import ProtectionState
 from service.model.protection_view import Part
 from service.model.repository import ProofKind, RepositoryState
@@ -81,6 +83,23 @@ class RepositoryOfProtection(BaseModel):
     full_at: str | None = Field(description="When it will be full, by the free space of the last 14 days. Null: it does not fill up.")
 
 
+class CopyOfProtection(BaseModel):
+    id: str
+    name: str
+    repository: Reference
+    faults: list[CopyFault] = Field(
+        description="`points_wait`: a point that a policy wants there waits for longer than a day. `lock_not_kept`: the store keeps no "
+        "locks. `proof_too_old`: nobody attacked a sentinel lately. `points_damaged`: points there are not what was sent."
+    )
+    newest_point_at: str | None = Field(description="The point in time of the newest whole point there.")
+    waiting: int = Field(description="Points that a policy wants there, and that are not there.")
+    waiting_since: str | None = Field(description="Since when the first of them could be sent.")
+    damaged: int = Field(description="Points there that are not what was sent.")
+    immutability: Immutability = Field(description="What the last attack on a sentinel has shown.")
+    proven_at: str | None = Field(description="When the sentinel was attacked last.")
+    locked_until: str | None = Field(description="The end of the last lock that the store shows.")
+
+
 class PromiseAnswer(BaseModel):
     rpo_s: float | None = Field(description="How old the newest good point may be. Null: nothing is promised of that.")
     verdict: Verdict | None = Field(description="How consistent it must be. Null: nothing is promised of that.")
@@ -117,5 +136,6 @@ class ProtectionPage(BaseModel):
     as_of: str
     summary: ProtectionSummary = Field(description="Counts of all pages.")
     repositories: list[RepositoryOfProtection] = Field(description="The repositories that fill up, or that have a fault.")
+    copies: list[CopyOfProtection] = Field(description="The copies of repositories that have a fault.")
     items: list[DomainProtection]
     next_cursor: str | None
