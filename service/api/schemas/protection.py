@@ -86,7 +86,7 @@ class RepositoryOfProtection(BaseModel):
 class CopyOfProtection(BaseModel):
     id: str
     name: str
-    repository: Reference
+    repository: Reference = Field(description="What it is a copy of.")
     faults: list[CopyFault] = Field(
         description="`points_wait`: a point that a policy wants there waits for longer than a day. `lock_not_kept`: the store keeps no "
         "locks. `proof_too_old`: nobody attacked a sentinel lately. `points_damaged`: points there are not what was sent."
