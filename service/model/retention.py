@@ -38,7 +38,8 @@ Group = tuple[str, str | None]
 """A domain, and a track of its policy or None."""
 
 
-@dataclass(frozen=True)
+# What is made for each point is not frozen, as `Link` is not. Nobody changes it.
+@dataclass(slots=True)
 class Point(Link):
     """`track`: the track of a policy that asked for the point. None: a person did."""
 
@@ -101,7 +102,7 @@ class Goes(StrEnum):
     """A job has given up the point already, and its files are being removed."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Ground:
     code: Stays | Goes
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -113,7 +114,7 @@ class Ground:
 _TOO_OLD = Ground(Goes.too_old)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Decision:
     """`grounds`: all that make the point stay, or else the one for which the point goes."""
 
@@ -170,9 +171,9 @@ def _whole(known: Mapping[str, Point]) -> set[str]:
     A circle has no first point, so none of its points is whole.
     """
     children = _children(known)
-    missing = {point.id: len(set(point.parents)) for point in known.values()}
+    missing = {point.id: len(set(point.parents)) for point in known.values() if point.parents}
     whole: set[str] = set()
-    ready = [point_id for point_id, parents in missing.items() if not parents]
+    ready = [point_id for point_id in known if point_id not in missing]
     while ready:
         point_id = ready.pop()
         if known[point_id].is_good:
@@ -187,8 +188,9 @@ def _whole(known: Mapping[str, Point]) -> set[str]:
 def _children(known: Mapping[str, Point]) -> dict[str, list[str]]:
     children: dict[str, list[str]] = {}
     for point in known.values():
-        for parent in set(point.parents):
-            children.setdefault(parent, []).append(point.id)
+        if point.parents:
+            for parent in set(point.parents):
+                children.setdefault(parent, []).append(point.id)
     return children
 
 
@@ -246,7 +248,9 @@ def _add_needed(known: Mapping[str, Point], stays: dict[str, list[Ground]]) -> d
     needed_by: dict[str, list[str]] = {}
     while further:
         point_id = further.pop()
-        for parent in set(known[point_id].parents):
+        if not (parents := known[point_id].parents):
+            continue
+        for parent in set(parents):
             if parent not in known:
                 continue
             if parent not in stays and parent not in needed_by:

@@ -9,9 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, cast, select
+from sqlalchemy import ColumnElement, Text, case, cast, select
 from sqlalchemy.orm import Session
 
 from service.db.tables import Policy, RecoveryPoint, Repository
@@ -43,11 +44,13 @@ _COLUMNS = (
     # As text: most of the time would go into reading JSON of which hardly anything is needed.
     cast(RecoveryPoint.labels, Text).label("labels"),
     cast(RecoveryPoint.parents, Text).label("parents"),
-    cast(RecoveryPoint.proofs, Text).label("proofs"),
+    # Most of the bytes of a row, and needed only where a proof may say that the point is bad.
+    case((cast(RecoveryPoint.proofs, Text).contains("false"), cast(RecoveryPoint.proofs, Text)), else_=None).label("proofs"),
 )
+_NEWEST = attrgetter("point_in_time_at", "id")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Judged:
     """`point`: its row, with the columns that are needed to judge and to tell. `origin` None: the point is not of a policy."""
 
@@ -62,8 +65,8 @@ class Judged:
 
 def judge(session: Session, of_domains: ColumnElement[bool], now: datetime, trial: Trial | None = None) -> list[Judged]:
     """Newest first. `of_domains` must choose all points of each domain, or none."""
-    newest_first = (RecoveryPoint.point_in_time_at.desc(), RecoveryPoint.id.desc())
-    rows = session.execute(select(*_COLUMNS).where(of_domains).order_by(*newest_first)).all()
+    # Sorted here, as a database would put tens of thousands of wide rows into a file for that.
+    rows = sorted(session.connection().execute(select(*_COLUMNS).where(of_domains)).all(), key=_NEWEST, reverse=True)
     origins = {row.id: _origin(row.labels) for row in rows}
     away = _repositories_away(session)
     known_before = {row.id: decision for row in rows if (decision := _known_before(row, away)) is not None}
@@ -135,7 +138,7 @@ def _parents(parents: str | None) -> tuple[str, ...]:
 
 
 def _is_known_bad(proofs: str | None) -> bool:
-    return proofs is not None and "false" in proofs and is_known_bad(json.loads(proofs))
+    return proofs is not None and is_known_bad(json.loads(proofs))
 
 
 def _in_use(session: Session, rows: Sequence[Any], points: Mapping[str, Point], decisions: Mapping[str, Decision]) -> dict[str, Decision]:
