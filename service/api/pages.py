@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, bindparam, or_, select, tuple_
+from sqlalchemy import Select, and_, bindparam, literal_column, or_, select, tuple_, union_all
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -14,7 +14,7 @@ from service.api.paging import decode_time_cursor, statement_of_page
 from service.api.schemas.jobs import JobFilter
 from service.api.schemas.recovery_points import RecoveryPointFilter
 from service.db.reader import Statement
-from service.db.tables import Job, JobDocument, JobLabel, RecoveryPoint, Repository
+from service.db.tables import Job, JobDocument, JobDomain, JobLabel, RecoveryPoint, Repository
 
 Value = str | int | datetime
 Rows = Select[*tuple[Any, ...]]
@@ -28,6 +28,7 @@ JOB_COLUMNS = {
     "vss_outcome": Job.vss_outcome,
     "writer_failed": Job.writer_failed,
 }
+OF_POINTS = {"domain_id": JobDomain.domain_id, "domain_name": JobDomain.domain_name}
 _ENTRIES = select(JobDocument.entry)
 POINT_COLUMNS = {
     "domain_id": RecoveryPoint.domain_id,
@@ -68,18 +69,32 @@ def page_of_recovery_points(wanted: RecoveryPointFilter) -> tuple[Statement, dic
 @lru_cache(maxsize=512)
 def job_page_statement(names: frozenset[str], labels: int, limit: int) -> Statement:
     if not labels:
-        rows = _ENTRIES.select_from(Job).join(JobDocument, JobDocument.job_id == Job.id)
-        return statement_of_page(_narrowed(rows, names, JOB_COLUMNS, Job.created_at, Job.id), limit)
+        rows = _narrowed(
+            _ENTRIES.select_from(Job).join(JobDocument, JobDocument.job_id == Job.id), names, JOB_COLUMNS, Job.created_at, Job.id
+        )
+        return statement_of_page(_with_those_about_points(rows, names, limit) if names & OF_POINTS.keys() else rows, limit)
     # The first label leads: its rows stand in the order of the list, so the page is a range of them.
     lead = aliased(JobLabel)
     rows = _ENTRIES.select_from(lead).join(JobDocument, JobDocument.job_id == lead.job_id).where(*_is_label(lead, 0))
     if names & JOB_COLUMNS.keys():
         rows = rows.join(Job, Job.id == lead.job_id)
+    for name in sorted(names & OF_POINTS.keys()):
+        is_named = and_(JobDomain.job_id == lead.job_id, OF_POINTS[name] == bindparam(name))
+        rows = rows.where(or_(JOB_COLUMNS[name] == bindparam(name), select(JobDomain.job_id).where(is_named).exists()))
     for n in range(1, labels):
         also = aliased(JobLabel)
         same_job = and_(also.created_at == lead.created_at, also.job_id == lead.job_id)
         rows = rows.where(select(also.job_id).where(*_is_label(also, n), same_job).exists())
-    return statement_of_page(_narrowed(rows, names, JOB_COLUMNS, lead.created_at, lead.job_id), limit)
+    return statement_of_page(_narrowed(rows, names - OF_POINTS.keys(), JOB_COLUMNS, lead.created_at, lead.job_id), limit)
+
+
+def _with_those_about_points(about_domain: Rows, names: frozenset[str], limit: int) -> Rows:
+    """Jobs about a domain, and jobs that name points of it. No job is both. A page of each is all that a page of both can need."""
+    rows = _ENTRIES.select_from(JobDomain).join(JobDocument, JobDocument.job_id == JobDomain.job_id).join(Job, Job.id == JobDomain.job_id)
+    about_points = _narrowed(rows, names, JOB_COLUMNS | OF_POINTS, JobDomain.created_at, JobDomain.job_id)
+    pages = (each.limit(literal_column(str(limit + 1))).subquery() for each in (about_domain, about_points))
+    both = union_all(*(select(*page.c) for page in pages)).subquery().c
+    return select(*both).order_by(both.listed_at.desc(), both.listed_id.desc())
 
 
 @lru_cache(maxsize=64)

@@ -160,14 +160,14 @@ class _Pieces:
         return known
 
     def of_ground(self, ground: Ground) -> str:
-        if ground.code not in _SAID_OF_MANY:
+        if ground.code not in _REPEATED_CODES:
             return _ground(ground)
         key = (ground.code, *ground.facts.values())
         known = self._rules.get(key)
         return known or self._rules.setdefault(key, _ground(ground))
 
 
-_SAID_OF_MANY = frozenset(Stays) - {Stays.needed_by, Stays.in_use} | {Goes.damaged, Goes.needs_damaged, Goes.too_old, Goes.leaving}
+_REPEATED_CODES = frozenset(Stays) - {Stays.needed_by, Stays.in_use} | {Goes.damaged, Goes.needs_damaged, Goes.too_old, Goes.leaving}
 """Codes whose facts do not name other points."""
 
 

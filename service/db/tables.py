@@ -25,6 +25,7 @@ __all__ = [
     "Host",
     "Job",
     "JobDocument",
+    "JobDomain",
     "JobLabel",
     "LastJob",
     "Policy",
@@ -166,6 +167,23 @@ class JobLabel(Base):
     __table_args__ = (
         # A job that is deleted takes its labels along: without this each deletion would read the whole table.
         Index("ix_job_labels_job_id", "job_id"),
+    )
+
+
+class JobDomain(Base):
+    """The domains of the points that a job names, where the job itself is about no domain: a list by domain finds it by these rows."""
+
+    __tablename__ = "job_domains"
+
+    domain_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    #: None: another domain of the job has the same name, and its row has it. A list by name has each job once.
+    domain_name: Mapped[str | None] = mapped_column(String(255))
+
+    __table_args__ = (
+        Index("ix_job_domains_domain_name_created_at_job_id", "domain_name", "created_at", "job_id"),
+        Index("ix_job_domains_job_id", "job_id"),
     )
 
 

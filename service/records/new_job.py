@@ -1,5 +1,6 @@
 """Adding a job to the queue, once for each idempotency key."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.db.engine import database_now, take_turn
-from service.db.tables import Job, JobLabel
+from service.db.tables import Job, JobDomain, JobLabel, RecoveryPoint
 from service.errors import DomainQueueFull, IdempotencyMismatch
 from service.model import requests
 from service.model.kinds import kind_of
@@ -132,7 +133,21 @@ def _insert(session: Session, new: NewJob, now: datetime, limit: int | None) -> 
     if new.labels:
         rows = [{"key": key, "value": value, "created_at": now, "job_id": job_id} for key, value in new.labels.items()]
         session.execute(insert(JobLabel), rows)
+    if new.domain_id is None:
+        _note_domains(session, job_id, new.request, now)
     return Enqueued(job_id, run_after, created=True, document=document)
+
+
+def _note_domains(session: Session, job_id: str, request: Mapping[str, Any], now: datetime) -> None:
+    """A job that names points is found by their domains, also when the points are gone."""
+    named = request.get("recovery_points") or [request.get("recovery_point")]
+    of_points = select(RecoveryPoint.domain_id, func.max(RecoveryPoint.domain_name)).where(RecoveryPoint.id.in_(named))
+    rows = session.execute(of_points.group_by(RecoveryPoint.domain_id)).all()
+    with_name = {name: domain_id for domain_id, name in rows}
+    if rows:
+        same = {"job_id": job_id, "created_at": now}
+        values = [{**same, "domain_id": each, "domain_name": name if with_name[name] == each else None} for each, name in rows]
+        session.execute(insert(JobDomain), values)
 
 
 def _waiting(new: NewJob, limit: int) -> ScalarSelect[int]:

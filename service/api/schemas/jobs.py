@@ -83,7 +83,7 @@ class PreflightRequest(WorkRequest):
 class JobFilter(Filter):
     state: JobState | None = None
     kind: JobKind | None = None
-    domain: Name | None = Field(default=None, description="Name or UUID.")
+    domain: Name | None = Field(default=None, description="Name or UUID. Also jobs that name points of the domain.")
     host: HostName | None = None
     verdict: Verdict | None = None
     vss_outcome: VssOutcome | None = Field(default=None, description="How VSS ended in a Windows guest.")
