@@ -254,7 +254,7 @@ def _handler(kind: JobKind, settings: Settings) -> "Handler":
     overlays, silence_s = (settings.overlay_dir, settings.overlay_reserve_bytes), settings.repository_silence_seconds
     match kind:
         case JobKind.snapshot:
-            handler: Handler = Snapshot(passes, *overlays)
+            handler: Handler = Snapshot(passes, *overlays, settings.max_chain_depth)
         case JobKind.quiesce:
             handler = Quiesce(passes)
         case JobKind.preflight:

@@ -160,7 +160,9 @@ class Settings(BaseModel):
     max_connections: int = Field(
         default=1000, ge=8, le=20_000, description="Connections that may be open at once, and at most half of the limit of open files."
     )
-    max_chain_depth: int = Field(default=16, ge=1, le=1000, description="Backing chain depth from which preflight warns.")
+    max_chain_depth: int = Field(
+        default=16, ge=1, le=1000, description="Files below the active file of a disk from which on snapshots are refused."
+    )
     writer_rules: dict[str, str] = Field(
         default_factory=dict, description='Effect of a failed VSS writer on the verdict, by class id: {"a65faa63-…": "warns"}.'
     )

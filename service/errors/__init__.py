@@ -57,6 +57,7 @@ from service.errors.jobs import (
     WorkerLost,
 )
 from service.errors.points import (
+    ChainTooDeep,
     CheckpointsInTheWay,
     ImageInUse,
     PointIsWritten,
@@ -190,6 +191,7 @@ __all__ = [
     "BackupNotUndone",
     "BodyTooLarge",
     "CancelRefused",
+    "ChainTooDeep",
     "CheckpointsInTheWay",
     "CopyDiffers",
     "CursorInvalid",

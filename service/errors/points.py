@@ -42,6 +42,18 @@ class PointIsWritten(StillpointError):
     )
 
 
+class ChainTooDeep(StillpointError):
+    """Facts: `domain`, `disk`, `depth`: files below the active one, `limit`."""
+
+    code = "chain_too_deep"
+    title = "A disk has too many files below it for another snapshot"
+    detail_template = "{domain}, {disk}: {depth} files are below the active one, and the limit is {limit}."
+    remedy_template = (
+        "No snapshot was taken, and the guest was not frozen. Remove old points of {domain}: `stillpoint remove --merge POINT...` merges "
+        "their files while the guest runs. libvirt starts no domain whose chain is much longer."
+    )
+
+
 class CheckpointsInTheWay(StillpointError):
     code = "checkpoints_in_the_way"
     title = "libvirt cannot snapshot a domain that is shut off and has checkpoints"

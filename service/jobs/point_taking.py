@@ -12,7 +12,7 @@ from service import bounded_io, log
 from service.disks import at_rest, disk_images, image_users, images, overlays, rehearsal, two_views
 from service.disks.disk_user import DiskUser, disk_user_of
 from service.disks.two_views import DiskPositions
-from service.errors import DomainStateUnsuitable, GuestAlreadyFrozen, LibvirtUnavailable, OverlaysLeft, StillpointError
+from service.errors import ChainTooDeep, DomainStateUnsuitable, GuestAlreadyFrozen, LibvirtUnavailable, OverlaysLeft, StillpointError
 from service.freeze.frozen_pass import BEFORE_THE_WINDOW, FrozenPass, Look, PassSettings
 from service.freeze.guard import Guard, Unguarded
 from service.freeze.passed import Passed, Terms
@@ -42,11 +42,13 @@ TakePoint = Callable[[], None]
 
 @dataclass(frozen=True)
 class PointSettings:
-    """`overlay_dir` None: each overlay is in its disk's folder."""
+    """`overlay_dir` None: each overlay is in its disk's folder. `max_chain_depth`: files below an active file with which no point is taken;
+    None: as many as there are, because the overlay is merged back."""
 
     passes: PassSettings = field(default_factory=PassSettings)
     overlay_dir: Path | None = None
     overlay_reserve_bytes: int = 0
+    max_chain_depth: int | None = None
 
 
 class Additions:
@@ -139,6 +141,7 @@ class PointTaking:
         guest, folder = self._guest, self._settings.overlay_dir
         survey.disks = disk_images.examined(survey.disks)
         selection = select_disks(guest.name, survey.disks, self._request.disks, has_overlay_dir=folder is not None)
+        self._must_not_be_too_deep(selection)
         user = disk_user_of(guest, survey.state)
         two_views.must_agree(guest.name, selection.taken, user)
         images.refuse_missing(guest.name, selection.taken, user)
@@ -146,6 +149,12 @@ class PointTaking:
         overlays.check_space(overlays.spaces(selection.taken, folder, self._settings.overlay_reserve_bytes))
         self._additions.decide(selection, is_running=survey.state is not DomainState.shut_off)
         return selection, user
+
+    def _must_not_be_too_deep(self, selection: DiskSelection) -> None:
+        limit = self._settings.max_chain_depth
+        for disk in selection.taken if limit is not None else ():
+            if limit is not None and disk.files_below >= limit:
+                raise ChainTooDeep(domain=self._guest.name, disk=disk.target, depth=disk.files_below, limit=limit)
 
     def _judged(self, policy: FreezePolicy, survey: Survey, selection: DiskSelection, user: DiskUser) -> _Ready:
         """Whether the guest can be frozen, and what is frozen of it."""

@@ -15,16 +15,20 @@ from service.model.verdict import no_point
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The handler of the kind. An error before the window leaves no overlay. `overlay_dir` None: each overlay is in its disk's folder."""
+    """The handler of the kind. An error before the window leaves no overlay. `overlay_dir` None: each overlay is in its disk's folder.
+
+    `max_chain_depth`: see PointSettings.
+    """
 
     passes: PassSettings = field(default_factory=PassSettings)
     overlay_dir: Path | None = None
     overlay_reserve_bytes: int = 0
+    max_chain_depth: int | None = None
 
     def run(self, run: JobRun, host: Host) -> Ending:
         """Every phase of the job, in order."""
         guest = host.guest(run.claim.guest_id)
-        settings = PointSettings(self.passes, self.overlay_dir, self.overlay_reserve_bytes)
+        settings = PointSettings(self.passes, self.overlay_dir, self.overlay_reserve_bytes, self.max_chain_depth)
         passed, taken = PointTaking(settings, run, host, guest).take()
         return snapshot_outcome.conclude(run, guest, passed, taken, self.passes.writer_rules)
 

@@ -175,14 +175,17 @@ def _disks(facts: Circumstances) -> Iterator[Check]:
 
 
 def _chain(disk: Disk, limit: int) -> Iterator[Check]:
-    if disk.chain_depth >= limit:
-        yield warned(
-            "chain_depth",
-            f"{disk.target} has {disk.chain_depth} files below the active file. A read may go through all of them.",
-            f"Merge old recovery points: `virsh blockcommit DOMAIN {disk.target} --base … --top …`.",
-        )
+    depth = disk.files_below
+    there = f"{disk.target} has {depth} file(s) below the active file, and {limit} is the limit (STILLPOINT_MAX_CHAIN_DEPTH)."
+    if depth >= limit:
+        yield failed("chain_depth", f"{there} A snapshot is refused. A backup is not, as it merges its overlay back.", _MERGE)
+    elif depth >= limit - max(1, limit // 4):
+        yield warned("chain_depth", f"{there} A read may go through all of them.", _MERGE)
     else:
-        yield passed("chain_depth", f"{disk.target} has {disk.chain_depth} file(s) below the active file.")
+        yield passed("chain_depth", f"{disk.target} has {depth} file(s) below the active file.")
+
+
+_MERGE = "Remove old points: `stillpoint remove --merge POINT...`. Their files are merged while the guest runs."
 
 
 def _agent(facts: Circumstances) -> Iterator[Check]:

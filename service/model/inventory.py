@@ -109,6 +109,12 @@ class Disk:
     removable: bool = False
 
     @property
+    def files_below(self) -> int:
+        """libvirt may name no file below if the domain is off. The headers do."""
+        read = len(self.image.files) - 1 if self.image is not None else 0
+        return max(self.chain_depth, read)
+
+    @property
     def is_block_device(self) -> bool:
         return self.type == "block" or (self.image is not None and self.image.is_block_device)
 

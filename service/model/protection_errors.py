@@ -76,6 +76,11 @@ _ROWS = (
         "Another program has written to a disk of the domain {since:since}; {jobs:jobs} failed.",
         ("image_in_use", "point_is_written", "source_written", "point_lost_before_copied"),
     ),
+    ErrorCause(
+        "chain_too_deep",
+        "The disks have had too many files below them for another snapshot {since:since}; {jobs:jobs} failed.",
+        ("chain_too_deep",),
+    ),
     ErrorCause("saved_state_waits", "The domain has had a managed save {since:since}; {jobs:jobs} failed.", ("saved_state_waits",)),
     ErrorCause(
         "checkpoints_in_the_way",

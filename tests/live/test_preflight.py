@@ -97,13 +97,15 @@ def test_a_block_job_that_runs_is_found_before_and_refused(service: ServiceProce
     assert len(overlays_beside(lab_guest)) == 1
 
 
-def test_a_long_chain_is_warned_of(lab: None, lab_guest: LabGuest, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_long_chain_is_told_and_the_snapshot_refused(lab: None, lab_guest: LabGuest, tmp_path_factory: pytest.TempPathFactory) -> None:
     with ServiceProcess(tmp_path_factory.mktemp("short"), libvirt_uri=uri(), max_chain_depth="2") as service:
         for _ in range(2):
             service.run(lab_guest.name)
         job = service.run(lab_guest.name, kind="preflight")
+        refused = service.run(lab_guest.name)
 
-    assert checks(job)["chain_depth"] == "warn"
+    assert checks(job)["chain_depth"] == "fail"
+    assert (refused["state"], refused["error"]["code"]) == ("failed", "chain_too_deep")
 
 
 def test_too_little_space_is_refused_before_anything_is_frozen(

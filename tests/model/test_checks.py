@@ -185,7 +185,7 @@ WARNINGS: dict[str, tuple[Circumstances, str, str]] = {
     "a young guest": (circumstances(a_survey(linux=LinuxFacts(uptime_s=59.0))), "guest_booted_recently", "59 s"),
     "guest-exec blocked": (circumstances(agent(commands=dict.fromkeys(COMMANDS[:4], True))), "agent_exec_blocked", "guest-exec"),
     "a disk left out": (circumstances(selection=DiskSelection([VDA], {"vdb": "it is read-only"})), "disk_left_out", "vdb"),
-    "a deep chain": (circumstances(max_chain_depth=0), "chain_depth", "0 files below"),
+    "a chain that gets deep": (circumstances(max_chain_depth=1), "chain_depth", "vda"),
     "a filesystem outside": (
         circumstances(a_survey(filesystems=[*(a_survey().filesystems or []), Filesystem("/srv", "vdb1", "ext4", ("vdb",))])),
         "filesystem_not_covered",

@@ -18,8 +18,8 @@ MIB = 1 << 20
 class BesideScene(Scene):
     """`points`: ids, oldest first. Before each point, and after the last one, the guest has written something of its own."""
 
-    def __init__(self, database: Database, folder: Path, disks: Sequence[str] = ("vda",)) -> None:
-        super().__init__(database, folder, disks)
+    def __init__(self, database: Database, folder: Path, disks: Sequence[str] = ("vda",), **settings: Any) -> None:
+        super().__init__(database, folder, disks, **settings)
         self.domain.merges_are_real = True
         with database.write() as session:
             queue.ensure_slots(session, f"host:{HOST}:maintenance", 4)
