@@ -13,6 +13,7 @@ from tests.databases import PostgresCluster, migrate, postgres_cluster, sqlite_u
 pytest_plugins = [
     "tests.left_hands",
     "tests.left_processes",
+    "tests.quick_keys",
     "tests.shared_out",
     "tests.side_by_side",
     "tests.fakes.both_dialects",

@@ -36,12 +36,17 @@ class ServiceProcess:
         command: str = "all",
         inside: Sequence[str] = (),
         path: str | None = None,
+        program: str = "service.cli",
         **settings: str,
     ) -> None:
-        """`inside`: a command that runs the one that is appended to it, as `unshare` does. `path`: where it looks for programs."""
+        """`inside`: a command that runs the one that is appended to it, as `unshare` does. `path`: where it looks for programs.
+
+        `program`: a module that does what the command line does, and something else.
+        """
         self.state_dir = state_dir
         self.inside = list(inside)
         self._command = command
+        self._program = program
         self.port = _free_port()
         self._log = state_dir / "service.log"
         self.environment = {
@@ -68,7 +73,7 @@ class ServiceProcess:
     def start(self) -> "ServiceProcess":
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.inside, sys.executable, "-m", "service.cli", self._command],
+                [*self.inside, sys.executable, "-m", self._program, self._command],
                 env=self.environment,
                 stdout=log,
                 stderr=log,

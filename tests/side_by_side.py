@@ -17,6 +17,8 @@ from xdist.scheduler import LoadScopeScheduling
 _SIGNS = ("pytest.mark.live", "from tests.lab.guests import", "from tests.lab.fixtures import")
 _LAB = "lab"
 """The fixture that all guests need."""
+_LIVE = "live"
+"""The marker of tests with a real guest."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,7 +36,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    unknown = {item.path for item in items if _LAB in getattr(item, "fixturenames", ()) and not has_real_guests(item.path)}
+    unknown = {item.path for item in items if _needs_a_guest(item) and not has_real_guests(item.path)}
     if unknown:
         raise pytest.UsageError(f"these files have tests with a real guest and no sign of it ({_SIGNS}): {sorted(map(str, unknown))}")
     items.sort(key=lambda item: not has_real_guests(item.path))
@@ -56,6 +58,10 @@ class GuestsInOneProcess(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return "real guests" if has_real_guests(self.config.rootpath / file) else file
+
+
+def _needs_a_guest(item: pytest.Item) -> bool:
+    return _LAB in getattr(item, "fixturenames", ()) or any(item.iter_markers(_LIVE))
 
 
 @cache

@@ -1,7 +1,6 @@
 """Which tests may run beside each other."""
 
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,17 +13,12 @@ from tests.side_by_side import has_real_guests, pytest_collection_modifyitems, p
 TESTS = Path(__file__).parent
 
 
-def test_every_test_with_a_real_guest_stands_in_a_file_that_is_known_to_have_some() -> None:
-    marked = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "live", "-p", "no:cacheprovider", str(TESTS)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=TESTS.parent,
-    )
-    files = {line.partition("::")[0] for line in marked.stdout.splitlines() if "::" in line}
-    assert TESTS / "live" / "test_main_job.py" in {TESTS.parent / file for file in files}
-    assert [file for file in files if not has_real_guests(TESTS.parent / file)] == []
+def test_a_file_with_real_guests_is_known_by_its_text() -> None:
+    assert has_real_guests(TESTS / "live" / "test_main_job.py")
+
+
+def an_item(file: Path, fixtures: Sequence[str] = (), markers: Sequence[str] = (), *, name: str = "a test") -> Any:
+    return SimpleNamespace(name=name, path=file, fixturenames=fixtures, iter_markers=lambda of: (each for each in markers if each == of))
 
 
 def test_a_file_without_guests_is_shared_out() -> None:
@@ -35,21 +29,21 @@ def test_the_tests_of_the_lab_itself_are_not_shared_out_as_they_have_real_guests
     assert has_real_guests(TESTS / "lab" / "test_lab.py")
 
 
-def test_a_test_with_a_real_guest_whose_file_shows_no_sign_of_it_is_refused(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize(("fixtures", "markers"), [(["lab"], []), ([], ["live"])])
+def test_a_test_with_a_real_guest_whose_file_shows_no_sign_of_it_is_refused(
+    tmp_path: Path, pytestconfig: pytest.Config, fixtures: list[str], markers: list[str]
+) -> None:
+    """Every run looks at every test that it has."""
     file = tmp_path / "test_something.py"
-    file.write_text("def test_with_a_guest(lab): ...")
-    items: list[Any] = [SimpleNamespace(path=file, fixturenames=["lab"])]
+    file.write_text("def test_with_a_guest(): ...")
     with pytest.raises(pytest.UsageError):
-        pytest_collection_modifyitems(pytestconfig, items)
+        pytest_collection_modifyitems(pytestconfig, [an_item(file, fixtures, markers)])
 
 
 @pytest.mark.parametrize(("guests", "left"), [("all", ["a guest", "no guest"]), ("only", ["a guest"]), ("without", ["no guest"])])
 def test_a_run_has_the_tests_with_real_guests_or_the_others_or_all(guests: str, left: list[str]) -> None:
     config: Any = SimpleNamespace(getoption={"--guests": guests}.get, hook=Mock())
-    items: list[Any] = [
-        SimpleNamespace(name="no guest", path=TESTS / "model" / "test_verdict.py"),
-        SimpleNamespace(name="a guest", path=TESTS / "lab" / "test_lab.py"),
-    ]
+    items = [an_item(TESTS / "model" / "test_verdict.py", name="no guest"), an_item(TESTS / "lab" / "test_lab.py", name="a guest")]
     pytest_collection_modifyitems(config, items)
     assert [item.name for item in items] == left
 

@@ -26,13 +26,19 @@ from service.repository.hand import Hand
 from service.repository.store import Repository
 from tests.copies import servers
 from tests.copies.servers import KEY, S3Server
-from tests.scenes.copied import Copied
+from tests.scenes.copied import Copied, points_to_copy
 from tests.scenes.host import HOST, error_of
+from tests.scenes.sealed import Sealed
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    return points_to_copy(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> Copied:
-    return Copied(sqlite_database, tmp_path)
+def world(made: Sealed, sqlite_database: Database, tmp_path: Path) -> Copied:
+    return Copied(sqlite_database, tmp_path, made)
 
 
 @pytest.fixture(scope="module")

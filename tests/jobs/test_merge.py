@@ -31,11 +31,10 @@ MIB = 1 << 20
 class World(Verifying):
     """A host with a repository of one full point and three increments: `full`, `low`, `high`, `top`."""
 
-    def __init__(self, database: Database, folder: Path, **options: Any) -> None:
-        super().__init__(database, folder, Sealed(folder / "repository", guest=folder, **options))
+    def __init__(self, database: Database, folder: Path, made: Sealed) -> None:
+        super().__init__(database, folder, made.copied(folder / "repository", guest=folder))
         self.sealed.register(database)
-        for writes in ((1, 0, 2 * MIB), (2, MIB, MIB), (3, 2 * MIB, MIB), (0, 0, MIB)):
-            self.sealed.seal(writes, database=database)
+        self.sealed.list_all(database)
         self.full, self.low, self.high, self.top = self.sealed.points
 
     def ask_merge(self, *point_ids: str, **request: Any) -> str:
@@ -84,9 +83,18 @@ class World(Verifying):
         )
 
 
+def make(folder: Path, **options: Any) -> Sealed:
+    return Sealed.chain(folder / "made", (1, 0, 2 * MIB), (2, MIB, MIB), (3, 2 * MIB, MIB), (0, 0, MIB), **options)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    return make(tmp_path_factory.mktemp("made"))
+
+
 @pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> World:
-    return World(sqlite_database, tmp_path)
+def world(made: Sealed, sqlite_database: Database, tmp_path: Path) -> World:
+    return World(sqlite_database, tmp_path, made)
 
 
 def taken_by(job: Job) -> dict[str, list[str]]:
@@ -149,7 +157,7 @@ def test_what_was_merged_can_be_removed_then_or_at_once(world: World) -> None:
 
 
 def test_a_compressed_point_stays_compressed(sqlite_database: Database, tmp_path: Path) -> None:
-    world = World(sqlite_database, tmp_path, compress=True)
+    world = World(sqlite_database, tmp_path, make(tmp_path, compress=True))
     assert world.merge(world.full, remove=True).state == "succeeded"
     assert world.on_record()[world.low].disks[0]["is_compressed"] is True
     assert (world.sealed.folder(world.low) / "vda.qcow2").stat().st_size < MIB, "it holds 2 MiB of equal bytes"
@@ -159,17 +167,16 @@ def test_a_compressed_point_stays_compressed(sqlite_database: Database, tmp_path
 def test_an_encrypted_point_stays_encrypted(sqlite_database: Database, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("correct horse")
     (tmp_path / "key").chmod(0o600)
-    world = World(sqlite_database, tmp_path, key=tmp_path / "key")
+    world = World(sqlite_database, tmp_path, make(tmp_path, key=tmp_path / "key"))
     assert world.merge(world.full, remove=True).state == "succeeded"
     assert world.on_record()[world.low].is_encrypted is True
     assert bytes([1]) * 4096 not in (world.sealed.folder(world.low) / "vda.qcow2").read_bytes()
     assert world.are_all_good()
 
 
-def test_a_disk_that_has_grown_since_keeps_its_size(sqlite_database: Database, tmp_path: Path) -> None:
-    world = World(sqlite_database, tmp_path)
+def test_a_disk_that_has_grown_since_keeps_its_size(world: World) -> None:
     world.sealed.disk.grow(6 * MIB)
-    world.sealed.seal((5, 5 * MIB, MIB), database=sqlite_database)
+    world.sealed.seal((5, 5 * MIB, MIB), database=world.database)
     assert world.merge(world.full, world.low, world.high, world.top, remove=True).state == "succeeded"
     assert world.are_all_good()
 

@@ -28,15 +28,13 @@ MIB = 1 << 20
 class World(Verifying):
     """Two full points, `old` and `older`, and an increment on each newer one: a track that keeps the last two."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        super().__init__(database, folder, Sealed(folder / "repository"))
-        self.sealed.labels = NIGHTLY.as_labels()
+    def __init__(self, database: Database, folder: Path, made: Sealed) -> None:
+        super().__init__(database, folder, made.copied(folder / "repository"))
         self.sealed.register(database)
         with database.write() as session:
             add_host(session, HOST)
             add_policy(session, retention={"keep_last": 2})
-        for n in range(4):
-            self.sealed.seal((n + 1, n * MIB, MIB), database=database, is_full=n in (0, 1, 2))
+        self.sealed.list_all(database)
         self.oldest, self.older, self.base, self.newest = self.sealed.points
 
     def look(self) -> int:
@@ -61,9 +59,18 @@ class World(Verifying):
         return is_exact and all(self.verify(each).state == "succeeded" for each in point_ids)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    sealed = Sealed(tmp_path_factory.mktemp("made") / "repository")
+    sealed.labels = NIGHTLY.as_labels()
+    for n in range(4):
+        sealed.seal((n + 1, n * MIB, MIB), is_full=n in (0, 1, 2))
+    return sealed
+
+
 @pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> World:
-    return World(sqlite_database, tmp_path)
+def world(made: Sealed, sqlite_database: Database, tmp_path: Path) -> World:
+    return World(sqlite_database, tmp_path, made)
 
 
 def pruned(job: Job) -> tuple[list[str], dict[str, str]]:

@@ -23,11 +23,10 @@ MIB = 1 << 20
 class World(Verifying):
     """A host with a repository of one full point and two increments."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        super().__init__(database, folder, Sealed(folder / "repository"))
+    def __init__(self, database: Database, folder: Path, made: Sealed) -> None:
+        super().__init__(database, folder, made.copied(folder / "repository"))
         self.sealed.register(database)
-        for writes in ((1, 0, MIB), (2, MIB, MIB), (3, 2 * MIB, MIB)):
-            self.sealed.seal(writes, database=database)
+        self.sealed.list_all(database)
 
     def verify_with(self, answers: "Answers", point_id: str, **request: Any) -> Job:
         """With a repository that answers what the test says, instead of one that the hand reads."""
@@ -64,9 +63,14 @@ class Answers(Repository):
         return {check: answer}
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    return Sealed.chain(tmp_path_factory.mktemp("made") / "repository", (1, 0, MIB), (2, MIB, MIB), (3, 2 * MIB, MIB))
+
+
 @pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> World:
-    return World(sqlite_database, tmp_path)
+def world(made: Sealed, sqlite_database: Database, tmp_path: Path) -> World:
+    return World(sqlite_database, tmp_path, made)
 
 
 # --- a good point -----------------------------------------------------------------------------------

@@ -26,11 +26,22 @@ def enough_files_for_the_test() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+LIMITED = ("prlimit", f"--nofile={FILES}:{FILES}")
+
+
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[ServiceProcess]:
     """With a worker, under a limit that it cannot raise."""
-    limited = ("prlimit", f"--nofile={FILES}:{FILES}")
-    with ServiceProcess(tmp_path, libvirt_uri="test:///default", inside=limited, max_connections="1000") as process:
+    with ServiceProcess(tmp_path, libvirt_uri="test:///default", inside=LIMITED, max_connections="1000") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """It waits for a request for a second, and for what belongs to it for two."""
+    with ServiceProcess(
+        tmp_path_factory.mktemp("hasty"), libvirt_uri="test:///default", inside=LIMITED, program="tests.process.hasty_door"
+    ) as process:
         yield process
 
 
@@ -58,17 +69,17 @@ def test_a_known_connection_stays_while_strangers_come(service: ServiceProcess) 
 @pytest.mark.parametrize(
     "sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n", b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1"]
 )
-def test_who_never_finishes_a_request_is_closed(service: ServiceProcess, sent: bytes) -> None:
+def test_who_never_finishes_a_request_is_closed(hasty: ServiceProcess, sent: bytes) -> None:
     with ExitStack() as stack:
-        slow = connect(stack, service)
+        slow = connect(stack, hasty)
         slow.sendall(sent)
         slow.settimeout(PATIENCE_S)
         assert slow.recv(1) == b""
 
 
-def test_who_sends_a_header_byte_by_byte_is_closed_all_the_same(service: ServiceProcess) -> None:
+def test_who_sends_a_header_byte_by_byte_is_closed_all_the_same(hasty: ServiceProcess) -> None:
     with ExitStack() as stack:
-        slow = connect(stack, service)
+        slow = connect(stack, hasty)
         slow.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
 
         def goes_on() -> bool:

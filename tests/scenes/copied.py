@@ -23,16 +23,20 @@ from tests.scenes.sealed import Sealed
 MIB = 1 << 20
 
 
+def points_to_copy(folder: Path) -> Sealed:
+    return Sealed.chain(folder / "made", (1, 0, MIB), (2, MIB, MIB), (3, 2 * MIB, MIB))
+
+
 class Copied:
     """A repository of one full point and two increments: `full`, `middle`, `top`. Their copy is in a folder until another is registered."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Database, folder: Path, made: Sealed) -> None:
+        """`made`: by `points_to_copy`."""
         self.database = database
         self.folder = folder
-        self.sealed = Sealed(folder / "repository")
+        self.sealed = made.copied(folder / "repository", guest=folder)
         self.sealed.register(database)
-        for writes in ((1, 0, MIB), (2, MIB, MIB), (3, 2 * MIB, MIB)):
-            self.sealed.seal(writes, database=database)
+        self.sealed.list_all(database)
         self.full, self.middle, self.top = self.sealed.points
         self.scene = Scene(database, folder)
         with database.write() as session:

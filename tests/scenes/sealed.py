@@ -21,6 +21,7 @@ from service.repository.signing import SigningKey
 from service.repository.store import Repository
 from tests.repository.disks import MIB, Disk
 
+Writes = tuple[int, int, int]
 DOMAIN = "5a1d5d0e-6f0b-4c3c-8f5e-0c7a5d4f1c11"
 HOST = "hv1"
 DEFINITION = "<domain>\n  <name>db1</name>\n</domain>\n"
@@ -50,6 +51,14 @@ class Sealed:
         with self.opened() as repository:
             repository.create()
 
+    @classmethod
+    def chain(cls, path: Path, *writes: Writes, **options: Any) -> "Sealed":
+        """A full point and its increments, one for each write of the guest. No database knows them: see `list_all`."""
+        sealed = cls(path, **options)
+        for each in writes:
+            sealed.seal(each)
+        return sealed
+
     def opened(self, **options: Any) -> Repository:
         return Repository(str(self.path), self.id, self.key, **options)
 
@@ -64,11 +73,13 @@ class Sealed:
                 repositories.note_look(session, row.id, Look(RepositoryState.ready, format_version=1), BEGIN, asked_at=BEGIN)
             return row.id
 
-    def copied(self, path: Path) -> "Sealed":
-        """The same repository at another path, where a test may damage it."""
+    def copied(self, path: Path, *, guest: Path | None = None) -> "Sealed":
+        """The same repository at another path, where a test may damage it. `guest`: the folder of a disk to which a test may write."""
         other = copy.copy(self)
         other.path, other.points, other.manifests = path, list(self.points), dict(self.manifests)
         shutil.copytree(self.path, path)
+        if guest is not None:
+            other.disk = Disk(Path(shutil.copy(self.disk.path, guest / f"{path.name}-disk.qcow2")), self.disk.format)
         return other
 
     def list_all(self, database: Database) -> None:
@@ -83,7 +94,7 @@ class Sealed:
             str(file.relative_to(self.path)): file.read_bytes() for file in sorted((self.path / "domains").rglob("*")) if file.is_file()
         }
 
-    def seal(self, *writes: tuple[int, int, int], database: Database | None = None, is_full: bool = False) -> str:
+    def seal(self, *writes: Writes, database: Database | None = None, is_full: bool = False) -> str:
         """Let the guest write, then seal its disk: in full the first time, later by content."""
         if writes:
             self.disk.write(*writes)
