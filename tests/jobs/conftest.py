@@ -6,7 +6,9 @@ import pytest
 
 from service.db.engine import Database
 from service.jobs.guest_watch import GuestWatch
+from tests.repository.disks import MIB
 from tests.scenes.documents import stale_texts
+from tests.scenes.sealed import Sealed
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +17,12 @@ def _texts_follow_their_rows(request: pytest.FixtureRequest) -> Iterator[None]:
     opened: list[Database] = [request.getfixturevalue(name) for name in names]
     yield
     assert [stale for database in opened for stale in stale_texts(database)] == []
+
+
+@pytest.fixture(scope="session")
+def three_points(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    """A full point and two increments, which tests copy: see `Sealed.copied`."""
+    return Sealed.chain(tmp_path_factory.mktemp("three") / "repository", (1, 0, MIB), (2, MIB, MIB), (3, 2 * MIB, MIB))
 
 
 @pytest.fixture(autouse=True)

@@ -26,19 +26,14 @@ from service.repository.hand import Hand
 from service.repository.store import Repository
 from tests.copies import servers
 from tests.copies.servers import KEY, S3Server
-from tests.scenes.copied import Copied, points_to_copy
+from tests.scenes.copied import Copied
 from tests.scenes.host import HOST, error_of
 from tests.scenes.sealed import Sealed
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
-    return points_to_copy(tmp_path_factory.mktemp("made"))
-
-
 @pytest.fixture
-def world(made: Sealed, sqlite_database: Database, tmp_path: Path) -> Copied:
-    return Copied(sqlite_database, tmp_path, made)
+def world(three_points: Sealed, sqlite_database: Database, tmp_path: Path) -> Copied:
+    return Copied(sqlite_database, tmp_path, three_points)
 
 
 @pytest.fixture(scope="module")

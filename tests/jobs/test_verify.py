@@ -63,14 +63,9 @@ class Answers(Repository):
         return {check: answer}
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
-    return Sealed.chain(tmp_path_factory.mktemp("made") / "repository", (1, 0, MIB), (2, MIB, MIB), (3, 2 * MIB, MIB))
-
-
 @pytest.fixture
-def world(made: Sealed, sqlite_database: Database, tmp_path: Path) -> World:
-    return World(sqlite_database, tmp_path, made)
+def world(three_points: Sealed, sqlite_database: Database, tmp_path: Path) -> World:
+    return World(sqlite_database, tmp_path, three_points)
 
 
 # --- a good point -----------------------------------------------------------------------------------

@@ -14,6 +14,11 @@ from tests.scenes.killed_hands import KilledHands
 from tests.scenes.sealed import Sealed
 
 
+@pytest.fixture
+def world(three_points: Sealed, sqlite_database: Database, tmp_path: Path) -> World:
+    return World(sqlite_database, tmp_path, three_points)
+
+
 class GoesAway(Answers):
     """Its files are missing when they are read, because the whole folder is."""
 
@@ -28,8 +33,7 @@ class GoesAway(Answers):
         return super().call(step, arguments, **options)
 
 
-def test_a_repository_that_goes_away_in_the_middle_proves_nothing(sqlite_database: Database, tmp_path: Path) -> None:
-    world = World(sqlite_database, tmp_path)
+def test_a_repository_that_goes_away_in_the_middle_proves_nothing(world: World) -> None:
     world.use(Verify(open_repository=GoesAway(world.sealed).opened))
     top = world.sealed.points[-1]
     assert error_of(world.verify(top))["code"] == "repository_gone"
@@ -58,9 +62,8 @@ GOOD: dict[str, Any] = {"ok": True, "faults": []}
 
 
 @pytest.mark.parametrize("check", ["bytes", "structure"])
-def test_what_is_wrong_at_one_read_only_is_no_damage(sqlite_database: Database, tmp_path: Path, check: str) -> None:
+def test_what_is_wrong_at_one_read_only_is_no_damage(world: World, check: str) -> None:
     """The repository went and came back within the read, so that it was there at every look."""
-    world = World(sqlite_database, tmp_path)
     world.use(Verify(open_repository=Flaps(world.sealed, check, wrong("vda.qcow2"), GOOD).opened))
     top = world.sealed.points[-1]
     job = world.verify(top, checks=["bytes", "structure"])
@@ -68,17 +71,14 @@ def test_what_is_wrong_at_one_read_only_is_no_damage(sqlite_database: Database, 
     assert sorted(outcome for _, outcome in phases_of(job)) == ["ok", "warning"]
 
 
-def test_what_is_wrong_each_time_at_another_place_proves_nothing(sqlite_database: Database, tmp_path: Path) -> None:
-    world = World(sqlite_database, tmp_path)
+def test_what_is_wrong_each_time_at_another_place_proves_nothing(world: World) -> None:
     world.use(Verify(open_repository=Flaps(world.sealed, "bytes", wrong("vda.qcow2"), wrong("domain.xml")).opened))
     top = world.sealed.points[-1]
     assert error_of(world.verify(top))["code"] == "repository_refused"
     assert (world.state(top), world.proofs(top)) == ("sealed", [])
 
 
-def test_a_repository_that_was_mounted_anew_during_the_read_proves_nothing(sqlite_database: Database, tmp_path: Path) -> None:
-    world = World(sqlite_database, tmp_path)
-
+def test_a_repository_that_was_mounted_anew_during_the_read_proves_nothing(world: World) -> None:
     class MountedAnew(Answers):
         """The same content, in another place."""
 
@@ -96,10 +96,7 @@ def test_a_repository_that_was_mounted_anew_during_the_read_proves_nothing(sqlit
 
 
 @pytest.mark.parametrize("step", ["read_point", "verify_point"])
-def test_a_process_that_is_killed_from_outside_costs_a_verify_only_time(
-    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    world = World(sqlite_database, tmp_path)
+def test_a_process_that_is_killed_from_outside_costs_a_verify_only_time(world: World, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     hands = KilledHands(monkeypatch, **{step: 1})
     top = world.sealed.points[-1]
     job = world.verify(top)

@@ -12,11 +12,12 @@ from service.records import orders
 from service.repository.signing import SigningKey
 from tests.jobs.test_verify import World
 from tests.scenes.host import error_of
+from tests.scenes.sealed import Sealed
 
 
 @pytest.fixture
-def world(database: Database, tmp_path: Path) -> World:
-    return World(database, tmp_path)
+def world(three_points: Sealed, database: Database, tmp_path: Path) -> World:
+    return World(database, tmp_path, three_points)
 
 
 def signature(world: World, at: int) -> Path:

@@ -23,7 +23,8 @@ IN_ITS_OWN_MOUNTS = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--ma
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[ServiceProcess]:
-    with ServiceProcess(tmp_path / "state", libvirt_uri=TEST_DRIVER) as process:
+    """Its end waits for a job that cannot write its end, because the database is gone."""
+    with ServiceProcess(tmp_path / "state", libvirt_uri=TEST_DRIVER, shutdown_seconds="1") as process:
         yield process
 
 

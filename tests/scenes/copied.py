@@ -20,18 +20,11 @@ from service.worker.repository_import import ImportResult
 from tests.scenes.host import HOST, Scene
 from tests.scenes.sealed import Sealed
 
-MIB = 1 << 20
-
-
-def points_to_copy(folder: Path) -> Sealed:
-    return Sealed.chain(folder / "made", (1, 0, MIB), (2, MIB, MIB), (3, 2 * MIB, MIB))
-
 
 class Copied:
     """A repository of one full point and two increments: `full`, `middle`, `top`. Their copy is in a folder until another is registered."""
 
     def __init__(self, database: Database, folder: Path, made: Sealed) -> None:
-        """`made`: by `points_to_copy`."""
         self.database = database
         self.folder = folder
         self.sealed = made.copied(folder / "repository", guest=folder)
