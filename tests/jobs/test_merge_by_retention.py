@@ -17,7 +17,7 @@ from service.repository.removing import REMOVED_PREFIX
 from service.scheduler.retention import RetentionLooks
 from tests.api.world import add_host
 from tests.jobs.test_merge import World as Merging
-from tests.jobs.test_merge import dying
+from tests.jobs.test_merge import dying, make
 from tests.scenes.host import HOST, error_of
 from tests.scenes.retained import NIGHTLY, a_policy, add_policy
 from tests.scenes.sealed import Sealed
@@ -29,16 +29,8 @@ RULES = {"keep_last": 2, "merge_at": 1}
 class World(Merging):
     """A full point and three increments of a track that keeps the last two, and merges."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        seal = Sealed.seal
-
-        def seal_of_track(sealed: Sealed, *writes: tuple[int, int, int], **options: Any) -> str:
-            sealed.labels = NIGHTLY.as_labels()
-            return seal(sealed, *writes, **options)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Sealed, "seal", seal_of_track)
-            super().__init__(database, folder)
+    def __init__(self, database: Database, folder: Path, made: Sealed) -> None:
+        super().__init__(database, folder, made)
         with database.write() as session:
             add_host(session, HOST)
             add_policy(session, retention=RULES)
@@ -67,9 +59,14 @@ class World(Merging):
             policies.change(session, row, a_policy(retention=retention), database_now(session))
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    return make(tmp_path_factory.mktemp("made"), labels=NIGHTLY.as_labels())
+
+
 @pytest.fixture
-def world(sqlite_database: Database, tmp_path: Path) -> World:
-    return World(sqlite_database, tmp_path)
+def world(made: Sealed, sqlite_database: Database, tmp_path: Path) -> World:
+    return World(sqlite_database, tmp_path, made)
 
 
 def test_what_only_others_need_is_merged_into_them_and_goes(world: World) -> None:

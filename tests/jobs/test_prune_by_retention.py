@@ -61,8 +61,7 @@ class World(Verifying):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
-    sealed = Sealed(tmp_path_factory.mktemp("made") / "repository")
-    sealed.labels = NIGHTLY.as_labels()
+    sealed = Sealed(tmp_path_factory.mktemp("made") / "repository", labels=NIGHTLY.as_labels())
     for n in range(4):
         sealed.seal((n + 1, n * MIB, MIB), is_full=n in (0, 1, 2))
     return sealed

@@ -32,7 +32,14 @@ class Sealed:
     """`id` is the repository's. `points`: the ids of its points, oldest first: a full one and its increments."""
 
     def __init__(
-        self, path: Path, *, name: str = "nas", guest: Path | None = None, key: Path | None = None, compress: bool = False
+        self,
+        path: Path,
+        *,
+        name: str = "nas",
+        guest: Path | None = None,
+        key: Path | None = None,
+        compress: bool = False,
+        labels: dict[str, str] | None = None,
     ) -> None:
         """`guest`: the folder of what is not in the repository: the guest's disk, and the key of the service. `key`: encrypts the disks."""
         self.key = Key(f"file:{key}") if key is not None else None
@@ -45,7 +52,7 @@ class Sealed:
         self.is_of_an_earlier_version = False
         self.manifests: dict[str, Manifest] = {}
         #: Of the points that are sealed next.
-        self.labels: dict[str, str] = {}
+        self.labels: dict[str, str] = dict(labels or {})
         self.signing_key = SigningKey.of_service(Path(tempfile.mkdtemp(dir=guest or path.parent)))
         self.disk = Disk.make((guest or path.parent) / f"{path.name}-disk.qcow2", 4 * MIB)
         with self.opened() as repository:
