@@ -18,10 +18,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from tests.kills import rounds
+from tests.kills.bucket import bucket
 from tests.kills.plays import PLAYS
 from tests.kills.rounds import Outcome, Usual
 from tests.kills.yard import Yard
@@ -35,7 +37,7 @@ def main() -> int:
     seed = secrets.randbelow(1_000_000) if asked.seed is None else asked.seed
     signal.signal(signal.SIGTERM, lambda _number, _frame: STOPPING.set())
     folder, began = Path(tempfile.mkdtemp(prefix="stillpoint-kills-")), time.monotonic()
-    outcomes = play(folder, seed, range(asked.first, asked.first + asked.rounds), asked.only, lanes=asked.lanes)
+    outcomes = play(folder, seed, range(asked.first, asked.first + asked.rounds), asked.only, lanes=asked.lanes, is_in_bucket=asked.bucket)
     document = as_document(seed, outcomes, time.monotonic() - began)
     if document["breaches"]:
         print(f"Databases, logs and repositories are kept in {folder}.", file=sys.stderr)
@@ -45,12 +47,16 @@ def main() -> int:
     return 0 if not document["breaches"] and document["rounds"] == asked.rounds else 1
 
 
-def play(folder: Path, seed: int, numbers: Sequence[int], kinds: Sequence[str] = tuple(PLAYS), *, lanes: int = 1) -> list[Outcome]:
+def play(
+    folder: Path, seed: int, numbers: Sequence[int], kinds: Sequence[str] = tuple(PLAYS), *, lanes: int = 1, is_in_bucket: bool = False
+) -> list[Outcome]:
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in numbers:
         waiting.put(number)
     outcomes: list[Outcome] = []
-    threads = [threading.Thread(target=_lane, args=(folder / f"lane-{n}", seed, waiting, kinds, outcomes)) for n in range(lanes)]
+    threads = [
+        threading.Thread(target=_lane, args=(folder / f"lane-{n}", seed, waiting, kinds, outcomes, is_in_bucket)) for n in range(lanes)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -58,12 +64,16 @@ def play(folder: Path, seed: int, numbers: Sequence[int], kinds: Sequence[str] =
     return outcomes
 
 
-def _lane(folder: Path, seed: int, waiting: "queue.SimpleQueue[int]", kinds: Sequence[str], outcomes: list[Outcome]) -> None:
+def _lane(
+    folder: Path, seed: int, waiting: "queue.SimpleQueue[int]", kinds: Sequence[str], outcomes: list[Outcome], is_in_bucket: bool
+) -> None:
     """A breach is the last round of its yard: the next round has a new one."""
     usual, life, is_done = Usual(), 0, False
     while not is_done:
         dice = random.Random(f"{seed} {folder.name} {life}")
-        with Yard(folder / f"yard-{life}", dice) as yard:
+        with ExitStack() as stack:
+            place = stack.enter_context(bucket()) if is_in_bucket else None
+            yard = stack.enter_context(Yard(folder / f"yard-{life}", dice, place))
             is_done = _until_breached(yard, seed, waiting, kinds, usual, outcomes)
         life += 1
 
@@ -119,6 +129,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="printed at the end; default: a random one")
     parser.add_argument("--only", type=_kinds, default=tuple(PLAYS), help=f"some of {', '.join(PLAYS)}, with commas between")
     parser.add_argument("--lanes", type=int, default=2, help="rounds that are played at the same time, each in a yard of its own")
+    parser.add_argument("--bucket", action="store_true", help="the copy is in a bucket of moto's S3 server, and not in a folder")
     return parser.parse_args()
 
 

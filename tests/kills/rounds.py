@@ -12,11 +12,11 @@ from tests.kills.yard import Yard
 
 WEIGHTS = (3, 3, 2, 1)
 """How often each of `VICTIMS` is killed."""
-AGAIN = 0.3
+AGAIN = 0.5
 """How many of the rounds kill once more, while the job is recovered or tried again."""
 AT_A_PHASE = 0.5
 """How many of the kills wait for a phase of the job. The others strike anywhere between its begin and its usual end."""
-FIRST_GUESS_S = 1.0
+FIRST_GUESS_S = 0.5
 AFTER_PHASE_S = 0.25
 LEAST_S = 0.1
 PATIENCE_S = 30.0
@@ -72,6 +72,7 @@ def _play(yard: Yard, kind: str, usual: Usual, outcome: Outcome) -> Iterator[str
     yield from played.at_once()
     yield from played.finish()
     yield from played.judge()
+    yard.show_copy()
     yield from judges.lost(yard, played.kept())
     yield from judges.listed_as_good_and_is_not(yard)
     yield from judges.unlisted(yard)

@@ -1,4 +1,4 @@
-"""Where the kills are played: a repository, a copy of it in another folder, a database, and a worker in a process of its own."""
+"""Where the kills are played: a repository, a copy of it in a folder or a bucket, a database, and a worker in a process of its own."""
 
 import random
 import threading
@@ -20,6 +20,7 @@ from service.records.queue import NewJob
 from service.repository.signing import SigningKey
 from tests.databases import migrate, sqlite_url
 from tests.kills import victims
+from tests.kills.bucket import Bucket
 from tests.scenes.host import HOST
 from tests.scenes.sealed import Sealed
 from tests.service_process import ServiceProcess
@@ -39,8 +40,8 @@ _MIGRATING = threading.Lock()
 class Yard:
     """A context, in which the worker runs. One round is played at a time."""
 
-    def __init__(self, folder: Path, dice: random.Random) -> None:
-        self.dice = dice
+    def __init__(self, folder: Path, dice: random.Random, bucket: Bucket | None = None) -> None:
+        self.dice, self._bucket = dice, bucket
         self.state_dir, self.place, self.temporary = folder / "state", folder / "copy", folder / "temporary"
         for each in (self.state_dir, self.place, self.temporary):
             each.mkdir(parents=True)
@@ -51,9 +52,7 @@ class Yard:
         self.sealed = Sealed(folder / "repository")
         self.sealed.signing_key = SigningKey.of_service(self.state_dir)
         self.sealed.register(self.database)
-        with self.database.write() as session:
-            wanted = CopyRegistration("other", target_of({"kind": "folder", "path": str(self.place)}))
-            self.copy_id = copies.add(session, self.sealed.id, wanted, database_now(session)).id
+        self.copy_id = self._register_copy(folder)
         self.worker = ServiceProcess(self.state_dir, libvirt_uri="test:///default", host_id=HOST, command="worker", **QUICK)
         self.worker.environment["TMPDIR"] = str(self.temporary)
         self._worker_began_at = 0
@@ -61,6 +60,17 @@ class Yard:
         self.seen: dict[str, str] = {}
         #: How often the folder of a socket was seen that a killed process has left.
         self.left_sockets: Counter[str] = Counter()
+
+    def _register_copy(self, folder: Path) -> str:
+        target: dict[str, Any] = {"kind": "folder", "path": str(self.place)} if self._bucket is None else self._bucket.target
+        key = self._bucket.write_key(folder / "credentials") if self._bucket is not None else None
+        with self.database.write() as session:
+            return copies.add(session, self.sealed.id, CopyRegistration("other", target_of(target), key), database_now(session)).id
+
+    def show_copy(self) -> None:
+        """What is in the bucket now is in `place`."""
+        if self._bucket is not None:
+            self._bucket.show(self.place)
 
     def __enter__(self) -> "Yard":
         self.start_worker()

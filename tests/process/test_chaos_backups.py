@@ -197,6 +197,6 @@ def test_the_beginnings_of_names_choose_the_faults_of_a_run() -> None:
     chosen = _named("backup_,restore_,verify_,prune_,merge_,heal_,copy_")
     assert {FAULTS[name].plays for name in chosen} == {"backup", "restore", "verify", "prune", "merge", "heal", "copy"}
     assert {name for name in FAULTS if FAULTS[name].plays != "snapshot"} == set(chosen)
-    assert {fault_of(5, number, chosen) for number in range(1_000)} == set(chosen)
+    assert {fault_of(5, number, chosen) for number in range(6_000)} == set(chosen)
     with pytest.raises(Exception, match="no_such"):
         _named("no_such")
