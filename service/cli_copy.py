@@ -17,6 +17,7 @@ copy_app = typer.Typer(
 Repository = Annotated[str, typer.Argument(metavar="REPOSITORY", help="The name or the id of the repository.")]
 NameOrId = Annotated[str, typer.Argument(metavar="COPY", help="The name or the id of the copy.")]
 Points = Annotated[list[str] | None, typer.Argument(metavar="[POINT]...", help="Only these points, and those on which they stand.")]
+Kept = Annotated[int, typer.Option(min=0, help="Keep the newest point of so many periods.")]
 Rate = Annotated[int | None, typer.Option(min=1, help="Bytes a second.")]
 
 
@@ -123,6 +124,44 @@ def prove(
 ) -> None:
     """Attack a sentinel there now, to see whether the store keeps its locks. `stillpoint copy proofs` shows the answers."""
     body = _asked(repository, copy, CopyAction.prove, None, None)
+    ask_and_wait(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
+
+
+@copy_app.command("keep")
+def keep(
+    repository: Repository,
+    copy: NameOrId,
+    *,
+    last: Kept = 0,
+    daily: Kept = 0,
+    weekly: Kept = 0,
+    monthly: Kept = 0,
+    yearly: Kept = 0,
+    everything: Annotated[bool, typer.Option("--everything", help="Nothing is removed there by itself any more.")] = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Say which points stay there when the repository has removed them. What is locked stays in any case."""
+    numbers = {"keep_last": last, "keep_daily": daily, "keep_weekly": weekly, "keep_monthly": monthly, "keep_yearly": yearly}
+    if everything is any(numbers.values()):
+        raise typer.BadParameter("name numbers such as --monthly 12, or --everything")
+    change = {"retention": None if everything else numbers}
+    typer.echo(_line(service_at(url, token).patch("repositories", repository, "copies", copy, body=change)))
+
+
+@copy_app.command("remove")
+def remove(
+    repository: Repository,
+    copy: NameOrId,
+    points: Points = None,
+    *,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Remove points there: those that are named, or what its rules do not keep. Never what is locked."""
+    body = _asked(repository, copy, CopyAction.remove, points, None)
     ask_and_wait(service_at(url, token), body, no_wait=no_wait, as_json=as_json)
 
 

@@ -20,6 +20,7 @@ def service() -> Iterator[ScriptedService]:
         running.says(f"DELETE {COPIES}/offsite", {"id": COPY_ID, "name": "offsite"})
         running.says(f"GET {COPIES}/offsite/points", {"items": [COPIED_POINT], "next_cursor": None})
         running.says(f"GET {COPIES}/offsite/proofs", {"items": [COPY_PROOF]})
+        running.says(f"PATCH {COPIES}/offsite", COPY)
         running.says("POST /api/v1/jobs", JOB)
         yield running
 
@@ -93,3 +94,22 @@ def test_each_proof_shows_every_answer(stillpoint: Stillpoint) -> None:
 
 def test_a_copy_is_forgotten(stillpoint: Stillpoint) -> None:
     assert stillpoint("copy", "forget", "nas", "offsite").stdout.split() == [COPY_ID, "offsite"]
+
+
+def test_rules_are_set_and_taken_away(stillpoint: Stillpoint, service: ScriptedService) -> None:
+    assert stillpoint("copy", "keep", "nas", "offsite", "--daily", "30", "--monthly", "12").returncode == 0
+    assert stillpoint("copy", "keep", "nas", "offsite", "--everything").returncode == 0
+    numbers = {"keep_last": 0, "keep_daily": 30, "keep_weekly": 0, "keep_monthly": 12, "keep_yearly": 0}
+    assert service.bodies_of(f"PATCH {COPIES}/offsite") == [{"retention": numbers}, {"retention": None}]
+
+
+@pytest.mark.parametrize("options", [[], ["--everything", "--last", "1"]])
+def test_rules_that_say_nothing_or_two_things_are_refused(stillpoint: Stillpoint, service: ScriptedService, options: list[str]) -> None:
+    assert stillpoint("copy", "keep", "nas", "offsite", *options).returncode == 2
+    assert service.bodies_of(f"PATCH {COPIES}/offsite") == []
+
+
+def test_named_points_are_removed(stillpoint: Stillpoint, service: ScriptedService) -> None:
+    assert stillpoint("copy", "remove", "nas", "offsite", "p1", "--no-wait").returncode == 0
+    (asked,) = service.bodies_of("POST /api/v1/jobs")
+    assert (asked["action"], asked["recovery_points"]) == ("remove", ["p1"])

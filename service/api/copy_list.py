@@ -67,6 +67,7 @@ def _document(copy: Copy, counts: dict[str, int]) -> dict[str, Any]:
         "retain_days": copy.retain_days,
         "lock_mode": copy.lock_mode,
         "rate_limit_bytes": copy.rate_limit_bytes,
+        "retention": copy.retention,
         "created_at": rfc3339(copy.created_at),
         "opened_at": _time(copy.opened_at),
         "immutability": copy.immutability,

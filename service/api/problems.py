@@ -37,6 +37,8 @@ STATUS: dict[type[StillpointError], int] = {
     errors.CopyTaken: 409,
     errors.CopyInUse: 409,
     errors.CopyIncomplete: 409,
+    errors.CopyLocked: 409,
+    errors.CopyPointNeeded: 409,
     errors.CopyTargetInvalid: 422,
     errors.KeyUnusable: 409,
     errors.PolicyTaken: 409,

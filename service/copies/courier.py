@@ -121,6 +121,10 @@ class Courier:
         arguments = {"folder": folder, "manifest_digest": digest, "owner": owner}
         return self.call("fetch_point", arguments, on_progress=on_progress)
 
+    def remove(self, folder: str) -> dict[str, Any]:
+        """`removed`: objects. `left`: older contents that the store keeps. Raises CopyLocked, before anything is removed."""
+        return self.call("remove_copied", {"folder": folder})
+
     def points(self) -> dict[str, Any]:
         """`points`: what the manifests on the copy say. `unreadable`: folders and reasons."""
         return self.call("list_copy", {})

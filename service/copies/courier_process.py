@@ -5,11 +5,11 @@ It runs with the service's own Python, where boto3 is, and it opens no disk imag
 
 from collections.abc import Mapping
 
-from service.copies import attack, fetching, sending
+from service.copies import attack, fetching, removing, sending
 from service.repository.hand_process import main
 from service.repository.steps import Step
 
-STEPS: Mapping[str, Step] = sending.STEPS | fetching.STEPS | attack.STEPS
+STEPS: Mapping[str, Step] = sending.STEPS | fetching.STEPS | removing.STEPS | attack.STEPS
 
 if __name__ == "__main__":
     main(STEPS)

@@ -76,6 +76,9 @@ class FolderStore:
             os.unlink(last, dir_fd=folder)
             places.sync_folder(folder, Path(self._path, between))
 
+    def purge(self, prefix: str) -> int:  # noqa: ARG002 - no earlier contents are kept
+        return 0
+
     def lock(self, name: str, lock: Lock, version: str | None = None, *, bypass: bool = False) -> None:  # noqa: ARG002
         raise self._no_lock()
 

@@ -146,6 +146,10 @@ class ObjectStore(Protocol):
         """`version`: that one, and for good. `bypass`: with the right to pass over a lock of mode governance."""
         ...
 
+    def purge(self, prefix: str) -> int:
+        """Remove all earlier contents of objects that begin so and were deleted. Returns how many the store keeps, as their locks last."""
+        ...
+
     def lock(self, name: str, lock: Lock, version: str | None = None, *, bypass: bool = False) -> None:
         """Set the lock, which can lengthen one. Raises LockNotOffered, FileNotFoundError."""
         ...

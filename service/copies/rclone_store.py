@@ -100,6 +100,9 @@ class RcloneStore:
         with suppress(FileNotFoundError):
             self._output(["deletefile", self._place(name)], f"removing {name}")
 
+    def purge(self, prefix: str) -> int:  # noqa: ARG002 - no earlier contents are kept
+        return 0
+
     def lock(self, name: str, lock: Lock, version: str | None = None, *, bypass: bool = False) -> None:  # noqa: ARG002
         raise self._no_lock()
 

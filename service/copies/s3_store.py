@@ -88,6 +88,27 @@ class S3Store:
         with self._errors("removing", name):
             self._client.delete_object(**self._named(name, version), **({"BypassGovernanceRetention": True} if bypass else {}))
 
+    def purge(self, prefix: str) -> int:
+        left = 0
+        for name, version in list(self._versions(prefix)):
+            try:
+                self.delete(name, version)
+            except CopyRefused:
+                # Its lock lasts. A rule of the bucket removes it later.
+                left += 1
+            self._report.alive()
+        return left
+
+    def _versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """The marks of deletions, too. Nothing where the store cannot list versions: then it keeps none."""
+        try:
+            with self._errors("listing versions of", prefix):
+                for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                    for listed in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+                        yield listed["Key"].removeprefix(self._prefix), listed["VersionId"]
+        except (CopyRefused, FileNotFoundError):
+            return
+
     def lock(self, name: str, lock: Lock, version: str | None = None, *, bypass: bool = False) -> None:
         retention = {"Mode": lock.mode.value.upper(), "RetainUntilDate": lock.until}
         more = {"BypassGovernanceRetention": True} if bypass else {}

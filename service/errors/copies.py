@@ -8,7 +8,9 @@ __all__ = [
     "CopyDamaged",
     "CopyInUse",
     "CopyIncomplete",
+    "CopyLocked",
     "CopyNotAnswering",
+    "CopyPointNeeded",
     "CopyRefused",
     "CopyTaken",
     "CopyTargetInvalid",
@@ -112,6 +114,24 @@ class CopyIncomplete(StillpointError):
     title = "The copy does not have the point"
     detail_template = "{copy} has no whole point {point}."
     remedy_template = "List what it has with GET /api/v1/repositories/REPOSITORY/copies/COPY/points."
+
+
+class CopyLocked(StillpointError):
+    """Facts: `copy`, `point`, `until`."""
+
+    code = "copy_locked"
+    title = "The point is locked on the copy"
+    detail_template = "{copy} keeps {point} until {until}."
+    remedy_template = "Wait until {until}. Nobody should be able to remove it before, and nothing was removed."
+
+
+class CopyPointNeeded(StillpointError):
+    """Facts: `copy`, `point`, `needed_by`: what stands on it there."""
+
+    code = "copy_point_needed"
+    title = "Other points on the copy stand on this one"
+    detail_template = "On {copy} {point} is needed by {needed_by}."
+    remedy_template = "Name all of them in one request, or keep the point: none of them comes back without it."
 
 
 class CopyUnusable(StillpointError):

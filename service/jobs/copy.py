@@ -19,18 +19,19 @@ from service.copies.objects import Lock
 from service.db.engine import database_now
 from service.db.tables import CopiedPoint
 from service.db.tables import Copy as CopyRow
-from service.errors import CopyArrivedWrong, CopyDamaged, CopyIncomplete, PointDamaged, StillpointError
+from service.errors import CopyArrivedWrong, CopyDamaged, CopyIncomplete, CopyLocked, PointDamaged, StillpointError
 from service.jobs.ending import Ending
 from service.jobs.kind import Host, LostJob, Resolution
 from service.jobs.run import JobRun, MustRecover, Phase
-from service.model.copied import CopyAction
+from service.model.copied import CopiedState, CopyAction
 from service.model.copy_target import LockMode, target_of
 from service.model.immutability import Immutability, locked_until, may_lengthen, to_lengthen
 from service.model.lifecycle import PhaseName
 from service.model.requests import CopyRequest
-from service.records import copied_points, copies, repositories
+from service.records import copied_points, copies, copy_removal, repositories
 from service.records.copied_points import Arrived, ToSend
 from service.records.copies import NewProof
+from service.records.copy_removal import Leaving
 from service.repository.hand import Progress
 from service.repository.keys import Key
 from service.repository.signing import SigningKey
@@ -87,7 +88,13 @@ class _CopyRun:
         self._tally = _Tally(self._request.action)
 
     def run(self) -> Ending:
-        steps = {CopyAction.send: self._send, CopyAction.fetch: self._fetch, CopyAction.check: self._check, CopyAction.prove: self._prove}
+        steps = {
+            CopyAction.send: self._send,
+            CopyAction.fetch: self._fetch,
+            CopyAction.check: self._check,
+            CopyAction.remove: self._remove,
+            CopyAction.prove: self._prove,
+        }
         with self._opened() as courier:
             steps[self._request.action](courier)
         return Ending(self._tally.first_error, result=self._tally.as_document())
@@ -222,7 +229,8 @@ class _CopyRun:
         asked = self._request.recovery_points
         with self._in_phase(PhaseName.checksums):
             for row in there:
-                if row.sent_at is None or (asked is not None and row.point_id not in asked):
+                is_there = row.sent_at is not None and row.state != CopiedState.removing
+                if not is_there or (asked is not None and row.point_id not in asked):
                     continue
                 self._safe_point()
                 try:
@@ -233,6 +241,40 @@ class _CopyRun:
                     continue
                 self._run.in_transaction(_checked(self._copy, row.point_id, is_good=True))
                 self._done(row.point_id, bytes=read)
+
+    def _remove(self, courier: Courier) -> None:
+        """First it does not count as being there any more, then its objects go, the manifest first. A lost job continues with the rest."""
+        asked = self._request.recovery_points
+        wanted = self._run.in_transaction(lambda session: self._to_remove(session, asked))
+        with self._in_phase(PhaseName.remove):
+            for point_id in wanted:
+                self._safe_point()
+                self._remove_one(courier, point_id, by_rule=asked is None)
+
+    def _to_remove(self, session: Session, asked: tuple[str, ...] | None) -> list[str]:
+        now = database_now(session)
+        if asked is None:
+            return copy_removal.going(session, self._copy, now)
+        # What an earlier attempt has removed is gone.
+        left = [each for each in asked if copied_points.is_on(session, self._copy, each)]
+        return copy_removal.asked_for(session, self._copy, left, now)
+
+    def _remove_one(self, courier: Courier, point_id: str, *, by_rule: bool) -> None:
+        copy, job_id = self._copy, self._run.claim.job_id
+        leaving = self._run.in_transaction(lambda session: copy_removal.begin(session, copy, point_id, job_id, by_rule=by_rule))
+        if leaving is None:
+            return
+        if isinstance(leaving, StillpointError):
+            self._tally.leave(point_id, leaving)
+            return
+        try:
+            removed = courier.remove(leaving.folder)
+        except CopyLocked as error:
+            self._run.in_transaction(_kept(copy, point_id, leaving, datetime.fromisoformat(error.facts["until"])))
+            self._tally.leave(point_id, error)
+            return
+        self._run.in_transaction(lambda session: copy_removal.forget(session, copy, point_id))
+        self._done(point_id, objects=removed["removed"], left=removed["left"])
 
     def _prove(self, courier: Courier) -> None:
         mode = LockMode(self._copy.lock_mode)
@@ -263,6 +305,10 @@ def _begun(session: Session, copy: CopyRow, point_id: str, job_id: str) -> tuple
 
 def _lengthened(copy: CopyRow, point_id: str, until: datetime) -> Callable[[Session], None]:
     return lambda session: copied_points.note_lengthened(session, copy, point_id, until)
+
+
+def _kept(copy: CopyRow, point_id: str, leaving: Leaving, until: datetime) -> Callable[[Session], None]:
+    return lambda session: copy_removal.keep_after_all(session, copy, point_id, leaving, until)
 
 
 def _checked(copy: CopyRow, point_id: str, *, is_good: bool) -> Callable[[Session], None]:

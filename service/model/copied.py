@@ -11,6 +11,8 @@ class CopiedState(StrEnum):
     """A job sends it, or sent a part of it. It does not count."""
     whole = "whole"
     """All of it arrived, and its manifest after the rest."""
+    removing = "removing"
+    """A job removes it, or removed a part of it. It does not count."""
     damaged = "damaged"
     """A check found that it is not what was sent. The next send sends it again."""
 
@@ -24,6 +26,8 @@ class CopyAction(StrEnum):
     """Bring points back into the repository, with those on which they stand."""
     check = "check"
     """Read back what is there, and hold it against the manifests."""
+    remove = "remove"
+    """Remove what is there: named points, or what the rules of the copy do not keep."""
     prove = "prove"
     """Attack a sentinel, to see whether the store keeps its locks."""
 

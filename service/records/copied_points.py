@@ -92,6 +92,7 @@ def begin(session: Session, copy: Copy, point_id: str, job_id: str) -> RecoveryP
         checked_at=None,
         checked_by=None,
         locked_until=None,
+        removed_at=None,
     )
     session.merge(row)
     return point
@@ -117,6 +118,11 @@ def note_checked(session: Session, copy: Copy, point_id: str, *, is_good: bool, 
     state = CopiedState.whole if is_good else CopiedState.damaged
     _change(session, copy.id, point_id, state=state.value, checked_at=now, checked_by="content")
     tell_retained(session, [point_id])
+
+
+def is_on(session: Session, copy: Copy, point_id: str) -> bool:
+    """In whatever state."""
+    return session.get(CopiedPoint, (copy.id, point_id)) is not None
 
 
 def of_copy(session: Session, copy_id: str) -> Sequence[CopiedPoint]:

@@ -34,6 +34,8 @@ class CopyRegistration:
     retain_days: int | None = None
     lock_mode: LockMode = LockMode.compliance
     rate_limit_bytes: int | None = None
+    #: The rules that keep points which the repository has removed. None: all of them stay.
+    retention: Mapping[str, int] | None = None
 
 
 def add(session: Session, repository_id: str, wanted: CopyRegistration, now: datetime) -> Copy:
@@ -48,6 +50,7 @@ def add(session: Session, repository_id: str, wanted: CopyRegistration, now: dat
         retain_days=wanted.retain_days,
         lock_mode=wanted.lock_mode.value,
         rate_limit_bytes=wanted.rate_limit_bytes,
+        retention=dict(wanted.retention) if wanted.retention is not None else None,
         created_at=now,
         immutability=_before_any_proof(wanted.retain_days),
         proof_due_at=now if wanted.retain_days is not None else None,

@@ -3,7 +3,7 @@
 A point waits until it is there: a service that was away, a store that did not answer and a blackout delay it, and cost nothing else.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,10 +15,10 @@ from service.db.tables import CopiedPoint, Copy, Job, JobLabel, RecoveryPoint, R
 from service.model.backup_policy import BackupPolicy
 from service.model.copied import CopiedState, CopyAction
 from service.model.lifecycle import FINAL_STATES, JobState, PointState
-from service.model.origin import COPY_LABEL, POLICY_LABEL, TRACK_LABEL
+from service.model.origin import CLEARED_LABEL, COPY_LABEL, POLICY_LABEL, TRACK_LABEL
 from service.model.proofs import is_known_bad
 from service.model.requests import CopyRequest
-from service.records import queue
+from service.records import copies, copy_removal, queue
 from service.records.copy_orders import PROVED
 from service.records.orders import order_of
 
@@ -125,3 +125,31 @@ def ask(session: Session, wish: Wish) -> str | None:
     asked = CopyRequest(repository=wish.repository_id, copy=wish.copy_id, action=CopyAction.send, recovery_points=newest)
     labels = {**PROVED, POLICY_LABEL: wish.policy, COPY_LABEL: wish.copy_id}
     return queue.enqueue(session, order_of(session, asked, labels).as_new_job()).job_id
+
+
+# --- the end of what was sent ---------------------------------------------------------------------
+
+
+def with_rules(session: Session) -> Sequence[Copy]:
+    """The copies from which something may be removed by itself."""
+    begun = exists().where(CopiedPoint.copy_id == Copy.id, CopiedPoint.state == CopiedState.removing.value)
+    return session.scalars(select(Copy).where(Copy.retention.is_not(None) | begun).order_by(Copy.id)).all()
+
+
+def may_remove(session: Session, copy: Copy, now: datetime) -> bool:
+    """Something is to go, nobody works at the copy, and no removal by rule has failed lately."""
+    if copies.jobs_at_work(session, copy.id) or not copy_removal.going(session, copy, now):
+        return False
+    jobs = select(Job.state, Job.finished_at).join(JobLabel, JobLabel.job_id == Job.id)
+    of_copy = jobs.where(JobLabel.key == CLEARED_LABEL, JobLabel.value == copy.id)
+    last = session.execute(of_copy.order_by(JobLabel.created_at.desc(), JobLabel.job_id.desc()).limit(1)).first()
+    return last is None or last.state == JobState.succeeded or not timedelta() <= now - (last.finished_at or now) < PAUSE
+
+
+def ask_to_remove(session: Session, copy: Copy) -> str | None:
+    """The id of the job. None: another process has asked, or nothing is to go. Raises HostUnknown."""
+    now = take_turn(session, f"sending:{copy.id}")
+    if not may_remove(session, copy, now):
+        return None
+    asked = CopyRequest(repository=copy.repository_id, copy=copy.id, action=CopyAction.remove)
+    return queue.enqueue(session, order_of(session, asked, {**PROVED, CLEARED_LABEL: copy.id}).as_new_job()).job_id

@@ -7,9 +7,12 @@ from uuid import uuid4
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.db.engine import database_now
 from service.db.tables import Host, Job, RecoveryPoint, Repository
 from service.errors import (
     CopyIncomplete,
+    CopyLocked,
+    CopyPointNeeded,
     CopyUnknown,
     DiskUnknown,
     DomainAmbiguous,
@@ -37,7 +40,7 @@ from service.model.proofs import what_is_bad
 from service.model.repository import IdentityChoice, ProofKind, RestoreMode
 from service.model.requests import BackupRequest, CopyRequest, JobRequest, MergeRequest, PruneRequest, RestoreRequest, VerifyRequest
 from service.model.restore_facts import PointFacts
-from service.records import chain_points, copied_points, copies, known_domains, merging, points, removal, repositories
+from service.records import chain_points, copied_points, copies, copy_removal, known_domains, merging, points, removal, repositories
 from service.records.locks import point_in
 from service.records.new_job import NewJob
 from service.records.placement import DomainLocation, HostLocation, JobLocation, place_of
@@ -62,6 +65,8 @@ NOT_PLACED: tuple[type[StillpointError], ...] = (
     DiskUnknown,
     CopyUnknown,
     CopyIncomplete,
+    CopyLocked,
+    CopyPointNeeded,
 )
 """The errors of a request whose job has no place, or nothing to work on."""
 
@@ -260,6 +265,8 @@ def _copy(session: Session, asked: CopyRequest, labels: dict[str, str], retry_of
         _, missing = copied_points.whole_with_all_below(session, copy.id, asked.recovery_points or ())
         if missing:
             raise CopyIncomplete(copy=copy.name, point=missing[0])
+    if asked.action is CopyAction.remove and asked.recovery_points is not None:
+        copy_removal.asked_for(session, copy, asked.recovery_points, database_now(session))
     place = HostLocation(_known_host(session, [asked.host or repository.host_id]))
     request = replace(asked, repository=repository.id, copy=copy.id)
     return JobOrder(request, place, labels, retry_of=retry_of, repository_id=repository.id, copy_id=copy.id)

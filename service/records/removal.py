@@ -169,6 +169,8 @@ def take_off_the_list(session: Session, point_id: str, *, now: datetime, facts: 
     """After its files are gone. The event stays."""
     change = update(_POINTS).where(_POINTS.c.id == point_id)
     points.move(session, change, PointState.leaving, PointState.removed, now=now, facts=dict(facts))
+    # From now on the rules of a copy may let it go there, too.
+    session.execute(update(CopiedPoint).where(CopiedPoint.point_id == point_id).values(removed_at=now))
     session.execute(delete(_POINTS).where(_POINTS.c.id == point_id, _POINTS.c.state == PointState.removed.value))
 
 

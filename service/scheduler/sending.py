@@ -1,4 +1,7 @@
-"""Sends the new points of policies to the copies that their tracks name: makes the jobs, in any number of processes each job once."""
+"""Sends the new points of policies to the copies that their tracks name, and removes there what the rules of a copy do not keep.
+
+Only the jobs are made here, in any number of processes each job once.
+"""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +11,7 @@ from sqlalchemy.orm import Session
 from service import log
 from service.db.engine import Database, database_now
 from service.errors import StillpointError
-from service.records import copy_sending
+from service.records import copies, copy_sending
 from service.records.copy_sending import Wish
 from service.records.policy_book import PolicyReader
 
@@ -32,7 +35,12 @@ class SendingLooks:
         with self._database.read() as session:
             policies = [entry.policy for entry in self._reader.book(session).entries.values()]
             wishes = [each for each in copy_sending.wishes(session, policies) if self._may_ask(session, each)]
+            now = database_now(session)
+            full = [
+                (copy.repository_id, copy.id) for copy in copy_sending.with_rules(session) if copy_sending.may_remove(session, copy, now)
+            ]
         made = sum(self._ask(each) for each in wishes if not self._stopping.is_set())
+        made += sum(self._ask_to_remove(repository_id, copy_id) for repository_id, copy_id in full if not self._stopping.is_set())
         if made:
             self._wake()
         return made
@@ -51,4 +59,15 @@ class SendingLooks:
             return False
         if job_id is not None:
             _logger.info("sending_asked_for", copy=wish.copy_id, policy=wish.policy, job=job_id)
+        return job_id is not None
+
+    def _ask_to_remove(self, repository_id: str, copy_id: str) -> bool:
+        try:
+            with self._database.write() as session:
+                job_id = copy_sending.ask_to_remove(session, copies.get(session, repository_id, copy_id))
+        except StillpointError as error:
+            _logger.warning("removal_not_asked_for", copy=copy_id, code=error.code, detail=error.detail)
+            return False
+        if job_id is not None:
+            _logger.info("removal_asked_for", copy=copy_id, job=job_id)
         return job_id is not None

@@ -160,3 +160,27 @@ def test_a_fetch_of_what_is_not_there_is_refused(api_on_both: TestClient, nas: s
     assert (refused.status_code, refused.json()["code"]) == (409, "copy_incomplete")
     sent = api_on_both.post("/api/v1/jobs", json={**asked, "action": "send"})
     assert (sent.status_code, sent.json()["request"]["action"]) == (202, "send")
+
+
+def test_rules_of_a_copy_are_registered_changed_and_taken_away(api_on_both: TestClient, nas: str) -> None:
+    numbers = {"keep_last": 0, "keep_hourly": 0, "keep_daily": 7, "keep_weekly": 0, "keep_monthly": 0, "keep_yearly": 0, "minimum_age_s": 0}
+    assert added(api_on_both, {**FOLDER, "retention": {"keep_daily": 7}})["retention"] == numbers
+    assert api_on_both.patch(f"{COPIES}/disk", json={"rate_limit_bytes": 4096}).json()["retention"] == numbers
+    assert api_on_both.patch(f"{COPIES}/disk", json={"retention": {"keep_last": 3}}).json()["retention"]["keep_last"] == 3
+    assert api_on_both.patch(f"{COPIES}/disk", json={"retention": None}).json()["retention"] is None
+    assert api_on_both.patch(f"{COPIES}/disk", json={"retention": {"merge_at": 1}}).status_code == 422
+
+
+def test_the_removal_of_a_locked_point_is_refused_with_the_end_of_its_lock(api_on_both: TestClient, database: Database, nas: str) -> None:
+    copy = added(api_on_both, BUCKET)
+    with database.write() as session:
+        row, point_id = copies.get(session, nas, copy["id"]), add_sealed(session, "one", nas).id
+        copied_points.begin(session, row, point_id, "job")
+        copied_points.note_sent(session, row, Arrived(point_id, 10, "checksum", UNTIL), database_now(session))
+    asked = {"kind": "copy", "repository": "nas", "copy": "offsite", "action": "remove", "recovery_points": [point_id]}
+    refused = api_on_both.post("/api/v1/jobs", json=asked)
+    assert (refused.status_code, refused.json()["code"], refused.json()["facts"]["until"]) == (
+        409,
+        "copy_locked",
+        "2031-01-01T00:00:00.000000Z",
+    )

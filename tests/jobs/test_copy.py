@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from service.copies.courier import Courier
 from service.db.engine import Database
-from service.db.tables import Job
+from service.db.tables import CopiedPoint, Job
 from service.jobs.copy import Copy
 from service.jobs.prune import Prune
 from service.model.copied import CopyAction
@@ -401,3 +402,92 @@ def test_a_manifest_that_was_never_sent_is_not_taken_for_an_older_form(world: Co
     world.sealed.change_manifest(world.middle, sign_again=True, verdict="application")
     (refused,) = world.imports().refused
     assert refused["code"] == "signature_wrong"
+
+
+# --- removed there ------------------------------------------------------------------------------------
+
+
+def objects(world: Copied) -> set[str]:
+    """The names of the folders of points that have any file on the copy."""
+    return {file.parent.name for file in (world.place / "domains").rglob("*") if file.is_file()}
+
+
+def folder_of(world: Copied, point_id: str) -> str:
+    return world.sealed.folder(point_id).name
+
+
+def test_a_named_point_leaves_nothing_there_and_the_others_are_whole(world: Copied) -> None:
+    world.register()
+    world.run()
+    job = world.run(CopyAction.remove, world.top)
+    assert (job.state, sent_by(job)) == ("succeeded", [world.top])
+    assert whole(world) == {world.full, world.middle}
+    assert objects(world) == {folder_of(world, each) for each in (world.full, world.middle)}
+    assert world.run(CopyAction.check).state == "succeeded"
+    assert sent_by(world.run()) == [world.top], "the repository has it, and it is sent again when that is asked for"
+
+
+def test_what_the_repository_removed_goes_by_the_rules_of_the_copy(world: Copied) -> None:
+    world.register(retention={"keep_last": 1})
+    world.run()
+    world.merge(world.full)
+    assert sent_by(world.run(CopyAction.remove)) == [], "what the increments there stand on stays"
+    new = world.sealed.seal((5, 0, 4096), database=world.database, is_full=True)
+    world.run()
+    world.prune(world.middle, world.top)
+    job = world.run(CopyAction.remove)
+    assert (job.state, sent_by(job)) == ("succeeded", [world.top, world.middle, world.full])
+    assert (whole(world), objects(world)) == ({new}, {folder_of(world, new)})
+
+
+@pytest.mark.parametrize("died", [0, 1, 2, 3])
+def test_a_removal_that_dies_leaves_no_half_point_that_counts_and_the_next_attempt_finishes(
+    world: Copied, monkeypatch: pytest.MonkeyPatch, died: int
+) -> None:
+    """After so many objects of the point."""
+    world.register()
+    world.run()
+    job_id = world.ask(CopyAction.remove, world.top)
+    there = world.place / world.sealed.manifests[world.top].folder
+
+    def remove(courier: Courier, folder: str) -> Any:
+        order = sorted(there.rglob("*.*"), key=lambda file: (file.name != "manifest.json", file.name != "manifest.sig", file.name))
+        for file in order[:died]:
+            file.unlink()
+        raise WorkerDies
+
+    run = world.scene.claim()
+    with monkeypatch.context() as patched:
+        patched.setattr(Courier, "remove", remove)
+        with pytest.raises(WorkerDies):
+            Copy(world.scene.settings.state_dir).run(run, world.scene.ours)
+    assert whole(world) == {world.full, world.middle}
+    world.scene.die_in(run)
+    world.scene.recovery().recover(job_id)
+    world.scene.execution.execute(world.scene.claim())
+    assert world.scene.job(job_id).state == "succeeded"
+    assert folder_of(world, world.top) not in objects(world)
+    assert set(world.states()) == {world.full, world.middle}
+
+
+def test_a_lock_that_the_store_shows_refuses_the_removal_and_nothing_is_touched(world: Copied, keeping: S3Server) -> None:
+    """Also where nothing is on record of the lock."""
+    world.register_locked(keeping.target(has_lock=True), KEY)
+    world.run()
+    with world.database.write() as session:
+        session.execute(update(CopiedPoint).values(locked_until=None))
+    job = world.run(CopyAction.remove, world.top)
+    assert (job.state, error_of(job)["code"]) == ("failed", "copy_locked")
+    row = world.on_copy()[world.top]
+    assert (row.state, row.locked_until is not None) == ("whole", True)
+    assert world.run(CopyAction.check).state == "succeeded"
+
+
+def test_a_bucket_with_versions_keeps_no_earlier_contents_of_what_was_removed(world: Copied, keeping: S3Server) -> None:
+    target = keeping.target(has_lock=True)
+    world.register(target, key=KEY)
+    world.run()
+    job = world.run(CopyAction.remove, world.full, world.middle, world.top)
+    assert (job.state, [point["left"] for point in result_of(job)["points"]]) == ("succeeded", [0, 0, 0])
+    versions = keeping.client().list_object_versions(Bucket=target["bucket"], Prefix="copies/one/domains/")
+    assert not versions.keys() & {"Versions", "DeleteMarkers"}

@@ -73,6 +73,15 @@ class Copied:
         self.scene.execution.execute(self.scene.claim())
         return self.scene.job(job_id)
 
+    def prune(self, *point_ids: str) -> Job:
+        asked = {"kind": JobKind.prune.value, "repository": self.sealed.id, "recovery_points": list(point_ids)}
+        new = NewJob(JobKind.prune.value, None, None, HOST, asked, {}, repository_id=self.sealed.id)
+        with self.database.write() as session:
+            queue.ensure_slots(session, f"host:{HOST}:maintenance", 1)
+            job_id = queue.enqueue(session, new).job_id
+        self.scene.execution.execute(self.scene.claim())
+        return self.scene.job(job_id)
+
     def imports(self) -> ImportResult:
         """As the worker of the repository does after a fetch."""
         result, now = ImportResult(), datetime.now(UTC)

@@ -66,6 +66,7 @@ def add(request: Request, repository: RepositoryId, body: CopyRegistrationReques
         retain_days=body.retain_days,
         lock_mode=body.lock_mode,
         rate_limit_bytes=body.rate_limit_bytes,
+        retention=body.retention.model_dump() if body.retention is not None else None,
     )
     with context.database.write() as session:
         row = repositories.get(session, repository)
@@ -115,6 +116,8 @@ def change(request: Request, repository: RepositoryId, copy: CopyId, body: CopyC
     """A lock that was set stays as long as it was set: what changes holds for points that are sent from now on."""
     context = context_of(request)
     given = body.model_dump(mode="json", exclude_unset=True)
+    if body.retention is not None:
+        given["retention"] = body.retention.model_dump()
     values = {"key_reference" if name == "key" else name: value for name, value in given.items()}
     with context.database.write() as session:
         row = repositories.get(session, repository)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from service.api.schemas import examples_copies as examples
 from service.api.schemas.fields import Answer, Filter, Name, Rate, Request, WholeNumber
 from service.api.schemas.repositories import KeyReference
+from service.api.schemas.retention import KeepRules
 from service.model.copied import CopiedState
 from service.model.copy_target import CopyKind, LockMode
 from service.model.immutability import Immutability
@@ -53,6 +54,13 @@ class CopyPlace(Request):
         return {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
 
 
+RETENTION = (
+    "Which points stay on the copy that the repository has removed. Each rule looks at all points of a domain there, in UTC. "
+    "Null: all of them. "
+    "What the repository has, what is locked, and what a point needs that stays is never removed."
+)
+
+
 class CopyRegistrationRequest(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.COPY_REQUEST]})
 
@@ -64,6 +72,7 @@ class CopyRegistrationRequest(Request):
         default=LockMode.compliance, description="`governance`: who has the right to bypass a lock can take it away."
     )
     rate_limit_bytes: Rate | None = None
+    retention: KeepRules | None = Field(default=None, description=RETENTION)
 
 
 class CopyChange(Request):
@@ -76,6 +85,7 @@ class CopyChange(Request):
     retain_days: RetainDays | None = None
     lock_mode: LockMode | None = Field(default=None, description="The mode of the locks from now on. The proof is due again.")
     rate_limit_bytes: Rate | None = None
+    retention: KeepRules | None = Field(default=None, description=RETENTION)
 
     @model_validator(mode="after")
     def _what_is_never_null(self) -> Self:
@@ -100,6 +110,7 @@ class CopyAnswer(Answer):
     retain_days: int | None = Field(description="Days for which each point is locked. Null: no lock is asked for.")
     lock_mode: LockMode = Field(description="The mode of its locks.")
     rate_limit_bytes: int | None = Field(description="Bytes a second. Null: no limit.")
+    retention: dict[str, int] | None = Field(description="Which points stay that the repository has removed. Null: all of them.")
     created_at: str
     opened_at: str | None = Field(description="When a job first found or made the copy there. Null: none has.")
     immutability: Immutability = Field(
@@ -122,7 +133,9 @@ class CopiedPointAnswer(Answer):
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [examples.COPIED_POINT]})
 
     recovery_point: str = Field(description="The id of the point, which the repository may not have any more.")
-    state: CopiedState = Field(description="`whole`: all of it arrived. `sending`: a part is there. `damaged`: it is not what was sent.")
+    state: CopiedState = Field(
+        description="`whole`: all of it is there. `sending`, `removing`: a part may be. `damaged`: it is not what was sent."
+    )
     folder: str = Field(description="Where it is, in the repository and in the copy.")
     domain: dict[str, str]
     point_in_time_at: str

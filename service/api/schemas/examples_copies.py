@@ -20,6 +20,7 @@ COPY_REQUEST: dict[str, Any] = {
     "retain_days": 30,
     "lock_mode": "compliance",
     "rate_limit_bytes": None,
+    "retention": {"keep_monthly": 12},
 }
 COPY_CHANGE: dict[str, Any] = {"retain_days": 60}
 ANSWERS: list[dict[str, Any]] = [
@@ -41,13 +42,22 @@ COPY: dict[str, Any] = {
     "retain_days": 30,
     "lock_mode": "compliance",
     "rate_limit_bytes": None,
+    "retention": {
+        "keep_last": 0,
+        "keep_hourly": 0,
+        "keep_daily": 0,
+        "keep_weekly": 0,
+        "keep_monthly": 12,
+        "keep_yearly": 0,
+        "minimum_age_s": 0,
+    },
     "created_at": "2026-01-31T01:00:00.000000Z",
     "opened_at": "2026-01-31T01:00:02.000000Z",
     "immutability": "immutable",
     "proven_at": "2026-01-31T01:00:07.000000Z",
     "proof_due_at": "2026-03-02T01:00:07.000000Z",
     "answers": ANSWERS,
-    "points": {"sending": 0, "whole": 2, "damaged": 0},
+    "points": {"sending": 0, "whole": 2, "removing": 0, "damaged": 0},
     "links": {
         "self": f"/api/v1/repositories/{REPOSITORY_ID}/copies/{COPY_ID}",
         "points": f"/api/v1/repositories/{REPOSITORY_ID}/copies/{COPY_ID}/points",
@@ -85,6 +95,8 @@ COPY_JOB_REQUEST: dict[str, Any] = {"kind": "copy", "repository": "nas", "copy":
 PROBLEM_FACTS: dict[str, dict[str, Any]] = {
     "copy_not_found": {"repository": "nas", "copy": "offsite"},
     "copy_taken": {"copy": "offsite (s3://stillpoint-hv1/nas)", "taken_by": "offsite (s3://stillpoint-hv1/nas)"},
+    "copy_locked": {"copy": "offsite", "point": SEALED_ID, "until": "2026-03-02T23:00:00.000000Z"},
+    "copy_point_needed": {"copy": "offsite", "point": FULL_ID, "needed_by": [SEALED_ID]},
     "copy_in_use": {"copy": "offsite", "jobs": [PROOF_JOB_ID], "policies": ["production"]},
     "copy_incomplete": {"copy": "offsite", "point": SEALED_ID},
     "copy_target_invalid": {"field": "remote", "value": ":local:/srv", "allowed": "REMOTE:PATH"},

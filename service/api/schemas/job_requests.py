@@ -179,7 +179,8 @@ class CopyJob(Request):
     action: CopyAction = Field(
         default=CopyAction.send,
         description="`send`: what is missing there, each point after those on which it stands. `fetch`: bring points back into the "
-        "repository, where they are put on record by an import. `check`: read back what is there. `prove`: attack a sentinel.",
+        "repository, where they are put on record by an import. `check`: read back what is there. `remove`: named points, or what "
+        "the rules of the copy do not keep. `prove`: attack a sentinel.",
     )
     recovery_points: Annotated[list[UUID], Field(min_length=1, max_length=MAX_POINTS)] | None = Field(
         default=None, description="Only these, and those on which they stand. A `fetch` needs them. Left out: all."

@@ -25,7 +25,7 @@ class NewFullRules(Request):
     )
 
 
-class RetentionRules(Request):
+class KeepRules(Request):
     """Each rule keeps the newest point of as many periods as it says. 0: the rule does not count."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.RULES]})
@@ -37,6 +37,11 @@ class RetentionRules(Request):
     keep_monthly: KeptPeriods = Field(default=0, description="Months that have a point.")
     keep_yearly: KeptPeriods = Field(default=0, description="Years that have a point.")
     minimum_age_s: MinimumAge = Field(default=0, description="A younger point stays in any case.")
+
+
+class RetentionRules(KeepRules):
+    """As a track has them."""
+
     merge_at: MergeAt | None = Field(default=None, description=MERGE_AT)
     new_full: NewFullRules = Field(default_factory=NewFullRules, description="When the next backup has to be full. Removes nothing.")
 
