@@ -112,4 +112,5 @@ def test_rules_that_say_nothing_or_two_things_are_refused(stillpoint: Stillpoint
 def test_named_points_are_removed(stillpoint: Stillpoint, service: ScriptedService) -> None:
     assert stillpoint("copy", "remove", "nas", "offsite", "p1", "--no-wait").returncode == 0
     (asked,) = service.bodies_of("POST /api/v1/jobs")
+    assert asked is not None
     assert (asked["action"], asked["recovery_points"]) == ("remove", ["p1"])
