@@ -15,7 +15,7 @@ from service.model.lifecycle import JobState, PointState
 from service.records import copied_points, copies, copy_removal, copy_sending, points, queue, removal
 from service.records.copied_points import Arrived
 from service.records.copies import CopyRegistration
-from service.scheduler.sending import SendingLooks
+from service.scheduler.sending import REMOVALS_S, SendingLooks
 from tests.api.world import add_host
 from tests.scenes.queue import claimed, finish
 from tests.scenes.repositories import add_repository, add_sealed, id_of_point
@@ -180,12 +180,19 @@ def test_a_job_of_the_rules_is_asked_for_once_and_again_after_a_failure_only_lat
     with box.database.write() as session:
         add_host(session)
         queue.ensure_slots(session, "host:hv1:sending", 1)
-    looks = SendingLooks(box.database, lambda: None)
-    assert looks.look() == 0
+    clock = [0.0]
+    looks = SendingLooks(box.database, lambda: None, lambda: clock[0])
+
+    def look() -> int:
+        """After the time for which a process looks no more."""
+        clock[0] += REMOVALS_S
+        return looks.look()
+
+    assert look() == 0
     box.removed("high", "low", "full")
-    assert (looks.look(), looks.look()) == (1, 0)
+    assert (looks.look(), look(), look()) == (0, 1, 0)
     finish(box.database, claimed(box.database), JobState.failed)
-    assert looks.look() == 0
+    assert look() == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copy_sending, "PAUSE", timedelta(0))
-        assert looks.look() == 1
+        assert look() == 1
