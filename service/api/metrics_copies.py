@@ -1,6 +1,6 @@
 """/metrics of copies of repositories: how far each is behind, and whether its store keeps its locks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from service.model.copy_standing import CopyStanding
 from service.records import copy_standings
 
-_LABELS = ("repository", "copy")
+_LABELS: Mapping[str, Callable[[CopyStanding], str]] = {"repository": lambda copy: copy.repository, "copy": lambda copy: copy.name}
 Value = Callable[[CopyStanding], float | None]
 """None: the copy has no series."""
 
@@ -48,8 +48,8 @@ def copies(session: Session, now: datetime) -> list[Metric]:
 
 
 def _gauge(name: str, text: str, value: Value, standings: list[CopyStanding]) -> Metric:
-    gauge = GaugeMetricFamily(name, text, labels=_LABELS)
+    gauge = GaugeMetricFamily(name, text, labels=tuple(_LABELS))
     for copy in standings:
         if (known := value(copy)) is not None:
-            gauge.add_metric([copy.repository, copy.name], known)
+            gauge.add_metric([of(copy) for of in _LABELS.values()], known)
     return gauge

@@ -15,7 +15,7 @@ SCHEDULE_LABEL = f"{OWN_LABELS}schedule"
 """The schedule that asked for the job. Its follow-ups and retries have the label, too."""
 CLEARED_LABEL = f"{OWN_LABELS}cleared_copy"
 """The id of the copy from which a job removes what the rules of the copy do not keep."""
-COPY_LABEL = f"{OWN_LABELS}copy"
+COPY_LABEL = "stillpoint.copy"
 """The id of the copy to which a job sends points because a policy says so. The job has the label of the policy, too."""
 
 
