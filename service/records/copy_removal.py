@@ -55,15 +55,24 @@ class Leaving:
 
 
 def going(session: Session, copy: Copy, now: datetime) -> list[str]:
-    """What goes by the rules of the copy now, each after all that stand on it; and what an earlier job has begun to remove."""
+    """What goes by the rules of the copy now, each after all that stand on it.
+
+    Also what an earlier job has begun to remove, and what was sent in part and is removed from the repository by now: the rest never comes.
+    """
     there = There.read(session, copy)
     begun = {each for each, row in there.rows.items() if row.state == _REMOVING and not _is_locked(row, now)}
-    if copy.retention is None:
-        return there.in_order(begun)
-    decisions = keep((_point(row) for row in there.rows.values() if row.state != _REMOVING), Rules.from_document(copy.retention), now, UTC)
-    stays = {each for each, decision in decisions.items() if decision.stays or _is_held(there, each, now)}
+    given_up = {each for each, row in there.rows.items() if _is_given_up(there, row, now)}
+    stays = set(there.rows) - begun - given_up
+    if copy.retention is not None:
+        decisions = keep((_point(there.rows[each]) for each in stays), Rules.from_document(copy.retention), now, UTC)
+        stays = {each for each, decision in decisions.items() if decision.stays or _is_held(there, each, now)}
     needed = {below for each in stays for below in chains.with_all_below(each, there.parents)}
-    return there.in_order(begun | (set(decisions) - needed))
+    may_go = {each for each, row in there.rows.items() if row.state != _REMOVING}
+    return there.in_order(begun | (may_go - stays - needed))
+
+
+def _is_given_up(there: There, row: CopiedPoint, now: datetime) -> bool:
+    return row.state == _SENDING and row.point_id not in there.kept_elsewhere and not _is_locked(row, now)
 
 
 def _is_held(there: There, point_id: str, now: datetime) -> bool:

@@ -123,6 +123,24 @@ def test_what_is_being_sent_keeps_what_it_stands_on(box: Box) -> None:
     assert box.going() == []
 
 
+@pytest.mark.parametrize("rules", [ONE, None])
+def test_what_was_sent_in_part_goes_once_the_repository_has_removed_it(box: Box, rules: dict[str, int] | None) -> None:
+    """The rest of it can never come."""
+    with box.database.write() as session:
+        session.execute(update(Copy).values(retention=rules))
+    box.removed("high")
+    box.note("high", state=CopiedState.sending.value, locked_until=LATER)
+    assert box.going() == []
+    box.note("high", locked_until=None)
+    assert box.going() == ["high"]
+
+
+def test_what_was_sent_in_part_stays_while_another_point_there_stands_on_it(box: Box) -> None:
+    box.removed("low", "full")
+    box.note("low", state=CopiedState.sending.value)
+    assert box.going() == []
+
+
 def test_what_was_begun_is_finished_whatever_the_rules_say_now(box: Box) -> None:
     box.removed("high")
     box.note("high", state=CopiedState.removing.value)
