@@ -15,7 +15,7 @@ from service.errors import SchemaOutdated, SchemaUnknown
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISION = "0023"
+REVISION = "0024"
 """The newest migration. It is named here, because loading Alembic would take longer than the rest of a usual start."""
 SQLITE_PATIENCE_MS = 600_000
 """Milliseconds that a process waits on SQLite for another process that migrates. Then it gives up with DatabaseUnavailable."""

@@ -172,6 +172,25 @@ def view_of(known: Known, policy: PolicyFacts, now: datetime) -> View:
     return View(known, policy, now, seen, points_until, proof_until)
 
 
+def may_be_late(known: Known, now: datetime) -> bool:
+    """False: the newest point is good enough, and the next run comes before it is too old. Answered for each of thousands of domains."""
+    policy = known.policy
+    if not isinstance(policy, PolicyFacts):
+        return False
+    newest, rpo_s, next_at = known.points[0] if known.points else None, policy.promise.rpo_s, known.next_fire_at
+    if (
+        newest is None
+        or not newest.is_good
+        or newest.verdict not in always_enough(policy.promise.verdict)
+        or newest.at > now + CLOCK_TOLERANCE
+    ):
+        return True
+    if rpo_s is None:
+        return False
+    until = newest.at + timedelta(seconds=rpo_s)
+    return bool(known.jobs) or until <= now or next_at is None or next_at + timedelta(seconds=known.takes_s) > until
+
+
 def _after(instants: tuple[datetime, ...], now: datetime) -> datetime | None:
     n = bisect_right(instants, now)
     return instants[n] if n < len(instants) else None

@@ -13,6 +13,7 @@ from service.db.engine import database_now
 from service.garbage import uncollected
 from service.model.protection import Protection, protection
 from service.model.protection_facts import Known, RepositoryFacts
+from service.model.protection_view import may_be_late
 from service.records import protection_domains, protection_jobs, protection_points, protection_policies, protection_repositories
 
 
@@ -58,4 +59,5 @@ def _read(session: Session, domain_id: str | None) -> Landscape:
         )
         for domain in domains
     ]
+    protection_domains.note_transient(session, [each.domain for each in known if may_be_late(each, now)])
     return Landscape(now, tuple(known), tuple(repositories.values()))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, and_, func, not_, or_, select
+from sqlalchemy import Connection, Row, Select, and_, func, not_, or_, select, true
 from sqlalchemy.orm import Session
 
 from service.db.tables import Domain, Host, Schedule
@@ -56,8 +56,8 @@ class _Reading:
         appeared = _appeared(self._connection, unscheduled) if unscheduled else {}
         for domain, policy in chosen.items():
             row = self._published[domain]
-            name, host_id, state, persistent = row[1], row[2], row[3], row[4]
-            facts = DomainFacts(domain, name, self._hosts[host_id], state == DomainState.paused, persistent is not False)
+            name, host_id, state = row[1], row[2], row[3]
+            facts = DomainFacts(domain, name, self._hosts[host_id], state == DomainState.paused)
             yield self._listed(facts, policy, appeared.get(domain, self._now))
 
     def gone(self) -> Iterator[ListedDomain]:
@@ -94,8 +94,7 @@ def _hosts(session: Session, now: datetime) -> dict[str, HostFacts]:
 
 def _published(connection: Connection, domain_id: str | None, hosts: dict[str, HostFacts]) -> dict[str, AnyRow]:
     """One row for each domain. A domain that two hosts publish counts on the host that runs it, as jobs for it do."""
-    persistent = Domain.document["persistent"].as_boolean().label("persistent")
-    rows = select(Domain.id, Domain.name, Domain.host_id, Domain.state, persistent, Domain.published_at).order_by(Domain.host_id)
+    rows = select(Domain.id, Domain.name, Domain.host_id, Domain.state, Domain.published_at).order_by(Domain.host_id)
     chosen: dict[str, AnyRow] = {}
     for row in connection.execute(rows if domain_id is None else rows.where(Domain.id == domain_id)).all():
         other = chosen.setdefault(row[0], row)
@@ -114,6 +113,18 @@ def _appeared(connection: Connection, domains: Sequence[str]) -> dict[str, datet
     at = func.coalesce(Domain.appeared_at, Domain.published_at, type_=Domain.published_at.type)
     rows = select(Domain.id, func.min(at, type_=Domain.published_at.type)).group_by(Domain.id)
     return {row[0]: row[1] for row in connection.execute(rows.where(Domain.id.in_(domains)) if len(domains) <= MAX_NAMED else rows).all()}
+
+
+def note_transient(session: Session, domains: Sequence[DomainFacts]) -> None:
+    """Which of them libvirt forgets when they are shut off. Their documents are read for that, so this is for domains with a late point."""
+    if not domains:
+        return
+    is_transient = Domain.document["persistent"].as_boolean().is_(False)
+    named = [domain.id for domain in domains]
+    rows = select(Domain.id, Domain.host_id).where(is_transient, Domain.id.in_(named) if len(named) <= MAX_NAMED else true())
+    transient = {(row[0], row[1]) for row in session.connection().execute(rows).all()}
+    for domain in domains:
+        domain.is_persistent = (domain.id, domain.host.id) not in transient
 
 
 # --- schedules ------------------------------------------------------------------------------------

@@ -97,7 +97,8 @@ def _newest_runs(connection: Connection, domain_id: str | None, unlimited: Colle
     newest = select(func.max(other.due_at, type_=other.due_at.type)).where(other.domain_id == Domain.id).scalar_subquery()
     columns = (run.domain_id, run.policy_id, run.track, run.due_at, run.outcome, run.reason, run.job_id, run.facts)
     rows = select(*columns).where(tuple_(run.domain_id, run.due_at).in_(_of(select(Domain.id, newest), Domain.id, domain_id)))
-    rows = rows.where(or_(run.outcome != Outcome.queued.value, run.policy_id.in_(unlimited)))
+    made_no_job = run.outcome != Outcome.queued.value
+    rows = rows.where(or_(made_no_job, run.policy_id.in_(unlimited)) if unlimited else made_no_job)
     runs: defaultdict[str, list[AnyRow]] = defaultdict(list)
     for row in connection.execute(rows).all():
         runs[row.domain_id].append(row)

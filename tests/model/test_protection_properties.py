@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from service.model.lifecycle import PointState
 from service.model.protection import ProtectionState, protection
 from service.model.protection_facts import Known, PointFacts, Promise, PromisedProof, ProofFacts
+from service.model.protection_view import may_be_late
 from service.model.repository import ProofKind
 from service.model.verdict import Verdict
 from tests.model.protected_domains import (
@@ -131,3 +132,11 @@ def test_five_thousand_domains_with_sixty_points_each_take_less_than_200_ms_of_c
 
     # The best of five: what else the machine does is not the function's.
     assert min(turn() for _ in range(5)) < 0.2
+
+
+@MANY
+@given(any_known)
+def test_that_libvirt_forgets_a_domain_counts_only_where_its_points_may_be_late(facts: Known) -> None:
+    """So it is read for these domains only."""
+    one, other = (protection(replace(facts, domain=replace(facts.domain, is_persistent=is_so)), NOW) for is_so in (True, False))
+    assert may_be_late(facts, NOW) or one.as_document() == other.as_document()

@@ -243,3 +243,21 @@ def _of_every_kind(session: Any, policy: Any, name: str, domain_id: str) -> None
     for hours, verdict, proven in ((1, "offline", None), (2, "crash", 3), (30, "filesystem", 30), (40, "filesystem", 1)):
         proven_at = now() - timedelta(hours=proven) if proven is not None else None
         add_point(session, now() - timedelta(hours=hours), domain_id=domain_id, verdict=verdict, proven_at=proven_at)
+
+
+# --- that libvirt forgets it ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("last_point_ago", "is_known"), [(40 * DAY, True), (HOUR, False)])
+def test_that_libvirt_forgets_a_domain_is_read_where_its_points_are_late(
+    database: Database, last_point_ago: timedelta, is_known: bool
+) -> None:
+    with database.write() as session:
+        add_repository(session)
+        policy = add_policy(session)
+        add_schedule(session, policy, since=50 * DAY, fires_in=HOUR)
+        add_point(session, now() - last_point_ago)
+        add_domain(session, "db2")
+        session.execute(update(Domain).where(Domain.id == DB1).values(document={"persistent": False, "disks": []}))
+    assert known(database).domain.is_persistent is not is_known
+    assert known(database, "db2").domain.is_persistent
