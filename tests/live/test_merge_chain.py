@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +130,17 @@ def test_a_qemu_that_is_killed_in_the_middle_of_a_merge_costs_nothing(points: Po
 
 
 def test_a_merge_that_is_under_way_already_is_waited_for(points: Points) -> None:
-    """As after the death of the worker: QEMU goes on."""
+    """As after the death of the worker: QEMU goes on. It is slow until the job has planned, so that the job finds it at work."""
     gone, disk = points.ids[1], points.on_record()[1].disks[0]
     job_id = points.ask_merge(gone)
     run = points.claim()
     slow_commit(points, disk)
-    points.guest.domain.blockJobSetSpeed("vda", 0)
-    points.execute(run)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(points.execute, run)
+        while points.job(job_id).phase != "merge" and not ended.done():
+            time.sleep(0.01)
+        points.guest.domain.blockJobSetSpeed("vda", 0)
+        ended.result()
     assert points.job(job_id).error is None
     assert points.all_show_what_they_showed()
 
