@@ -31,3 +31,12 @@ def written(api: TestClient, **more: Any) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     document: dict[str, Any] = answer.json()
     return document
+
+
+def add_copies(api: TestClient, repository: str, *names: str) -> None:
+    """In folders."""
+    for name in names:
+        answer = api.post(
+            f"/api/v1/repositories/{repository}/copies", json={"name": name, "target": {"kind": "folder", "path": f"/mnt/{name}"}}
+        )
+        assert answer.status_code == 201, answer.text

@@ -17,7 +17,7 @@ from service.records import repositories
 from service.records.repositories import Look
 from service.records.wake import Wake
 from tests.api.conftest import client_of
-from tests.api.policies import POLICIES, add_repository, post, written
+from tests.api.policies import POLICIES, add_copies, add_repository, post, written
 from tests.api.world import DB1, NOW, add_domain
 from tests.model.written_policies import EVERYTHING, a_job, a_policy, a_track
 
@@ -32,8 +32,7 @@ def api(database: Database, tmp_path: Path) -> Iterator[TestClient]:
 
 
 def test_a_policy_is_read_as_it_was_written_with_all_its_fields(api: TestClient) -> None:
-    for name in ("offsite", "disk"):
-        api.post("/api/v1/repositories/main/copies", json={"name": name, "target": {"kind": "folder", "path": f"/mnt/{name}"}})
+    add_copies(api, "main", "offsite", "disk")
     answer = api.post(POLICIES, json=EVERYTHING)
     policy = answer.json()
     assert (answer.status_code, policy["revision"], policy["paused"]) == (201, 1, True)

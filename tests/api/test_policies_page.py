@@ -13,7 +13,7 @@ from service.db.engine import Database
 from service.policy_files import read_files
 from service.records.wake import Wake
 from tests.api.conftest import client_of
-from tests.api.policies import POLICIES, add_repository
+from tests.api.policies import POLICIES, add_copies, add_repository
 from tests.api.world import add_domain
 
 PAGE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
@@ -26,6 +26,7 @@ def api(sqlite_database: Database, tmp_path: Path) -> Iterator[TestClient]:
         with sqlite_database.write() as session:
             add_repository(session, "nas")
             add_domain(session, "db-1")
+        add_copies(client, "nas", "offsite")
         yield client
 
 

@@ -11,7 +11,7 @@ from service.config import Settings
 from service.db.engine import Database
 from service.records.wake import Wake
 from tests.api.conftest import client_of
-from tests.api.policies import POLICIES, add_repository, written
+from tests.api.policies import POLICIES, add_copies, add_repository, written
 from tests.model.written_policies import EVERYTHING, a_policy, a_track
 
 
@@ -20,6 +20,7 @@ def api(database: Database, tmp_path: Path) -> Iterator[TestClient]:
     with client_of(database, Settings(state_dir=tmp_path, host_id="hv1"), Wake()) as client:
         with database.write() as session:
             add_repository(session)
+        add_copies(client, "main", "offsite", "disk")
         yield client
 
 
