@@ -10,10 +10,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -123,14 +122,26 @@ class NbdServer:
 def _connected(count: int) -> tuple[socket.socket, list[socket.socket]]:
     """A listening socket without a name, and connections that wait there."""
     _remove_left_folders()
-    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as folder, socket.socket(socket.AF_UNIX) as listener:
-        path = str(Path(folder, "socket"))
+    with ExitStack() as stack:
+        folder = stack.enter_context(_opened(stack.enter_context(tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX))))
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        # The name of a socket has at most 107 bytes (unix(7)), and the folder of temporary files may be far down.
+        path = f"/proc/self/fd/{folder}/socket"
         listener.bind(path)
         listener.listen(count)
         sockets = [socket.socket(socket.AF_UNIX) for _ in range(count)]
         for client in sockets:
             client.connect(path)
         return listener.dup(), sockets
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @cache
