@@ -5,6 +5,7 @@ It sees the files of this machine, so that disks need not be copied. Whatever ru
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +26,8 @@ from tests.lab.places import LabError, open_dir, user_dir
 _OWN = {"run": "/run/libvirt", "etc": "/etc/libvirt", "lib": "/var/lib/libvirt", "log": "/var/log/libvirt", "cache": "/var/cache/libvirt"}
 """What libvirtd and virtlogd of the second host have instead of this machine's."""
 _START_TIMEOUT_S = 30.0
-_MIGRATION_PORT = 49_300
+_MIGRATION_PORTS = range(24_000, 24_100)
+"""Below those that the kernel gives to clients (ip_local_port_range): a client of a test may have any of them at that moment."""
 
 
 class SecondHost:
@@ -103,7 +105,15 @@ def migrate(guest: LabGuest, host: SecondHost, *, keeps_definition: bool = False
     for source in [*there.iterfind("devices/serial/source"), *there.iterfind("devices/console/source")]:
         source.set("path", str(guest.folder / "serial.second.log"))
     asked = {
-        libvirt.VIR_MIGRATE_PARAM_URI: f"tcp:127.0.0.1:{_MIGRATION_PORT}",
+        libvirt.VIR_MIGRATE_PARAM_URI: f"tcp:127.0.0.1:{_free_port()}",
         libvirt.VIR_MIGRATE_PARAM_DEST_XML: ElementTree.tostring(there, encoding="unicode"),
     }
     return guest.domain.migrate3(host.connection, asked, flags)
+
+
+def _free_port() -> int:
+    for port in _MIGRATION_PORTS:
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("0.0.0.0", port))
+            return port
+    raise LabError(f"each port from {_MIGRATION_PORTS.start} to {_MIGRATION_PORTS.stop - 1} is in use")
