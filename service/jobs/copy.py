@@ -261,6 +261,8 @@ class _CopyRun:
 
     def _remove_one(self, courier: Courier, point_id: str, *, by_rule: bool) -> None:
         copy, job_id = self._copy, self._run.claim.job_id
+        if by_rule and self._is_whole_after_all(courier, point_id):
+            return
         leaving = self._run.in_transaction(lambda session: copy_removal.begin(session, copy, point_id, job_id, by_rule=by_rule))
         if leaving is None:
             return
@@ -275,6 +277,18 @@ class _CopyRun:
             return
         self._run.in_transaction(lambda session: copy_removal.forget(session, copy, point_id))
         self._done(point_id, objects=removed["removed"], left=removed["left"])
+
+    def _is_whole_after_all(self, courier: Courier, point_id: str) -> bool:
+        """A job may have died after the last byte arrived and before that was on record. The rules of the copy decide on such a point."""
+        row = self._run.in_transaction(lambda session: session.get(CopiedPoint, (self._copy.id, point_id)))
+        if row is None or row.state != CopiedState.sending:
+            return False
+        try:
+            courier.check(row.folder, row.manifest_digest, on_progress=self._progress)
+        except OF_THE_POINT:
+            return False
+        self._run.in_transaction(_checked(self._copy, point_id, is_good=True))
+        return True
 
     def _prove(self, courier: Courier) -> None:
         mode = LockMode(self._copy.lock_mode)

@@ -440,6 +440,22 @@ def test_what_the_repository_removed_goes_by_the_rules_of_the_copy(world: Copied
     assert (whole(world), objects(world)) == ({new}, {folder_of(world, new)})
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_what_was_not_noted_as_sent_goes_after_a_prune_only_if_a_part_is_missing(world: Copied, is_whole: bool) -> None:
+    """The worker died before it noted the last point. All of it may have arrived."""
+    world.register()
+    world.run()
+    with world.database.write() as session:
+        session.execute(update(CopiedPoint).where(CopiedPoint.point_id == world.top).values(state="sending", sent_at=None, checked_at=None))
+    if not is_whole:
+        (world.place / world.sealed.manifests[world.top].folder / "manifest.json").unlink()
+    world.prune(world.top)
+    assert world.run(CopyAction.remove).state == "succeeded"
+    stays = {world.full, world.middle} | ({world.top} if is_whole else set())
+    assert whole(world) == stays
+    assert objects(world) == {folder_of(world, each) for each in stays}
+
+
 @pytest.mark.parametrize("died", [0, 1, 2, 3])
 def test_a_removal_that_dies_leaves_no_half_point_that_counts_and_the_next_attempt_finishes(
     world: Copied, monkeypatch: pytest.MonkeyPatch, died: int
